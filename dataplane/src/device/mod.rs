@@ -1,0 +1,54 @@
+//! Where frames come from and go to.
+//!
+//! A [`Device`] is one receive and one transmit queue. Workers are generic
+//! over it, so that the same loop runs on AF_XDP sockets, on in-memory rings
+//! and on captures.
+
+use std::os::fd::BorrowedFd;
+
+use crate::xsk::umem::{Frame, FramePool};
+
+/// Most frames that one call of [`Device::receive`] returns.
+pub const BURST: usize = 64;
+
+/// One receive and one transmit queue of an interface.
+///
+/// All frames that pass through a device are of the umem it was made with.
+pub trait Device {
+    /// Appends up to [`BURST`] received frames to `burst` and returns how many.
+    /// Never blocks.
+    fn receive(&mut self, burst: &mut Vec<Frame>) -> usize;
+
+    /// Queues a frame for sending. Nothing is sent before [`flush`](Self::flush).
+    ///
+    /// # Errors
+    /// Gives the frame back when the transmit ring is full.
+    fn transmit(&mut self, frame: Frame) -> Result<(), Frame>;
+
+    /// Once a burst: publishes the queued frames, kicks the kernel if it asks for it, returns the
+    /// sent frames to `pool` and refills the receive queue from it.
+    fn flush(&mut self, pool: &mut FramePool);
+
+    /// True while sent frames have not come back yet, so that [`flush`](Self::flush) is worth
+    /// calling although nothing was received.
+    fn has_outstanding(&self) -> bool;
+
+    /// What to wait on for received frames; `None` for a device that is only polled.
+    fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What the device itself counts.
+    fn statistics(&self) -> DeviceStatistics;
+}
+
+/// What a device counts apart from the worker: frames that never reached it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceStatistics {
+    /// Received frames dropped by the kernel for other reasons than a full ring.
+    pub rx_dropped: u64,
+    /// Received frames dropped because the receive ring was full.
+    pub rx_ring_full: u64,
+    /// Received frames dropped because the fill ring was empty.
+    pub rx_fill_ring_empty: u64,
+    /// Descriptors the kernel refused to send.
+    pub tx_invalid: u64,
+}

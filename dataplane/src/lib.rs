@@ -1,0 +1,8 @@
+//! The packet path of the appliance.
+
+pub mod counters;
+pub mod device;
+pub mod service;
+pub mod wire;
+#[allow(unsafe_code)]
+pub mod xsk;
