@@ -1,7 +1,8 @@
 //! The control plane of the appliance.
-pub mod config;
-pub mod health;
-pub mod netlink;
-pub mod lab;
 pub mod api;
 pub mod cli;
+pub mod config;
+pub mod event;
+pub mod health;
+pub mod lab;
+pub mod netlink;

@@ -1,5 +1,6 @@
 //! The packet path of the appliance.
 
+pub mod conn;
 pub mod counters;
 pub mod device;
 pub mod service;

@@ -101,6 +101,53 @@ impl fmt::Display for Protocol {
     }
 }
 
+/// A scheduling algorithm, by IPVS's name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SchedulerKind {
+    /// `rr`: round robin.
+    RoundRobin,
+    /// `wrr`: weighted round robin.
+    WeightedRoundRobin,
+    /// `wlc`: weighted least connection, IPVS's default.
+    WeightedLeastConnection,
+    /// `sh`: hash of the source address.
+    SourceHash,
+}
+
+impl SchedulerKind {
+    /// Every kind with the name that IPVS gives it.
+    pub const NAMES: [(&str, Self); 4] = [
+        ("rr", Self::RoundRobin),
+        ("wrr", Self::WeightedRoundRobin),
+        ("wlc", Self::WeightedLeastConnection),
+        ("sh", Self::SourceHash),
+    ];
+}
+
+impl fmt::Display for SchedulerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::RoundRobin => "rr",
+            Self::WeightedRoundRobin => "wrr",
+            Self::WeightedLeastConnection => "wlc",
+            Self::SourceHash => "sh",
+        })
+    }
+}
+
+/// What is done with a TCP packet, other than a SYN, that belongs to no
+/// connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum TcpMidstream {
+    /// Answer with a RST, so that the client reconnects at once.
+    #[default]
+    Reset,
+    /// Drop it.
+    Drop,
+    /// Schedule it as if it were a SYN (IPVS's `sloppy_tcp`).
+    Schedule,
+}
+
 /// What a virtual server is found by: address, port and protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceKey {

@@ -76,11 +76,21 @@ impl Umem {
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-        let umem = Arc::new(Self { base, frame_size, frames, id });
+        let umem = Arc::new(Self {
+            base,
+            frame_size,
+            frames,
+            id,
+        });
         let pool = FramePool {
             free: (0..frames)
                 .rev()
-                .map(|chunk| Frame { chunk, umem: id, offset: KERNEL_HEADROOM + HEADROOM, length: 0 })
+                .map(|chunk| Frame {
+                    chunk,
+                    umem: id,
+                    offset: KERNEL_HEADROOM + HEADROOM,
+                    length: 0,
+                })
                 .collect(),
         };
         Ok((umem, pool))

@@ -1,0 +1,44 @@
+//! How long a connection may be silent, by state.
+
+use std::time::Duration;
+
+/// Idle timeouts by state; the defaults are IPVS's
+/// (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    pub established: Duration,
+    pub syn_sent: Duration,
+    pub syn_recv: Duration,
+    pub fin_wait: Duration,
+    pub time_wait: Duration,
+    pub close: Duration,
+    pub close_wait: Duration,
+    pub last_ack: Duration,
+    pub listen: Duration,
+    pub synack: Duration,
+    pub udp: Duration,
+}
+
+impl Timeouts {
+    /// The longest timeout that the table's clock can tell from the past.
+    pub const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self {
+            established: seconds(15 * 60),
+            syn_sent: seconds(120),
+            syn_recv: seconds(60),
+            fin_wait: seconds(120),
+            time_wait: seconds(120),
+            close: seconds(10),
+            close_wait: seconds(60),
+            last_ack: seconds(30),
+            listen: seconds(120),
+            synack: seconds(120),
+            udp: seconds(300),
+        }
+    }
+}
