@@ -2,8 +2,11 @@
 //!
 //! Invariants:
 //! - Every chunk is, at any time, named by at most one [`Frame`] or is lent
-//!   to the kernel (or to a ring peer). A `Frame` can be neither copied nor
-//!   made outside this crate, so holding it is the right to its bytes.
+//!   to the kernel and noted in one [`Ledger`]. A `Frame` cannot be copied and is
+//!   made in two places only: [`Umem::new`], one for each chunk, and
+//!   [`Ledger::reclaim`], for a chunk that the ledger knows to be lent. So
+//!   holding a frame is the right to its bytes, whatever addresses the kernel
+//!   writes into its rings.
 //! - A frame's packet never leaves its chunk: `offset + length <= frame_size`.
 //!
 //! Not done here: registration with a socket (`socket.rs`), and the decision
@@ -13,6 +16,9 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::io::Errno;
+use rustix::mm;
 
 /// Room in front of a packet for an outer header (TUN) or a tag, in bytes,
 /// besides the 256 bytes that the kernel reserves itself (`XDP_PACKET_HEADROOM`).
@@ -43,7 +49,8 @@ impl FrameSize {
 #[derive(Debug)]
 pub struct Umem {
     base: NonNull<u8>,
-    frame_size: u32,
+    /// Binary logarithm of the chunk size: addresses become chunks by a shift.
+    shift: u32,
     frames: u32,
     id: u32,
 }
@@ -62,26 +69,27 @@ impl Umem {
     /// What `mmap` says, usually `ENOMEM`.
     pub fn new(frames: u32, frame_size: FrameSize) -> io::Result<(Arc<Self>, FramePool)> {
         static NEXT_ID: AtomicU32 = AtomicU32::new(0);
-        let frame_size = frame_size as u32;
-        let length = frames as usize * frame_size as usize;
+        let shift = (frame_size as u32).trailing_zeros();
+        let length = (frames as usize) << shift;
         // SAFETY: an anonymous mapping at an address of the kernel's choice
         // aliases nothing.
         let base = unsafe {
-            rustix::mm::mmap_anonymous(
+            mm::mmap_anonymous(
                 std::ptr::null_mut(),
                 length,
-                rustix::mm::ProtFlags::READ | rustix::mm::ProtFlags::WRITE,
-                rustix::mm::MapFlags::PRIVATE | rustix::mm::MapFlags::POPULATE,
+                mm::ProtFlags::READ | mm::ProtFlags::WRITE,
+                mm::MapFlags::PRIVATE,
             )?
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let umem = Arc::new(Self {
             base,
-            frame_size,
+            shift,
             frames,
             id,
         });
+        umem.populate()?;
         let pool = FramePool {
             free: (0..frames)
                 .rev()
@@ -94,6 +102,28 @@ impl Umem {
                 .collect(),
         };
         Ok((umem, pool))
+    }
+
+    /// Backs the mapping with memory now, so that forwarding never waits for a
+    /// page fault. The advice for huge pages comes before the first touch, or
+    /// it would come too late.
+    fn populate(&self) -> io::Result<()> {
+        let advise = |advice| {
+            // SAFETY: the range is this mapping, whole; neither advice changes
+            // its contents, and no frame has been handed out yet.
+            unsafe { mm::madvise(self.base.as_ptr().cast(), self.length(), advice) }
+        };
+        // A kernel without huge pages says EINVAL: small pages work as well.
+        match advise(mm::Advice::LinuxHugepage) {
+            Ok(()) | Err(Errno::INVAL) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // Before Linux 5.14 this advice is unknown; then registering the umem
+        // with a socket populates it.
+        match advise(mm::Advice::LinuxPopulateWrite) {
+            Ok(()) | Err(Errno::INVAL) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The packet in `frame`.
@@ -126,15 +156,25 @@ impl Umem {
     /// Address of the first byte of the packet; a hint for a prefetch.
     #[inline(always)]
     pub(crate) fn start(&self, frame: &Frame) -> *mut u8 {
-        self.base.as_ptr().wrapping_add(
-            frame.chunk as usize * self.frame_size as usize + usize::from(frame.offset),
-        )
+        self.base
+            .as_ptr()
+            .wrapping_add(((frame.chunk as usize) << self.shift) + usize::from(frame.offset))
+    }
+
+    /// First byte of the mapping, for its registration with a socket.
+    pub(crate) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    /// Length of the mapping in bytes.
+    pub(crate) fn length(&self) -> usize {
+        (self.frames as usize) << self.shift
     }
 
     /// Bytes in a chunk.
     #[must_use]
     pub fn frame_size(&self) -> u32 {
-        self.frame_size
+        1 << self.shift
     }
 
     /// Number of chunks.
@@ -150,7 +190,7 @@ impl Umem {
     #[inline]
     pub fn set_length(&self, frame: &mut Frame, length: usize) -> Result<(), FrameTooShort> {
         let end = usize::from(frame.offset) + length;
-        if end > self.frame_size as usize {
+        if end > self.frame_size() as usize {
             return Err(FrameTooShort { wanted: length });
         }
         // The chunk is at most 4096 bytes, so a length that fits fits in u16.
@@ -172,10 +212,9 @@ impl Umem {
 
 impl Drop for Umem {
     fn drop(&mut self) {
-        let length = self.frames as usize * self.frame_size as usize;
         // SAFETY: `base` and `length` are those of the mapping made in `new`;
         // every socket and device keeps an `Arc` of the umem, so none is left.
-        let unmapped = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), length) };
+        let unmapped = unsafe { mm::munmap(self.base.as_ptr().cast(), self.length()) };
         debug_assert!(unmapped.is_ok(), "munmap of the umem: {unmapped:?}");
     }
 }
@@ -215,6 +254,69 @@ impl Frame {
     }
 }
 
+/// Which chunks of a umem one socket has lent to the kernel.
+///
+/// The kernel returns chunks as bare numbers in shared memory. The ledger turns
+/// a number into a [`Frame`] again only if it lent that chunk and has not had
+/// it back: a wrong or repeated number is refused, and can never become a
+/// second frame of a chunk.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    umem: Arc<Umem>,
+    /// One bit for each chunk: 1 KiB for 8192 of them, which stays in the cache.
+    lent: Box<[u64]>,
+}
+
+impl Ledger {
+    /// A ledger of `umem` with nothing lent.
+    pub(crate) fn new(umem: &Arc<Umem>) -> Self {
+        Self {
+            umem: Arc::clone(umem),
+            lent: vec![0; umem.frames.div_ceil(u64::BITS) as usize].into_boxed_slice(),
+        }
+    }
+
+    /// Notes the frame's chunk as lent and returns the address of its packet,
+    /// in bytes from the start of the umem, and the packet's length.
+    ///
+    /// # Panics
+    /// If the frame belongs to another `Umem`, which is a programming error.
+    #[inline(always)]
+    pub(crate) fn lend(&mut self, frame: Frame) -> (u64, u32) {
+        assert!(frame.umem == self.umem.id, "a frame of another umem");
+        let word = (frame.chunk / u64::BITS) as usize;
+        self.lent[word] |= 1 << (frame.chunk % u64::BITS);
+        let address = (u64::from(frame.chunk) << self.umem.shift) + u64::from(frame.offset);
+        (address, u32::from(frame.length))
+    }
+
+    /// The frame whose packet of `length` bytes is at `address`; `None` unless
+    /// its chunk is lent and the packet lies in the chunk.
+    #[inline(always)]
+    pub(crate) fn reclaim(&mut self, address: u64, length: u32) -> Option<Frame> {
+        let frame_size = self.umem.frame_size();
+        let chunk = u32::try_from(address >> self.umem.shift).ok()?;
+        let offset = u32::try_from(address & u64::from(frame_size - 1)).ok()?;
+        if length > frame_size - offset {
+            return None;
+        }
+        // The last word may have bits beyond the last chunk: they are never
+        // set, because `lend` gets frames of existing chunks only.
+        let word = self.lent.get_mut((chunk / u64::BITS) as usize)?;
+        let bit = 1 << (chunk % u64::BITS);
+        if *word & bit == 0 {
+            return None;
+        }
+        *word &= !bit;
+        Some(Frame {
+            chunk,
+            umem: self.umem.id,
+            offset: u16::try_from(offset).ok()?,
+            length: u16::try_from(length).ok()?,
+        })
+    }
+}
+
 /// The free frames of a worker; last in, first out, so that a chunk is used
 /// again while it is in the cache.
 #[derive(Debug)]
@@ -229,9 +331,12 @@ impl FramePool {
         self.free.pop()
     }
 
-    /// Returns a frame. Never allocates: the pool was made with room for every frame of its umem.
+    /// Returns a frame, which becomes empty and starts at the usual place. Never
+    /// allocates: the pool was made with room for every frame of its umem.
     #[inline(always)]
-    pub fn give(&mut self, frame: Frame) {
+    pub fn give(&mut self, mut frame: Frame) {
+        frame.offset = KERNEL_HEADROOM + HEADROOM;
+        frame.length = 0;
         self.free.push(frame);
     }
 
@@ -245,5 +350,51 @@ impl FramePool {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.free.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lent_chunk_comes_back_once_and_with_its_packet() {
+        let (umem, mut pool) = Umem::new(65, FrameSize::Bytes2048).unwrap();
+        let mut ledger = Ledger::new(&umem);
+        let mut frame = pool.take().unwrap();
+        umem.fill(&mut frame, b"packet").unwrap();
+
+        let (address, length) = ledger.lend(frame);
+        let frame = ledger.reclaim(address, length).unwrap();
+        assert_eq!(umem.bytes(&frame), b"packet");
+        assert!(ledger.reclaim(address, length).is_none());
+    }
+
+    #[test]
+    fn addresses_that_were_never_lent_are_refused() {
+        let (umem, mut pool) = Umem::new(65, FrameSize::Bytes2048).unwrap();
+        let mut ledger = Ledger::new(&umem);
+        let (address, _) = ledger.lend(pool.take().unwrap());
+        let chunk = address & !2047;
+
+        for (wrong, length) in [
+            (chunk + 2048, 60), // another chunk
+            (65 * 2048, 60),    // the first chunk past the end, same word
+            (128 * 2048, 60),   // past the last word
+            (u64::MAX, 60),     // no chunk number
+            (chunk + 2000, 49), // runs out of its chunk
+            (chunk, u32::MAX),  // longer than any chunk
+        ] {
+            assert!(ledger.reclaim(wrong, length).is_none(), "{wrong} {length}");
+        }
+        assert!(ledger.reclaim(chunk, 2048).is_some(), "still lent");
+    }
+
+    #[test]
+    #[should_panic(expected = "another umem")]
+    fn a_frame_of_another_umem_is_not_lent() {
+        let (ours, _pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
+        let (_theirs, mut pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
+        Ledger::new(&ours).lend(pool.take().unwrap());
     }
 }
