@@ -4,6 +4,11 @@
 //! over it, so that the same loop runs on AF_XDP sockets, on in-memory rings
 //! and on captures.
 
+pub mod af_xdp;
+pub mod pcap;
+#[allow(unsafe_code)]
+pub mod ring;
+
 use std::os::fd::BorrowedFd;
 
 use crate::xsk::umem::{Frame, FramePool};
@@ -49,6 +54,11 @@ pub struct DeviceStatistics {
     pub rx_ring_full: u64,
     /// Received frames dropped because the fill ring was empty.
     pub rx_fill_ring_empty: u64,
-    /// Descriptors the kernel refused to send.
+    /// Frames refused for sending: no Ethernet header, or a bad descriptor by
+    /// the kernel's judgement.
     pub tx_invalid: u64,
+    /// Frames that the driver reported as dropped while sending.
+    pub tx_dropped: u64,
+    /// Receive descriptors and completions that named no frame we had lent: a kernel bug.
+    pub kernel_invalid: u64,
 }

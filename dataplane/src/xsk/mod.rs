@@ -1,6 +1,10 @@
-//! AF_XDP over plain `libc`: packet memory, rings, sockets.
+//! AF_XDP over `rustix` and `libc`: packet memory, rings, sockets, and what the
+//! driver says of an interface.
 //!
 //! Together with `bpf.rs`, the ring device and the prefetch helper this is the only place with
 //! `unsafe` code.
 
+pub mod ethtool;
+mod ring;
+pub mod socket;
 pub mod umem;
