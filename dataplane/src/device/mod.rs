@@ -6,7 +6,7 @@
 
 pub mod af_xdp;
 pub mod pcap;
-#[allow(unsafe_code)]
+#[expect(unsafe_code, reason = "memory shared between threads without a lock")]
 pub mod ring;
 
 use std::os::fd::BorrowedFd;
