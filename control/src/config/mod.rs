@@ -2,7 +2,33 @@
 //!
 //! Every value here is valid and every default is filled in. The raw TOML
 //! never leaves this module.
+//!
+//! A file goes through three steps: [`load`] reads it, `syntax` finds every
+//! mistake of TOML itself, `check` walks what is left, section by section.
+//! All three put what they find into one list, so that a user sees every
+//! problem of a file at once, each as
+//! `file:line:column: where: what was found, what was expected, what to do`.
+//! [`to_toml`] is the way back: the configuration with its defaults filled in.
+//!
+//! Nothing here looks at the system: whether an interface exists is for `run`
+//! to find out.
 
+mod check;
+mod diagnostic;
+mod duration;
+mod lines;
+mod load;
+mod print;
+mod raw;
+mod report;
+mod syntax;
+
+pub use check::{Checked, parse};
+pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub use load::{Format, load, load_as};
+pub use print::to_toml;
+
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -18,6 +44,7 @@ pub struct Config {
     pub appliance: Appliance,
     /// Empty: every Ethernet interface that is up.
     pub interfaces: Vec<Interface>,
+    pub vrrp_scripts: Vec<VrrpScript>,
     pub vrrp_instances: Vec<VrrpInstance>,
     pub virtual_servers: Vec<VirtualServer>,
 }
@@ -74,12 +101,53 @@ pub enum XdpMode {
     Generic,
 }
 
-/// `[[vrrp_instance]]`: until VRRP exists, an instance simply holds its addresses.
+/// `[[vrrp_script]]`: kept for VRRP; nothing runs it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VrrpScript {
+    pub name: String,
+    pub script: String,
+    pub interval: Duration,
+    /// −253..=253, added to the priority of the instances that track it.
+    pub weight: i16,
+}
+
+/// `[[vrrp_instance]]`: until VRRP exists, an instance simply holds its
+/// addresses and the protocol's parameters are only carried along.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VrrpInstance {
     pub name: String,
+    pub state: VrrpState,
     pub interface: String,
+    /// 1..=255
+    pub virtual_router_id: u8,
+    /// 1..=255; 255 is the owner of the addresses.
+    pub priority: u8,
+    pub advert_int: Duration,
+    pub authentication: Option<Authentication>,
     pub virtual_ipaddress: Vec<VirtualAddress>,
+    /// Names of [`Config::vrrp_scripts`].
+    pub track_script: Vec<String>,
+}
+
+/// The state that an instance starts in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VrrpState {
+    Master,
+    Backup,
+}
+
+/// `authentication = { auth_type = "PASS", auth_pass = "…" }`; PASS is the
+/// only type.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authentication {
+    pub auth_pass: String,
+}
+
+/// Without the password: this type ends up in logs.
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentication").finish_non_exhaustive()
+    }
 }
 
 /// An address that the director holds: `192.168.1.100/24 dev eth0 label eth0:0`.

@@ -1,0 +1,195 @@
+//! `[appliance]` and `[appliance.timeouts]`: what keepalived has no word for.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use dataplane::conn::Timeouts;
+use dataplane::service::TcpMidstream;
+
+use super::super::raw::{Spec, Table, Value};
+use super::super::report::Report;
+use super::super::{Appliance, Idle};
+use super::subsection;
+
+pub(super) static APPLIANCE: Spec = Spec {
+    heading: "[appliance]",
+    keys: &[
+        "control_socket",
+        "max_connections",
+        "tcp_midstream",
+        "cores",
+        "idle",
+        "timeouts",
+    ],
+    shared: &[],
+    unsupported: &["http"],
+};
+
+pub(super) static TIMEOUTS: Spec = Spec {
+    heading: "[appliance.timeouts]",
+    keys: &[
+        "tcp",
+        "tcpfin",
+        "udp",
+        "established",
+        "syn_sent",
+        "syn_recv",
+        "fin_wait",
+        "time_wait",
+        "close",
+        "close_wait",
+        "last_ack",
+        "listen",
+        "synack",
+    ],
+    shared: &[],
+    unsupported: &[],
+};
+
+const MAX_CONNECTIONS: RangeInclusive<i64> = 1..=1 << 27;
+const DEFAULT_MAX_CONNECTIONS: u32 = 1 << 20;
+/// `sockaddr_un.sun_path` without the terminating zero, see unix(7).
+const LONGEST_SOCKET_PATH: usize = 107;
+/// The kernel's affinity masks are asked for with room for 1024 CPUs.
+const CORES: RangeInclusive<i64> = 0..=1023;
+
+impl Default for Appliance {
+    fn default() -> Self {
+        Self {
+            control_socket: PathBuf::from("/run/appliance.sock"),
+            max_connections: DEFAULT_MAX_CONNECTIONS,
+            tcp_midstream: TcpMidstream::default(),
+            cores: Vec::new(),
+            idle: Idle::Adaptive,
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+pub(super) fn appliance(root: &Table<'_>, report: &mut Report<'_>) -> Appliance {
+    let mut appliance = Appliance::default();
+    let Some(table) = subsection(root, "appliance", &APPLIANCE, report) else {
+        return appliance;
+    };
+    if let Some(value) = table.get("control_socket") {
+        set(&mut appliance.control_socket, socket_path(&value, report));
+    }
+    if let Some(value) = table.get("max_connections") {
+        let expected = format!(
+            "1 to {} (64 bytes of memory each, 8 GiB at most)",
+            MAX_CONNECTIONS.end()
+        );
+        let number = value.integer_of(&MAX_CONNECTIONS, &expected, report);
+        set(&mut appliance.max_connections, number);
+    }
+    if let Some(value) = table.get("tcp_midstream") {
+        let known = [
+            ("reset", TcpMidstream::Reset),
+            ("drop", TcpMidstream::Drop),
+            ("schedule", TcpMidstream::Schedule),
+        ];
+        set(
+            &mut appliance.tcp_midstream,
+            value.choice(&known, &[], report),
+        );
+    }
+    if let Some(value) = table.get("cores") {
+        set(&mut appliance.cores, numbers(&value, &CORES, report));
+    }
+    if let Some(value) = table.get("idle") {
+        let known = [
+            ("adaptive", Idle::Adaptive),
+            ("busy", Idle::Busy),
+            ("interrupt", Idle::Interrupt),
+        ];
+        set(&mut appliance.idle, value.choice(&known, &[], report));
+    }
+    if let Some(timeouts) = subsection(&table, "timeouts", &TIMEOUTS, report) {
+        read_timeouts(&timeouts, &mut appliance.timeouts, report);
+    }
+    appliance
+}
+
+/// Replaces a default by what was written, if that could be used.
+fn set<T>(target: &mut T, written: Option<T>) {
+    if let Some(written) = written {
+        *target = written;
+    }
+}
+
+fn socket_path(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
+    let text = value.text(report)?;
+    if !text.starts_with('/') || text.ends_with('/') {
+        value.reject(
+            "an absolute path of a file",
+            r#"write one, such as "/run/appliance.sock""#,
+            report,
+        );
+        return None;
+    }
+    if text.len() > LONGEST_SOCKET_PATH {
+        let expected = format!("at most {LONGEST_SOCKET_PATH} bytes, the system's limit");
+        value.reject(expected, "shorten it", report);
+        return None;
+    }
+    Some(PathBuf::from(text))
+}
+
+/// A list of different numbers.
+pub(super) fn numbers<T: TryFrom<i64> + Ord + Copy>(
+    value: &Value<'_>,
+    range: &RangeInclusive<i64>,
+    report: &mut Report<'_>,
+) -> Option<Vec<T>> {
+    let mut seen = BTreeSet::new();
+    let mut numbers = Vec::new();
+    for element in value.list(report)? {
+        let Some(number) = element.integer(range, report) else {
+            continue;
+        };
+        if !seen.insert(number) {
+            element.reject("each number once", "remove one of them", report);
+        }
+        numbers.push(number);
+    }
+    Some(numbers)
+}
+
+/// Fractions of a second serve tests; what IPVS has is whole seconds.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Timeouts::MAX;
+
+fn read_timeouts(table: &Table<'_>, timeouts: &mut Timeouts, report: &mut Report<'_>) {
+    let Timeouts {
+        established,
+        syn_sent,
+        syn_recv,
+        fin_wait,
+        time_wait,
+        close,
+        close_wait,
+        last_ack,
+        listen,
+        synack,
+        udp,
+    } = timeouts;
+    let states: [(&mut Duration, &[&'static str]); 11] = [
+        (established, &["established", "tcp"]),
+        (syn_sent, &["syn_sent"]),
+        (syn_recv, &["syn_recv"]),
+        (fin_wait, &["fin_wait", "tcpfin"]),
+        (time_wait, &["time_wait"]),
+        (close, &["close"]),
+        (close_wait, &["close_wait"]),
+        (last_ack, &["last_ack"]),
+        (listen, &["listen"]),
+        (synack, &["synack"]),
+        (udp, &["udp"]),
+    ];
+    for (timeout, names) in states {
+        if let Some(value) = table.get_alias(names, report) {
+            set(timeout, value.time(&TIMEOUT, report));
+        }
+    }
+}

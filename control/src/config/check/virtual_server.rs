@@ -1,0 +1,332 @@
+//! `[[virtual_server]]` and its real servers.
+//!
+//! Keys and defaults are those of keepalived.conf(5), "Virtual server(s)".
+//! Unlike there, `lb_kind` has to be written: keepalived's default is NAT,
+//! which this version cannot do, and a silent DR would not be what was meant.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+
+use dataplane::service::{Protocol, SchedulerKind, ServiceKey};
+
+use super::super::raw::{Entry, Spec, Table, Value, join};
+use super::super::report::Report;
+use super::super::{RealServer, VirtualServer};
+use super::health::{self, Inherited};
+
+pub(super) static VIRTUAL_SERVER: Spec = Spec {
+    heading: "[[virtual_server]]",
+    keys: &[
+        "address",
+        "protocol",
+        "lb_algo",
+        "lvs_sched",
+        "lb_kind",
+        "lvs_method",
+        "inhibit_on_failure",
+        "virtualhost",
+        "real_server",
+    ],
+    shared: health::PARAMETERS.keys,
+    unsupported: &[
+        "flag-1",
+        "flag-2",
+        "flag-3",
+        "ha_suspend",
+        "hysteresis",
+        "ip_family",
+        "match",
+        "mh-fallback",
+        "mh-port",
+        "omega",
+        "ops",
+        "persistence_engine",
+        "persistence_granularity",
+        "persistence_timeout",
+        "quorum",
+        "quorum_down",
+        "quorum_up",
+        "sh-fallback",
+        "sh-port",
+        "smtp_alert",
+        "snmp_name",
+        "sorry_server",
+        "sorry_server_inhibit",
+        "sorry_server_lvs_method",
+    ],
+};
+
+pub(super) static REAL_SERVER: Spec = Spec {
+    heading: "[[virtual_server.real_server]]",
+    keys: &[
+        "address",
+        "weight",
+        "inhibit_on_failure",
+        "virtualhost",
+        "TCP_CHECK",
+        "HTTP_GET",
+    ],
+    shared: health::PARAMETERS.keys,
+    unsupported: &[
+        "BFD_CHECK",
+        "DNS_CHECK",
+        "FILE_CHECK",
+        "MISC_CHECK",
+        "PING_CHECK",
+        "SMTP_CHECK",
+        "SSL_GET",
+        "UDP_CHECK",
+        "lb_kind",
+        "lthreshold",
+        "lvs_method",
+        "notify_down",
+        "notify_up",
+        "smtp_alert",
+        "snmp_name",
+        "uthreshold",
+    ],
+};
+
+/// Schedulers of IPVS that are not here yet.
+const LATER_SCHEDULERS: [&str; 10] = [
+    "lc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "mh", "twos",
+];
+/// Forwarding methods that are not here yet.
+const LATER_METHODS: [&str; 3] = ["NAT", "TUN", "FULLNAT"];
+
+const WEIGHT: RangeInclusive<i64> = 0..=65535;
+const DEFAULT_WEIGHT: u32 = 1;
+
+pub(super) fn virtual_servers(root: &Table<'_>, report: &mut Report<'_>) -> Vec<VirtualServer> {
+    let mut seen = BTreeMap::new();
+    let sections = root.sections("virtual_server", report).into_iter();
+    let servers = sections.enumerate().filter_map(|(index, entry)| {
+        let place = entry.label("virtual_server", "address", index);
+        let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
+        virtual_server(&table, &mut seen, report)
+    });
+    servers.collect()
+}
+
+fn virtual_server(
+    table: &Table<'_>,
+    seen: &mut BTreeMap<ServiceKey, usize>,
+    report: &mut Report<'_>,
+) -> Option<VirtualServer> {
+    let written = table.require("address", r#"address = "192.168.1.100:80""#, report);
+    let address = written.as_ref().and_then(|v| service_address(v, report));
+    let protocols = [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)];
+    let protocol = match table.get("protocol") {
+        Some(value) => value.choice(&protocols, &["SCTP"], report),
+        None => Some(Protocol::Tcp),
+    };
+    let scheduler = table.get_alias(&["lb_algo", "lvs_sched"], report);
+    let scheduler =
+        scheduler.and_then(|v| v.choice(&SchedulerKind::NAMES, &LATER_SCHEDULERS, report));
+    match table.get_alias(&["lb_kind", "lvs_method"], report) {
+        Some(value) => {
+            value.choice(&[("DR", ())], &LATER_METHODS, report);
+        }
+        None => table.report_absent("lb_kind", r#"lb_kind = "DR""#, report),
+    }
+    let defaults = Defaults {
+        service: address,
+        inhibit_on_failure: inhibit_on_failure(table, report),
+        checks: Inherited::default().overridden_by(table, report),
+    };
+    let real_servers = real_servers(table, &defaults, report);
+    let (written, address, protocol) = (written?, address?, protocol?);
+    let key = ServiceKey {
+        address: address.ip().into(),
+        port: address.port(),
+        protocol,
+    };
+    if let Some(first) = seen.insert(key, written.at) {
+        let expected = format!(
+            "each {protocol} address once, it is on {}",
+            report.line(first)
+        );
+        written.reject(expected, "merge the two or change one", report);
+    }
+    Some(VirtualServer {
+        key,
+        scheduler: scheduler.unwrap_or(SchedulerKind::WeightedLeastConnection),
+        real_servers,
+    })
+}
+
+/// What a virtual server hands down to its real servers.
+struct Defaults {
+    /// `None`: not known because it is wrong.
+    service: Option<SocketAddr>,
+    inhibit_on_failure: Option<bool>,
+    checks: Inherited,
+}
+
+fn real_servers(
+    parent: &Table<'_>,
+    defaults: &Defaults,
+    report: &mut Report<'_>,
+) -> Vec<RealServer> {
+    if parent.get("real_server").is_none() {
+        report.warning(
+            parent.at,
+            &parent.place,
+            "no real_server: every packet to it will be dropped",
+        );
+    }
+    let mut seen = BTreeMap::new();
+    let sections = parent.sections("real_server", report).into_iter();
+    let servers = sections.enumerate().filter_map(|(index, entry)| {
+        let place = join(&parent.place, &entry.label("real_server", "address", index));
+        real_server(entry, place, defaults, &mut seen, report)
+    });
+    servers.collect()
+}
+
+fn real_server(
+    entry: Entry<'_>,
+    place: String,
+    defaults: &Defaults,
+    seen: &mut BTreeMap<SocketAddr, usize>,
+    report: &mut Report<'_>,
+) -> Option<RealServer> {
+    let table = Table::new(entry, place, &REAL_SERVER, report);
+    let written = table.require("address", r#"address = "192.168.1.101:80""#, report);
+    let address = written.as_ref().and_then(|v| socket_address(v, report));
+    let weight = table.get("weight");
+    let weight = weight.and_then(|v| v.integer(&WEIGHT, report));
+    let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
+    let inherited = defaults.checks.overridden_by(&table, report);
+    let checks = health::checks(&table, address, &inherited, report);
+    let (written, address) = (written?, address?);
+    if let Some(service) = defaults.service {
+        fits_direct_routing(&written, address, service, report);
+    }
+    if let Some(first) = seen.insert(address, written.at) {
+        let expected = format!("each real server once, it is on {}", report.line(first));
+        written.reject(expected, "remove one, or add their weights", report);
+    }
+    Some(RealServer {
+        address,
+        weight: weight.unwrap_or(DEFAULT_WEIGHT),
+        inhibit_on_failure: inhibit.unwrap_or(false),
+        checks,
+    })
+}
+
+/// DR changes nothing above Ethernet: the packet reaches the real server with
+/// the virtual server's address, IP version and port.
+fn fits_direct_routing(
+    written: &Value<'_>,
+    address: SocketAddr,
+    service: SocketAddr,
+    report: &mut Report<'_>,
+) {
+    if address.is_ipv4() != service.is_ipv4() {
+        let version = if service.is_ipv4() { "IPv4" } else { "IPv6" };
+        written.reject(
+            format_args!("an {version} address, as its virtual server has (DR)"),
+            format_args!("use the server's {version} address"),
+            report,
+        );
+    } else if address.ip() == service.ip() {
+        written.reject(
+            "an address other than the virtual server's",
+            "use the address that is the server's own",
+            report,
+        );
+    } else if address.port() != service.port() {
+        let port = service.port();
+        written.reject(
+            format_args!("port {port}, the virtual server's (DR does not change ports)"),
+            format_args!("use {}", SocketAddr::new(address.ip(), port)),
+            report,
+        );
+    }
+}
+
+fn inhibit_on_failure(table: &Table<'_>, report: &mut Report<'_>) -> Option<bool> {
+    table.get("inhibit_on_failure")?.boolean(report)
+}
+
+/// The address of a virtual server, whose port 0 would mean every port.
+fn service_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    if let Some(Ok(address)) = value.raw.as_str().map(str::parse::<SocketAddr>)
+        && address.port() == 0
+    {
+        report.unsupported(
+            value.at,
+            &value.place,
+            "port 0, every port",
+            "one port for each virtual server",
+            "write a virtual server for each port",
+        );
+        return None;
+    }
+    socket_address(value, report)
+}
+
+/// `192.168.1.100:80` or `[2001:db8::1]:80`.
+fn socket_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let text = value.text(report)?;
+    let expected = r#"ADDRESS:PORT, such as "192.168.1.100:80" or "[2001:db8::1]:80""#;
+    let Ok(address) = text.parse::<SocketAddr>() else {
+        value.reject(expected, address_remedy(text), report);
+        return None;
+    };
+    if let SocketAddr::V6(v6) = address
+        && v6.scope_id() != 0
+    {
+        value.reject(
+            "an address without a scope",
+            "remove the \"%\" and what follows it",
+            report,
+        );
+        return None;
+    }
+    if address.port() == 0 {
+        value.reject("a port of 1 to 65535", "write the server's port", report);
+        return None;
+    }
+    if address.ip().is_loopback() {
+        value.reject(
+            "an address that other hosts can reach",
+            "loopback addresses never leave a host",
+            report,
+        );
+        return None;
+    }
+    value.check_host(address.ip(), report)?;
+    Some(address)
+}
+
+/// What a user has to do to an address that is written in another common way.
+fn address_remedy(text: &str) -> String {
+    use std::net::{IpAddr, Ipv6Addr};
+    let bare = text.trim_matches(['[', ']']).parse::<IpAddr>();
+    if let Ok(address) = bare {
+        return format!(
+            "add the port, as in {:?}",
+            SocketAddr::new(address, 80).to_string()
+        );
+    }
+    // keepalived separates the two by a space.
+    if let Some((address, port)) = text.trim().split_once(char::is_whitespace)
+        && let (Ok(address), Ok(port)) = (address.parse(), port.trim().parse())
+    {
+        return format!("write {:?}", SocketAddr::new(address, port).to_string());
+    }
+    match text.rsplit_once(':') {
+        Some((address, port))
+            if address.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() =>
+        {
+            format!("write \"[{address}]:{port}\"")
+        }
+        Some((address, port)) if address.parse::<IpAddr>().is_ok() && !port.is_empty() => {
+            "write a port of 1 to 65535".to_owned()
+        }
+        Some(_) | None => "write it so".to_owned(),
+    }
+}

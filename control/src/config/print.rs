@@ -1,0 +1,314 @@
+//! A configuration as TOML, with every default written out.
+//!
+//! Invariant: [`parse`](super::parse) makes the same [`Config`] of it again.
+
+use std::fmt::{self, Display, Write};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use dataplane::conn::Timeouts;
+use dataplane::service::TcpMidstream;
+
+use super::{
+    Appliance, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues, RealServer,
+    VirtualAddress, VirtualServer, VrrpInstance, VrrpScript, VrrpState, XdpMode, duration,
+};
+
+/// The effective configuration: what `check --print` shows.
+#[must_use]
+pub fn to_toml(config: &Config) -> String {
+    Printed(config).to_string()
+}
+
+struct Printed<'c>(&'c Config);
+
+impl Display for Printed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Config {
+            router_id,
+            appliance,
+            interfaces,
+            vrrp_scripts,
+            vrrp_instances,
+            virtual_servers,
+        } = self.0;
+        if let Some(router_id) = router_id {
+            writeln!(f, "[global_defs]\nrouter_id = {}\n", quoted(router_id))?;
+        }
+        print_appliance(f, appliance)?;
+        if interfaces.is_empty() {
+            f.write_str("\n# no [[interface]]: every Ethernet interface that is up\n")?;
+        }
+        interfaces.iter().try_for_each(|i| print_interface(f, i))?;
+        vrrp_scripts.iter().try_for_each(|s| print_script(f, s))?;
+        vrrp_instances
+            .iter()
+            .try_for_each(|i| print_instance(f, i))?;
+        virtual_servers
+            .iter()
+            .try_for_each(|s| print_virtual_server(f, s))
+    }
+}
+
+fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Result {
+    let Appliance {
+        control_socket,
+        max_connections,
+        tcp_midstream,
+        cores,
+        idle,
+        timeouts,
+    } = appliance;
+    let socket = quoted(&control_socket.to_string_lossy());
+    let tcp_midstream = match tcp_midstream {
+        TcpMidstream::Reset => "reset",
+        TcpMidstream::Drop => "drop",
+        TcpMidstream::Schedule => "schedule",
+    };
+    let idle = match idle {
+        Idle::Adaptive => "adaptive",
+        Idle::Busy => "busy",
+        Idle::Interrupt => "interrupt",
+    };
+    writeln!(f, "[appliance]")?;
+    writeln!(f, "control_socket = {socket}")?;
+    writeln!(f, "max_connections = {max_connections}")?;
+    writeln!(f, "tcp_midstream = \"{tcp_midstream}\"")?;
+    if cores.is_empty() {
+        writeln!(f, "# no cores: all but the first, or the only one")?;
+    } else {
+        writeln!(f, "cores = {cores:?}")?;
+    }
+    writeln!(f, "idle = \"{idle}\"")?;
+    print_timeouts(f, timeouts)
+}
+
+fn print_timeouts(f: &mut fmt::Formatter<'_>, timeouts: &Timeouts) -> fmt::Result {
+    let Timeouts {
+        established,
+        syn_sent,
+        syn_recv,
+        fin_wait,
+        time_wait,
+        close,
+        close_wait,
+        last_ack,
+        listen,
+        synack,
+        udp,
+    } = timeouts;
+    writeln!(f, "\n[appliance.timeouts]")?;
+    print_time(f, "established", *established)?;
+    print_time(f, "syn_sent", *syn_sent)?;
+    print_time(f, "syn_recv", *syn_recv)?;
+    print_time(f, "fin_wait", *fin_wait)?;
+    print_time(f, "time_wait", *time_wait)?;
+    print_time(f, "close", *close)?;
+    print_time(f, "close_wait", *close_wait)?;
+    print_time(f, "last_ack", *last_ack)?;
+    print_time(f, "listen", *listen)?;
+    print_time(f, "synack", *synack)?;
+    print_time(f, "udp", *udp)
+}
+
+fn print_interface(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Result {
+    let Interface { name, queues, mode } = interface;
+    let mode = match mode {
+        XdpMode::Auto => "auto",
+        XdpMode::ZeroCopy => "zero-copy",
+        XdpMode::Copy => "copy",
+        XdpMode::Generic => "generic",
+    };
+    writeln!(f, "\n[[interface]]\nname = {}", quoted(name))?;
+    match queues {
+        Queues::All => writeln!(f, "queues = \"all\"")?,
+        Queues::List(list) => writeln!(f, "queues = {list:?}")?,
+    }
+    writeln!(f, "mode = \"{mode}\"")
+}
+
+fn print_script(f: &mut fmt::Formatter<'_>, script: &VrrpScript) -> fmt::Result {
+    let VrrpScript {
+        name,
+        script,
+        interval,
+        weight,
+    } = script;
+    writeln!(f, "\n[[vrrp_script]]\nname = {}", quoted(name))?;
+    writeln!(f, "script = {}", quoted(script))?;
+    print_time(f, "interval", *interval)?;
+    writeln!(f, "weight = {weight}")
+}
+
+fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance) -> fmt::Result {
+    let VrrpInstance {
+        name,
+        state,
+        interface,
+        virtual_router_id,
+        priority,
+        advert_int,
+        authentication,
+        virtual_ipaddress,
+        track_script,
+    } = instance;
+    let state = match state {
+        VrrpState::Master => "MASTER",
+        VrrpState::Backup => "BACKUP",
+    };
+    writeln!(f, "\n[[vrrp_instance]]\nname = {}", quoted(name))?;
+    writeln!(f, "state = \"{state}\"")?;
+    writeln!(f, "interface = {}", quoted(interface))?;
+    writeln!(f, "virtual_router_id = {virtual_router_id}")?;
+    writeln!(f, "priority = {priority}")?;
+    print_time(f, "advert_int", *advert_int)?;
+    if let Some(authentication) = authentication {
+        let password = quoted(&authentication.auth_pass);
+        writeln!(
+            f,
+            "authentication = {{ auth_type = \"PASS\", auth_pass = {password} }}"
+        )?;
+    }
+    let addresses = virtual_ipaddress.iter().map(|a| quoted(&address_text(a)));
+    writeln!(f, "virtual_ipaddress = [{}]", commas(addresses))?;
+    if !track_script.is_empty() {
+        let names = track_script.iter().map(|name| quoted(name));
+        writeln!(f, "track_script = [{}]", commas(names))?;
+    }
+    Ok(())
+}
+
+fn address_text(address: &VirtualAddress) -> String {
+    let VirtualAddress {
+        address,
+        prefix_length,
+        interface,
+        label,
+    } = address;
+    let mut text = format!("{address}/{prefix_length}");
+    for (option, argument) in [("dev", interface), ("label", label)] {
+        if let Some(argument) = argument {
+            let _ = write!(text, " {option} {argument}");
+        }
+    }
+    text
+}
+
+fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> fmt::Result {
+    let VirtualServer {
+        key,
+        scheduler,
+        real_servers,
+    } = server;
+    writeln!(
+        f,
+        "\n[[virtual_server]]\naddress = \"{}\"",
+        server.address()
+    )?;
+    writeln!(f, "protocol = \"{}\"", key.protocol)?;
+    writeln!(f, "lb_algo = \"{scheduler}\"")?;
+    writeln!(f, "lb_kind = \"DR\"")?;
+    real_servers
+        .iter()
+        .try_for_each(|s| print_real_server(f, s))
+}
+
+fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Result {
+    let RealServer {
+        address,
+        weight,
+        inhibit_on_failure,
+        checks,
+    } = server;
+    writeln!(
+        f,
+        "\n[[virtual_server.real_server]]\naddress = \"{address}\""
+    )?;
+    writeln!(f, "weight = {weight}")?;
+    writeln!(f, "inhibit_on_failure = {inhibit_on_failure}")?;
+    checks.iter().try_for_each(|c| print_check(f, c))
+}
+
+fn print_check(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Result {
+    let Check {
+        kind,
+        target,
+        bindto,
+        connect_timeout,
+        delay_loop,
+        retry,
+        delay_before_retry,
+        warmup,
+        alpha,
+    } = check;
+    match kind {
+        CheckKind::TcpCheck => writeln!(f, "\n[[virtual_server.real_server.TCP_CHECK]]")?,
+        CheckKind::HttpGet { urls, virtualhost } => {
+            writeln!(f, "\n[[virtual_server.real_server.HTTP_GET]]")?;
+            writeln!(f, "url = [{}]", commas(urls.iter().map(url_text)))?;
+            print_virtualhost(f, virtualhost.as_deref())?;
+        }
+    }
+    print_ip(f, "connect_ip", target.ip())?;
+    writeln!(f, "connect_port = {}", target.port())?;
+    if let Some(bindto) = bindto {
+        print_ip(f, "bindto", *bindto)?;
+    }
+    print_time(f, "connect_timeout", *connect_timeout)?;
+    print_time(f, "delay_loop", *delay_loop)?;
+    writeln!(f, "retry = {retry}")?;
+    print_time(f, "delay_before_retry", *delay_before_retry)?;
+    print_time(f, "warmup", *warmup)?;
+    writeln!(f, "alpha = {alpha}")
+}
+
+fn url_text(url: &CheckUrl) -> String {
+    let CheckUrl {
+        path,
+        status_code,
+        virtualhost,
+    } = url;
+    let codes = status_code.iter().map(|(first, last)| {
+        if first == last {
+            first.to_string()
+        } else {
+            format!("\"{first}-{last}\"")
+        }
+    });
+    let mut text = format!(
+        "{{ path = {}, status_code = [{}]",
+        quoted(path),
+        commas(codes)
+    );
+    if let Some(virtualhost) = virtualhost {
+        let _ = write!(text, ", virtualhost = {}", quoted(virtualhost));
+    }
+    text + " }"
+}
+
+fn print_virtualhost(f: &mut fmt::Formatter<'_>, virtualhost: Option<&str>) -> fmt::Result {
+    virtualhost.map_or(Ok(()), |name| writeln!(f, "virtualhost = {}", quoted(name)))
+}
+
+fn print_ip(f: &mut fmt::Formatter<'_>, key: &str, address: IpAddr) -> fmt::Result {
+    writeln!(f, "{key} = \"{address}\"")
+}
+
+/// Whole seconds as a number, the rest as text with a unit.
+fn print_time(f: &mut fmt::Formatter<'_>, key: &str, time: Duration) -> fmt::Result {
+    if time.subsec_nanos() == 0 {
+        writeln!(f, "{key} = {}", time.as_secs())
+    } else {
+        writeln!(f, "{key} = \"{}\"", duration::to_text(time))
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> toml::Value {
+    toml::Value::from(text)
+}
+
+fn commas(items: impl Iterator<Item = impl Display>) -> String {
+    let items: Vec<_> = items.map(|item| item.to_string()).collect();
+    items.join(", ")
+}

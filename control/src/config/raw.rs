@@ -1,0 +1,269 @@
+//! The document as written: tables and values that know where they stand, and
+//! complain about themselves.
+//!
+//! A value that is wrong is reported where it is read, and read as `None`:
+//! callers go on with a default, so that one mistake hides no other. Nothing
+//! that was built from such a default is ever used, because a report with an
+//! error in it yields no configuration.
+
+mod value;
+
+pub(super) use value::Value;
+
+use toml::Spanned;
+use toml::de::DeTable;
+
+use super::check::SPECS;
+use super::report::Report;
+
+/// The keys of one kind of section.
+#[derive(Debug)]
+pub(super) struct Spec {
+    /// As the documentation heads it: `[[virtual_server]]`.
+    pub(super) heading: &'static str,
+    pub(super) keys: &'static [&'static str],
+    /// More keys, which several sections have.
+    pub(super) shared: &'static [&'static str],
+    /// Keys that the interface or keepalived has and this version has not.
+    pub(super) unsupported: &'static [&'static str],
+}
+
+impl Spec {
+    pub(super) fn knows(&self, key: &str) -> bool {
+        self.keys.contains(&key) || self.shared.contains(&key)
+    }
+}
+
+/// A table of the document with the name that messages give it.
+#[derive(Debug)]
+pub(super) struct Table<'d> {
+    pub(super) place: String,
+    pub(super) at: usize,
+    spec: &'static Spec,
+    entries: &'d DeTable<'d>,
+}
+
+impl<'d> Table<'d> {
+    /// Reports every key that `spec` does not have.
+    pub(super) fn new(
+        entry: Entry<'d>,
+        place: String,
+        spec: &'static Spec,
+        report: &mut Report<'_>,
+    ) -> Self {
+        let Entry { entries, at } = entry;
+        for key in entries.keys() {
+            let name: &str = key.get_ref();
+            if !spec.knows(name) {
+                report_unknown(name, key.span().start, &place, spec, report);
+            }
+        }
+        Self {
+            place,
+            at,
+            spec,
+            entries,
+        }
+    }
+
+    /// The value of a key, if it is there.
+    pub(super) fn get(&self, key: &'static str) -> Option<Value<'d>> {
+        debug_assert!(self.spec.knows(key), "{key} of {}", self.spec.heading);
+        let value = self.entries.get(key)?;
+        Some(Value::new(join(&self.place, key), value))
+    }
+
+    /// The value of a key that not every kind of section has.
+    pub(super) fn get_if_known(&self, key: &'static str) -> Option<Value<'d>> {
+        if self.spec.knows(key) {
+            self.get(key)
+        } else {
+            None
+        }
+    }
+
+    /// The value of a key with several names, of which a section has one.
+    pub(super) fn get_alias(
+        &self,
+        names: &[&'static str],
+        report: &mut Report<'_>,
+    ) -> Option<Value<'d>> {
+        let mut written = names
+            .iter()
+            .filter_map(|name| Some((name, self.get(name)?)));
+        let (first_name, first) = written.next()?;
+        for (name, value) in written {
+            report.error(
+                value.at,
+                &self.place,
+                format_args!("{name} beside {first_name}"),
+                "one of them, they mean the same",
+                "remove one",
+            );
+        }
+        Some(first)
+    }
+
+    /// The value of a key that has to be there; `example` is a line to add.
+    pub(super) fn require(
+        &self,
+        key: &'static str,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Option<Value<'d>> {
+        let value = self.get(key);
+        if value.is_none() {
+            self.report_absent(key, example, report);
+        }
+        value
+    }
+
+    /// Says that `key` has to be there.
+    pub(super) fn report_absent(&self, key: &str, example: &str, report: &mut Report<'_>) {
+        report.absent(
+            self.at,
+            &self.place,
+            format_args!("no {key}"),
+            "one",
+            format_args!("add {example}"),
+        );
+    }
+
+    /// The tables of an array of tables such as `[[interface]]`; none when the
+    /// key is not there.
+    pub(super) fn sections(&self, key: &'static str, report: &mut Report<'_>) -> Vec<Entry<'d>> {
+        let Some(value) = self.get(key) else {
+            return Vec::new();
+        };
+        if value.raw.is_table() {
+            report.error(
+                value.at,
+                &self.place,
+                format_args!("[{key}]"),
+                "a list of sections",
+                format_args!("write [[{key}]]"),
+            );
+            return Vec::new();
+        }
+        value.entries(report)
+    }
+}
+
+/// A table before its keys are checked.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry<'d> {
+    pub(super) entries: &'d DeTable<'d>,
+    pub(super) at: usize,
+}
+
+impl<'d> Entry<'d> {
+    pub(super) fn of_document(document: &'d Spanned<DeTable<'d>>) -> Self {
+        Self {
+            entries: document.get_ref(),
+            at: 0,
+        }
+    }
+
+    /// `section NAME`, where NAME is the text of `key`, or `section #3` when
+    /// there is none.
+    pub(super) fn label(&self, section: &str, key: &str, index: usize) -> String {
+        const MOST: usize = 60;
+        let name = self.entries.get(key).and_then(|v| v.get_ref().as_str());
+        match name {
+            Some(name) if !name.is_empty() && name.len() <= MOST => {
+                format!("{section} {}", name.escape_debug())
+            }
+            Some(_) | None => format!("{section} #{}", index + 1),
+        }
+    }
+}
+
+/// A place inside a place.
+pub(super) fn join(place: &str, name: &str) -> String {
+    if place.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{place}: {name}")
+    }
+}
+
+fn report_unknown(
+    name: &str,
+    at: usize,
+    place: &str,
+    spec: &'static Spec,
+    report: &mut Report<'_>,
+) {
+    if spec.unsupported.contains(&name) {
+        report.unsupported(
+            at,
+            place,
+            format_args!("the key {name}"),
+            format_args!("no {name} yet"),
+            "remove it, nothing else here does the same",
+        );
+        return;
+    }
+    let found = format!("the unknown key {:?}", shorten(name));
+    let expected = format!("a key of {}", spec.heading);
+    let known = spec.keys.iter().chain(spec.shared);
+    let remedy = if let Some(near) = nearest(name, known.copied()) {
+        format!("did you mean {near}?")
+    } else if let Some(owner) = SPECS.iter().find(|s| s.knows(name)) {
+        format!("move it, it belongs in {}", owner.heading)
+    } else {
+        "remove it".to_owned()
+    };
+    report.error(at, place, found, expected, remedy);
+}
+
+/// The candidate that a user most likely meant: the nearest one by edit
+/// distance, if it is near.
+pub(super) fn nearest<'c>(
+    written: &str,
+    candidates: impl Iterator<Item = &'c str>,
+) -> Option<&'c str> {
+    /// Of a key's length, what may be wrong for it to be recognised.
+    const TOLERANCE: f64 = 0.4;
+    if written.chars().count() > 60 {
+        return None;
+    }
+    let lower = written.to_lowercase();
+    let distance = |c: &str| strsim::osa_distance(&lower, &c.to_lowercase());
+    let (distance, best) = candidates.map(|c| (distance(c), c)).min()?;
+    let length = best.len().max(lower.len());
+    #[expect(clippy::cast_precision_loss, reason = "lengths of at most 240")]
+    let is_near = distance as f64 <= (length as f64 * TOLERANCE).max(1.0) && distance < best.len();
+    is_near.then_some(best)
+}
+
+/// At most 40 characters of a text.
+pub(super) fn shorten(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        Some((cut, _)) => format!("{}…", &text[..cut]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn nearest_key() {
+        let keys = ["weight", "address", "TCP_CHECK", "HTTP_GET", "retry"];
+        let cases = [
+            ("wieght", Some("weight")),
+            ("adress", Some("address")),
+            ("tcp_check", Some("TCP_CHECK")),
+            ("TCP-CHECK", Some("TCP_CHECK")),
+            ("HTTPGET", Some("HTTP_GET")),
+            ("x", None),
+            ("persistence", None),
+        ];
+        for (written, expected) in cases {
+            assert_eq!(nearest(written, keys.into_iter()), expected, "{written}");
+        }
+    }
+}
