@@ -1,1 +1,7 @@
-fn main() {}
+//! The `appliance` binary; everything is in [`control::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    control::cli::main()
+}

@@ -1,1 +1,114 @@
-//! The cli module.
+//! The command line: one file per command, and what they share.
+//!
+//! Exit status: 0 success, 1 the operation failed, 2 the command line or a
+//! configuration file is wrong and nothing was changed. What people asked for
+//! goes to stdout; everything else goes to stderr.
+
+mod check;
+mod config_file;
+mod failure;
+mod output;
+
+pub use config_file::ConfigFile;
+pub use failure::Failure;
+pub use output::print;
+
+use std::env;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Where client commands look when nothing says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/appliance.sock";
+/// The environment variable that overrides [`DEFAULT_SOCKET`].
+pub const SOCKET_VARIABLE: &str = "APPLIANCE_SOCKET";
+
+const EXIT_STATUS: &str = "\
+Exit status:
+  0  success
+  1  the operation failed
+  2  the command line or a configuration file is wrong; nothing was changed";
+
+/// A layer-4 load balancer in userspace, on AF_XDP.
+#[derive(Debug, Parser)]
+#[command(name = "appliance", version, after_help = EXIT_STATUS)]
+pub struct Cli {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Debug, clap::Args)]
+pub struct Global {
+    /// Control socket of the running appliance [default: $APPLIANCE_SOCKET, or /run/appliance.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+}
+
+impl Global {
+    /// The socket that a client command talks to.
+    #[must_use]
+    pub fn client_socket(&self) -> PathBuf {
+        client_socket(self.socket.clone(), env::var_os(SOCKET_VARIABLE))
+    }
+}
+
+fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf {
+    let variable = variable.filter(|path| !path.is_empty()).map(PathBuf::from);
+    option
+        .or(variable)
+        .unwrap_or_else(|| PathBuf::from(DEFAULT_SOCKET))
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Check(check::Check),
+}
+
+/// Parses the arguments of the process, runs the command, prints what went
+/// wrong once.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let result = match cli.command {
+        Command::Check(command) => command.run(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("{failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn clap_accepts_the_command_tree() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn socket_of_clients() {
+        let option = || Some(PathBuf::from("/option"));
+        let variable = |path: &str| Some(OsString::from(path));
+        let default = PathBuf::from(DEFAULT_SOCKET);
+        assert_eq!(client_socket(None, None), default);
+        assert_eq!(client_socket(None, variable("")), default);
+        assert_eq!(client_socket(None, variable("/v")), PathBuf::from("/v"));
+        assert_eq!(
+            client_socket(option(), variable("/v")),
+            PathBuf::from("/option")
+        );
+    }
+}

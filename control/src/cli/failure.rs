@@ -1,0 +1,75 @@
+//! Why a command did not succeed, and the exit status that says so.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use crate::config::Diagnostics;
+
+/// The end of a command that did not succeed; displayed without a newline at
+/// the end, for stderr.
+#[derive(Debug)]
+pub enum Failure {
+    /// Exit status 1: the operation failed.
+    Operation(anyhow::Error),
+    /// Exit status 2: the command line asks for what cannot be.
+    Usage(anyhow::Error),
+    /// Exit status 2: a configuration file is wrong.
+    Config(Diagnostics),
+}
+
+impl Failure {
+    #[must_use]
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::Operation(_) => 1,
+            Self::Usage(_) | Self::Config(_) => 2,
+        })
+    }
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Operation(error)
+    }
+}
+
+impl From<Diagnostics> for Failure {
+    fn from(diagnostics: Diagnostics) -> Self {
+        Self::Config(diagnostics)
+    }
+}
+
+/// `appliance: what (cause) (cause of the cause)`, or the diagnostics as they are.
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation(error) | Self::Usage(error) => {
+                write!(f, "appliance: {error}")?;
+                error
+                    .chain()
+                    .skip(1)
+                    .try_for_each(|cause| write!(f, " ({cause})"))
+            }
+            Self::Config(diagnostics) => diagnostics.fmt(f),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn causes_are_printed_once_in_brackets() {
+        let error = anyhow!("connection refused");
+        let error = Err::<(), _>(error).context("cannot reach the appliance");
+        let failure = Failure::from(error.unwrap_err());
+        assert_eq!(
+            failure.to_string(),
+            "appliance: cannot reach the appliance (connection refused)"
+        );
+        assert_eq!(failure.exit_code(), ExitCode::from(1));
+    }
+}
