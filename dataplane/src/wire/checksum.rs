@@ -1,0 +1,126 @@
+//! The internet checksum: RFC 1071 in full, RFC 1624 for updates.
+//!
+//! Sums are kept unfolded in a [`Sum`], so that a packet may be summed in parts (pseudo-header,
+//! header, payload). All parts but the last must have an even length.
+
+use crate::service::Address;
+
+/// A one's-complement sum in the making.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sum(u64);
+
+impl Sum {
+    /// The sum of nothing.
+    pub const ZERO: Self = Self(0);
+
+    /// Adds bytes, as 16-bit words in network byte order; an odd last byte is
+    /// padded with a zero (RFC 1071 §4.1).
+    #[inline]
+    #[must_use]
+    pub fn bytes(self, bytes: &[u8]) -> Self {
+        let mut sum = self.0;
+        // Words of 32 bits into 64: room for 2^32 of them before a carry is lost. RFC 1071 §2(B): the
+        // sum may be taken in any word size and folded later.
+        let (words, rest) = bytes.as_chunks::<4>();
+        for word in words {
+            sum += u64::from(u32::from_be_bytes(*word));
+        }
+        let mut last = [0; 4];
+        last[..rest.len()].copy_from_slice(rest);
+        Self(sum + u64::from(u32::from_be_bytes(last)))
+    }
+
+    /// Adds a 16-bit word in host byte order.
+    #[inline]
+    #[must_use]
+    pub const fn word(self, word: u16) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Adds the pseudo-header of RFC 9293 §3.1 (IPv4) or RFC 8200 §8.1 (IPv6), whichever the
+    /// addresses call for; `length` is the transport's header and payload in bytes.
+    #[inline]
+    #[must_use]
+    pub fn pseudo_header(
+        self,
+        source: Address,
+        destination: Address,
+        protocol: u8,
+        length: u32,
+    ) -> Self {
+        // IPv6 pads the length and the protocol to 32 bits, which adds nothing; an IPv4 address is in
+        // the last four bytes of its mapped form.
+        let used = if destination.is_v4() { 12 } else { 0 };
+        let sum = self
+            .bytes(&source.0[used..])
+            .bytes(&destination.0[used..])
+            .word(u16::from(protocol));
+        Self(sum.0 + u64::from(length))
+    }
+
+    /// The sum folded to 16 bits; `0xffff` for bytes that carry their own correct checksum.
+    #[inline(always)]
+    #[must_use]
+    pub const fn fold(self) -> u16 {
+        let sum = (self.0 & 0xffff_ffff) + (self.0 >> 32); // 33 bits
+        let sum = (sum & 0xffff) + (sum >> 16); // 18 bits
+        let sum = (sum & 0xffff) + (sum >> 16); // 17 bits, and then no more than 0xffff + 1
+        let sum = (sum & 0xffff) + (sum >> 16);
+        #[expect(clippy::cast_possible_truncation, reason = "folded to 16 bits above")]
+        let folded = sum as u16;
+        folded
+    }
+
+    /// The checksum, as it goes into a header.
+    #[inline]
+    #[must_use]
+    pub const fn checksum(self) -> u16 {
+        !self.fold()
+    }
+
+    /// The checksum of UDP, where zero means that there is none and is therefore sent as `0xffff`
+    /// (RFC 768; in IPv6 zero is forbidden, RFC 8200 §8.1).
+    #[inline]
+    #[must_use]
+    pub const fn udp_checksum(self) -> u16 {
+        match self.checksum() {
+            0 => 0xffff,
+            checksum => checksum,
+        }
+    }
+}
+
+/// True if the 20 bytes of an IPv4 header without options, whose checksum is among them, sum up
+/// right.
+///
+/// `more` is the sum of the options, [`Sum::ZERO`] without. Words are added in the machine's byte
+/// order here: one's-complement sums commute with swapping bytes (RFC 1071 §2(B)), and `0xffff` is
+/// its own swap.
+#[inline(always)]
+pub(super) fn verifies(header: &[u8; 20], more: Sum) -> bool {
+    let half = |at: usize| {
+        let mut word = [0; 4];
+        word.copy_from_slice(&header[at..at + 4]);
+        u64::from(u32::from_ne_bytes(word))
+    };
+    let sum = half(0) + half(4) + half(8) + half(12) + half(16);
+    // Folding is enough to compare with 0xffff: a header of a checked version is never all zero.
+    Sum(sum + u64::from(more.fold().to_be())).fold() == 0xffff
+}
+
+/// `checksum` after one word under it changed from `old` to `new` (RFC 1624, equation 3).
+#[inline(always)]
+#[must_use]
+pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
+    Sum(!checksum as u64 + !old as u64 + new as u64).checksum()
+}
+
+/// `checksum` after bytes under it, on a 16-bit boundary, changed from `old` to `new`. Both are of
+/// the same, even length.
+#[inline]
+#[must_use]
+pub fn update_bytes(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
+    debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2));
+    let old = Sum::ZERO.bytes(old).fold();
+    Sum::ZERO.word(!checksum).word(!old).bytes(new).checksum()
+}

@@ -1,0 +1,320 @@
+//! IPv4 header (RFC 791 §3.1).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-------+-------+---------------+-------------------------------+
+//! |Version|  IHL  |Type of Service|          Total Length         |
+//! +-------+-------+---------------+-----+-------------------------+
+//! |         Identification        |Flags|      Fragment Offset    |
+//! +---------------+---------------+-----+-------------------------+
+//! |  Time to Live |    Protocol   |         Header Checksum       |
+//! +---------------+---------------+-------------------------------+
+//! |                         Source Address                        |
+//! +---------------------------------------------------------------+
+//! |                      Destination Address                      |
+//! +---------------------------------------------------------------+
+//! |                    Options, 0 to 40 bytes                     |
+//! +---------------------------------------------------------------+
+//! ```
+
+use super::checksum::{self, Sum};
+use super::{Malformed, chunk, read, read_u16, write};
+use crate::service::Address;
+
+/// Bytes of a header without options.
+pub const HEADER_LEN: usize = 20;
+
+/// Version 4 and a header of [`HEADER_LEN`] bytes, as the first byte says it.
+pub(super) const VERSION_AND_LENGTH: u8 = 0x45;
+
+/// More-fragments flag and fragment offset: all zero for a packet that is whole.
+const FRAGMENT_MASK: u16 = 0x3fff;
+const OFFSET_MASK: u16 = 0x1fff;
+
+mod field {
+    use std::ops::Range;
+
+    pub(super) const VERSION_IHL: usize = 0;
+    pub(super) const TYPE_OF_SERVICE: usize = 1;
+    pub(super) const TOTAL_LENGTH: Range<usize> = 2..4;
+    pub(super) const IDENTIFICATION: Range<usize> = 4..6;
+    pub(super) const FRAGMENT: Range<usize> = 6..8;
+    pub(super) const TTL: usize = 8;
+    pub(super) const PROTOCOL: usize = 9;
+    pub(super) const TTL_AND_PROTOCOL: Range<usize> = 8..10;
+    pub(super) const CHECKSUM: Range<usize> = 10..12;
+    pub(super) const SOURCE: Range<usize> = 12..16;
+    pub(super) const DESTINATION: Range<usize> = 16..20;
+}
+
+/// Which part of a datagram a packet is (IPv4 and IPv6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fragment {
+    /// All of it.
+    Whole,
+    /// Its beginning, with the transport header.
+    First,
+    /// A part without the transport header.
+    Later,
+}
+
+/// A packet, from its version on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<T: AsRef<[u8]>> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of bytes that hold the whole packet, and perhaps padding after it. Does not verify the
+    /// checksum: [`verify_checksum`](Self::verify_checksum) does.
+    ///
+    /// # Errors
+    /// `Truncated`, `BadIpVersion`, `BadIpHeaderLength`, `BadIpTotalLength`.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Malformed> {
+        chunk::<HEADER_LEN>(buffer.as_ref(), 0)?;
+        let packet = Self { buffer };
+        packet.check_header_len()?;
+        if packet.total_len() < packet.header_len()
+            || packet.total_len() > packet.buffer.as_ref().len()
+        {
+            return Err(Malformed::BadIpTotalLength);
+        }
+        Ok(packet)
+    }
+
+    #[inline]
+    fn check_header_len(&self) -> Result<(), Malformed> {
+        if self.version() != 4 {
+            Err(Malformed::BadIpVersion)
+        } else if self.header_len() < HEADER_LEN {
+            Err(Malformed::BadIpHeaderLength)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[inline]
+    pub fn version(&self) -> u8 {
+        self.buffer.as_ref()[field::VERSION_IHL] >> 4
+    }
+
+    /// Bytes of the header with its options.
+    #[inline]
+    pub fn header_len(&self) -> usize {
+        usize::from(self.buffer.as_ref()[field::VERSION_IHL] & 0x0f) * 4
+    }
+
+    #[inline]
+    pub fn type_of_service(&self) -> u8 {
+        self.buffer.as_ref()[field::TYPE_OF_SERVICE]
+    }
+
+    /// Bytes of header and payload.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        usize::from(read_u16(self.buffer.as_ref(), field::TOTAL_LENGTH))
+    }
+
+    #[inline]
+    pub fn identification(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::IDENTIFICATION)
+    }
+
+    /// Which part of a datagram this is.
+    #[inline]
+    pub fn fragment(&self) -> Fragment {
+        let fragment = read_u16(self.buffer.as_ref(), field::FRAGMENT) & FRAGMENT_MASK;
+        if fragment == 0 {
+            Fragment::Whole
+        } else if fragment & OFFSET_MASK == 0 {
+            Fragment::First
+        } else {
+            Fragment::Later
+        }
+    }
+
+    #[inline]
+    pub fn ttl(&self) -> u8 {
+        self.buffer.as_ref()[field::TTL]
+    }
+
+    /// IP protocol number.
+    #[inline]
+    pub fn protocol(&self) -> u8 {
+        self.buffer.as_ref()[field::PROTOCOL]
+    }
+
+    #[inline]
+    pub fn checksum(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::CHECKSUM)
+    }
+
+    #[inline]
+    pub fn source(&self) -> Address {
+        Address::v4(read(self.buffer.as_ref(), field::SOURCE))
+    }
+
+    #[inline]
+    pub fn destination(&self) -> Address {
+        Address::v4(read(self.buffer.as_ref(), field::DESTINATION))
+    }
+
+    /// True if the header, options included, sums up with its checksum.
+    pub fn verify_checksum(&self) -> bool {
+        Sum::ZERO
+            .bytes(&self.buffer.as_ref()[..self.header_len()])
+            .fold()
+            == 0xffff
+    }
+
+    /// What follows header and options, without padding.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[self.header_len()..self.total_len()]
+    }
+}
+
+impl<'a> Packet<&'a [u8; HEADER_LEN]> {
+    /// The fixed part of the header at `at`; its accessors check no bounds, and nothing else is
+    /// checked either.
+    #[inline(always)]
+    pub(super) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
+        chunk(bytes, at).map(|buffer| Self { buffer })
+    }
+
+    /// True for version 4 without options.
+    #[inline(always)]
+    pub(super) fn is_plain(&self) -> bool {
+        self.buffer[field::VERSION_IHL] == VERSION_AND_LENGTH
+    }
+
+    /// Length of the header and the sum of the options, for a header that is not plain; `bytes` are
+    /// those that the header was taken from.
+    #[cold]
+    pub(super) fn options(&self, bytes: &[u8], at: usize) -> Result<(usize, Sum), Malformed> {
+        self.check_header_len()?;
+        let options = bytes
+            .get(at + HEADER_LEN..at + self.header_len())
+            .ok_or(Malformed::BadIpHeaderLength)?;
+        Ok((self.header_len(), Sum::ZERO.bytes(options)))
+    }
+
+    /// True if header and options sum up with the checksum.
+    #[inline(always)]
+    pub(super) fn verifies_with(&self, options: Sum) -> bool {
+        checksum::verifies(self.buffer, options)
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Takes one from the time to live and adjusts the checksum; false, and nothing changed, when
+    /// the packet may not be forwarded any more (RFC 1812 §5.3.1).
+    #[inline(always)]
+    #[must_use = "a packet whose time to live is over must not be forwarded"]
+    pub fn decrement_ttl(&mut self) -> bool {
+        let ttl = self.ttl();
+        if ttl <= 1 {
+            return false;
+        }
+        let old = read_u16(self.buffer.as_ref(), field::TTL_AND_PROTOCOL);
+        self.buffer.as_mut()[field::TTL] = ttl - 1;
+        let new = read_u16(self.buffer.as_ref(), field::TTL_AND_PROTOCOL);
+        self.set_checksum(checksum::update(self.checksum(), old, new));
+        true
+    }
+
+    /// Sets the time to live without adjusting the checksum.
+    #[inline]
+    pub fn set_ttl(&mut self, ttl: u8) {
+        self.buffer.as_mut()[field::TTL] = ttl;
+    }
+
+    /// Sets version 4 and a header without options.
+    #[inline]
+    pub fn set_plain_header(&mut self) {
+        self.buffer.as_mut()[field::VERSION_IHL] = VERSION_AND_LENGTH;
+    }
+
+    #[inline]
+    pub fn set_type_of_service(&mut self, value: u8) {
+        self.buffer.as_mut()[field::TYPE_OF_SERVICE] = value;
+    }
+
+    /// Sets the bytes of header and payload.
+    #[inline]
+    pub fn set_total_len(&mut self, length: u16) {
+        write(
+            self.buffer.as_mut(),
+            field::TOTAL_LENGTH,
+            length.to_be_bytes(),
+        );
+    }
+
+    #[inline]
+    pub fn set_identification(&mut self, identification: u16) {
+        write(
+            self.buffer.as_mut(),
+            field::IDENTIFICATION,
+            identification.to_be_bytes(),
+        );
+    }
+
+    /// Makes it a whole packet, which routers may fragment or not.
+    #[inline]
+    pub fn set_whole(&mut self, dont_fragment: bool) {
+        let flags = u16::from(dont_fragment) << 14;
+        write(self.buffer.as_mut(), field::FRAGMENT, flags.to_be_bytes());
+    }
+
+    #[inline]
+    pub fn set_protocol(&mut self, protocol: u8) {
+        self.buffer.as_mut()[field::PROTOCOL] = protocol;
+    }
+
+    /// Sets the source address, network byte order, without adjusting any checksum.
+    #[inline]
+    pub fn set_source(&mut self, address: [u8; 4]) {
+        write(self.buffer.as_mut(), field::SOURCE, address);
+    }
+
+    /// Sets the destination address, network byte order, without adjusting any checksum.
+    #[inline]
+    pub fn set_destination(&mut self, address: [u8; 4]) {
+        write(self.buffer.as_mut(), field::DESTINATION, address);
+    }
+
+    #[inline]
+    pub fn set_checksum(&mut self, checksum: u16) {
+        write(
+            self.buffer.as_mut(),
+            field::CHECKSUM,
+            checksum.to_be_bytes(),
+        );
+    }
+
+    /// Computes the header's checksum anew.
+    pub fn fill_checksum(&mut self) {
+        self.set_checksum(0);
+        let length = self.header_len();
+        let sum = Sum::ZERO.bytes(&self.buffer.as_ref()[..length]);
+        self.set_checksum(sum.checksum());
+    }
+
+    /// What follows header and options, without padding.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let range = self.header_len()..self.total_len();
+        &mut self.buffer.as_mut()[range]
+    }
+}
+
+impl<'a> Packet<&'a mut [u8; HEADER_LEN]> {
+    /// The fixed part of a header that was parsed before; for writing without bounds checks.
+    #[inline(always)]
+    #[must_use]
+    pub fn header_mut(buffer: &'a mut [u8; HEADER_LEN]) -> Self {
+        Self { buffer }
+    }
+}

@@ -1,0 +1,298 @@
+//! IPv6 header and extension headers (RFC 8200 §3, §4).
+//!
+//! ```text
+//!  0                   1                   2                   3
+//!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
+//! +-------+---------------+---------------------------------------+
+//! |Version| Traffic Class |              Flow Label               |
+//! +-------+---------------+-------+---------------+---------------+
+//! |         Payload Length        |  Next Header  |   Hop Limit   |
+//! +-------------------------------+---------------+---------------+
+//! |                   Source Address, 16 bytes                    |
+//! +---------------------------------------------------------------+
+//! |                 Destination Address, 16 bytes                 |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! Extension headers that are skipped begin with next header and length in units of 8 bytes, the
+//! first 8 not counted; the fragment header (§4.5) is always 8 bytes:
+//!
+//! ```text
+//! +---------------+---------------+-------------------------+---+-+
+//! |  Next Header  |   Reserved    |     Fragment Offset     |Res|M|
+//! +---------------+---------------+-------------------------+---+-+
+//! |                        Identification                         |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! AH and ESP are not walked: what is under them is not balanced. Jumbograms (RFC 2675) are
+//! malformed here: no frame holds one.
+
+use super::ipv4::Fragment;
+use super::{Malformed, chunk, read, read_u16, write};
+use crate::service::Address;
+
+/// Bytes of the fixed header.
+pub const HEADER_LEN: usize = 40;
+
+/// Most extension headers that are walked. RFC 8200 §4.1 orders at most six before the upper layer
+/// (destination options twice); more is an attempt to burn our time.
+pub const MAX_EXTENSION_HEADERS: usize = 8;
+
+/// Extension header numbers.
+pub mod extension {
+    pub const HOP_BY_HOP: u8 = 0;
+    pub const ROUTING: u8 = 43;
+    pub const FRAGMENT: u8 = 44;
+    pub const DESTINATION_OPTIONS: u8 = 60;
+}
+
+mod field {
+    use std::ops::Range;
+
+    pub(super) const VERSION: usize = 0;
+    pub(super) const VERSION_CLASS_LABEL: Range<usize> = 0..4;
+    pub(super) const PAYLOAD_LENGTH: Range<usize> = 4..6;
+    pub(super) const NEXT_HEADER: usize = 6;
+    pub(super) const HOP_LIMIT: usize = 7;
+    pub(super) const SOURCE: Range<usize> = 8..24;
+    pub(super) const DESTINATION: Range<usize> = 24..40;
+}
+
+/// A packet, from its version on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Packet<T: AsRef<[u8]>> {
+    buffer: T,
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of bytes that hold the whole packet, and perhaps padding after it.
+    ///
+    /// # Errors
+    /// `Truncated`, `BadIpVersion`, `BadIpTotalLength`.
+    #[inline]
+    pub fn new_checked(buffer: T) -> Result<Self, Malformed> {
+        chunk::<HEADER_LEN>(buffer.as_ref(), 0)?;
+        let packet = Self { buffer };
+        if packet.version() != 6 {
+            return Err(Malformed::BadIpVersion);
+        }
+        if packet.total_len() > packet.buffer.as_ref().len() {
+            return Err(Malformed::BadIpTotalLength);
+        }
+        Ok(packet)
+    }
+
+    #[inline]
+    pub fn version(&self) -> u8 {
+        self.buffer.as_ref()[field::VERSION] >> 4
+    }
+
+    /// Bytes after the fixed header: extension headers and upper layer.
+    #[inline]
+    pub fn payload_len(&self) -> usize {
+        usize::from(read_u16(self.buffer.as_ref(), field::PAYLOAD_LENGTH))
+    }
+
+    /// Bytes of header and payload.
+    #[inline]
+    pub fn total_len(&self) -> usize {
+        HEADER_LEN + self.payload_len()
+    }
+
+    /// Number of the first extension header or of the upper layer.
+    #[inline]
+    pub fn next_header(&self) -> u8 {
+        self.buffer.as_ref()[field::NEXT_HEADER]
+    }
+
+    #[inline]
+    pub fn hop_limit(&self) -> u8 {
+        self.buffer.as_ref()[field::HOP_LIMIT]
+    }
+
+    #[inline]
+    pub fn source(&self) -> Address {
+        Address(read(self.buffer.as_ref(), field::SOURCE))
+    }
+
+    #[inline]
+    pub fn destination(&self) -> Address {
+        Address(read(self.buffer.as_ref(), field::DESTINATION))
+    }
+
+    /// Walks the extension headers.
+    ///
+    /// # Errors
+    /// See [`walk`].
+    #[inline]
+    pub fn upper(&self) -> Result<Upper, Malformed> {
+        walk(
+            &self.buffer.as_ref()[..self.total_len()],
+            0,
+            self.next_header(),
+        )
+    }
+
+    /// What follows the fixed header, without padding.
+    #[inline]
+    pub fn payload(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..self.total_len()]
+    }
+}
+
+impl<'a> Packet<&'a [u8; HEADER_LEN]> {
+    /// The fixed header at `at`; its accessors check no bounds, and nothing else is checked either.
+    #[inline(always)]
+    pub(super) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
+        chunk(bytes, at).map(|buffer| Self { buffer })
+    }
+}
+
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Takes one from the hop limit; false, and nothing changed, when the packet may not be
+    /// forwarded any more (RFC 8200 §3).
+    #[inline(always)]
+    #[must_use = "a packet whose hop limit is reached must not be forwarded"]
+    pub fn decrement_hop_limit(&mut self) -> bool {
+        let hop_limit = self.hop_limit();
+        if hop_limit <= 1 {
+            return false;
+        }
+        self.set_hop_limit(hop_limit - 1);
+        true
+    }
+
+    #[inline]
+    pub fn set_hop_limit(&mut self, hop_limit: u8) {
+        self.buffer.as_mut()[field::HOP_LIMIT] = hop_limit;
+    }
+
+    /// Sets version 6, traffic class 0 and flow label 0.
+    #[inline]
+    pub fn set_plain_header(&mut self) {
+        write(
+            self.buffer.as_mut(),
+            field::VERSION_CLASS_LABEL,
+            [0x60, 0, 0, 0],
+        );
+    }
+
+    /// Sets the bytes after the fixed header.
+    #[inline]
+    pub fn set_payload_len(&mut self, length: u16) {
+        write(
+            self.buffer.as_mut(),
+            field::PAYLOAD_LENGTH,
+            length.to_be_bytes(),
+        );
+    }
+
+    #[inline]
+    pub fn set_next_header(&mut self, next_header: u8) {
+        self.buffer.as_mut()[field::NEXT_HEADER] = next_header;
+    }
+
+    /// Sets the source address without adjusting any checksum.
+    #[inline]
+    pub fn set_source(&mut self, address: Address) {
+        write(self.buffer.as_mut(), field::SOURCE, address.0);
+    }
+
+    /// Sets the destination address without adjusting any checksum.
+    #[inline]
+    pub fn set_destination(&mut self, address: Address) {
+        write(self.buffer.as_mut(), field::DESTINATION, address.0);
+    }
+
+    /// What follows the fixed header, without padding.
+    #[inline]
+    pub fn payload_mut(&mut self) -> &mut [u8] {
+        let range = HEADER_LEN..self.total_len();
+        &mut self.buffer.as_mut()[range]
+    }
+}
+
+impl<'a> Packet<&'a mut [u8; HEADER_LEN]> {
+    /// The fixed header of a packet that was parsed before; for writing without bounds checks.
+    #[inline(always)]
+    #[must_use]
+    pub fn header_mut(buffer: &'a mut [u8; HEADER_LEN]) -> Self {
+        Self { buffer }
+    }
+}
+
+/// What is found behind the extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upper {
+    /// Protocol number of the upper layer; of a later fragment, what its fragment header says.
+    pub protocol: u8,
+    /// Where the upper layer begins, in bytes from the start of `bytes`; never beyond them.
+    pub offset: usize,
+    pub fragment: Fragment,
+}
+
+/// Walks the extension headers behind the fixed header that begins at `at`; `bytes` end where the
+/// packet does.
+///
+/// A fragment header that fragments nothing (RFC 6946) leaves the packet whole.
+///
+/// # Errors
+/// [`Malformed::BadExtensionHeader`] for more than [`MAX_EXTENSION_HEADERS`], or one that reaches
+/// beyond the packet.
+#[inline]
+pub fn walk(bytes: &[u8], at: usize, next_header: u8) -> Result<Upper, Malformed> {
+    let offset = at + HEADER_LEN;
+    if is_extension(next_header) {
+        return walk_extensions(bytes, offset, next_header);
+    }
+    Ok(Upper {
+        protocol: next_header,
+        offset,
+        fragment: Fragment::Whole,
+    })
+}
+
+const fn is_extension(number: u8) -> bool {
+    use extension::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
+    matches!(
+        number,
+        HOP_BY_HOP | ROUTING | FRAGMENT | DESTINATION_OPTIONS
+    )
+}
+
+#[cold]
+fn walk_extensions(bytes: &[u8], offset: usize, next_header: u8) -> Result<Upper, Malformed> {
+    let mut upper = Upper {
+        protocol: next_header,
+        offset,
+        fragment: Fragment::Whole,
+    };
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let header: &[u8; 8] =
+            chunk(bytes, upper.offset).map_err(|_| Malformed::BadExtensionHeader)?;
+        let [next, length, fragment_high, fragment_low, ..] = *header;
+        if upper.protocol == extension::FRAGMENT {
+            let field = u16::from_be_bytes([fragment_high, fragment_low]);
+            upper.offset += 8;
+            if field & 0xfff8 != 0 {
+                upper.protocol = next;
+                upper.fragment = Fragment::Later;
+                return Ok(upper);
+            }
+            if field & 1 != 0 {
+                upper.fragment = Fragment::First;
+            }
+        } else {
+            upper.offset += (usize::from(length) + 1) * 8;
+        }
+        upper.protocol = next;
+        if upper.offset > bytes.len() {
+            return Err(Malformed::BadExtensionHeader);
+        }
+        if !is_extension(next) {
+            return Ok(upper);
+        }
+    }
+    Err(Malformed::BadExtensionHeader)
+}

@@ -1,0 +1,290 @@
+//! From a frame to what the director needs of it, in one pass.
+//!
+//! Zero to two VLAN tags, IPv4 with options, IPv6 with extension headers; TCP, UDP, and ICMP errors
+//! by the packet that they quote. Every length that forwarding relies on is checked here, once: of a
+//! [`Parsed`] frame, the headers at `l3_offset` and `l4_offset` are inside the frame, and the IP packet ends
+//! inside it too (the frame may be longer: Ethernet pads to 60 bytes).
+//!
+//! Plain IPv4 and IPv6 go straight through; what is rare is in `#[cold]` functions, so that it costs
+//! the straight way one predicted branch each.
+
+use super::checksum::Sum;
+use super::ethernet::{self, ethertype};
+use super::ipv4::Fragment;
+use super::{Malformed, icmp, ipv4, ipv6, tcp, udp, vlan};
+use crate::service::{Address, Protocol};
+
+/// What a frame is to the director.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A whole TCP or UDP packet.
+    Packet,
+    /// The first fragment of a TCP or UDP packet: it has the ports, not all of the payload.
+    FirstFragment,
+    /// A later fragment of any protocol: no ports.
+    LaterFragment,
+    /// An ICMP error about a TCP or UDP packet. Addresses, ports and protocol are those of the
+    /// *quoted* packet: of an error about what a real server sent, the source is the virtual server.
+    IcmpError,
+    /// IP, but neither TCP nor UDP nor an error about them. No ports.
+    OtherProtocol,
+    /// Neither IPv4 nor IPv6. Nothing but `l3_offset` is set.
+    NotIp,
+}
+
+/// What a frame says; see [`Kind`] for what is set when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parsed {
+    pub source: Address,
+    pub destination: Address,
+    /// Host byte order.
+    pub source_port: u16,
+    /// Host byte order.
+    pub destination_port: u16,
+    /// Of the IP header, in bytes from the start of the frame: 14, 18 or 22.
+    pub l3_offset: u16,
+    /// Of the TCP, UDP or ICMP header, in bytes from the start of the frame; of a later fragment,
+    /// of its payload.
+    pub l4_offset: u16,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// [`tcp::flags`]; 0 for what is not TCP, and for a quoted packet.
+    pub tcp_flags: u8,
+    pub kind: Kind,
+}
+
+impl Parsed {
+    const fn not_ip(l3_offset: u16) -> Self {
+        Self {
+            source: Address([0; 16]),
+            destination: Address([0; 16]),
+            source_port: 0,
+            destination_port: 0,
+            l3_offset,
+            l4_offset: l3_offset,
+            protocol: 0,
+            tcp_flags: 0,
+            kind: Kind::NotIp,
+        }
+    }
+}
+
+/// Addresses, ports and protocol of a quoted packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Endpoints {
+    pub(super) source: Address,
+    pub(super) destination: Address,
+    pub(super) source_port: u16,
+    pub(super) destination_port: u16,
+    pub(super) protocol: u8,
+}
+
+/// Parses a frame from its destination MAC on.
+///
+/// # Errors
+/// The [`Malformed`] reason; a frame that is well-formed but none of ours is not an error.
+#[inline]
+pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
+    let mut ethertype = ethernet::Packet::header(frame)?.ethertype();
+    let mut l3_offset = ethernet::HEADER_LEN;
+    if vlan::is_tag(ethertype) {
+        (ethertype, l3_offset) = skip_tags(frame, ethertype)?;
+    }
+    match ethertype {
+        ethertype::IPV4 => parse_ipv4(frame, l3_offset),
+        ethertype::IPV6 => parse_ipv6(frame, l3_offset),
+        _ => Ok(Parsed::not_ip(offset(l3_offset)?)),
+    }
+}
+
+/// The EtherType behind the tags and where its payload begins. A third tag is left as the EtherType.
+fn skip_tags(frame: &[u8], mut ethertype: u16) -> Result<(u16, usize), Malformed> {
+    let mut at = ethernet::HEADER_LEN;
+    for _ in 0..vlan::MAX_TAGS {
+        if !vlan::is_tag(ethertype) {
+            break;
+        }
+        ethertype = vlan::Packet::new_checked(frame.get(at..).unwrap_or_default())?.ethertype();
+        at += vlan::TAG_LEN;
+    }
+    Ok((ethertype, at))
+}
+
+#[inline(always)]
+fn parse_ipv4(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
+    let ip = ipv4::Packet::header(frame, l3_offset)?;
+    let (header_len, options) = if ip.is_plain() {
+        (ipv4::HEADER_LEN, Sum::ZERO)
+    } else {
+        ip.options(frame, l3_offset)?
+    };
+    let total_len = ip.total_len();
+    if total_len < header_len {
+        return Err(Malformed::BadIpTotalLength);
+    }
+    let packet = frame
+        .get(..l3_offset + total_len)
+        .ok_or(Malformed::BadIpTotalLength)?;
+    if !ip.verifies_with(options) {
+        return Err(Malformed::BadIpChecksum);
+    }
+    let l4_offset = l3_offset + header_len;
+    let parsed = Parsed {
+        source: ip.source(),
+        destination: ip.destination(),
+        source_port: 0,
+        destination_port: 0,
+        l3_offset: offset(l3_offset)?,
+        l4_offset: offset(l4_offset)?,
+        protocol: ip.protocol(),
+        tcp_flags: 0,
+        kind: Kind::OtherProtocol,
+    };
+    transport(packet, l4_offset, ip.fragment(), parsed)
+}
+
+#[inline(always)]
+fn parse_ipv6(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
+    let ip = ipv6::Packet::header(frame, l3_offset)?;
+    if ip.version() != 6 {
+        return Err(Malformed::BadIpVersion);
+    }
+    let packet = frame
+        .get(..l3_offset + ip.total_len())
+        .ok_or(Malformed::BadIpTotalLength)?;
+    // IPv4 is carried as mapped addresses from here on; mapped ones from the wire would pass for it
+    // and reach an IPv4 virtual server with an IPv6 header.
+    if ip.source().is_v4() || ip.destination().is_v4() {
+        return Err(Malformed::MappedAddress);
+    }
+    let upper = ipv6::walk(packet, l3_offset, ip.next_header())?;
+    let parsed = Parsed {
+        source: ip.source(),
+        destination: ip.destination(),
+        source_port: 0,
+        destination_port: 0,
+        l3_offset: offset(l3_offset)?,
+        l4_offset: offset(upper.offset)?,
+        protocol: upper.protocol,
+        tcp_flags: 0,
+        kind: Kind::OtherProtocol,
+    };
+    transport(packet, upper.offset, upper.fragment, parsed)
+}
+
+/// An offset in a frame as it is kept. Frames are below 64 KiB, and so is every offset in them.
+#[inline(always)]
+fn offset(value: usize) -> Result<u16, Malformed> {
+    u16::try_from(value).map_err(|_| Malformed::BadIpTotalLength)
+}
+
+/// Adds what the transport header at `at` says; `packet` ends where the IP packet does.
+#[inline(always)]
+fn transport(
+    packet: &[u8],
+    at: usize,
+    fragment: Fragment,
+    parsed: Parsed,
+) -> Result<Parsed, Malformed> {
+    if fragment != Fragment::Whole {
+        return fragmented(packet, at, fragment, parsed);
+    }
+    if parsed.protocol == Protocol::Tcp as u8 {
+        tcp_packet(packet, at, parsed)
+    } else if parsed.protocol == Protocol::Udp as u8 {
+        let udp = udp::Packet::header(packet, at).map_err(|_| Malformed::BadUdpHeader)?;
+        let length = udp.total_len();
+        if length < udp::HEADER_LEN || length > packet.len() - at {
+            return Err(Malformed::BadUdpHeader);
+        }
+        Ok(udp_ports(&udp, parsed))
+    } else {
+        other(packet, at, parsed)
+    }
+}
+
+#[inline(always)]
+fn tcp_packet(packet: &[u8], at: usize, parsed: Parsed) -> Result<Parsed, Malformed> {
+    let tcp = tcp::Packet::header(packet, at).map_err(|_| Malformed::BadTcpHeader)?;
+    let header_len = tcp.header_len();
+    if header_len < tcp::HEADER_LEN || header_len > packet.len() - at {
+        return Err(Malformed::BadTcpHeader);
+    }
+    Ok(Parsed {
+        source_port: tcp.source_port(),
+        destination_port: tcp.destination_port(),
+        tcp_flags: tcp.flags(),
+        kind: Kind::Packet,
+        ..parsed
+    })
+}
+
+#[inline(always)]
+fn udp_ports(udp: &udp::Packet<&[u8; udp::HEADER_LEN]>, parsed: Parsed) -> Parsed {
+    Parsed {
+        source_port: udp.source_port(),
+        destination_port: udp.destination_port(),
+        kind: Kind::Packet,
+        ..parsed
+    }
+}
+
+/// A fragment. The first one must hold the whole transport header (RFC 7112; for IPv4 RFC 1858
+/// advises so), but not the payload that the header speaks of.
+#[cold]
+fn fragmented(
+    packet: &[u8],
+    at: usize,
+    fragment: Fragment,
+    parsed: Parsed,
+) -> Result<Parsed, Malformed> {
+    let kind = Kind::FirstFragment;
+    if fragment == Fragment::Later {
+        Ok(Parsed {
+            kind: Kind::LaterFragment,
+            ..parsed
+        })
+    } else if parsed.protocol == Protocol::Tcp as u8 {
+        tcp_packet(packet, at, parsed).map(|parsed| Parsed { kind, ..parsed })
+    } else if parsed.protocol == Protocol::Udp as u8 {
+        let udp = udp::Packet::header(packet, at).map_err(|_| Malformed::BadUdpHeader)?;
+        Ok(Parsed {
+            kind,
+            ..udp_ports(&udp, parsed)
+        })
+    } else {
+        // The beginning of an ICMP message is not worth following without its end.
+        Ok(parsed)
+    }
+}
+
+/// Neither TCP nor UDP: of ICMP errors the quoted packet counts.
+#[cold]
+fn other(packet: &[u8], at: usize, parsed: Parsed) -> Result<Parsed, Malformed> {
+    let is_v4 = parsed.destination.is_v4();
+    let icmp_protocol = if is_v4 {
+        icmp::PROTOCOL_V4
+    } else {
+        icmp::PROTOCOL_V6
+    };
+    if parsed.protocol != icmp_protocol {
+        return Ok(parsed);
+    }
+    let message = icmp::Packet::new_checked(packet.get(at..).unwrap_or_default())?;
+    let quoted = if is_v4 && message.is_error_v4() {
+        icmp::quoted_v4(message.quoted())?
+    } else if !is_v4 && message.is_error_v6() {
+        icmp::quoted_v6(message.quoted())?
+    } else {
+        None
+    };
+    Ok(quoted.map_or(parsed, |quoted| Parsed {
+        source: quoted.source,
+        destination: quoted.destination,
+        source_port: quoted.source_port,
+        destination_port: quoted.destination_port,
+        protocol: quoted.protocol,
+        kind: Kind::IcmpError,
+        ..parsed
+    }))
+}
