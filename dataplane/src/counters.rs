@@ -1,1 +1,365 @@
-//! Counters.
+//! What workers count, and every reason for which a packet is dropped.
+//!
+//! Each worker is the only writer of its [`WorkerStatistics`]; anyone may
+//! read them at any time. Counters only grow; gauges are marked as such.
+//!
+//! Invariant, asserted by the tests:
+//! `rx_packets = tx_packets + Σ drops + waiting`.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use crate::service::ServerId;
+use crate::wire::Malformed;
+
+macro_rules! drop_reasons {
+    ($($(#[$attribute:meta])* $variant:ident = $name:literal, $description:literal;)*) => {
+        /// Why a packet was dropped. Every dropped packet has exactly one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr(u8)]
+        pub enum DropReason {
+            $(#[doc = $description] $variant,)*
+        }
+
+        impl DropReason {
+            /// Every reason, in the order of declaration.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+            /// Number of reasons.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name used in output, metrics and documentation.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// One sentence for people.
+            #[must_use]
+            pub const fn description(self) -> &'static str {
+                match self { $(Self::$variant => $description,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    Truncated = "truncated", "The frame ends inside a header.";
+    BadIpVersion = "bad_ip_version", "The IP version is not the one that the Ethernet type says.";
+    BadIpHeaderLength = "bad_ip_header_length", "The IPv4 header length is below 20 bytes or beyond the packet.";
+    BadIpTotalLength = "bad_ip_total_length", "The IP length is below the header's or beyond the frame.";
+    BadIpChecksum = "bad_ip_checksum", "The IPv4 header checksum is wrong.";
+    BadExtensionHeader = "bad_extension_header", "The IPv6 extension headers are too many or reach beyond the packet.";
+    MappedAddress = "mapped_address", "An IPv6 packet carries an IPv4-mapped address, which never belongs on the wire.";
+    BadTcpHeader = "bad_tcp_header", "The TCP header is cut off, or its data offset is wrong.";
+    BadUdpHeader = "bad_udp_header", "The UDP header is cut off, or its length is wrong.";
+    BadIcmp = "bad_icmp", "The ICMP header, or the packet that it quotes, is cut off or broken.";
+    NotIp = "not_ip", "Neither IPv4 nor IPv6.";
+    NotTcpOrUdp = "not_tcp_or_udp", "Neither TCP nor UDP, nor an ICMP error about either.";
+    Fragment = "fragment", "A fragment of an IP datagram: fragments are not balanced in this version.";
+    NoVirtualServer = "no_virtual_server", "No virtual server has this address, port and protocol.";
+    NoRealServer = "no_real_server", "The virtual server has no real server that takes new connections.";
+    TcpMidstream = "tcp_midstream", "A TCP packet of no known connection, and tcp_midstream is \"drop\" or the packet is itself a RST.";
+    ServerUnavailable = "server_unavailable", "The connection's real server is down or was removed.";
+    NextHopUnresolved = "next_hop_unresolved", "The real server's MAC address did not become known in time.";
+    TtlExceeded = "ttl_exceeded", "The TTL or hop limit does not allow one more hop.";
+    IcmpNoConnection = "icmp_no_connection", "An ICMP error about no known connection.";
+    TableFull = "table_full", "The connection table is full of connections that may not be evicted.";
+    TxRingFull = "tx_ring_full", "The transmit ring of the outgoing interface is full.";
+}
+
+impl From<Malformed> for DropReason {
+    fn from(malformed: Malformed) -> Self {
+        match malformed {
+            Malformed::Truncated => Self::Truncated,
+            Malformed::BadIpVersion => Self::BadIpVersion,
+            Malformed::BadIpHeaderLength => Self::BadIpHeaderLength,
+            Malformed::BadIpTotalLength => Self::BadIpTotalLength,
+            Malformed::BadIpChecksum => Self::BadIpChecksum,
+            Malformed::BadExtensionHeader => Self::BadExtensionHeader,
+            Malformed::MappedAddress => Self::MappedAddress,
+            Malformed::BadTcpHeader => Self::BadTcpHeader,
+            Malformed::BadUdpHeader => Self::BadUdpHeader,
+            Malformed::BadIcmp => Self::BadIcmp,
+        }
+    }
+}
+
+/// A worker's counters as plain numbers: the worker counts in its own copy
+/// and publishes it once a burst; readers get a copy by
+/// [`WorkerStatistics::counters`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counters {
+    pub rx_packets: u64,
+    /// With Ethernet headers, without frame check sequences.
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Packets that wait for their next hop's MAC address (gauge).
+    pub waiting: u64,
+    pub connections_created: u64,
+    pub connections_expired: u64,
+    /// Half-open connections removed to make room in a full table.
+    pub connections_evicted: u64,
+    /// Connections closed early because a SYN began a new one on the tuple.
+    pub connections_reused: u64,
+    /// Connections in the table (gauge).
+    pub connections: u64,
+    /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
+    pub resets_sent: u64,
+    /// Indexed by [`DropReason`].
+    pub drops: [u64; DropReason::COUNT],
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            waiting: 0,
+            connections_created: 0,
+            connections_expired: 0,
+            connections_evicted: 0,
+            connections_reused: 0,
+            connections: 0,
+            resets_sent: 0,
+            drops: [0; DropReason::COUNT],
+        }
+    }
+}
+
+impl Counters {
+    /// Counters other than the drops, by name.
+    #[must_use]
+    pub fn named(&self) -> [(&'static str, u64); 11] {
+        [
+            ("rx_packets", self.rx_packets),
+            ("rx_bytes", self.rx_bytes),
+            ("tx_packets", self.tx_packets),
+            ("tx_bytes", self.tx_bytes),
+            ("waiting", self.waiting),
+            ("connections_created", self.connections_created),
+            ("connections_expired", self.connections_expired),
+            ("connections_evicted", self.connections_evicted),
+            ("connections_reused", self.connections_reused),
+            ("connections", self.connections),
+            ("resets_sent", self.resets_sent),
+        ]
+    }
+
+    /// Counts one dropped packet.
+    #[inline(always)]
+    pub fn drop_packet(&mut self, reason: DropReason) {
+        self.drops[reason as usize] += 1;
+    }
+
+    /// Packets dropped, for whatever reason.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.drops.iter().sum()
+    }
+}
+
+/// What one worker publishes.
+#[derive(Debug)]
+pub struct WorkerStatistics {
+    named: [AtomicU64; 11],
+    drops: [AtomicU64; DropReason::COUNT],
+    /// Generation of the snapshot that the worker works with.
+    pub generation: AtomicU64,
+    servers: Box<[ServerStatistics]>,
+}
+
+impl WorkerStatistics {
+    /// Room for the ids `0..servers`.
+    #[must_use]
+    pub fn new(servers: usize) -> Self {
+        Self {
+            named: Default::default(),
+            drops: std::array::from_fn(|_| AtomicU64::new(0)),
+            generation: AtomicU64::new(0),
+            servers: (0..servers).map(|_| ServerStatistics::default()).collect(),
+        }
+    }
+
+    /// Publishes the worker's counters. Called by the worker only.
+    pub fn publish(&self, counters: &Counters) {
+        for (shared, (_, value)) in self.named.iter().zip(counters.named()) {
+            shared.store(value, Ordering::Relaxed);
+        }
+        for (shared, value) in self.drops.iter().zip(counters.drops) {
+            shared.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// A copy of the counters as last published.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        let [
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+            waiting,
+            connections_created,
+            connections_expired,
+            connections_evicted,
+            connections_reused,
+            connections,
+            resets_sent,
+        ] = self
+            .named
+            .each_ref()
+            .map(|value| value.load(Ordering::Relaxed));
+        Counters {
+            rx_packets,
+            rx_bytes,
+            tx_packets,
+            tx_bytes,
+            waiting,
+            connections_created,
+            connections_expired,
+            connections_evicted,
+            connections_reused,
+            connections,
+            resets_sent,
+            drops: self
+                .drops
+                .each_ref()
+                .map(|value| value.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The statistics of a real server on this worker; `None` for an id out
+    /// of range.
+    #[inline(always)]
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&ServerStatistics> {
+        self.servers.get(id.0 as usize)
+    }
+}
+
+/// What a worker counts for one real server. Written by that worker only, so
+/// that plain loads and stores are enough.
+#[derive(Debug, Default)]
+pub struct ServerStatistics {
+    /// Connections in state ESTABLISHED (gauge).
+    active: AtomicU32,
+    /// Connections in any other state (gauge); all of UDP's, as in IPVS.
+    inactive: AtomicU32,
+    /// Connections scheduled to the server, ever.
+    connections: AtomicU64,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+/// A copy of a [`ServerStatistics`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ServerTotals {
+    pub active: u32,
+    pub inactive: u32,
+    pub connections: u64,
+    pub packets: u64,
+    /// IP bytes, as IPVS counts them: without the Ethernet header.
+    pub bytes: u64,
+}
+
+impl ServerStatistics {
+    /// A copy.
+    #[must_use]
+    pub fn totals(&self) -> ServerTotals {
+        ServerTotals {
+            active: self.active.load(Ordering::Relaxed),
+            inactive: self.inactive.load(Ordering::Relaxed),
+            connections: self.connections.load(Ordering::Relaxed),
+            packets: self.packets.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a packet of `bytes` IP bytes.
+    #[inline(always)]
+    pub(crate) fn count_packet(&self, bytes: u64) {
+        add(&self.packets, 1);
+        add(&self.bytes, bytes);
+    }
+
+    /// Counts a new connection.
+    pub(crate) fn count_connection(&self) {
+        add(&self.connections, 1);
+    }
+
+    /// Moves the gauges when a connection starts (`from: None`), changes
+    /// between active (`Some(true)`) and inactive, or ends (`to: None`).
+    pub(crate) fn shift(&self, from: Option<bool>, to: Option<bool>) {
+        if from == to {
+            return;
+        }
+        let gauge = |active: bool| if active { &self.active } else { &self.inactive };
+        if let Some(active) = from {
+            let gauge = gauge(active);
+            gauge.store(
+                gauge.load(Ordering::Relaxed).wrapping_sub(1),
+                Ordering::Relaxed,
+            );
+        }
+        if let Some(active) = to {
+            let gauge = gauge(active);
+            gauge.store(
+                gauge.load(Ordering::Relaxed).wrapping_add(1),
+                Ordering::Relaxed,
+            );
+        }
+    }
+}
+
+/// Adds to a counter that no other thread writes.
+#[inline(always)]
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(
+        counter.load(Ordering::Relaxed).wrapping_add(amount),
+        Ordering::Relaxed,
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn published_counters_read_back() {
+        let shared = WorkerStatistics::new(1);
+        let mut counters = Counters {
+            rx_packets: 7,
+            tx_bytes: 9,
+            resets_sent: 3,
+            ..Counters::default()
+        };
+        counters.drop_packet(DropReason::TableFull);
+        shared.publish(&counters);
+        assert_eq!(shared.counters(), counters);
+        assert_eq!(counters.dropped(), 1);
+    }
+
+    #[test]
+    fn drop_reasons_have_distinct_names_and_a_sentence() {
+        let mut names: Vec<_> = DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+        for (index, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, index);
+            assert!(reason.description().ends_with('.'));
+        }
+    }
+
+    #[test]
+    fn gauges_follow_a_connection() {
+        let server = ServerStatistics::default();
+        server.shift(None, Some(false));
+        server.shift(Some(false), Some(true));
+        assert_eq!((server.totals().active, server.totals().inactive), (1, 0));
+        server.shift(Some(true), None);
+        assert_eq!(server.totals(), ServerTotals::default());
+    }
+}

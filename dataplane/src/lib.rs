@@ -1,14 +1,29 @@
-//! The packet path of the appliance.
+//! The packet path of the appliance: from a received frame to a transmitted
+//! one.
+//!
+//! Read it in a packet's order: [`worker`] runs the pinned thread, over a
+//! [`device`]; [`director`] takes a burst through parsing ([`wire`]), the
+//! connection table ([`conn`]), the choice of a real server ([`scheduler`]) and
+//! the rewriting (`forward`). What it knows of virtual and real servers
+//! ([`service`]) comes in an immutable [`snapshot`]; what it counts is in
+//! [`counters`]. [`bpf`] and [`xsk`] are the kernel's side.
+//!
+//! This crate knows nothing of tokio, files, health checks or VRRP.
 
-#[expect(
-    unsafe_code,
-    reason = "the layouts it shares with the program in the kernel"
-)]
+#[expect(unsafe_code, reason = "layouts shared with the program in the kernel")]
 pub mod bpf;
 pub mod conn;
 pub mod counters;
 pub mod device;
+pub mod director;
+pub mod flow;
+mod forward;
+#[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
+mod prefetch;
+pub mod scheduler;
 pub mod service;
+pub mod snapshot;
 pub mod wire;
-#[expect(unsafe_code, reason = "memory shared with the kernel")]
+pub mod worker;
+#[expect(unsafe_code, reason = "memory shared with the kernel; see the module")]
 pub mod xsk;

@@ -163,3 +163,60 @@ impl fmt::Display for ServiceKey {
         write!(f, "{} {socket}", self.protocol)
     }
 }
+
+/// Names a real server of one virtual server for as long as any connection
+/// refers to it; the control plane never gives an id to another server before
+/// that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId(pub u32);
+
+/// Most real servers that exist at once, over all virtual servers.
+pub const MAX_SERVERS: usize = 65_536;
+
+/// Names a virtual server; the workers' scheduler state is found by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct VirtualServerId(pub u32);
+
+/// Most virtual servers that exist at once.
+pub const MAX_VIRTUAL_SERVERS: usize = 16_384;
+
+/// An interface by its place in the list of interfaces that the workers were
+/// started with; the same for every worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortIndex(pub u16);
+
+/// How a packet reaches the next hop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// The interface it leaves by.
+    pub port: PortIndex,
+    /// That of the next hop.
+    pub destination: MacAddress,
+    /// That of the outgoing interface.
+    pub source: MacAddress,
+}
+
+/// A real server of one virtual server, as workers see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RealServer {
+    pub id: ServerId,
+    pub address: Address,
+    /// Host byte order.
+    pub port: u16,
+    /// 0..=65535; 0 takes no new connections, existing ones are kept.
+    pub weight: u32,
+    /// False: down by its checks. It takes no new connections, and packets of existing ones
+    /// are dropped until it returns (IPVS with `expire_nodest_conn` off).
+    pub available: bool,
+    /// `None` until the neighbour is resolved; packets wait a short time.
+    pub next_hop: Option<NextHop>,
+}
+
+/// A virtual server with its real servers in the order of configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualServer {
+    pub id: VirtualServerId,
+    pub key: ServiceKey,
+    pub scheduler: SchedulerKind,
+    pub real_servers: Vec<RealServer>,
+}

@@ -1,5 +1,20 @@
-//! Connections: the table, the states and their timeouts.
+//! Connections: the table, its index and timers, the states.
+//!
+//! ```text
+//!  hash ──► index: buckets of 8 (tag, entry) ──► table: one 64-byte entry a connection
+//!                                                  │ next, prev
+//!                                                  ▼
+//!            wheel: 1024 slots of 256 ms  +  half-open list, oldest first
+//! ```
 
+mod index;
+mod state;
+mod table;
+#[cfg(test)]
+mod tests;
 mod timeouts;
+mod wheel;
 
+pub use state::State;
+pub use table::{Connection, ConnectionTable, EntryIndex, TableFull};
 pub use timeouts::Timeouts;

@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use super::State;
+
 /// Idle timeouts by state; the defaults are IPVS's
 /// (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`).
+///
+/// All of IPVS's states are here although DR, which sees one direction only,
+/// reaches five of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub established: Duration,
@@ -20,8 +25,25 @@ pub struct Timeouts {
 }
 
 impl Timeouts {
-    /// The longest timeout that the table's clock can tell from the past.
+    /// The longest timeout accepted: the table's clock must be able to tell
+    /// it from the past.
     pub const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    /// Milliseconds by state, indexed by `State as usize`, for the workers.
+    #[must_use]
+    pub fn by_state(&self) -> [u32; State::ALL.len()] {
+        State::ALL.map(|state| {
+            let timeout = match state {
+                State::Established => self.established,
+                State::SynRecv => self.syn_recv,
+                State::FinWait => self.fin_wait,
+                State::TimeWait => self.time_wait,
+                State::Close => self.close,
+                State::Udp => self.udp,
+            };
+            u32::try_from(timeout.min(Self::MAX).as_millis()).unwrap_or(u32::MAX)
+        })
+    }
 }
 
 impl Default for Timeouts {

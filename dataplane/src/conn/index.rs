@@ -1,0 +1,279 @@
+//! The index of the connection table: from a hash to entries.
+//!
+//! A bucket is one cache line: eight slots of a 16-bit tag and an entry
+//! number. A lookup reads one line and compares all tags at once; an equal
+//! tag is a candidate that the caller compares in full. Buckets that
+//! overflow chain to spare ones, at most [`MAX_CHAIN`] long.
+//!
+//! Invariants: a tag of 0 marks a free slot; an overflow bucket is either in
+//! exactly one chain or in the free list.
+
+use crate::prefetch::prefetch;
+
+/// Slots in a bucket.
+const SLOTS: usize = 8;
+/// Buckets in a chain, the first one included. With a mean load of at most
+/// four a chain of three is already one in 10^9.
+const MAX_CHAIN: usize = 8;
+/// No overflow bucket.
+const NONE: u32 = u32::MAX;
+/// One in each of the four 16-bit lanes of a word.
+const LANES: u64 = 0x0001_0001_0001_0001;
+/// All but the top bit of each lane.
+const LOW_BITS: u64 = 0x7fff_7fff_7fff_7fff;
+
+/// One cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Bucket {
+    tags: [u16; SLOTS],
+    entries: [u32; SLOTS],
+    overflow: u32,
+}
+
+const EMPTY: Bucket = Bucket {
+    tags: [0; SLOTS],
+    entries: [0; SLOTS],
+    overflow: NONE,
+};
+
+const _: () = assert!(size_of::<Bucket>() == 64);
+
+impl Bucket {
+    /// A bit for each slot whose tag is `tag`, at bit 16·n + 15.
+    #[inline(always)]
+    fn matches(&self, tag: u16) -> u128 {
+        let [a, b, c, d, e, f, g, h] = self.tags;
+        let word = |w: u16, x: u16, y: u16, z: u16| {
+            u64::from(w) | u64::from(x) << 16 | u64::from(y) << 32 | u64::from(z) << 48
+        };
+        let zero_lanes = |tags: u64| {
+            let difference = tags ^ LANES.wrapping_mul(u64::from(tag));
+            // The sum carries into a lane's top bit if any lower bit is set,
+            // and never into the next lane.
+            !(((difference & LOW_BITS) + LOW_BITS) | difference | LOW_BITS)
+        };
+        u128::from(zero_lanes(word(a, b, c, d))) | u128::from(zero_lanes(word(e, f, g, h))) << 64
+    }
+}
+
+/// Where a key belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    bucket: u32,
+    tag: u16,
+}
+
+/// Buckets for a fixed number of entries.
+#[derive(Debug)]
+pub(super) struct Index {
+    /// The `main` buckets that hashes choose from, then the overflow ones.
+    buckets: Vec<Bucket>,
+    main: u32,
+    /// First free overflow bucket, chained by `overflow`.
+    free: u32,
+}
+
+impl Index {
+    /// For at most `entries` entries: a mean of four in a bucket, and one
+    /// overflow bucket for every sixteen.
+    pub(super) fn new(entries: u32) -> Self {
+        let main = entries.div_ceil(4).max(1);
+        let spare = main.div_ceil(16);
+        let mut buckets = vec![EMPTY; (main + spare) as usize];
+        for number in main..main + spare {
+            buckets[number as usize].overflow = if number + 1 < main + spare {
+                number + 1
+            } else {
+                NONE
+            };
+        }
+        Self {
+            buckets,
+            main,
+            free: main,
+        }
+    }
+
+    /// Bytes allocated.
+    pub(super) fn memory(&self) -> usize {
+        self.buckets.len() * size_of::<Bucket>()
+    }
+
+    /// The bucket comes from the upper half of the hash, the tag from the
+    /// lower, so that they are independent.
+    #[inline(always)]
+    pub(super) fn place(&self, hash: u64) -> Place {
+        let bucket = (((hash >> 32) * u64::from(self.main)) >> 32) as u32;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 16 bits are wanted"
+        )]
+        let tag = (hash as u16).max(1);
+        Place { bucket, tag }
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch(&self, place: Place) {
+        prefetch(&self.buckets, place.bucket as usize);
+    }
+
+    /// The first entry whose tag matches, without following the chain: what
+    /// is worth prefetching.
+    #[inline(always)]
+    pub(super) fn candidate(&self, place: Place) -> Option<u32> {
+        let bucket = &self.buckets[place.bucket as usize];
+        let matches = bucket.matches(place.tag);
+        (matches != 0)
+            .then(|| bucket.entries[(matches.trailing_zeros() / 16) as usize & (SLOTS - 1)])
+    }
+
+    /// The entry for which `is_it` holds, among those with the tag.
+    #[inline]
+    pub(super) fn find(&self, place: Place, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut number = place.bucket;
+        while let Some(bucket) = self.buckets.get(number as usize) {
+            let mut matches = bucket.matches(place.tag);
+            while matches != 0 {
+                let entry = bucket.entries[(matches.trailing_zeros() / 16) as usize & (SLOTS - 1)];
+                if is_it(entry) {
+                    return Some(entry);
+                }
+                matches &= matches - 1;
+            }
+            number = bucket.overflow;
+        }
+        None
+    }
+
+    /// Adds an entry. False when the chain is at its limit or no overflow
+    /// bucket is left; then nothing changed.
+    #[must_use]
+    pub(super) fn insert(&mut self, place: Place, entry: u32) -> bool {
+        let mut number = place.bucket as usize;
+        for length in 1..=MAX_CHAIN {
+            let bucket = &mut self.buckets[number];
+            if let Some(slot) = bucket.tags.iter().position(|&tag| tag == 0) {
+                bucket.tags[slot] = place.tag;
+                bucket.entries[slot] = entry;
+                return true;
+            }
+            if length == MAX_CHAIN {
+                return false;
+            }
+            if bucket.overflow == NONE {
+                let fresh = self.free;
+                if fresh == NONE {
+                    return false;
+                }
+                bucket.overflow = fresh;
+                self.free = std::mem::replace(&mut self.buckets[fresh as usize].overflow, NONE);
+            }
+            number = self.buckets[number].overflow as usize;
+        }
+        false // not reached: the last round returns
+    }
+
+    /// Removes an entry; does nothing if it is not there. An overflow bucket
+    /// that becomes empty is freed.
+    pub(super) fn remove(&mut self, place: Place, entry: u32) {
+        let mut previous = None;
+        let mut number = place.bucket as usize;
+        while let Some(bucket) = self.buckets.get_mut(number) {
+            let slots = bucket.tags.iter().zip(&bucket.entries);
+            let found = slots
+                .enumerate()
+                .find(|(_, (tag, candidate))| **tag == place.tag && **candidate == entry);
+            if let Some((slot, _)) = found {
+                bucket.tags[slot] = 0;
+                if let Some(previous) = previous
+                    && bucket.tags == [0; SLOTS]
+                {
+                    self.unlink(previous, number);
+                }
+                return;
+            }
+            previous = Some(number);
+            number = bucket.overflow as usize;
+        }
+    }
+
+    fn unlink(&mut self, previous: usize, number: usize) {
+        self.buckets[previous].overflow =
+            std::mem::replace(&mut self.buckets[number].overflow, self.free);
+        // The index was read from an `overflow` field, which is a u32.
+        self.free = u32::try_from(number).unwrap_or(NONE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn find(index: &Index, place: Place, entry: u32) -> bool {
+        index.find(place, |candidate| candidate == entry).is_some()
+    }
+
+    #[test]
+    fn a_full_bucket_overflows_and_shrinks_again() {
+        let mut index = Index::new(256);
+        let place = index.place(0);
+        let free = index.free;
+        for entry in 0..24 {
+            assert!(index.insert(place, entry));
+        }
+        assert!((0..24).all(|entry| find(&index, place, entry)));
+        assert_ne!(index.free, free);
+        for entry in (0..24).rev() {
+            index.remove(place, entry);
+            assert!(!find(&index, place, entry));
+        }
+        assert_eq!(index.buckets[place.bucket as usize].overflow, NONE);
+        let mut spare = 0;
+        let mut number = index.free;
+        while number != NONE {
+            spare += 1;
+            number = index.buckets[number as usize].overflow;
+        }
+        assert_eq!(spare, 4, "every overflow bucket is free again");
+    }
+
+    #[test]
+    fn a_chain_is_bounded() {
+        let mut index = Index::new(100_000);
+        let place = index.place(u64::MAX);
+        let inserted = (0..1000)
+            .take_while(|&entry| index.insert(place, entry))
+            .count();
+        assert_eq!(inserted, SLOTS * MAX_CHAIN);
+        assert!(
+            index.insert(index.place(0), 5),
+            "other buckets are unharmed"
+        );
+    }
+
+    #[test]
+    fn without_overflow_buckets_an_insert_fails_cleanly() {
+        let mut index = Index::new(4);
+        let place = index.place(7);
+        let inserted = (0..100)
+            .take_while(|&entry| index.insert(place, entry))
+            .count();
+        assert_eq!(
+            inserted,
+            SLOTS * 2,
+            "one bucket and the only overflow bucket"
+        );
+        index.remove(place, 3);
+        assert!(index.insert(place, 99));
+    }
+
+    #[test]
+    fn equal_entries_under_other_tags_are_told_apart() {
+        let mut index = Index::new(4);
+        assert!(index.insert(index.place(1), 1));
+        assert!(!find(&index, index.place(2), 1));
+        assert_eq!(index.candidate(index.place(1)), Some(1));
+        assert_eq!(index.candidate(index.place(2)), None);
+    }
+}

@@ -1,0 +1,204 @@
+//! The states of a connection and what moves them.
+//!
+//! A director in DR mode sees only the client's half of a TCP connection, so
+//! it follows the input-only transitions of IPVS (behaviour of
+//! `net/netfilter/ipvs/ip_vs_proto_tcp.c`; the states are those of RFC 9293
+//! §3.3.2 as far as one side can tell).
+//!
+//! Not done here: sequence numbers. A packet's flags are believed.
+
+use std::fmt;
+
+use crate::wire::tcp::flags;
+
+/// State of a connection: TCP's by IPVS's names, or `Udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum State {
+    Established,
+    SynRecv,
+    FinWait,
+    TimeWait,
+    Close,
+    Udp,
+}
+
+impl State {
+    /// Every state, in order of its value.
+    pub const ALL: [Self; 6] = [
+        Self::Established,
+        Self::SynRecv,
+        Self::FinWait,
+        Self::TimeWait,
+        Self::Close,
+        Self::Udp,
+    ];
+
+    /// State of a TCP connection whose first packet had these flags.
+    #[must_use]
+    pub fn first(flags: u8) -> Self {
+        match Segment::of(flags) {
+            Some(Segment::Syn) => Self::SynRecv,
+            // Mid-stream, taken up because `tcp_midstream` says so.
+            Some(Segment::Ack) => Self::Established,
+            Some(Segment::Fin | Segment::Rst) | None => Self::Close,
+        }
+    }
+
+    /// State after a packet from the client with these flags.
+    #[inline]
+    #[must_use]
+    pub fn after(self, flags: u8) -> Self {
+        let Some(segment) = Segment::of(flags) else {
+            // Without SYN, FIN, RST and ACK it is no segment of a connection.
+            return self;
+        };
+        match (self, segment) {
+            (Self::Udp, _) => Self::Udp,
+
+            // A client that forgot the connection and begins another one:
+            // `begins_anew` lets the director schedule it before this is asked.
+            (Self::SynRecv | Self::FinWait | Self::TimeWait | Self::Close, Segment::Syn) => {
+                Self::SynRecv
+            }
+            // RFC 9293 §3.10.7.4: the server challenges it with an ACK.
+            (Self::Established, Segment::Syn) => Self::Established,
+
+            (Self::Established | Self::FinWait, Segment::Fin) => Self::FinWait,
+            (Self::SynRecv | Self::TimeWait, Segment::Fin) => Self::TimeWait,
+
+            (Self::SynRecv | Self::Established, Segment::Ack) => Self::Established,
+            (Self::FinWait, Segment::Ack) => Self::FinWait,
+            (Self::TimeWait, Segment::Ack) => Self::TimeWait,
+
+            // A RST in SYN_RECV may be forged by anyone who sees no SYN-ACK:
+            // the state with its short timeout stays.
+            (Self::SynRecv, Segment::Rst) => Self::SynRecv,
+            (Self::Established | Self::FinWait | Self::TimeWait, Segment::Rst) => Self::Close,
+            (Self::Close, Segment::Fin | Segment::Ack | Segment::Rst) => Self::Close,
+        }
+    }
+
+    /// True if a SYN in this state is a new connection on the old tuple (the
+    /// client reuses its port), which is scheduled anew at once. IPVS delays such a SYN by a
+    /// second or sticks to the old server, which is known to hurt.
+    #[inline]
+    #[must_use]
+    pub fn begins_anew(self, flags: u8) -> bool {
+        flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
+            && matches!(self, Self::FinWait | Self::TimeWait | Self::Close)
+    }
+
+    /// Counts as active (`ActiveConn`) rather than inactive.
+    #[inline]
+    #[must_use]
+    pub fn is_active(self) -> bool {
+        self == Self::Established
+    }
+
+    /// Half open: may be evicted when the table is full.
+    #[inline]
+    #[must_use]
+    pub fn is_half_open(self) -> bool {
+        self == Self::SynRecv
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Established => "ESTABLISHED",
+            Self::SynRecv => "SYN_RECV",
+            Self::FinWait => "FIN_WAIT",
+            Self::TimeWait => "TIME_WAIT",
+            Self::Close => "CLOSE",
+            Self::Udp => "UDP",
+        })
+    }
+}
+
+/// What a TCP packet is to the state machine: the strongest of its flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Segment {
+    Rst,
+    Syn,
+    Fin,
+    Ack,
+}
+
+impl Segment {
+    #[inline]
+    fn of(flags: u8) -> Option<Self> {
+        if flags & flags::RST != 0 {
+            Some(Self::Rst)
+        } else if flags & flags::SYN != 0 {
+            Some(Self::Syn)
+        } else if flags & flags::FIN != 0 {
+            Some(Self::Fin)
+        } else if flags & flags::ACK != 0 {
+            Some(Self::Ack)
+        } else {
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::tcp::flags::{ACK, FIN, PSH, RST, SYN};
+
+    /// Walks a life and names the states.
+    fn walk(life: &[u8]) -> Vec<State> {
+        let mut state = State::first(life[0]);
+        let mut states = vec![state];
+        for &flags in &life[1..] {
+            state = state.after(flags);
+            states.push(state);
+        }
+        states
+    }
+
+    #[test]
+    fn an_ordinary_life() {
+        use State::{Established, FinWait, SynRecv};
+        assert_eq!(
+            walk(&[SYN, ACK, PSH | ACK, FIN | ACK, ACK]),
+            [SynRecv, Established, Established, FinWait, FinWait]
+        );
+    }
+
+    #[test]
+    fn reset_and_refused() {
+        use State::{Close, Established, SynRecv};
+        assert_eq!(
+            walk(&[SYN, ACK, RST, ACK]),
+            [SynRecv, Established, Close, Close]
+        );
+        assert_eq!(walk(&[SYN, RST | ACK]), [SynRecv, SynRecv]);
+    }
+
+    #[test]
+    fn a_syn_begins_anew_only_after_the_end() {
+        for state in State::ALL {
+            let ended = matches!(state, State::FinWait | State::TimeWait | State::Close);
+            assert_eq!(state.begins_anew(SYN), ended, "{state}");
+            assert!(!state.begins_anew(SYN | ACK) && !state.begins_anew(ACK));
+        }
+    }
+
+    #[test]
+    fn flags_without_meaning_change_nothing() {
+        for state in State::ALL {
+            assert_eq!(state.after(0), state);
+            assert_eq!(state.after(PSH), state);
+        }
+    }
+
+    #[test]
+    fn udp_stays_udp() {
+        for flags in 0..=u8::MAX {
+            assert_eq!(State::Udp.after(flags), State::Udp);
+        }
+    }
+}

@@ -1,0 +1,347 @@
+//! The connection table: fixed in size, one cache line an entry.
+//!
+//! Invariants:
+//! - An entry is free (in the free list, in no index bucket, in no timer list)
+//!   or used (in exactly one bucket chain and exactly one timer list).
+//! - Entries never move, so an [`EntryIndex`] stays good until its removal.
+//! - Nothing is allocated after [`ConnectionTable::new`].
+//!
+//! Not done here: choosing servers, counting, deciding what a state means.
+
+use super::index::Index;
+use super::wheel::{ListId, NONE, Wheel};
+use super::{State, Timeouts};
+use crate::flow::{FlowHasher, FlowKey};
+use crate::prefetch::prefetch;
+use crate::service::ServerId;
+
+/// A place in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryIndex(u32);
+
+/// The table holds as many connections as it can, and none of them may be
+/// evicted for the new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection table is full")]
+pub struct TableFull;
+
+/// One connection.
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Connection {
+    key: FlowKey,
+    server: ServerId,
+    /// Low 32 bits of the milliseconds since the worker's start.
+    last_seen: u32,
+    next: u32,
+    previous: u32,
+    list: u16,
+    state: State,
+}
+
+const _: () = assert!(size_of::<Connection>() == 64);
+
+impl Connection {
+    /// Client, virtual server and protocol.
+    #[must_use]
+    pub fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    /// Where its packets go.
+    #[inline(always)]
+    #[must_use]
+    pub fn server(&self) -> ServerId {
+        self.server
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// Milliseconds since the last packet.
+    #[must_use]
+    pub fn idle(&self, now: u64) -> u32 {
+        truncate(now).wrapping_sub(self.last_seen)
+    }
+}
+
+/// The connections of one worker.
+#[derive(Debug)]
+pub struct ConnectionTable {
+    entries: Vec<Connection>,
+    index: Index,
+    wheel: Wheel,
+    hasher: FlowHasher,
+    /// First free entry, chained by `next`.
+    free: u32,
+    used: u32,
+    timeouts: [u32; State::ALL.len()],
+}
+
+impl ConnectionTable {
+    /// A table for `capacity` connections (at least one), about 80 bytes each; every page is
+    /// touched here rather than while forwarding.
+    #[must_use]
+    pub fn new(capacity: u32, hasher: FlowHasher, timeouts: &Timeouts) -> Self {
+        let capacity = capacity.max(1);
+        let entries = (1..=capacity)
+            .map(|next| Connection {
+                key: FlowKey::default(),
+                server: ServerId(0),
+                last_seen: 0,
+                next: if next == capacity { NONE } else { next },
+                previous: NONE,
+                list: FREE,
+                state: State::Close,
+            })
+            .collect();
+        Self {
+            entries,
+            index: Index::new(capacity),
+            wheel: Wheel::new(),
+            hasher,
+            free: 0,
+            used: 0,
+            timeouts: timeouts.by_state(),
+        }
+    }
+
+    /// Connections in the table.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.used
+    }
+
+    /// True when there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.used == 0
+    }
+
+    /// Most connections it can hold.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Bytes allocated.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.entries.len() * size_of::<Connection>() + self.index.memory()
+    }
+
+    /// New timeouts, for states entered and timers examined from now on: an
+    /// idle connection notices a shorter one within four minutes.
+    pub fn set_timeouts(&mut self, timeouts: &Timeouts) {
+        self.timeouts = timeouts.by_state();
+    }
+
+    /// The hash that the other calls want.
+    #[inline(always)]
+    #[must_use]
+    pub fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
+    /// First step of a batched lookup: fetches the bucket.
+    #[inline(always)]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(self.index.place(hash));
+    }
+
+    /// Second step: fetches the entry that the bucket points to.
+    #[inline(always)]
+    #[must_use]
+    pub fn candidate(&self, hash: u64) -> Option<EntryIndex> {
+        let entry = self.index.candidate(self.index.place(hash))?;
+        prefetch(&self.entries, entry as usize);
+        Some(EntryIndex(entry))
+    }
+
+    /// Last step: the connection with this key.
+    #[inline(always)]
+    #[must_use]
+    pub fn lookup(
+        &self,
+        candidate: Option<EntryIndex>,
+        hash: u64,
+        key: &FlowKey,
+    ) -> Option<EntryIndex> {
+        match candidate {
+            Some(found) if self.entries[found.0 as usize].key.same(key) => Some(found),
+            _ => self.find(hash, key),
+        }
+    }
+
+    /// The connection with this key, without a candidate: another entry with
+    /// the same tag was in front of it, or it is new since.
+    #[inline(never)]
+    #[must_use]
+    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<EntryIndex> {
+        self.index
+            .find(self.index.place(hash), |entry| {
+                self.entries[entry as usize].key.same(key)
+            })
+            .map(EntryIndex)
+    }
+
+    /// What is in an entry.
+    #[inline(always)]
+    #[must_use]
+    pub fn get(&self, entry: EntryIndex) -> &Connection {
+        &self.entries[entry.0 as usize]
+    }
+
+    /// A packet of the connection was seen; timers move lazily.
+    #[inline(always)]
+    pub fn refresh(&mut self, entry: EntryIndex, now: u64) {
+        self.entries[entry.0 as usize].last_seen = truncate(now);
+    }
+
+    /// Changes the state (or repeats a half-open one), which restarts its timer.
+    pub fn set_state(&mut self, entry: EntryIndex, state: State, now: u64) {
+        let connection = &mut self.entries[entry.0 as usize];
+        connection.state = state;
+        connection.last_seen = truncate(now);
+        self.unlink(entry.0);
+        self.link(entry.0, now);
+    }
+
+    /// Adds a connection that is not in the table.
+    ///
+    /// # Errors
+    /// The table is full. [`oldest_half_open`](Self::oldest_half_open) may
+    /// then be removed to make room.
+    pub fn insert(
+        &mut self,
+        hash: u64,
+        key: FlowKey,
+        server: ServerId,
+        state: State,
+        now: u64,
+    ) -> Result<EntryIndex, TableFull> {
+        let entry = self.free;
+        if entry == NONE || !self.index.insert(self.index.place(hash), entry) {
+            return Err(TableFull);
+        }
+        let connection = &mut self.entries[entry as usize];
+        self.free = connection.next;
+        connection.key = key;
+        connection.server = server;
+        connection.state = state;
+        connection.last_seen = truncate(now);
+        self.used += 1;
+        self.link(entry, now);
+        Ok(EntryIndex(entry))
+    }
+
+    /// Removes a connection and returns what it was.
+    pub fn remove(&mut self, entry: EntryIndex) -> Connection {
+        let number = entry.0;
+        self.unlink(number);
+        let connection = self.entries[number as usize].clone();
+        let hash = self.hasher.hash(&connection.key);
+        self.index.remove(self.index.place(hash), number);
+        let freed = &mut self.entries[number as usize];
+        freed.key = FlowKey::default();
+        freed.list = FREE;
+        freed.next = self.free;
+        self.free = number;
+        self.used -= 1;
+        connection
+    }
+
+    /// The half-open connection that was silent for longest.
+    #[must_use]
+    pub fn oldest_half_open(&self) -> Option<EntryIndex> {
+        let head = self.wheel.list(ListId::HALF_OPEN).head;
+        (head != NONE).then_some(EntryIndex(head))
+    }
+
+    /// Examines at most `budget` timers and returns one connection whose time is over, for the
+    /// caller to remove; `None` when there is none or the budget is used up.
+    pub fn expired(&mut self, now: u64, budget: &mut u32) -> Option<EntryIndex> {
+        if let Some(oldest) = self.oldest_half_open()
+            && self.remaining(oldest.0, now) == 0
+        {
+            *budget = budget.checked_sub(1)?;
+            return Some(oldest);
+        }
+        while let Some(slot) = self.wheel.due(now) {
+            *budget = budget.checked_sub(1)?;
+            let entry = self.wheel.list(slot).head;
+            if self.remaining(entry, now) == 0 {
+                return Some(EntryIndex(entry));
+            }
+            self.unlink(entry);
+            self.link(entry, now);
+        }
+        None
+    }
+
+    /// Used entries at or after `start`, at most `limit` places further on:
+    /// for listing the table piecemeal.
+    pub fn scan(&self, start: usize, limit: usize) -> impl Iterator<Item = &Connection> {
+        let end = start.saturating_add(limit).min(self.entries.len());
+        self.entries[start.min(end)..end]
+            .iter()
+            .filter(|connection| connection.list != FREE)
+    }
+
+    /// Milliseconds that the connection may still be silent.
+    fn remaining(&self, entry: u32, now: u64) -> u32 {
+        let connection = &self.entries[entry as usize];
+        self.timeouts[connection.state as usize].saturating_sub(connection.idle(now))
+    }
+
+    fn link(&mut self, entry: u32, now: u64) {
+        let id = if self.entries[entry as usize].state.is_half_open() {
+            ListId::HALF_OPEN
+        } else {
+            self.wheel.slot(now + u64::from(self.remaining(entry, now)))
+        };
+        let list = self.wheel.list_mut(id);
+        let tail = std::mem::replace(&mut list.tail, entry);
+        if tail == NONE {
+            list.head = entry;
+        } else {
+            self.entries[tail as usize].next = entry;
+        }
+        let connection = &mut self.entries[entry as usize];
+        connection.list = id.raw();
+        connection.previous = tail;
+        connection.next = NONE;
+    }
+
+    fn unlink(&mut self, entry: u32) {
+        let Connection {
+            next,
+            previous,
+            list,
+            ..
+        } = self.entries[entry as usize];
+        let id = ListId::from_raw(list);
+        match self.entries.get_mut(previous as usize) {
+            Some(before) => before.next = next,
+            None => self.wheel.list_mut(id).head = next,
+        }
+        match self.entries.get_mut(next as usize) {
+            Some(after) => after.previous = previous,
+            None => self.wheel.list_mut(id).tail = previous,
+        }
+    }
+}
+
+/// Value of `list` in a free entry.
+const FREE: u16 = u16::MAX;
+
+/// The low 32 bits of a time: enough, as an entry is examined long before
+/// they repeat (49 days).
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low bits are wanted")]
+fn truncate(now: u64) -> u32 {
+    now as u32
+}

@@ -1,0 +1,230 @@
+//! The table against a model, in simulated time.
+
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::flow::{FlowHasher, FlowKey};
+use crate::service::{Address, Protocol, ServerId};
+
+fn key(client: u16) -> FlowKey {
+    FlowKey::new(
+        Address::v4([10, 0, 0, 1]),
+        client,
+        Address::v4([10, 0, 0, 2]),
+        80,
+        Protocol::Tcp,
+    )
+}
+
+fn table(capacity: u32) -> ConnectionTable {
+    ConnectionTable::new(capacity, FlowHasher::fixed(), &Timeouts::default())
+}
+
+fn insert(
+    table: &mut ConnectionTable,
+    client: u16,
+    state: State,
+    now: u64,
+) -> Result<EntryIndex, TableFull> {
+    let key = key(client);
+    table.insert(
+        table.hash(&key),
+        key,
+        ServerId(u32::from(client)),
+        state,
+        now,
+    )
+}
+
+fn find(table: &ConnectionTable, client: u16) -> Option<EntryIndex> {
+    let key = key(client);
+    let hash = table.hash(&key);
+    let found = table.lookup(table.candidate(hash), hash, &key);
+    assert_eq!(found, table.find(hash, &key));
+    found
+}
+
+/// Removes all that has expired, with the smallest budget, and names it.
+fn expire(table: &mut ConnectionTable, now: u64) -> Vec<u32> {
+    let mut gone = Vec::new();
+    let mut idle = 0;
+    while idle < 2000 {
+        match table.expired(now, &mut 1) {
+            Some(entry) => gone.push(table.remove(entry).server().0),
+            None => idle += 1,
+        }
+    }
+    gone
+}
+
+#[test]
+fn a_million_connections_take_less_than_100_mb() {
+    let table = table(1_000_000);
+    assert!(table.memory() <= 100_000_000, "{} bytes", table.memory());
+    assert_eq!(table.capacity(), 1_000_000);
+}
+
+#[test]
+fn fills_to_its_capacity_and_not_further() {
+    let mut table = table(1000);
+    for client in 0..1000 {
+        insert(&mut table, client, State::Established, 0).unwrap();
+    }
+    assert_eq!(
+        insert(&mut table, 1000, State::Established, 0),
+        Err(TableFull)
+    );
+    assert!((0..1000).all(|client| find(&table, client).is_some()));
+    assert_eq!(
+        table.oldest_half_open(),
+        None,
+        "established connections are not evicted"
+    );
+    let entry = find(&table, 500).unwrap();
+    assert_eq!(table.remove(entry).server(), ServerId(500));
+    assert_eq!(find(&table, 500), None);
+    insert(&mut table, 1000, State::Established, 0).unwrap();
+    assert_eq!(table.len(), 1000);
+    assert_eq!(table.scan(0, usize::MAX).count(), 1000);
+}
+
+#[test]
+fn every_state_expires_at_its_timeout_and_within_a_slot() {
+    for (state, timeout) in [
+        (State::SynRecv, 60_000),
+        (State::Established, 900_000),
+        (State::FinWait, 120_000),
+        (State::TimeWait, 120_000),
+        (State::Close, 10_000),
+        (State::Udp, 300_000),
+    ] {
+        let start = 123_456_789;
+        let mut table = table(10);
+        expire(&mut table, start);
+        insert(&mut table, 1, state, start).unwrap();
+        // As a worker does: time passes in small steps.
+        for now in (start..start + timeout).step_by(50) {
+            assert_eq!(
+                table.expired(now, &mut 64),
+                None,
+                "{state} after {} ms",
+                now - start
+            );
+        }
+        assert_eq!(expire(&mut table, start + timeout + 512), [1], "{state}");
+        assert!(table.is_empty());
+    }
+}
+
+#[test]
+fn a_refresh_keeps_it_alive_and_a_shorter_state_moves_the_timer() {
+    let mut table = table(10);
+    let entry = insert(&mut table, 1, State::Established, 0).unwrap();
+    for minute in 1..60 {
+        table.refresh(entry, minute * 60_000);
+        assert!(expire(&mut table, minute * 60_000).is_empty());
+    }
+    let now = 3_600_000;
+    table.set_state(entry, State::Close, now);
+    assert!(expire(&mut table, now + 9_999).is_empty());
+    assert_eq!(expire(&mut table, now + 10_512), [1]);
+}
+
+#[test]
+fn the_oldest_half_open_is_the_one_that_was_silent_longest() {
+    let mut table = table(10);
+    let first = insert(&mut table, 1, State::SynRecv, 0).unwrap();
+    let second = insert(&mut table, 2, State::SynRecv, 10).unwrap();
+    assert_eq!(table.oldest_half_open(), Some(first));
+    table.set_state(first, State::SynRecv, 20); // the SYN again
+    assert_eq!(table.oldest_half_open(), Some(second));
+    table.set_state(second, State::Established, 30);
+    assert_eq!(table.oldest_half_open(), Some(first));
+}
+
+#[test]
+fn a_pause_of_days_loses_no_timer() {
+    let mut table = table(100);
+    for client in 0..100 {
+        insert(&mut table, client, State::Udp, u64::from(client) * 1000).unwrap();
+    }
+    assert_eq!(expire(&mut table, 3 * 24 * 3600 * 1000).len(), 100);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Insert(u16, State),
+    State(u16, State),
+    Refresh(u16),
+    Remove(u16),
+    Wait(u64),
+}
+
+fn state() -> impl Strategy<Value = State> {
+    prop::sample::select(&State::ALL[..])
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let client = 0_u16..40;
+    prop_oneof![
+        4 => (client.clone(), state()).prop_map(|(client, state)| Step::Insert(client, state)),
+        2 => (client.clone(), state()).prop_map(|(client, state)| Step::State(client, state)),
+        2 => client.clone().prop_map(Step::Refresh),
+        1 => client.prop_map(Step::Remove),
+        2 => (0_u64..200_000).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// Whatever happens, the table holds what the model holds, and nothing
+    /// expires early or more than a slot and a half late.
+    #[test]
+    fn agrees_with_a_model(steps in prop::collection::vec(step(), 1..300)) {
+        let timeouts = Timeouts::default().by_state();
+        let mut table = table(32);
+        let mut model: HashMap<u16, (State, u64)> = HashMap::new();
+        let mut now = 0;
+        for step in steps {
+            match step {
+                Step::Insert(client, state) if !model.contains_key(&client) => {
+                    let inserted = insert(&mut table, client, state, now).is_ok();
+                    prop_assert_eq!(inserted, model.len() < 32);
+                    if inserted {
+                        model.insert(client, (state, now));
+                    }
+                }
+                Step::State(client, state) if model.contains_key(&client) => {
+                    table.set_state(find(&table, client).unwrap(), state, now);
+                    model.insert(client, (state, now));
+                }
+                Step::Refresh(client) if model.contains_key(&client) && model[&client].0 != State::SynRecv => {
+                    table.refresh(find(&table, client).unwrap(), now);
+                    model.get_mut(&client).unwrap().1 = now;
+                }
+                Step::Remove(client) if model.contains_key(&client) => {
+                    table.remove(find(&table, client).unwrap());
+                    model.remove(&client);
+                }
+                Step::Wait(time) => {
+                    now += time;
+                    for client in expire(&mut table, now) {
+                        let client = u16::try_from(client).unwrap();
+                        let (state, seen) = model.remove(&client).unwrap();
+                        prop_assert!(now - seen >= u64::from(timeouts[state as usize]));
+                    }
+                    for (state, seen) in model.values() {
+                        prop_assert!(now - seen <= u64::from(timeouts[*state as usize]) + 512);
+                    }
+                }
+                Step::Insert(..) | Step::State(..) | Step::Refresh(_) | Step::Remove(_) => {}
+            }
+            prop_assert_eq!(table.len() as usize, model.len());
+            for (client, (state, _)) in &model {
+                let entry = find(&table, *client).unwrap();
+                prop_assert_eq!(table.get(entry).state(), *state);
+            }
+        }
+    }
+}

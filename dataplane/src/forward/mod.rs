@@ -1,0 +1,4 @@
+//! Rewriting a frame for its real server.
+
+pub(crate) mod direct;
+pub(crate) mod reset;

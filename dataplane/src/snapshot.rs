@@ -1,0 +1,125 @@
+//! The forwarding state that workers read: immutable, built off to the side
+//! by the control plane, published by one atomic exchange of a pointer.
+//!
+//! Invariant: the control plane keeps its own `Arc` of every snapshot until
+//! all workers report a newer generation, so that no worker ever frees one.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hashbrown::HashMap;
+
+use crate::conn::Timeouts;
+use crate::scheduler::Scheduler;
+use crate::service::{
+    NextHop, RealServer, ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+};
+
+/// Where snapshots are published; workers hold a clone of it.
+pub type Published = Arc<ArcSwap<Snapshot>>;
+
+/// Everything that decides where a packet goes, besides the connections.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// Grows with each snapshot.
+    pub generation: u64,
+    pub timeouts: Timeouts,
+    pub tcp_midstream: TcpMidstream,
+    services: HashMap<ServiceKey, Service>,
+    /// Indexed by `ServerId`; ids that are not in use are `None`.
+    servers: Vec<Option<Server>>,
+}
+
+/// What a new connection needs to know of a virtual server.
+#[derive(Debug)]
+pub struct Service {
+    pub id: VirtualServerId,
+    pub scheduler: Scheduler,
+}
+
+/// What a packet of a connection needs to know of its real server.
+#[derive(Clone, Copy, Debug)]
+pub struct Server {
+    /// False: down by its checks.
+    pub available: bool,
+    /// A `wlc` scheduler looks at its connections.
+    pub counted: bool,
+    pub next_hop: Option<NextHop>,
+}
+
+impl Snapshot {
+    /// Builds the lookup and scheduler tables.
+    ///
+    /// The ids in `virtual_servers` are unique; of two virtual servers with
+    /// one key the first would win, but configuration forbids it.
+    #[must_use]
+    pub fn new(
+        generation: u64,
+        timeouts: Timeouts,
+        tcp_midstream: TcpMidstream,
+        virtual_servers: &[VirtualServer],
+    ) -> Self {
+        let ids = virtual_servers
+            .iter()
+            .flat_map(|service| &service.real_servers);
+        let highest = ids.map(|server| server.id.0).max();
+        let mut servers = vec![None; highest.map_or(0, |id| id as usize + 1)];
+        let mut services = HashMap::with_capacity(virtual_servers.len());
+        for service in virtual_servers {
+            let scheduler = Scheduler::new(service.scheduler, &service.real_servers);
+            for RealServer {
+                id,
+                available,
+                next_hop,
+                ..
+            } in &service.real_servers
+            {
+                servers[id.0 as usize] = Some(Server {
+                    available: *available,
+                    counted: scheduler.counts_connections(),
+                    next_hop: *next_hop,
+                });
+            }
+            services.entry(service.key).or_insert(Service {
+                id: service.id,
+                scheduler,
+            });
+        }
+        Self {
+            generation,
+            timeouts,
+            tcp_midstream,
+            services,
+            servers,
+        }
+    }
+
+    /// A snapshot without virtual servers.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::new(0, Timeouts::default(), TcpMidstream::default(), &[])
+    }
+
+    /// The virtual server with this address, port and protocol.
+    #[must_use]
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// The real server; `None` if it was removed.
+    #[inline(always)]
+    #[must_use]
+    pub fn server(&self, id: ServerId) -> Option<&Server> {
+        self.servers.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Ids of the servers whose connections a scheduler looks at.
+    pub fn counted_servers(&self) -> impl Iterator<Item = ServerId> {
+        (0..).zip(&self.servers).filter_map(|(id, server)| {
+            server
+                .as_ref()
+                .filter(|server| server.counted)
+                .map(|_| ServerId(id))
+        })
+    }
+}

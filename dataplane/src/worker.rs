@@ -1,0 +1,313 @@
+//! The pinned thread: receive, direct, transmit, tick.
+//!
+//! A worker owns its devices, its umem and its director; it shares nothing
+//! with other threads but the published snapshot (read), its statistics
+//! (written) and a queue of requests that is looked at between bursts.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use crate::conn::State;
+use crate::counters::{Counters, DropReason};
+use crate::device::{BURST, Device};
+use crate::director::{Director, Verdict};
+use crate::flow::FlowKey;
+use crate::service::{PortIndex, ServerId};
+use crate::xsk::umem::{Frame, FramePool, Umem};
+
+/// Most frames that wait for the MAC address of their next hop.
+const WAITING: usize = 256;
+/// How long a frame waits, in milliseconds.
+const WAITING_TIME: u64 = 1000;
+/// How long an adaptive worker spins after the last packet before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Longest sleep: within it a new snapshot is adopted, a request answered
+/// and a timer noticed.
+const SLEEP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 50_000_000,
+};
+/// Entries of the connection table looked at between two bursts while it is
+/// being listed.
+const SCAN: usize = 1024;
+
+/// What a worker does when no packet comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Idle {
+    /// Spin for 50 µs after the last packet, then sleep until one arrives.
+    Adaptive,
+    /// Spin for ever.
+    Busy,
+    /// Sleep whenever nothing was received.
+    Interrupt,
+}
+
+/// A connection as it is listed.
+#[derive(Clone, Copy, Debug)]
+pub struct ConnectionRecord {
+    pub key: FlowKey,
+    pub server: ServerId,
+    pub state: State,
+    /// Since its last packet.
+    pub idle: Duration,
+}
+
+/// Asks a worker for its connections; it sends them in several parts and
+/// then drops the sender.
+pub type ListConnections = Sender<Vec<ConnectionRecord>>;
+
+/// A device and the interface it belongs to.
+#[derive(Debug)]
+pub struct Port<D> {
+    pub index: PortIndex,
+    pub device: D,
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker<D> {
+    ports: Vec<Port<D>>,
+    /// The device that frames for an interface leave by, by `PortIndex`.
+    egress: Vec<Option<usize>>,
+    umem: Arc<Umem>,
+    pool: FramePool,
+    director: Director,
+    burst: Vec<Frame>,
+    verdicts: Vec<Verdict>,
+    waiting: VecDeque<Waiting>,
+    requests: Receiver<ListConnections>,
+    listing: Option<(ListConnections, usize)>,
+}
+
+/// A frame without a next hop.
+#[derive(Debug)]
+struct Waiting {
+    frame: Frame,
+    server: ServerId,
+    deadline: u64,
+}
+
+impl<D: Device> Worker<D> {
+    /// A worker over `ports`, all of whose frames are of `umem`.
+    #[must_use]
+    pub fn new(
+        ports: Vec<Port<D>>,
+        umem: Arc<Umem>,
+        pool: FramePool,
+        director: Director,
+        requests: Receiver<ListConnections>,
+    ) -> Self {
+        let interfaces = ports.iter().map(|port| usize::from(port.index.0) + 1).max();
+        let mut egress = vec![None; interfaces.unwrap_or(0)];
+        for (device, port) in ports.iter().enumerate() {
+            egress[usize::from(port.index.0)].get_or_insert(device);
+        }
+        Self {
+            ports,
+            egress,
+            umem,
+            pool,
+            director,
+            burst: Vec::with_capacity(BURST),
+            verdicts: Vec::with_capacity(BURST),
+            waiting: VecDeque::with_capacity(WAITING),
+            requests,
+            listing: None,
+        }
+    }
+
+    /// Runs until `stop` is set.
+    pub fn run(mut self, idle: Idle, stop: &AtomicBool) {
+        let start = Instant::now();
+        let mut last_packet = start;
+        while !stop.load(Ordering::Relaxed) {
+            let time = Instant::now();
+            let received = self.turn(milliseconds(time - start));
+            if received > 0 {
+                last_packet = time;
+            } else {
+                match idle {
+                    Idle::Adaptive if time - last_packet >= SPIN => self.sleep(),
+                    Idle::Interrupt => self.sleep(),
+                    Idle::Adaptive | Idle::Busy => std::hint::spin_loop(),
+                }
+            }
+        }
+    }
+
+    /// One turn of the loop; returns how many frames were received. `now` is
+    /// in milliseconds since the start and never goes back.
+    pub fn turn(&mut self, now: u64) -> usize {
+        let adopted = self.director.adopt();
+        let mut received = 0;
+        for port in 0..self.ports.len() {
+            received += self.burst(port, now);
+        }
+        if !self.waiting.is_empty() {
+            self.retry_waiting(adopted, now);
+        }
+        for port in &mut self.ports {
+            if received > 0 || port.device.has_outstanding() {
+                port.device.flush(&mut self.pool);
+            }
+        }
+        self.director.tick(now);
+        self.answer_requests(now);
+        received
+    }
+
+    fn burst(&mut self, port: usize, now: u64) -> usize {
+        let Port { index, device } = &mut self.ports[port];
+        let received = device.receive(&mut self.burst);
+        if received == 0 {
+            return 0;
+        }
+        self.director
+            .process(*index, &self.umem, &mut self.burst, now, &mut self.verdicts);
+        let mut verdicts = std::mem::take(&mut self.verdicts);
+        let mut burst = std::mem::take(&mut self.burst);
+        for (frame, verdict) in burst.drain(..).zip(verdicts.drain(..)) {
+            self.carry_out(frame, verdict, now);
+        }
+        self.burst = burst;
+        self.verdicts = verdicts;
+        received
+    }
+
+    #[inline(always)]
+    fn carry_out(&mut self, frame: Frame, verdict: Verdict, now: u64) {
+        match verdict {
+            Verdict::Transmit(port) => {
+                let device = self.egress.get(usize::from(port.0)).copied().flatten();
+                let length = frame.len();
+                let unsent = match device {
+                    Some(device) => self.ports[device].device.transmit(frame).err(),
+                    None => Some(frame),
+                };
+                if let Some(frame) = unsent {
+                    self.director
+                        .dropped_after(verdict, DropReason::TxRingFull, length);
+                    self.pool.give(frame);
+                }
+            }
+            Verdict::Drop(_) => self.pool.give(frame),
+            Verdict::Wait(server) => {
+                if self.waiting.len() < WAITING {
+                    self.waiting.push_back(Waiting {
+                        frame,
+                        server,
+                        deadline: now + WAITING_TIME,
+                    });
+                } else {
+                    self.director.dropped_after(
+                        verdict,
+                        DropReason::NextHopUnresolved,
+                        frame.len(),
+                    );
+                    self.pool.give(frame);
+                }
+            }
+        }
+    }
+
+    /// Sends what waited, if a new snapshot knows the way, and gives up on
+    /// what waited too long.
+    #[cold]
+    fn retry_waiting(&mut self, adopted: bool, now: u64) {
+        for _ in 0..self.waiting.len() {
+            let Some(mut waiting) = self.waiting.pop_front() else {
+                return;
+            };
+            let unresolved = Verdict::Wait(waiting.server);
+            if adopted {
+                let verdict = self
+                    .director
+                    .retry(waiting.server, &self.umem, &mut waiting.frame);
+                if verdict != unresolved {
+                    self.carry_out(waiting.frame, verdict, now);
+                    continue;
+                }
+            }
+            if waiting.deadline <= now {
+                let length = waiting.frame.len();
+                self.director
+                    .dropped_after(unresolved, DropReason::NextHopUnresolved, length);
+                self.pool.give(waiting.frame);
+            } else {
+                self.waiting.push_back(waiting);
+            }
+        }
+    }
+
+    /// Lists a part of the connections for whoever asked.
+    fn answer_requests(&mut self, now: u64) {
+        if self.listing.is_none() {
+            self.listing = self.requests.try_recv().ok().map(|reply| (reply, 0));
+        }
+        let Some((reply, start)) = self.listing.take() else {
+            return;
+        };
+        let table = self.director.table();
+        let records: Vec<_> = table
+            .scan(start, SCAN)
+            .map(|connection| ConnectionRecord {
+                key: *connection.key(),
+                server: connection.server(),
+                state: connection.state(),
+                idle: Duration::from_millis(connection.idle(now).into()),
+            })
+            .collect();
+        let next = start + SCAN;
+        // A send fails when nobody waits for the answer any more.
+        let wanted = records.is_empty() || reply.send(records).is_ok();
+        if wanted && next < table.capacity() {
+            self.listing = Some((reply, next));
+        }
+    }
+
+    /// Waits for a packet, at most [`SLEEP`]; not while there is other work.
+    fn sleep(&self) {
+        let busy =
+            self.listing.is_some() || self.ports.iter().any(|port| port.device.has_outstanding());
+        let timeout = if busy {
+            Timespec {
+                tv_sec: 0,
+                tv_nsec: 1_000_000,
+            }
+        } else {
+            SLEEP
+        };
+        let devices = self.ports.iter().filter_map(|port| port.device.poll_fd());
+        let mut fds: Vec<_> = devices
+            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
+            .collect();
+        if fds.is_empty() {
+            std::hint::spin_loop();
+            return;
+        }
+        // An error (a signal, an interface that went down) ends the sleep
+        // early; the next turn finds out.
+        let _ = poll(&mut fds, Some(&timeout));
+    }
+
+    /// The counters, up to this moment.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        self.director.counters()
+    }
+
+    /// The devices, for those who drive the worker by [`turn`](Self::turn).
+    pub fn ports_mut(&mut self) -> &mut [Port<D>] {
+        &mut self.ports
+    }
+}
+
+/// Whole milliseconds; saturates after half a billion years.
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
