@@ -4,25 +4,52 @@
 //! [`Action`]s. Both serialise, so that a test case is a pair of files of
 //! JSON lines.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
+
+use crate::config::Check;
+
+/// Names one health check: `virtual_server` is a `ServiceKey` as displayed,
+/// `TCP 192.168.1.100:80`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct CheckId {
+    pub virtual_server: String,
+    pub real_server: SocketAddr,
+    /// Place in the real server's list of checks.
+    pub check: usize,
+}
+
+impl fmt::Display for CheckId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "virtual_server {}: real_server {}",
+            self.virtual_server, self.real_server
+        )
+    }
+}
 
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
-    /// A dampened change of a real server's health. `virtual_server` is a
-    /// `ServiceKey` as displayed: `TCP 192.168.1.100:80`.
+    /// A dampened change of a check's result.
     Health {
-        virtual_server: String,
-        real_server: SocketAddr,
-        check: usize,
+        id: CheckId,
         healthy: bool,
         reason: String,
     },
     /// The kernel's view of the network changed.
     Network(NetworkEvent),
+    /// Answer to [`Action::LookUpRoute`]; `None`: there is no route.
+    Route {
+        destination: IpAddr,
+        route: Option<Route>,
+    },
+    /// Once a second.
+    Tick,
 }
 
 /// A change of links, addresses, routes or neighbours.
@@ -54,4 +81,63 @@ pub enum NetworkEvent {
     },
     /// Some route changed: next hops have to be looked up again.
     RoutesChanged,
+}
+
+/// The way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Outgoing interface.
+    pub index: u32,
+    /// `None`: the destination is on the link.
+    pub gateway: Option<IpAddr>,
+}
+
+/// Something to be done.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// The forwarding state changed: build a snapshot and publish it.
+    Publish,
+    /// Packets of this virtual server are for the workers from now on.
+    Steer {
+        virtual_server: String,
+    },
+    /// Packets of this virtual server are the kernel's from now on.
+    Unsteer {
+        virtual_server: String,
+    },
+    AddAddress {
+        index: u32,
+        address: IpAddr,
+        prefix_length: u8,
+        label: Option<String>,
+    },
+    RemoveAddress {
+        index: u32,
+        address: IpAddr,
+        prefix_length: u8,
+    },
+    /// Tell the network where the address is (gratuitous ARP, unsolicited NA).
+    Announce {
+        index: u32,
+        address: IpAddr,
+    },
+    LookUpRoute {
+        destination: IpAddr,
+    },
+    /// Resolve a neighbour, or verify one that is resolved.
+    ProbeNeighbor {
+        index: u32,
+        address: IpAddr,
+        resolved: bool,
+    },
+    StartCheck {
+        id: CheckId,
+        check: Check,
+    },
+    StopCheck {
+        id: CheckId,
+    },
+    /// One line for the log: cause and effect.
+    Log(String),
 }

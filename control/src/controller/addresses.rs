@@ -1,0 +1,258 @@
+//! Which VIP addresses the director holds, and on which interface.
+//!
+//! An address of a `vrrp_instance` goes where the file says. That of a virtual server which no
+//! instance manages and no interface has goes, as a host address, to the
+//! interface whose subnet holds it; one outside every subnet is left to the
+//! routers, and said.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use super::Port;
+use crate::config::{Config, VirtualAddress};
+use crate::event::Action;
+
+/// An address that the director is to hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The kernel's interface index.
+    pub index: u32,
+    pub interface: String,
+    pub address: IpAddr,
+    pub prefix_length: u8,
+    pub label: Option<String>,
+}
+
+/// An address that an interface has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Present {
+    prefix_length: u8,
+    /// Added by an appliance, this one or one that was killed.
+    ours: bool,
+}
+
+/// The addresses of this host, and the VIPs among them.
+#[derive(Debug, Default)]
+pub struct Addresses {
+    present: HashMap<(u32, IpAddr), Present>,
+    /// What the configuration wants, by address.
+    wanted: BTreeMap<IpAddr, Wanted>,
+    /// Said once each.
+    unplaced: BTreeSet<IpAddr>,
+}
+
+impl Addresses {
+    /// The kernel reported an address.
+    pub(super) fn observe(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        prefix_length: u8,
+        ours: bool,
+        present: bool,
+    ) {
+        if present {
+            self.present.insert(
+                (index, address),
+                Present {
+                    prefix_length,
+                    ours,
+                },
+            );
+        } else {
+            self.present.remove(&(index, address));
+        }
+    }
+
+    /// What `config` wants on this host. Used before anything is changed, to
+    /// ask whether an address is in use elsewhere, and by [`want`](Self::want).
+    #[must_use]
+    pub fn plan(&self, config: &Config, ports: &[Port]) -> BTreeMap<IpAddr, Wanted> {
+        let mut wanted = BTreeMap::new();
+        for instance in &config.vrrp_instances {
+            for VirtualAddress {
+                address,
+                prefix_length,
+                interface,
+                label,
+            } in &instance.virtual_ipaddress
+            {
+                let name = interface.as_ref().unwrap_or(&instance.interface);
+                if let Some(port) = ports.iter().find(|port| port.name == *name) {
+                    wanted.insert(
+                        *address,
+                        Wanted {
+                            index: port.index,
+                            interface: port.name.clone(),
+                            address: *address,
+                            prefix_length: *prefix_length,
+                            label: label.clone(),
+                        },
+                    );
+                }
+            }
+        }
+        for service in &config.virtual_servers {
+            let address = service.address().ip();
+            let somebody_has_it = self
+                .present
+                .iter()
+                .any(|((_, present), state)| *present == address && !state.ours);
+            if wanted.contains_key(&address) || somebody_has_it {
+                continue;
+            }
+            if let Some(port) = ports
+                .iter()
+                .find(|port| self.subnet_holds(port.index, address))
+            {
+                wanted.insert(
+                    address,
+                    Wanted {
+                        index: port.index,
+                        interface: port.name.clone(),
+                        address,
+                        prefix_length: if address.is_ipv4() { 32 } else { 128 },
+                        label: None,
+                    },
+                );
+            }
+        }
+        wanted
+    }
+
+    /// Those of a plan that no interface has yet: to be asked for on the
+    /// network before they are taken.
+    pub fn missing<'a>(
+        &'a self,
+        plan: &'a BTreeMap<IpAddr, Wanted>,
+    ) -> impl Iterator<Item = &'a Wanted> {
+        plan.values()
+            .filter(|wanted| !self.present.contains_key(&(wanted.index, wanted.address)))
+    }
+
+    /// Takes up what `config` wants: adds, announces and removes addresses.
+    pub(super) fn want(&mut self, config: &Config, ports: &[Port], actions: &mut Vec<Action>) {
+        let plan = self.plan(config, ports);
+        let unwanted = self
+            .wanted
+            .values()
+            .filter(|held| plan.get(&held.address) != Some(*held));
+        actions.extend(unwanted.map(remove));
+        // What a killed appliance left behind.
+        for (&(index, address), state) in self.present.iter().filter(|(_, state)| state.ours) {
+            let wanted =
+                |held: &Wanted| held.index == index && held.prefix_length == state.prefix_length;
+            if !plan.get(&address).is_some_and(wanted) && !self.wanted.contains_key(&address) {
+                actions.push(Action::RemoveAddress {
+                    index,
+                    address,
+                    prefix_length: state.prefix_length,
+                });
+            }
+        }
+        for wanted in plan.values() {
+            if self.wanted.get(&wanted.address) != Some(wanted) {
+                actions.push(add(wanted));
+                actions.push(Action::Announce {
+                    index: wanted.index,
+                    address: wanted.address,
+                });
+            }
+        }
+        for service in &config.virtual_servers {
+            let address = service.address().ip();
+            let held = plan.contains_key(&address)
+                || self.present.keys().any(|(_, present)| *present == address);
+            if !held && self.unplaced.insert(address) {
+                actions.push(Action::Log(format!(
+                    "virtual server address {address}: no interface has a subnet that holds it, so it is not added to one; \
+                     routers must send it here, or name it in a vrrp_instance"
+                )));
+            }
+        }
+        self.wanted = plan;
+    }
+
+    /// An address of ours disappeared: somebody removed it, or its interface
+    /// went down and up. It is added again.
+    pub(super) fn restore(&self, index: u32, address: IpAddr, actions: &mut Vec<Action>) {
+        if let Some(wanted) = self
+            .wanted
+            .get(&address)
+            .filter(|wanted| wanted.index == index)
+        {
+            actions.push(Action::Log(format!(
+                "address {address} was removed from {}: adding it again",
+                wanted.interface
+            )));
+            actions.push(add(wanted));
+            actions.push(Action::Announce { index, address });
+        }
+    }
+
+    /// Announces every address on an interface, after it came up.
+    pub(super) fn announce(&self, index: u32, actions: &mut Vec<Action>) {
+        let on_interface = self.wanted.values().filter(|wanted| wanted.index == index);
+        for wanted in on_interface {
+            if !self.present.contains_key(&(index, wanted.address)) {
+                actions.push(add(wanted));
+            }
+            actions.push(Action::Announce {
+                index,
+                address: wanted.address,
+            });
+        }
+    }
+
+    /// Removes every address that was added.
+    pub(super) fn release(&mut self, actions: &mut Vec<Action>) {
+        actions.extend(std::mem::take(&mut self.wanted).values().map(remove));
+    }
+
+    fn subnet_holds(&self, index: u32, address: IpAddr) -> bool {
+        self.present.iter().any(|((on, present), state)| {
+            *on == index && !state.ours && same_subnet(*present, address, state.prefix_length)
+        })
+    }
+}
+
+fn add(wanted: &Wanted) -> Action {
+    Action::AddAddress {
+        index: wanted.index,
+        address: wanted.address,
+        prefix_length: wanted.prefix_length,
+        label: wanted.label.clone(),
+    }
+}
+
+fn remove(wanted: &Wanted) -> Action {
+    let Wanted {
+        index,
+        address,
+        prefix_length,
+        ..
+    } = *wanted;
+    Action::RemoveAddress {
+        index,
+        address,
+        prefix_length,
+    }
+}
+
+/// True if `a/prefix_length` holds `b`. A link-local or host prefix holds
+/// nothing else.
+fn same_subnet(a: IpAddr, b: IpAddr, prefix_length: u8) -> bool {
+    match (a, b) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => {
+            let shift = 32_u32.saturating_sub(prefix_length.into());
+            a.to_bits().checked_shr(shift).unwrap_or(0)
+                == b.to_bits().checked_shr(shift).unwrap_or(0)
+        }
+        (IpAddr::V6(a), IpAddr::V6(b)) => {
+            let shift = 128_u32.saturating_sub(prefix_length.into());
+            a.to_bits().checked_shr(shift).unwrap_or(0)
+                == b.to_bits().checked_shr(shift).unwrap_or(0)
+        }
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+    }
+}

@@ -1,0 +1,111 @@
+//! What differs between two configurations, in words.
+
+use crate::config::{Config, RealServer, VirtualServer};
+
+/// Changes that a running appliance cannot take up: one line each.
+pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut compare = |key: &str, changed: bool| {
+        if changed {
+            lines.push(format!(
+                "{key} changed: it takes effect at a start only; restart the appliance, or undo the change"
+            ));
+        }
+    };
+    let (old, new) = (&before.appliance, &after.appliance);
+    compare(
+        "appliance.control_socket",
+        old.control_socket != new.control_socket,
+    );
+    compare(
+        "appliance.max_connections",
+        old.max_connections != new.max_connections,
+    );
+    compare("appliance.cores", old.cores != new.cores);
+    compare("appliance.idle", old.idle != new.idle);
+    compare("interface", before.interfaces != after.interfaces);
+    lines
+}
+
+/// Every other change, one line each, as `reload` prints them.
+pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    if before.appliance.timeouts != after.appliance.timeouts {
+        lines.push("appliance.timeouts changed".to_owned());
+    }
+    if before.appliance.tcp_midstream != after.appliance.tcp_midstream {
+        lines.push("appliance.tcp_midstream changed".to_owned());
+    }
+    if before.vrrp_instances != after.vrrp_instances {
+        lines.push("vrrp_instance changed".to_owned());
+    }
+    for service in &before.virtual_servers {
+        if find(after, service).is_none() {
+            lines.push(format!("virtual_server {} removed", service.key));
+        }
+    }
+    for service in &after.virtual_servers {
+        match find(before, service) {
+            None => lines.push(format!(
+                "virtual_server {} added with {} real servers",
+                service.key,
+                service.real_servers.len()
+            )),
+            Some(old) => service_changes(old, service, &mut lines),
+        }
+    }
+    lines
+}
+
+fn find<'a>(config: &'a Config, service: &VirtualServer) -> Option<&'a VirtualServer> {
+    config
+        .virtual_servers
+        .iter()
+        .find(|candidate| candidate.key == service.key)
+}
+
+fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Vec<String>) {
+    let name = format!("virtual_server {}", after.key);
+    if before.scheduler != after.scheduler {
+        lines.push(format!(
+            "{name}: lb_algo {} -> {}",
+            before.scheduler, after.scheduler
+        ));
+    }
+    let find = |servers: &'_ [RealServer], wanted: &RealServer| -> Option<RealServer> {
+        servers
+            .iter()
+            .find(|server| server.address == wanted.address)
+            .cloned()
+    };
+    for server in &before.real_servers {
+        if find(&after.real_servers, server).is_none() {
+            lines.push(format!("{name}: real_server {} removed", server.address));
+        }
+    }
+    for server in &after.real_servers {
+        let address = server.address;
+        let Some(old) = find(&before.real_servers, server) else {
+            lines.push(format!(
+                "{name}: real_server {address} added, weight {}",
+                server.weight
+            ));
+            continue;
+        };
+        if old.weight != server.weight {
+            lines.push(format!(
+                "{name}: real_server {address}: weight {} -> {}",
+                old.weight, server.weight
+            ));
+        }
+        if old.inhibit_on_failure != server.inhibit_on_failure {
+            lines.push(format!(
+                "{name}: real_server {address}: inhibit_on_failure {}",
+                server.inhibit_on_failure
+            ));
+        }
+        if old.checks != server.checks {
+            lines.push(format!("{name}: real_server {address}: checks changed"));
+        }
+    }
+}

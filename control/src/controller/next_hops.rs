@@ -1,0 +1,219 @@
+//! Where frames for real servers go: routes and neighbours as the kernel sees
+//! them, folded into next hops.
+//!
+//! The kernel's tables are the truth; this is a cache that asks for what is
+//! missing. An unresolved neighbour is asked for once a second, a resolved one
+//! is verified every five, so that a silent change of a real server's MAC is noticed although
+//! the kernel itself sends it nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use dataplane::service::{MacAddress, NextHop, PortIndex};
+
+use crate::event::{Action, Route};
+
+/// Time between two tries to resolve a neighbour.
+const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between two verifications of a resolved neighbour.
+const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
+
+/// An interface that workers have a socket on; its place in the list is its
+/// [`PortIndex`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The kernel's interface index.
+    pub index: u32,
+    pub name: String,
+    pub mac: [u8; 6],
+    pub up: bool,
+}
+
+/// What stands between a real server and a known next hop, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Resolution {
+    Resolved,
+    /// The kernel was not asked yet, or has not answered.
+    Unknown,
+    NoRoute,
+    /// The route leads over an interface that the appliance does not use.
+    OtherInterface,
+    Unresolved,
+}
+
+impl Resolution {
+    /// One word for `show neighbors`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Resolved => "resolved",
+            Self::Unknown => "unknown",
+            Self::NoRoute => "no route",
+            Self::OtherInterface => "not on a used interface",
+            Self::Unresolved => "unresolved",
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Destination {
+    /// `None` until the kernel answered; then its answer.
+    route: Option<Option<Route>>,
+    asked: Option<Instant>,
+}
+
+/// Next hops of all real servers.
+#[derive(Debug)]
+pub struct NextHops {
+    ports: Vec<Port>,
+    neighbors: HashMap<(u32, IpAddr), [u8; 6]>,
+    destinations: BTreeMap<IpAddr, Destination>,
+}
+
+impl NextHops {
+    pub(super) fn new(ports: Vec<Port>) -> Self {
+        Self {
+            ports,
+            neighbors: HashMap::new(),
+            destinations: BTreeMap::new(),
+        }
+    }
+
+    /// Follows exactly these addresses; asks for the routes of new ones.
+    pub(super) fn follow(
+        &mut self,
+        addresses: impl Iterator<Item = IpAddr> + Clone,
+        actions: &mut Vec<Action>,
+    ) {
+        self.destinations
+            .retain(|address, _| addresses.clone().any(|wanted| wanted == *address));
+        for address in addresses {
+            self.destinations.entry(address).or_insert_with(|| {
+                actions.push(Action::LookUpRoute {
+                    destination: address,
+                });
+                Destination::default()
+            });
+        }
+    }
+
+    /// Some route or address changed: every lookup is repeated. Until the
+    /// answer comes the old one is used.
+    pub(super) fn routes_changed(&self, actions: &mut Vec<Action>) {
+        actions.extend(
+            self.destinations
+                .keys()
+                .map(|&destination| Action::LookUpRoute { destination }),
+        );
+    }
+
+    /// The kernel's answer to a lookup.
+    pub(super) fn route(
+        &mut self,
+        destination: IpAddr,
+        route: Option<Route>,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(entry) = self.destinations.get_mut(&destination) {
+            entry.route = Some(route);
+            entry.asked = None;
+        }
+        self.tick(now, actions);
+    }
+
+    /// A neighbour was found (`mac`) or lost. Returns the MAC address that
+    /// was known before.
+    pub(super) fn neighbor(
+        &mut self,
+        index: u32,
+        address: IpAddr,
+        mac: Option<[u8; 6]>,
+    ) -> Option<[u8; 6]> {
+        match mac {
+            Some(mac) => self.neighbors.insert((index, address), mac),
+            None => self.neighbors.remove(&(index, address)),
+        }
+    }
+
+    /// The MAC address of one of our own interfaces changed.
+    pub(super) fn own_mac(&mut self, index: u32, mac: [u8; 6]) {
+        for port in self.ports.iter_mut().filter(|port| port.index == index) {
+            port.mac = mac;
+        }
+    }
+
+    /// Asks for what is missing and verifies what is old.
+    pub(super) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (&address, destination) in &mut self.destinations {
+            let Some(Some(route)) = &destination.route else {
+                continue;
+            };
+            if !self.ports.iter().any(|port| port.index == route.index) {
+                continue;
+            }
+            let neighbor = route.gateway.unwrap_or(address);
+            let resolved = self.neighbors.contains_key(&(route.index, neighbor));
+            let interval = if resolved {
+                VERIFY_INTERVAL
+            } else {
+                RESOLVE_INTERVAL
+            };
+            if destination
+                .asked
+                .is_none_or(|asked| now.saturating_duration_since(asked) >= interval)
+            {
+                destination.asked = Some(now);
+                actions.push(Action::ProbeNeighbor {
+                    index: route.index,
+                    address: neighbor,
+                    resolved,
+                });
+            }
+        }
+    }
+
+    /// The next hop of a real server, and if there is none, why.
+    pub fn next_hop(&self, address: IpAddr) -> Result<NextHop, Resolution> {
+        let destination = self.destinations.get(&address).ok_or(Resolution::Unknown)?;
+        let route = destination.route.as_ref().ok_or(Resolution::Unknown)?;
+        let route = route.as_ref().ok_or(Resolution::NoRoute)?;
+        let (port, interface) = (0..)
+            .zip(&self.ports)
+            .find(|(_, port)| port.index == route.index)
+            .ok_or(Resolution::OtherInterface)?;
+        let neighbor = route.gateway.unwrap_or(address);
+        let mac = self
+            .neighbors
+            .get(&(route.index, neighbor))
+            .ok_or(Resolution::Unresolved)?;
+        Ok(NextHop {
+            port: PortIndex(port),
+            destination: MacAddress(*mac),
+            source: MacAddress(interface.mac),
+        })
+    }
+
+    /// Gateway of the route to a real server, if it is not on the link.
+    #[must_use]
+    pub fn gateway(&self, address: IpAddr) -> Option<IpAddr> {
+        self.destinations
+            .get(&address)?
+            .route
+            .as_ref()?
+            .as_ref()?
+            .gateway
+    }
+
+    /// Every address that is followed.
+    pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
+        self.destinations.keys().copied()
+    }
+
+    /// The interface of a [`PortIndex`].
+    #[must_use]
+    pub fn port(&self, port: PortIndex) -> Option<&Port> {
+        self.ports.get(usize::from(port.0))
+    }
+}
