@@ -7,3 +7,4 @@ pub mod event;
 pub mod health;
 pub mod lab;
 pub mod netlink;
+pub mod replay;

@@ -214,14 +214,15 @@ impl Director {
     }
 
     /// After each burst: expires connections, a bounded number, and publishes
-    /// the counters.
-    pub fn tick(&mut self, now: u64) {
-        self.flows.expire(now);
+    /// the counters. True if timers are left that should be looked at soon.
+    pub fn tick(&mut self, now: u64) -> bool {
+        let behind = self.flows.expire(now);
         if !self.flows.peer_load.is_empty() && !self.flows.peers.is_empty() {
             self.flows.sum_peer_load(self.published.load(), now);
         }
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);
+        behind
     }
 
     /// The connections, for listing them piecemeal.
@@ -517,12 +518,14 @@ impl Flows {
         connection
     }
 
-    fn expire(&mut self, now: u64) {
+    /// True if the budget ended before the timers that are due.
+    fn expire(&mut self, now: u64) -> bool {
         let mut budget = TIMERS_PER_BURST;
         while let Some(entry) = self.table.expired(now, &mut budget) {
             self.remove(entry);
             self.counters.connections_expired += 1;
         }
+        budget == 0
     }
 
     fn sum_peer_load(&mut self, snapshot: &Snapshot, now: u64) {

@@ -82,6 +82,8 @@ pub struct Worker<D> {
     waiting: VecDeque<Waiting>,
     requests: Receiver<ListConnections>,
     listing: Option<(ListConnections, usize)>,
+    /// Timers are due that the last turn had no time for.
+    behind: bool,
 }
 
 /// A frame without a next hop.
@@ -118,6 +120,7 @@ impl<D: Device> Worker<D> {
             waiting: VecDeque::with_capacity(WAITING),
             requests,
             listing: None,
+            behind: false,
         }
     }
 
@@ -156,9 +159,14 @@ impl<D: Device> Worker<D> {
                 port.device.flush(&mut self.pool);
             }
         }
-        self.director.tick(now);
+        self.behind = self.director.tick(now);
         self.answer_requests(now);
         received
+    }
+
+    /// Lets time pass without packets: every timer due until `now` is handled.
+    pub fn pass_time(&mut self, now: u64) {
+        while self.director.tick(now) {}
     }
 
     fn burst(&mut self, port: usize, now: u64) -> usize {
@@ -302,8 +310,15 @@ impl<D: Device> Worker<D> {
     }
 
     /// The devices, for those who drive the worker by [`turn`](Self::turn).
-    pub fn ports_mut(&mut self) -> &mut [Port<D>] {
-        &mut self.ports
+    #[must_use]
+    pub fn ports(&self) -> &[Port<D>] {
+        &self.ports
+    }
+
+    /// Ends the worker and gives its devices back.
+    #[must_use]
+    pub fn into_ports(self) -> Vec<Port<D>> {
+        self.ports
     }
 }
 

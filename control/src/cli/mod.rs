@@ -8,6 +8,7 @@ mod check;
 mod config_file;
 mod failure;
 mod output;
+mod replay;
 
 pub use config_file::ConfigFile;
 pub use failure::Failure;
@@ -68,6 +69,7 @@ fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Check(check::Check),
+    Replay(replay::Replay),
 }
 
 /// Parses the arguments of the process, runs the command, prints what went
@@ -77,6 +79,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Check(command) => command.run(),
+        Command::Replay(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

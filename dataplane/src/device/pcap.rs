@@ -187,16 +187,19 @@ pub enum CaptureError {
 
 /// Receives the packets of one capture and transmits to another.
 ///
-/// Each burst is one packet, so that [`now`](Self::now) is right for all of it.
-/// After the end, or an error, nothing more is received; [`finish`](Self::finish) tells which.
+/// Each burst is one packet, so that [`next_time`](Self::next_time), asked before, is right for all
+/// of it. After the end, or an error, nothing more is received; [`finish`](Self::finish) tells which.
 #[derive(Debug)]
 pub struct PcapDevice {
     umem: Arc<Umem>,
     reader: CaptureReader,
     writer: CaptureWriter,
-    /// The frame that the next packet will be received into.
-    next: Option<Frame>,
+    /// A frame to read into, while there is no packet in `ready`.
+    empty: Option<Frame>,
+    /// The next packet, and its timestamp.
+    ready: Option<(Frame, Duration)>,
     sent: Vec<Frame>,
+    /// Timestamp of the packet last received; what is transmitted gets it too.
     now: Duration,
     ended: bool,
     error: Option<CaptureError>,
@@ -212,29 +215,27 @@ impl PcapDevice {
         reader: CaptureReader,
         writer: CaptureWriter,
     ) -> Self {
-        Self {
+        let mut device = Self {
             umem: Arc::clone(umem),
             reader,
             writer,
-            next: pool.take(),
+            empty: pool.take(),
+            ready: None,
             sent: Vec::new(),
             now: Duration::ZERO,
             ended: false,
             error: None,
             too_long: 0,
-        }
+        };
+        device.read_ahead();
+        device
     }
 
-    /// Timestamp of the packet last received, since the Unix epoch.
+    /// Timestamp, since the Unix epoch, of the packet that will be received next; `None` at the
+    /// end, or while no frame is free to read into.
     #[must_use]
-    pub fn now(&self) -> Duration {
-        self.now
-    }
-
-    /// True when no more packets will be received.
-    #[must_use]
-    pub fn is_finished(&self) -> bool {
-        self.ended || self.error.is_some()
+    pub fn next_time(&self) -> Option<Duration> {
+        self.ready.as_ref().map(|(_, time)| *time)
     }
 
     /// Ends the capture that was written.
@@ -246,37 +247,44 @@ impl PcapDevice {
         self.error.map_or(finished, Err)
     }
 
-    /// Reads the next packet that fits into `frame`; false at the end.
-    fn read(&mut self, frame: &mut Frame) -> Result<bool, CaptureError> {
+    fn read_ahead(&mut self) {
+        if self.ended || self.error.is_some() || self.ready.is_some() {
+            return;
+        }
+        let Some(mut frame) = self.empty.take() else {
+            return;
+        };
+        match self.read(&mut frame) {
+            Ok(Some(time)) => {
+                self.ready = Some((frame, time));
+                return;
+            }
+            Ok(None) => self.ended = true,
+            Err(error) => self.error = Some(error),
+        }
+        self.empty = Some(frame);
+    }
+
+    /// Reads the next packet that fits into `frame`; `None` at the end.
+    fn read(&mut self, frame: &mut Frame) -> Result<Option<Duration>, CaptureError> {
         while let Some(packet) = self.reader.next_packet()? {
             if self.umem.fill(frame, &packet.data).is_ok() {
-                self.now = packet.timestamp;
-                return Ok(true);
+                return Ok(Some(packet.timestamp));
             }
             self.too_long += 1;
         }
-        Ok(false)
+        Ok(None)
     }
 }
 
 impl Device for PcapDevice {
     fn receive(&mut self, burst: &mut Vec<Frame>) -> usize {
-        if self.is_finished() {
-            return 0;
-        }
-        let Some(mut frame) = self.next.take() else {
+        let Some((frame, time)) = self.ready.take() else {
             return 0;
         };
-        match self.read(&mut frame) {
-            Ok(true) => {
-                burst.push(frame);
-                return 1;
-            }
-            Ok(false) => self.ended = true,
-            Err(error) => self.error = Some(error),
-        }
-        self.next = Some(frame);
-        0
+        self.now = time;
+        burst.push(frame);
+        1
     }
 
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame> {
@@ -292,9 +300,10 @@ impl Device for PcapDevice {
         for frame in self.sent.drain(..) {
             pool.give(frame);
         }
-        if self.next.is_none() {
-            self.next = pool.take();
+        if self.ready.is_none() && self.empty.is_none() {
+            self.empty = pool.take();
         }
+        self.read_ahead();
     }
 
     fn has_outstanding(&self) -> bool {
