@@ -43,16 +43,23 @@ fn from_micros(micros: f64) -> Option<Duration> {
     Some(Duration::from_micros(micros))
 }
 
-/// The shortest text that [`from_text`] reads back to the same time, when the
-/// time is in whole microseconds.
+/// The time as a whole number of the largest unit that allows it; what
+/// [`from_text`] reads back to the same time, when it is in whole microseconds.
 pub(super) fn to_text(duration: Duration) -> String {
-    if duration.subsec_nanos() == 0 {
-        format!("{}s", duration.as_secs())
-    } else if duration.subsec_micros().is_multiple_of(1000) {
-        format!("{}ms", duration.as_millis())
-    } else {
-        format!("{}us", duration.as_micros())
+    let micros = duration.as_micros();
+    if micros == 0 {
+        return "0s".to_owned();
     }
+    const WHOLE: [(&str, u128); 5] = [
+        ("d", 86_400_000_000),
+        ("h", 3_600_000_000),
+        ("m", 60_000_000),
+        ("s", 1_000_000),
+        ("ms", 1_000),
+    ];
+    let largest = WHOLE.iter().find(|(_, unit)| micros.is_multiple_of(*unit));
+    let (name, unit) = largest.unwrap_or(&("us", 1));
+    format!("{}{name}", micros / unit)
 }
 
 #[cfg(test)]
@@ -93,8 +100,11 @@ mod tests {
     }
 
     #[test]
-    fn shortest_text() {
-        assert_eq!(to_text(Duration::from_secs(60)), "60s");
+    fn largest_whole_unit() {
+        assert_eq!(to_text(Duration::ZERO), "0s");
+        assert_eq!(to_text(Duration::from_secs(7 * 86400)), "7d");
+        assert_eq!(to_text(Duration::from_secs(5400)), "90m");
+        assert_eq!(to_text(Duration::from_secs(255)), "255s");
         assert_eq!(to_text(Duration::from_millis(1250)), "1250ms");
         assert_eq!(to_text(Duration::from_micros(1)), "1us");
     }

@@ -22,6 +22,8 @@ mod print;
 mod raw;
 mod report;
 mod syntax;
+#[cfg(test)]
+mod tests;
 
 pub use check::{Checked, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};

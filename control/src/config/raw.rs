@@ -10,6 +10,8 @@ mod value;
 
 pub(super) use value::Value;
 
+use std::cmp::Reverse;
+
 use toml::Spanned;
 use toml::de::DeTable;
 
@@ -139,9 +141,9 @@ impl<'d> Table<'d> {
             report.error(
                 value.at,
                 &self.place,
-                format_args!("[{key}]"),
-                "a list of sections",
-                format_args!("write [[{key}]]"),
+                format_args!("one table as {key}"),
+                "a list of them",
+                "write [[two brackets]] around the header, or [{ … }]",
             );
             return Vec::new();
         }
@@ -200,7 +202,7 @@ fn report_unknown(
             place,
             format_args!("the key {name}"),
             format_args!("no {name} yet"),
-            "remove it, nothing else here does the same",
+            "remove it",
         );
         return;
     }
@@ -209,12 +211,22 @@ fn report_unknown(
     let known = spec.keys.iter().chain(spec.shared);
     let remedy = if let Some(near) = nearest(name, known.copied()) {
         format!("did you mean {near}?")
-    } else if let Some(owner) = SPECS.iter().find(|s| s.knows(name)) {
+    } else if let Some(owner) = owner(name, spec) {
         format!("move it, it belongs in {}", owner.heading)
     } else {
         "remove it".to_owned()
     };
     report.error(at, place, found, expected, remedy);
+}
+
+/// The section that has a key; of several the one nearest to `spec`.
+fn owner(key: &str, spec: &Spec) -> Option<&'static Spec> {
+    let owners = SPECS.iter().copied().filter(|s| s.knows(key));
+    owners.max_by_key(|s| common_prefix(s.heading, spec.heading))
+}
+
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 
 /// The candidate that a user most likely meant: the nearest one by edit
@@ -229,8 +241,12 @@ pub(super) fn nearest<'c>(
         return None;
     }
     let lower = written.to_lowercase();
-    let distance = |c: &str| strsim::osa_distance(&lower, &c.to_lowercase());
-    let (distance, best) = candidates.map(|c| (distance(c), c)).min()?;
+    let rank = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        let distance = strsim::osa_distance(&lower, &candidate);
+        (distance, Reverse(common_prefix(&lower, &candidate)))
+    };
+    let ((distance, _), best) = candidates.map(|c| (rank(c), c)).min()?;
     let length = best.len().max(lower.len());
     #[expect(clippy::cast_precision_loss, reason = "lengths of at most 240")]
     let is_near = distance as f64 <= (length as f64 * TOLERANCE).max(1.0) && distance < best.len();
@@ -252,13 +268,21 @@ mod tests {
 
     #[test]
     fn nearest_key() {
-        let keys = ["weight", "address", "TCP_CHECK", "HTTP_GET", "retry"];
+        let keys = [
+            "weight",
+            "address",
+            "TCP_CHECK",
+            "HTTP_GET",
+            "connect_ip",
+            "connect_timeout",
+        ];
         let cases = [
             ("wieght", Some("weight")),
             ("adress", Some("address")),
             ("tcp_check", Some("TCP_CHECK")),
             ("TCP-CHECK", Some("TCP_CHECK")),
             ("HTTPGET", Some("HTTP_GET")),
+            ("connect_time", Some("connect_timeout")),
             ("x", None),
             ("persistence", None),
         ];

@@ -82,6 +82,13 @@ impl<'t> Report<'t> {
         self.add(Severity::Warning, at, place, message.into());
     }
 
+    /// A warning that something is not there; see [`Report::absent`].
+    pub(super) fn absent_warning(&mut self, at: usize, place: &str, message: &str) {
+        if !self.incomplete {
+            self.warning(at, place, message);
+        }
+    }
+
     fn add(&mut self, severity: Severity, at: usize, place: &str, message: String) {
         let diagnostic = Diagnostic {
             severity,
@@ -93,7 +100,7 @@ impl<'t> Report<'t> {
         self.found.push((at, diagnostic));
     }
 
-    /// Line and column of a byte, as `line 7`.
+    /// The line of a byte, as `line 7`.
     pub(super) fn line(&self, at: usize) -> String {
         format!("line {}", self.lines.position(at).line)
     }

@@ -69,7 +69,14 @@ impl Mistake {
     fn find(error: &Error, unclosed: bool, document: &DeTable<'_>, text: &str) -> Self {
         let at = start(error).min(text.len());
         let enclosing = document.values().find_map(|value| enclosing(value, at));
-        if let Some(value) = enclosing.clone().filter(|_| unclosed) {
+        let does_not_end = |value: &Range<usize>| {
+            let reaches_the_end = value.end >= text.trim_end().len();
+            // No key begins with a bracket: this is the next section's header.
+            let ran_into_header =
+                tail(text, value.start).starts_with('{') && tail(text, at).starts_with('[');
+            (unclosed && reaches_the_end) || ran_into_header
+        };
+        if let Some(value) = enclosing.clone().filter(does_not_end) {
             let found = excerpt(text, value.start..text.len());
             return Self {
                 at: value.start,
@@ -77,10 +84,15 @@ impl Mistake {
                 spoils: Spoils::UntilNextItem(value.start),
             };
         }
-        let end = error.span().map_or(at, |span| span.end.min(text.len()));
+        let is_word =
+            |value: &Range<usize>| !tail(text, value.start).starts_with(['[', '{', '"', '\'']);
+        let span = match enclosing.clone().filter(is_word) {
+            Some(word) => word,
+            None => at..error.span().map_or(at, |span| span.end.min(text.len())),
+        };
         Self {
-            at,
-            message: explain(error.message(), text, at..end),
+            at: span.start,
+            message: explain(error.message(), text, span),
             spoils: Spoils::Span(enclosing.unwrap_or(at..at)),
         }
     }
@@ -112,7 +124,7 @@ fn explain(message: &str, text: &str, span: Range<usize>) -> String {
         return format!("found {found} ({what}), expected {expected}: close it");
     }
     if expected == "nothing" {
-        return format!("found {found} ({what}), expected nothing there: remove it");
+        return format!("found {found} ({what}), expected valid TOML: correct it");
     }
     format!("found {found} ({what}), expected {expected}: correct it")
 }
@@ -147,8 +159,7 @@ fn excerpt(text: &str, span: Range<usize>) -> String {
     let found = text.get(span.clone()).unwrap_or_default();
     let found = found.lines().next().unwrap_or_default().trim_end();
     if found.is_empty() {
-        let rest = text.get(span.start..).unwrap_or_default();
-        return match rest.chars().next() {
+        return match tail(text, span.start).chars().next() {
             None => "the end of the file".into(),
             Some('\r' | '\n') => END_OF_LINE.into(),
             Some(c) => format!("{c:?}"),
@@ -158,6 +169,11 @@ fn excerpt(text: &str, span: Range<usize>) -> String {
         Some((cut, _)) => format!("`{}…`", printable(&found[..cut])),
         None => format!("`{}`", printable(found)),
     }
+}
+
+/// The text from a byte on; empty when there is none, or no character begins.
+fn tail(text: &str, at: usize) -> &str {
+    text.get(at..).unwrap_or_default()
 }
 
 fn printable(text: &str) -> String {

@@ -5,7 +5,7 @@
 //! which this version cannot do, and a silent DR would not be what was meant.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
 use dataplane::service::{Protocol, SchedulerKind, ServiceKey};
@@ -170,7 +170,7 @@ fn real_servers(
     report: &mut Report<'_>,
 ) -> Vec<RealServer> {
     if parent.get("real_server").is_none() {
-        report.warning(
+        report.absent_warning(
             parent.at,
             &parent.place,
             "no real_server: every packet to it will be dropped",
@@ -304,7 +304,6 @@ fn socket_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAd
 
 /// What a user has to do to an address that is written in another common way.
 fn address_remedy(text: &str) -> String {
-    use std::net::{IpAddr, Ipv6Addr};
     let bare = text.trim_matches(['[', ']']).parse::<IpAddr>();
     if let Ok(address) = bare {
         return format!(

@@ -177,8 +177,10 @@ fn instance<'d>(
     let track_script = track_script.map(|v| tracked(&v, scripts, report));
 
     let (name, interface, router) = (name?, interface?, router?);
-    let is_v6 = addresses.first().is_some_and(|a| a.address.is_ipv6());
-    if let Some(first) = seen.routers.insert((interface, router, is_v6), router_at) {
+    let is_v6 = addresses.first().map(|a| a.address.is_ipv6());
+    if let Some(is_v6) = is_v6
+        && let Some(first) = seen.routers.insert((interface, router, is_v6), router_at)
+    {
         report.error(
             router_at,
             &table.place,
