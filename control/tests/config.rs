@@ -1,0 +1,316 @@
+//! Whole files: those in `configs/`, defaults and inheritance, and files that
+//! are no text at all.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::config::{
+    Check, CheckKind, Config, Diagnostics, Format, Queues, XdpMode, load, load_as, parse, to_toml,
+};
+use dataplane::conn::Timeouts;
+use dataplane::service::{Protocol, SchedulerKind};
+
+fn configs() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
+}
+
+fn config(text: &str) -> Config {
+    let checked = parse(text, Path::new("test.toml"));
+    checked.unwrap_or_else(|errors| panic!("{errors}")).config
+}
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+#[test]
+fn every_example_is_valid_without_a_warning_and_prints_itself() {
+    let mut count = 0;
+    for entry in fs::read_dir(configs()).unwrap() {
+        let path = entry.unwrap().path();
+        if Format::of(&path) != Format::Toml {
+            continue;
+        }
+        let checked = load(&path).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(checked.warnings.is_empty(), "{}", checked.warnings);
+        let printed = to_toml(&checked.config);
+        assert_eq!(config(&printed), checked.config, "{printed}");
+        count += 1;
+    }
+    assert!(count >= 4, "{count} files");
+}
+
+/// The deployment that the lab rehearses and the documentation talks about.
+#[test]
+fn dr_toml_is_what_it_says() {
+    let config = load(&configs().join("dr.toml")).unwrap().config;
+    let [http, https] = config.virtual_servers.as_slice() else {
+        panic!("{} virtual servers", config.virtual_servers.len());
+    };
+    for (server, port) in [(http, 80), (https, 443)] {
+        assert_eq!(server.address(), socket(&format!("192.168.1.100:{port}")));
+        assert_eq!(server.protocol(), Protocol::Tcp);
+        assert_eq!(server.scheduler, SchedulerKind::WeightedRoundRobin);
+        let servers = server.real_servers.iter();
+        let servers: Vec<_> = servers.map(|s| (s.address.to_string(), s.weight)).collect();
+        let expected = [("101", 1), ("102", 1), ("103", 2)];
+        let expected = expected.map(|(host, weight)| (format!("192.168.1.{host}:{port}"), weight));
+        assert_eq!(servers, expected);
+    }
+    let is_http = |check: &Check| matches!(check.kind, CheckKind::HttpGet { .. });
+    let checks = |index: usize| {
+        let servers = config.virtual_servers[index].real_servers.iter();
+        servers.flat_map(|s| &s.checks).collect::<Vec<_>>()
+    };
+    assert_eq!(checks(0).iter().filter(|c| is_http(c)).count(), 3);
+    assert_eq!(checks(1).iter().filter(|c| !is_http(c)).count(), 3);
+}
+
+#[test]
+fn an_empty_file_has_every_default() {
+    let config = config("");
+    assert_eq!(config.router_id, None);
+    let appliance = &config.appliance;
+    assert_eq!(appliance.control_socket, Path::new("/run/appliance.sock"));
+    assert_eq!(appliance.max_connections, 1_048_576);
+    assert_eq!(appliance.cores, [0; 0]);
+    assert_eq!(appliance.timeouts, Timeouts::default());
+    assert!(config.interfaces.is_empty());
+    assert!(config.virtual_servers.is_empty());
+}
+
+#[test]
+fn the_appliance_section_is_read() {
+    let config = config(
+        r#"
+        global_defs.router_id = "LVS_DEVEL"
+        [appliance]
+        control_socket = "/tmp/a.sock"
+        cores = [2, 1]
+        [appliance.timeouts]
+        tcp = "15m"
+        tcpfin = 0.25
+        udp = 10
+        [[interface]]
+        name = "eth0"
+        queues = [1, 0]
+        mode = "zero-copy"
+        "#,
+    );
+    assert_eq!(config.router_id.as_deref(), Some("LVS_DEVEL"));
+    assert_eq!(config.appliance.control_socket, Path::new("/tmp/a.sock"));
+    assert_eq!(config.appliance.cores, [2, 1]);
+    let timeouts = Timeouts {
+        established: Duration::from_secs(900),
+        fin_wait: Duration::from_millis(250),
+        udp: Duration::from_secs(10),
+        ..Timeouts::default()
+    };
+    assert_eq!(config.appliance.timeouts, timeouts);
+    assert_eq!(config.interfaces[0].queues, Queues::List(vec![1, 0]));
+    assert_eq!(config.interfaces[0].mode, XdpMode::ZeroCopy);
+}
+
+fn checks(server: &str) -> Vec<Check> {
+    let text = format!(
+        r#"
+        [[virtual_server]]
+        address = "192.168.1.100:80"
+        lb_kind = "DR"
+        {server}
+        "#
+    );
+    config(&text).virtual_servers[0].real_servers[0]
+        .checks
+        .clone()
+}
+
+/// keepalived.conf(5), "Virtual server(s)".
+#[test]
+fn check_defaults_are_keepalived_s() {
+    let checks = checks(
+        r#"
+        [[virtual_server.real_server]]
+        address = "192.168.1.101:80"
+        HTTP_GET = { url = { path = "/" } }
+        TCP_CHECK = {}
+        "#,
+    );
+    let [tcp, http] = checks.as_slice() else {
+        panic!("{checks:?}");
+    };
+    for check in [tcp, http] {
+        assert_eq!(check.target, socket("192.168.1.101:80"));
+        assert_eq!(check.bindto, None);
+        assert_eq!(check.connect_timeout, Duration::from_secs(5));
+        assert_eq!(check.delay_loop, Duration::from_secs(60));
+        assert_eq!(check.warmup, Duration::from_secs(60));
+        assert_eq!(check.retry, 1);
+        assert!(!check.alpha);
+    }
+    assert_eq!(tcp.delay_before_retry, Duration::from_secs(1));
+    assert_eq!(http.delay_before_retry, Duration::from_secs(3));
+    let CheckKind::HttpGet { urls, virtualhost } = &http.kind else {
+        panic!("{http:?}");
+    };
+    assert_eq!(urls[0].status_code, [(200, 299)]);
+    assert_eq!(*virtualhost, None);
+}
+
+#[test]
+fn the_innermost_parameter_counts() {
+    let checks = checks(
+        r#"
+        delay_loop = 6
+        retry = 5
+        alpha = true
+        virtualhost = "virtual.example"
+        connect_timeout = 9
+        delay_before_retry = 8
+        warmup = 7
+
+        [[virtual_server.real_server]]
+        address = "192.168.1.101:80"
+        nb_get_retry = 4
+        virtualhost = "real.example"
+        delay_before_retry = 2
+        TCP_CHECK = [
+          { retry = 3, connect_timeout = 1, delay_loop = 30 },
+          { alpha = false, warmup = 0, delay_before_retry = 0 },
+        ]
+
+        [[virtual_server.real_server.HTTP_GET]]
+        connect_ip = "192.168.2.101"
+        connect_port = 8080
+        bindto = "192.168.2.1"
+        url = [
+          { path = "/a?b=c", status_code = "200-299 404", virtualhost = "url.example" },
+          { path = "/", status_code = [200, "301-302 307"] },
+        ]
+
+        [[virtual_server.real_server.HTTP_GET]]
+        virtualhost = "check.example"
+        url = { path = "/", status_code = 204 }
+        "#,
+    );
+    let seconds = |parameter: fn(&Check) -> Duration| {
+        let seconds = checks.iter().map(|c| parameter(c).as_secs());
+        seconds.collect::<Vec<_>>()
+    };
+    assert_eq!(seconds(|c| c.connect_timeout), [1, 9, 9, 9]);
+    assert_eq!(seconds(|c| c.delay_loop), [30, 6, 6, 6]);
+    assert_eq!(seconds(|c| c.delay_before_retry), [2, 0, 2, 2]);
+    assert_eq!(seconds(|c| c.warmup), [7, 0, 7, 7]);
+    let retries: Vec<_> = checks.iter().map(|c| c.retry).collect();
+    assert_eq!(retries, [3, 4, 4, 4]);
+    let alphas: Vec<_> = checks.iter().map(|c| c.alpha).collect();
+    assert_eq!(alphas, [true, false, true, true]);
+    assert_eq!(checks[2].target, socket("192.168.2.101:8080"));
+    assert_eq!(checks[2].bindto, Some("192.168.2.1".parse().unwrap()));
+
+    let http = checks[2..].iter().filter_map(|check| match &check.kind {
+        CheckKind::HttpGet { urls, virtualhost } => Some((urls, virtualhost.as_deref())),
+        CheckKind::TcpCheck => None,
+    });
+    let http: Vec<_> = http.collect();
+    assert_eq!(http[0].1, Some("real.example"));
+    assert_eq!(http[1].1, Some("check.example"));
+    assert_eq!(http[0].0[0].virtualhost.as_deref(), Some("url.example"));
+    assert_eq!(http[0].0[0].status_code, [(200, 299), (404, 404)]);
+    assert_eq!(
+        http[0].0[1].status_code,
+        [(200, 200), (301, 302), (307, 307)]
+    );
+    assert_eq!(http[1].0[0].status_code, [(204, 204)]);
+}
+
+#[test]
+fn inhibit_on_failure_is_inherited() {
+    let config = config(
+        r#"
+        [[virtual_server]]
+        address = "192.168.1.100:80"
+        lb_kind = "DR"
+        inhibit_on_failure = true
+        real_server = [
+          { address = "192.168.1.101:80" },
+          { address = "192.168.1.102:80", inhibit_on_failure = false },
+        ]
+        "#,
+    );
+    let servers = config.virtual_servers[0].real_servers.iter();
+    let inhibit: Vec<_> = servers.map(|s| s.inhibit_on_failure).collect();
+    assert_eq!(inhibit, [true, false]);
+}
+
+/// The one problem of a file that cannot be used at all.
+fn problem(path: &Path, format: Format) -> String {
+    let errors: Diagnostics = load_as(path, format).unwrap_err();
+    assert_eq!(errors.iter().count(), 1, "{errors}");
+    let errors = errors.to_string();
+    let (file, message) = errors.split_once(": ").unwrap();
+    assert_eq!(Path::new(file), path);
+    message.to_owned()
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("no.toml");
+    let message = problem(&path, Format::Toml);
+    assert_eq!(
+        message,
+        "found no such file, expected a configuration: check the path"
+    );
+
+    let message = problem(directory.path(), Format::Toml);
+    assert_eq!(
+        message,
+        "found a directory, expected a file: name a file in it"
+    );
+
+    fs::write(&path, b"# a\n# \xff\n").unwrap();
+    let message = problem(&path, Format::Toml);
+    assert_eq!(
+        message,
+        "found the byte 0xff on line 2, expected UTF-8 text: save the file as UTF-8"
+    );
+
+    let message = problem(&path, Format::Keepalived);
+    assert!(message.contains("keepalived.conf syntax"), "{message}");
+}
+
+#[test]
+fn the_name_tells_the_format() {
+    for (name, format) in [
+        ("a.toml", Format::Toml),
+        ("a.TOML", Format::Toml),
+        ("keepalived.conf", Format::Keepalived),
+        ("toml", Format::Keepalived),
+    ] {
+        assert_eq!(Format::of(Path::new(name)), format, "{name}");
+    }
+}
+
+#[test]
+fn passwords_are_not_debugged() {
+    let config = config(
+        r#"
+        [[vrrp_instance]]
+        name = "VI_1"
+        interface = "eth0"
+        virtual_router_id = 51
+        authentication = { auth_type = "PASS", auth_pass = "s3cret" }
+        virtual_ipaddress = ["192.168.1.100"]
+        "#,
+    );
+    assert!(!format!("{config:?}").contains("s3cret"));
+    assert!(
+        to_toml(&config).contains("s3cret"),
+        "the printed file works"
+    );
+}

@@ -1,0 +1,362 @@
+//! What holds for every configuration, and for every text.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use control::config::{
+    Appliance, Authentication, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues,
+    RealServer, VirtualAddress, VirtualServer, VrrpInstance, VrrpScript, VrrpState, XdpMode, parse,
+    to_toml,
+};
+use dataplane::conn::Timeouts;
+use dataplane::service::{Protocol, SchedulerKind, ServiceKey, TcpMidstream};
+use proptest::collection::{btree_map, btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+
+fn time() -> impl Strategy<Value = Duration> {
+    let micros = prop_oneof![
+        1_000_u64..3_600_000_000,
+        (1_u64..3600).prop_map(|s| s * 1_000_000)
+    ];
+    micros.prop_map(Duration::from_micros)
+}
+
+fn text() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9\"'\\\\ #=ü漢]{0,12}x"
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-zA-Z0-9\"'\\\\#=.ü-]{1,12}"
+}
+
+fn interface_name() -> impl Strategy<Value = String> {
+    "[a-z\"#]{1,8}[0-9.-]{1,7}"
+}
+
+/// Hosts of one IP version, all different.
+fn host(is_v4: bool, number: u32) -> IpAddr {
+    if is_v4 {
+        Ipv4Addr::from(0x0a00_0000 | number).into()
+    } else {
+        Ipv6Addr::from((0x2001_0db8 << 96) | u128::from(number)).into()
+    }
+}
+
+fn url() -> impl Strategy<Value = CheckUrl> {
+    let codes = vec((100_u16..=599, 0_u16..100), 1..4);
+    let codes = codes.prop_map(|codes| {
+        let range = |(first, more): (u16, u16)| (first, (first + more).min(599));
+        codes.into_iter().map(range).collect()
+    });
+    ("/[!-~]{0,12}", codes, option::of(word())).prop_map(|(path, status_code, virtualhost)| {
+        CheckUrl {
+            path,
+            status_code,
+            virtualhost,
+        }
+    })
+}
+
+fn check(is_v4: bool, kind: impl Strategy<Value = CheckKind>) -> impl Strategy<Value = Check> {
+    let target = (1_u32..1 << 20, 1_u16..).prop_map(move |(n, port)| (host(is_v4, n), port));
+    let bindto = option::of((1_u32..1 << 20).prop_map(move |n| host(is_v4, n)));
+    let times = (time(), time(), time(), time());
+    (kind, target, bindto, times, 0_u32..=65535, any::<bool>()).prop_map(
+        |(kind, target, bindto, times, retry, alpha)| Check {
+            kind,
+            target: target.into(),
+            bindto,
+            connect_timeout: times.0,
+            delay_loop: times.1,
+            retry,
+            delay_before_retry: times.2,
+            warmup: times.3,
+            alpha,
+        },
+    )
+}
+
+/// In the order that a file gives them: `TCP_CHECK`s first.
+fn checks(is_v4: bool) -> impl Strategy<Value = Vec<Check>> {
+    let http = (vec(url(), 1..3), option::of(word()));
+    let http = http.prop_map(|(urls, virtualhost)| CheckKind::HttpGet { urls, virtualhost });
+    let tcp = vec(check(is_v4, Just(CheckKind::TcpCheck)), 0..3);
+    (tcp, vec(check(is_v4, http), 0..2)).prop_map(|(tcp, http)| [tcp, http].concat())
+}
+
+fn virtual_server() -> impl Strategy<Value = VirtualServer> {
+    let key = (
+        any::<bool>(),
+        1_u32..1 << 20,
+        1_u16..,
+        select(vec![Protocol::Tcp, Protocol::Udp]),
+    );
+    key.prop_flat_map(|(is_v4, number, port, protocol)| {
+        // Above every virtual server's number: none is its own real server.
+        let hosts = btree_map(
+            (1_u32 << 20)..1 << 21,
+            (0_u32..=65535, any::<bool>(), checks(is_v4)),
+            0..4,
+        );
+        let schedulers = SchedulerKind::NAMES.map(|(_, kind)| kind).to_vec();
+        (hosts, select(schedulers)).prop_map(move |(hosts, scheduler)| VirtualServer {
+            key: ServiceKey {
+                address: host(is_v4, number).into(),
+                port,
+                protocol,
+            },
+            scheduler,
+            real_servers: hosts
+                .into_iter()
+                .map(
+                    |(number, (weight, inhibit_on_failure, checks))| RealServer {
+                        address: SocketAddr::new(host(is_v4, number), port),
+                        weight,
+                        inhibit_on_failure,
+                        checks,
+                    },
+                )
+                .collect(),
+        })
+    })
+}
+
+fn virtual_servers() -> impl Strategy<Value = Vec<VirtualServer>> {
+    vec(virtual_server(), 0..4).prop_map(|mut servers| {
+        servers.sort_by_key(|s| s.key);
+        servers.dedup_by_key(|s| s.key);
+        servers
+    })
+}
+
+fn appliance() -> impl Strategy<Value = Appliance> {
+    let timeouts = proptest::array::uniform11(time());
+    let timeouts = timeouts.prop_map(|t| Timeouts {
+        established: t[0],
+        syn_sent: t[1],
+        syn_recv: t[2],
+        fin_wait: t[3],
+        time_wait: t[4],
+        close: t[5],
+        close_wait: t[6],
+        last_ack: t[7],
+        listen: t[8],
+        synack: t[9],
+        udp: t[10],
+    });
+    let midstream = select(vec![
+        TcpMidstream::Reset,
+        TcpMidstream::Drop,
+        TcpMidstream::Schedule,
+    ]);
+    let idle = select(vec![Idle::Adaptive, Idle::Busy, Idle::Interrupt]);
+    let cores = btree_set(0_usize..1024, 0..4);
+    (text(), 1_u32..=1 << 27, midstream, cores, idle, timeouts).prop_map(
+        |(path, max_connections, tcp_midstream, cores, idle, timeouts)| Appliance {
+            control_socket: format!("/run/{path}").into(),
+            max_connections,
+            tcp_midstream,
+            cores: cores.into_iter().collect(),
+            idle,
+            timeouts,
+        },
+    )
+}
+
+fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
+    let list = btree_set(0_u32..4096, 1..4).prop_map(|q| Queues::List(q.into_iter().collect()));
+    let queues = prop_oneof![Just(Queues::All), list];
+    let mode = select(vec![
+        XdpMode::Auto,
+        XdpMode::ZeroCopy,
+        XdpMode::Copy,
+        XdpMode::Generic,
+    ]);
+    btree_map(interface_name(), (queues, mode), 0..3).prop_map(|interfaces| {
+        let interface = |(name, (queues, mode))| Interface { name, queues, mode };
+        interfaces.into_iter().map(interface).collect()
+    })
+}
+
+fn scripts() -> impl Strategy<Value = Vec<VrrpScript>> {
+    btree_map(text(), (text(), time(), -253_i16..=253), 0..3).prop_map(|scripts| {
+        let script = |(name, (script, interval, weight))| VrrpScript {
+            name,
+            script,
+            interval,
+            weight,
+        };
+        scripts.into_iter().map(script).collect()
+    })
+}
+
+/// One instance, which may track the scripts.
+fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use<> {
+    let names: Vec<_> = scripts.iter().map(|s| s.name.clone()).collect();
+    let addresses = any::<bool>().prop_flat_map(|is_v4| {
+        let label = if is_v4 {
+            option::of("[a-z0-9:]{1,15}").boxed()
+        } else {
+            Just(None).boxed()
+        };
+        let longest = if is_v4 { 32 } else { 128 };
+        let rest = (1_u8..=longest, option::of(interface_name()), label);
+        btree_map(1_u32..1 << 20, rest, 1..4).prop_map(move |addresses| {
+            let address = |(number, (prefix_length, interface, label))| VirtualAddress {
+                address: host(is_v4, number),
+                prefix_length,
+                interface,
+                label,
+            };
+            addresses.into_iter().map(address).collect::<Vec<_>>()
+        })
+    });
+    let state = select(vec![VrrpState::Master, VrrpState::Backup]);
+    let authentication = option::of(text().prop_map(|auth_pass| Authentication { auth_pass }));
+    let advert_int = (10_000_u64..255_000_000).prop_map(Duration::from_micros);
+    let ids = (1_u8.., 1_u8.., state);
+    (
+        text(),
+        interface_name(),
+        ids,
+        advert_int,
+        authentication,
+        addresses,
+    )
+        .prop_map(
+            move |(name, interface, ids, advert_int, authentication, virtual_ipaddress)| {
+                VrrpInstance {
+                    name,
+                    state: ids.2,
+                    interface,
+                    virtual_router_id: ids.0,
+                    priority: ids.1,
+                    advert_int,
+                    authentication,
+                    virtual_ipaddress,
+                    track_script: names.clone(),
+                }
+            },
+        )
+}
+
+fn config() -> impl Strategy<Value = Config> {
+    scripts().prop_flat_map(|vrrp_scripts| {
+        let instances = vec(instance(&vrrp_scripts), 0..2);
+        (
+            option::of(text()),
+            appliance(),
+            interfaces(),
+            Just(vrrp_scripts),
+            instances,
+            virtual_servers(),
+        )
+            .prop_map(
+                |(router_id, appliance, interfaces, scripts, instances, servers)| Config {
+                    router_id,
+                    appliance,
+                    interfaces,
+                    vrrp_scripts: scripts,
+                    vrrp_instances: instances,
+                    virtual_servers: servers,
+                },
+            )
+    })
+}
+
+const DR: &str = include_str!("../../configs/dr.toml");
+
+/// What an edit puts in: pieces of TOML, and characters that are hard on
+/// whoever counts bytes.
+const PIECES: [&str; 24] = [
+    "[",
+    "]",
+    "[[",
+    "{",
+    "}",
+    "\"",
+    "'",
+    "\"\"\"",
+    "'''",
+    "=",
+    ",",
+    ".",
+    "\n",
+    "\r\n",
+    "\\",
+    "#",
+    "0x",
+    "1e999",
+    "-1",
+    "inf",
+    "ü漢\u{1f980}",
+    "\u{0}",
+    "\u{feff}",
+    "[[virtual_server]]\n",
+];
+
+/// A range of the text by its characters, and what goes in its place.
+type Edit = (Index, usize, &'static str);
+
+fn edited(edits: &[Edit]) -> String {
+    let mut characters: Vec<char> = DR.chars().collect();
+    for (place, length, piece) in edits {
+        let start = place.index(characters.len() + 1);
+        let end = (start + length).min(characters.len());
+        characters.splice(start..end, piece.chars());
+    }
+    characters.into_iter().collect()
+}
+
+/// Either a configuration that prints itself, or errors inside the text.
+fn check_text(text: &str) {
+    match parse(text, Path::new("fuzzed.toml")) {
+        Ok(checked) => {
+            let printed = to_toml(&checked.config);
+            let again = parse(&printed, Path::new("printed.toml"));
+            let again = again.unwrap_or_else(|errors| panic!("{printed}{errors}"));
+            assert_eq!(again.config, checked.config);
+        }
+        Err(errors) => {
+            assert!(errors.has_errors());
+            let lines = text.matches('\n').count() + 1;
+            for error in &errors {
+                let position = error.position.unwrap();
+                assert!((1..=lines).contains(&position.line), "{error}");
+                assert!(!error.to_string().contains('\n'), "{error}");
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_printed_configuration_parses_to_itself(config in config()) {
+        let printed = to_toml(&config);
+        let parsed = parse(&printed, Path::new("printed.toml"));
+        let parsed = parsed.unwrap_or_else(|errors| panic!("{printed}{errors}"));
+        prop_assert_eq!(parsed.config, config);
+    }
+
+    #[test]
+    fn an_edited_file_is_no_problem(
+        edits in vec((any::<Index>(), 0_usize..40, select(PIECES.to_vec())), 1..6)
+    ) {
+        check_text(&edited(&edits));
+    }
+
+    #[test]
+    fn pieces_of_toml_are_no_problem(pieces in vec(select(PIECES.to_vec()), 0..40)) {
+        check_text(&pieces.concat());
+    }
+
+    #[test]
+    fn any_text_is_no_problem(text in "\\PC{0,200}") {
+        check_text(&text);
+    }
+}
