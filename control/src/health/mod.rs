@@ -1,1 +1,287 @@
-//! The health module.
+//! Health checks: is a real server fit to get new connections?
+//!
+//! One task per check, all on the control thread. [`dampener`] decides when to
+//! try and what a row of results means; [`tcp`] and [`http`] do a single try.
+//! Only changes become [`Event`]s; the rest can be read by [`Checker::status`].
+//!
+//! Invariants: a check has at most one try running, so at most one socket; a
+//! stopped check's task is cancelled with whatever it was doing. Checks go to
+//! the real server's own address, never to the virtual server's, so they take
+//! the kernel's ordinary path also where the director holds the VIP.
+//!
+//! Not done here: combining the checks of one real server, weights, logging of
+//! changes. That is the controller's.
+
+pub mod dampener;
+pub mod http;
+pub mod tcp;
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use self::dampener::{Change, Dampener};
+use crate::config::{Check, CheckKind};
+use crate::event::Event;
+
+/// Which check of which real server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct CheckId {
+    /// A `ServiceKey` as displayed: `TCP 192.168.1.100:80`.
+    pub virtual_server: String,
+    pub real_server: SocketAddr,
+    /// Position in the real server's list of checks.
+    pub check: usize,
+}
+
+/// What one try found, with the reason in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Passed(String),
+    Failed(String),
+    /// The try could not be made for a reason on this host.
+    Inconclusive(String),
+}
+
+/// Makes one try of a check; ends within `connect_timeout` for each connection
+/// and for each answer.
+pub async fn try_once(check: &Check) -> Outcome {
+    match &check.kind {
+        CheckKind::TcpCheck => tcp::check(check).await,
+        CheckKind::HttpGet { urls, virtualhost } => {
+            http::check(check, urls, virtualhost.as_deref()).await
+        }
+    }
+}
+
+/// How the last try of a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LastResult {
+    NotTried,
+    Passed,
+    Failed,
+    Inconclusive,
+}
+
+/// A check as `show health` lists it. Durations are relative to the moment of asking.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    pub healthy: bool,
+    pub last_result: LastResult,
+    /// Of the last try, in words.
+    pub reason: String,
+    /// Failures in a row.
+    pub failures: u32,
+    /// Tries since the check was started.
+    pub tries: u64,
+    /// Since the last change of `healthy`, or since the start.
+    pub unchanged_for: Duration,
+    /// Until the next try; zero while one is running.
+    pub next_in: Duration,
+}
+
+/// Runs checks and reports their changes.
+#[derive(Debug)]
+pub struct Checker {
+    events: mpsc::Sender<Event>,
+    running: BTreeMap<CheckId, Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    check: Check,
+    record: watch::Receiver<Record>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What a task lets others read.
+#[derive(Clone, Debug)]
+struct Record {
+    healthy: bool,
+    last_result: LastResult,
+    reason: String,
+    failures: u32,
+    tries: u64,
+    changed: Instant,
+    next: Instant,
+}
+
+impl Checker {
+    /// Changes are sent to `events`; a full channel holds the checks up rather
+    /// than lose one.
+    #[must_use]
+    pub fn new(events: mpsc::Sender<Event>) -> Self {
+        Self {
+            events,
+            running: BTreeMap::new(),
+        }
+    }
+
+    /// Starts a check and returns whether it counts as healthy from the start.
+    ///
+    /// The same check again goes on undisturbed. With other parameters it is
+    /// started anew, but what was known about the real server stays true until
+    /// a try says otherwise.
+    ///
+    /// Must be called within a tokio runtime.
+    pub fn start(&mut self, id: CheckId, check: Check) -> bool {
+        let now = Instant::now();
+        let random = random();
+        let dampener = match self.running.get(&id) {
+            Some(running) if running.check == check => return running.record.borrow().healthy,
+            Some(running) => Dampener::resume(&check, running.record.borrow().healthy, now, random),
+            None => Dampener::new(&check, now, random),
+        };
+        let healthy = dampener.healthy();
+        let (sender, record) = watch::channel(Record {
+            healthy,
+            last_result: LastResult::NotTried,
+            reason: "not tried yet".into(),
+            failures: 0,
+            tries: 0,
+            changed: now,
+            next: dampener.next(),
+        });
+        let task = Task {
+            id: id.clone(),
+            check: check.clone(),
+            dampener,
+            record: sender,
+            events: self.events.clone(),
+        };
+        let task = tokio::spawn(task.run());
+        self.running.insert(
+            id,
+            Running {
+                check,
+                record,
+                task,
+            },
+        );
+        healthy
+    }
+
+    /// Stops a check; false when there is none of that name. A change that was
+    /// sent before may still be on its way to the receiver of the events.
+    pub fn stop(&mut self, id: &CheckId) -> bool {
+        self.running.remove(id).is_some()
+    }
+
+    /// The running checks, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &CheckId> {
+        self.running.keys()
+    }
+
+    /// Every running check and how it stands.
+    pub fn status(&self) -> impl Iterator<Item = (&CheckId, Status)> {
+        let now = Instant::now();
+        self.running.iter().map(move |(id, running)| {
+            let record = running.record.borrow();
+            let status = Status {
+                healthy: record.healthy,
+                last_result: record.last_result,
+                reason: record.reason.clone(),
+                failures: record.failures,
+                tries: record.tries,
+                unchanged_for: now.saturating_duration_since(record.changed),
+                next_in: record.next.saturating_duration_since(now),
+            };
+            (id, status)
+        })
+    }
+}
+
+struct Task {
+    id: CheckId,
+    check: Check,
+    dampener: Dampener,
+    record: watch::Sender<Record>,
+    events: mpsc::Sender<Event>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        loop {
+            tokio::time::sleep_until(self.dampener.next().into()).await;
+            let outcome = try_once(&self.check).await;
+            if let Some(event) = self.account(outcome)
+                && self.events.send(event).await.is_err()
+            {
+                // Nobody listens any more: the appliance is stopping.
+                return;
+            }
+        }
+    }
+
+    fn account(&mut self, outcome: Outcome) -> Option<Event> {
+        let now = Instant::now();
+        let (change, last_result, reason) = match outcome {
+            Outcome::Passed(reason) => (self.dampener.passed(now), LastResult::Passed, reason),
+            Outcome::Failed(reason) => (self.dampener.failed(now), LastResult::Failed, reason),
+            Outcome::Inconclusive(reason) => {
+                self.dampener.inconclusive(now);
+                (None, LastResult::Inconclusive, reason)
+            }
+        };
+        let before = self.record.borrow().last_result;
+        match last_result {
+            LastResult::Failed => tracing::debug!(
+                virtual_server = self.id.virtual_server,
+                failures = self.dampener.failures(),
+                "{reason}"
+            ),
+            LastResult::Inconclusive if before != last_result => tracing::warn!(
+                virtual_server = self.id.virtual_server,
+                "health check could not run, {} stays {}: {reason}",
+                self.id.real_server,
+                if self.dampener.healthy() {
+                    "up"
+                } else {
+                    "down"
+                },
+            ),
+            LastResult::Inconclusive | LastResult::Passed | LastResult::NotTried => {}
+        }
+        let event = change.map(|change| Event::Health {
+            virtual_server: self.id.virtual_server.clone(),
+            real_server: self.id.real_server,
+            check: self.id.check,
+            healthy: change == Change::Up,
+            reason: reason.clone(),
+        });
+        self.record.send_modify(|record| {
+            record.healthy = self.dampener.healthy();
+            record.last_result = last_result;
+            record.reason = reason;
+            record.failures = self.dampener.failures();
+            record.tries += 1;
+            record.next = self.dampener.next();
+            if event.is_some() {
+                record.changed = now;
+            }
+        });
+        event
+    }
+}
+
+/// A random number, for spreading work in time; the standard library's hasher
+/// keys are random and need no crate.
+fn random() -> u32 {
+    let [a, b, c, d, ..] = RandomState::new().hash_one(()).to_ne_bytes();
+    u32::from_ne_bytes([a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests;

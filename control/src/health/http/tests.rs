@@ -1,0 +1,232 @@
+//! `HTTP_GET` against servers that answer in every way but the right one.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::config::CheckKind;
+
+/// Serves connections one after the other; each request's header goes to the
+/// returned channel.
+fn serve(
+    answer: impl Fn(&mut TcpStream) -> io::Result<()> + Send + 'static,
+) -> (SocketAddr, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let (sender, requests) = mpsc::channel();
+    thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                match stream.read(&mut byte) {
+                    Ok(1) => request.extend(byte),
+                    _ => break,
+                }
+            }
+            if sender
+                .send(String::from_utf8_lossy(&request).into())
+                .is_err()
+            {
+                return;
+            }
+            // The checker may be gone before the answer is: that is its right.
+            let _ = answer(&mut stream);
+        }
+    });
+    (address, requests)
+}
+
+fn url(path: &str) -> CheckUrl {
+    CheckUrl {
+        path: path.into(),
+        status_code: vec![(200, 299)],
+        virtualhost: None,
+    }
+}
+
+async fn get(target: SocketAddr, urls: &[CheckUrl], virtualhost: Option<&str>) -> Outcome {
+    let parameters = Check {
+        kind: CheckKind::TcpCheck,
+        target,
+        bindto: None,
+        connect_timeout: Duration::from_millis(400),
+        delay_loop: Duration::from_secs(1),
+        retry: 0,
+        delay_before_retry: Duration::from_secs(1),
+        warmup: Duration::ZERO,
+        alpha: false,
+    };
+    check(&parameters, urls, virtualhost).await
+}
+
+/// The reason of a failure behind `HTTP_GET <target> /: `.
+async fn failure(answer: impl Fn(&mut TcpStream) -> io::Result<()> + Send + 'static) -> String {
+    let (target, _requests) = serve(answer);
+    match get(target, &[url("/")], None).await {
+        Outcome::Failed(reason) => {
+            let start = format!("HTTP_GET {target} /: ");
+            reason
+                .strip_prefix(&start)
+                .unwrap_or_else(|| panic!("{reason} does not start with {start}"))
+                .to_owned()
+        }
+        other => panic!("expected a failure, found {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_request_is_keepaliveds() {
+    let (target, requests) = serve(|s| s.write_all(b"HTTP/1.0 204 No Content\r\n\r\n"));
+    assert_eq!(
+        get(target, &[url("/health?full=1")], None).await,
+        Outcome::Passed(format!("HTTP_GET {target} /health?full=1: status 204"))
+    );
+    assert_eq!(
+        requests.recv().unwrap(),
+        format!(
+            "GET /health?full=1 HTTP/1.0\r\nUser-Agent: KeepAliveClient\r\nHost: {target}\r\n\r\n"
+        )
+    );
+}
+
+#[tokio::test]
+async fn virtualhosts_and_several_urls() {
+    let (target, requests) =
+        serve(|s| s.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"));
+    let mut own = url("/b");
+    own.virtualhost = Some("b.example".into());
+    let outcome = get(target, &[url("/a"), own], Some("a.example")).await;
+    assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
+    assert!(requests.recv().unwrap().contains("\r\nHost: a.example\r\n"));
+    assert!(requests.recv().unwrap().contains("\r\nHost: b.example\r\n"));
+}
+
+#[tokio::test]
+async fn the_first_failing_url_decides() {
+    let (target, requests) =
+        serve(|s| s.write_all(b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"));
+    assert_eq!(
+        get(target, &[url("/a"), url("/b")], None).await,
+        Outcome::Failed(format!(
+            "HTTP_GET {target} /a: status 503, expected 200-299"
+        ))
+    );
+    assert!(requests.recv().unwrap().starts_with("GET /a "));
+    assert!(requests.try_recv().is_err(), "/b was asked for");
+}
+
+#[tokio::test]
+async fn status_codes_are_ranges() {
+    let (target, _requests) = serve(|s| s.write_all(b"HTTP/1.0 404 Not Found\r\n\r\n"));
+    let mut accepting = url("/");
+    accepting.status_code = vec![(200, 200), (400, 404)];
+    assert!(matches!(
+        get(target, &[accepting.clone()], None).await,
+        Outcome::Passed(_)
+    ));
+    accepting.status_code = vec![(200, 200), (300, 403)];
+    assert_eq!(
+        get(target, &[accepting], None).await,
+        Outcome::Failed(format!(
+            "HTTP_GET {target} /: status 404, expected 200, 300-403"
+        ))
+    );
+}
+
+#[tokio::test]
+async fn redirects_are_not_followed() {
+    let reason = failure(|s| {
+        s.write_all(b"HTTP/1.1 301 Moved\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n")
+    })
+    .await;
+    assert_eq!(reason, "status 301, expected 200-299");
+}
+
+#[tokio::test]
+async fn garbage_is_not_http() {
+    let reason = failure(|s| s.write_all(b"SSH-2.0-OpenSSH_9.2\r\n")).await;
+    assert_eq!(reason, "the answer is not HTTP");
+    let reason = failure(|s| s.write_all(&[0xff; 100])).await;
+    assert_eq!(reason, "the answer is not HTTP");
+}
+
+#[tokio::test]
+async fn a_huge_header_ends_the_check() {
+    let reason = failure(|s| {
+        s.write_all(b"HTTP/1.1 200 OK\r\nX-Large: ")?;
+        loop {
+            s.write_all(&[b'x'; 4096])?;
+        }
+    })
+    .await;
+    assert!(
+        reason.starts_with("the answer's header is longer than"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn an_early_close_is_no_answer() {
+    assert_eq!(
+        failure(|_| Ok(())).await,
+        "connection closed before the answer"
+    );
+    assert_eq!(
+        failure(|s| s.write_all(b"HTTP/1.1 200 OK\r\nContent-")).await,
+        "connection closed before the answer"
+    );
+}
+
+#[tokio::test]
+async fn a_slow_answer_times_out_as_a_whole() {
+    // A byte now and then must not keep the check alive for ever.
+    let start = Instant::now();
+    let reason = failure(|s| {
+        s.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")?;
+        loop {
+            s.write_all(b".")?;
+            thread::sleep(Duration::from_millis(50));
+        }
+    })
+    .await;
+    assert_eq!(reason, "no complete answer: timed out after 400ms");
+    assert!(start.elapsed() < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_truncated_body_passes_as_with_keepalived() {
+    let (target, _requests) =
+        serve(|s| s.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort"));
+    let outcome = get(target, &[url("/")], None).await;
+    assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn an_endless_body_is_not_read_to_its_end() {
+    let (target, _requests) = serve(|s| {
+        s.write_all(b"HTTP/1.0 200 OK\r\n\r\n")?;
+        loop {
+            s.write_all(&[0; 65536])?;
+        }
+    });
+    let outcome = get(target, &[url("/")], None).await;
+    assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn refused_and_unusable() {
+    let target = TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    assert_eq!(
+        get(target, &[url("/")], None).await,
+        Outcome::Failed(format!("HTTP_GET {target} /: connect: connection refused"))
+    );
+    let outcome = get(target, &[url("/a b")], None).await;
+    assert!(matches!(outcome, Outcome::Inconclusive(_)), "{outcome:?}");
+}

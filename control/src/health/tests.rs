@@ -1,0 +1,203 @@
+//! Checks against real sockets on 127.0.0.1, and the task manager.
+
+use std::io::Read;
+use std::net::{IpAddr, TcpListener};
+
+use super::*;
+
+fn tcp_check(target: SocketAddr) -> Check {
+    Check {
+        kind: CheckKind::TcpCheck,
+        target,
+        bindto: None,
+        connect_timeout: Duration::from_millis(500),
+        delay_loop: Duration::from_millis(50),
+        retry: 1,
+        delay_before_retry: Duration::from_millis(20),
+        warmup: Duration::ZERO,
+        alpha: false,
+    }
+}
+
+fn id(real_server: SocketAddr) -> CheckId {
+    CheckId {
+        virtual_server: "TCP 192.0.2.1:80".into(),
+        real_server,
+        check: 0,
+    }
+}
+
+/// A port on which nothing listens.
+fn closed_port() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+#[tokio::test]
+async fn tcp_check_passes_where_connections_are_accepted() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let outcome = try_once(&tcp_check(target)).await;
+    assert_eq!(
+        outcome,
+        Outcome::Passed(format!("TCP_CHECK {target}: connected"))
+    );
+    // Closed by a reset: nothing of it stays in TIME_WAIT.
+    let (mut accepted, _) = listener.accept().unwrap();
+    let error = accepted.read(&mut [0; 1]).unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn tcp_check_fails_where_connections_are_refused() {
+    let target = closed_port();
+    assert_eq!(
+        try_once(&tcp_check(target)).await,
+        Outcome::Failed(format!("TCP_CHECK {target}: connect: connection refused"))
+    );
+}
+
+#[tokio::test]
+async fn tcp_check_times_out_where_the_backlog_is_full() {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    socket.bind(&any.into()).unwrap();
+    socket.listen(0).unwrap();
+    let target = socket.local_addr().unwrap().as_socket().unwrap();
+    // A backlog of 0 holds one connection; then SYNs are dropped.
+    let _fills_the_backlog = std::net::TcpStream::connect(target).unwrap();
+    let mut check = tcp_check(target);
+    check.connect_timeout = Duration::from_millis(200);
+    assert_eq!(
+        try_once(&check).await,
+        Outcome::Failed(format!(
+            "TCP_CHECK {target}: connect: timed out after 200ms"
+        ))
+    );
+}
+
+#[tokio::test]
+async fn bindto_is_the_source_and_a_bad_one_is_no_verdict() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut check = tcp_check(listener.local_addr().unwrap());
+    let source: IpAddr = "127.0.0.7".parse().unwrap();
+    check.bindto = Some(source);
+    assert!(matches!(try_once(&check).await, Outcome::Passed(_)));
+    assert_eq!(listener.accept().unwrap().1.ip(), source);
+
+    // TEST-NET-1 is no address of this host.
+    check.bindto = Some("192.0.2.9".parse().unwrap());
+    let Outcome::Inconclusive(reason) = try_once(&check).await else {
+        panic!("a bind error says nothing about the real server");
+    };
+    assert!(
+        reason.contains("cannot bind to 192.0.2.9: cannot assign"),
+        "{reason}"
+    );
+}
+
+#[tokio::test]
+async fn checker_reports_changes_only() {
+    let target = closed_port();
+    let (sender, mut events) = mpsc::channel(8);
+    let mut checker = Checker::new(sender);
+    assert!(checker.start(id(target), tcp_check(target)));
+    let Event::Health {
+        healthy, reason, ..
+    } = events.recv().await.unwrap()
+    else {
+        panic!("no health event");
+    };
+    assert!(!healthy);
+    assert_eq!(
+        reason,
+        format!("TCP_CHECK {target}: connect: connection refused")
+    );
+    // Still down: silence, though tries go on.
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(events.try_recv().is_err());
+    let (_, status) = checker.status().next().unwrap();
+    assert!(
+        !status.healthy && status.tries >= 3 && status.failures >= 3,
+        "{status:?}"
+    );
+    assert_eq!(status.last_result, LastResult::Failed);
+
+    let _listener = TcpListener::bind(target).unwrap();
+    let event = events.recv().await.unwrap();
+    assert_eq!(
+        event,
+        Event::Health {
+            virtual_server: "TCP 192.0.2.1:80".into(),
+            real_server: target,
+            check: 0,
+            healthy: true,
+            reason: format!("TCP_CHECK {target}: connected"),
+        }
+    );
+}
+
+#[tokio::test]
+async fn stopped_checks_make_no_more_tries() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = listener.local_addr().unwrap();
+    let (sender, _events) = mpsc::channel(8);
+    let mut checker = Checker::new(sender);
+    checker.start(id(target), tcp_check(target));
+    tokio::task::spawn_blocking({
+        let listener = listener.try_clone().unwrap();
+        move || listener.accept().unwrap()
+    })
+    .await
+    .unwrap();
+    assert!(checker.stop(&id(target)));
+    assert!(!checker.stop(&id(target)));
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    listener.set_nonblocking(true).unwrap();
+    while listener.accept().is_ok() {}
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert!(listener.accept().is_err(), "a try after the stop");
+    assert_eq!(checker.status().count(), 0);
+}
+
+#[tokio::test]
+async fn a_changed_check_keeps_the_known_state() {
+    let target = closed_port();
+    let (sender, mut events) = mpsc::channel(8);
+    let mut checker = Checker::new(sender);
+    checker.start(id(target), tcp_check(target));
+    events.recv().await.unwrap();
+    let tries = checker.status().next().unwrap().1.tries;
+    // The same: undisturbed.
+    assert!(!checker.start(id(target), tcp_check(target)));
+    assert!(checker.status().next().unwrap().1.tries >= tries);
+    // Other parameters: anew, but still down, and no event for it.
+    let mut changed = tcp_check(target);
+    changed.retry = 5;
+    assert!(!checker.start(id(target), changed));
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(events.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_silent_server_is_found_by_http_get_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut check = tcp_check(listener.local_addr().unwrap());
+    assert!(matches!(try_once(&check).await, Outcome::Passed(_)));
+    check.kind = CheckKind::HttpGet {
+        urls: vec![crate::config::CheckUrl {
+            path: "/".into(),
+            status_code: vec![(200, 299)],
+            virtualhost: None,
+        }],
+        virtualhost: None,
+    };
+    check.connect_timeout = Duration::from_millis(200);
+    let target = check.target;
+    assert_eq!(
+        try_once(&check).await,
+        Outcome::Failed(format!(
+            "HTTP_GET {target} /: no complete answer: timed out after 200ms"
+        ))
+    );
+}
