@@ -60,8 +60,18 @@ pub enum NetworkEvent {
         index: u32,
         name: String,
         mac: [u8; 6],
+        /// Set up by the administrator and has a carrier.
         up: bool,
         mtu: u32,
+        /// Carries Ethernet frames and is no loopback.
+        ethernet: bool,
+        /// The kernel's name for a virtual link: `veth`, `bond`, `bridge`,
+        /// `vlan`, `tun`…; `None` for hardware.
+        #[serde(default)]
+        kind: Option<String>,
+        /// Index of the bond, bridge or VRF that the link is part of.
+        #[serde(default)]
+        master: Option<u32>,
     },
     LinkGone {
         index: u32,

@@ -53,7 +53,7 @@ pub fn replay(config: &Config, input: &Path, output: &Path) -> anyhow::Result<Co
         hasher: FlowHasher::fixed(),
         worker: 0,
     };
-    let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS))];
+    let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS, 1))];
     let director = Director::new(options, published, &statistics);
     let port = Port {
         index: PortIndex(0),

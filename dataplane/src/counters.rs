@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::device::DeviceStatistics;
 use crate::service::ServerId;
 use crate::wire::Malformed;
 
@@ -168,13 +169,15 @@ pub struct WorkerStatistics {
     /// Generation of the snapshot that the worker works with.
     pub generation: AtomicU64,
     servers: Box<[ServerStatistics]>,
+    devices: Box<[[AtomicU64; 4]]>,
 }
 
 impl WorkerStatistics {
-    /// Room for the ids `0..servers`.
+    /// Room for the server ids `0..servers` and for a number of devices.
     #[must_use]
-    pub fn new(servers: usize) -> Self {
+    pub fn new(servers: usize, devices: usize) -> Self {
         Self {
+            devices: (0..devices).map(|_| Default::default()).collect(),
             named: Default::default(),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
             generation: AtomicU64::new(0),
@@ -227,6 +230,37 @@ impl WorkerStatistics {
                 .drops
                 .each_ref()
                 .map(|value| value.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Publishes what a device counted; does nothing for a number out of range. Called by the
+    /// worker only.
+    pub fn publish_device(&self, device: usize, statistics: &DeviceStatistics) {
+        let DeviceStatistics {
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            tx_invalid,
+        } = *statistics;
+        let values = [rx_dropped, rx_ring_full, rx_fill_ring_empty, tx_invalid];
+        for (shared, value) in self.devices.get(device).into_iter().flatten().zip(values) {
+            shared.store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// What a device had counted about a second ago.
+    #[must_use]
+    pub fn device(&self, device: usize) -> DeviceStatistics {
+        let Some(shared) = self.devices.get(device) else {
+            return DeviceStatistics::default();
+        };
+        let [rx_dropped, rx_ring_full, rx_fill_ring_empty, tx_invalid] =
+            shared.each_ref().map(|value| value.load(Ordering::Relaxed));
+        DeviceStatistics {
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            tx_invalid,
         }
     }
 
@@ -328,7 +362,7 @@ mod tests {
 
     #[test]
     fn published_counters_read_back() {
-        let shared = WorkerStatistics::new(1);
+        let shared = WorkerStatistics::new(1, 1);
         let mut counters = Counters {
             rx_packets: 7,
             tx_bytes: 9,
@@ -339,6 +373,12 @@ mod tests {
         shared.publish(&counters);
         assert_eq!(shared.counters(), counters);
         assert_eq!(counters.dropped(), 1);
+        let device = DeviceStatistics {
+            rx_ring_full: 4,
+            ..DeviceStatistics::default()
+        };
+        shared.publish_device(0, &device);
+        assert_eq!(shared.device(0), device);
     }
 
     #[test]

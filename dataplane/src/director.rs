@@ -225,6 +225,11 @@ impl Director {
         behind
     }
 
+    /// Where this worker publishes what it counts.
+    pub(crate) fn statistics(&self) -> &WorkerStatistics {
+        &self.flows.statistics
+    }
+
     /// The connections, for listing them piecemeal.
     #[must_use]
     pub fn table(&self) -> &ConnectionTable {

@@ -164,6 +164,31 @@ impl fmt::Display for ServiceKey {
     }
 }
 
+/// Reads what `Display` writes: `TCP 192.168.1.100:80`.
+impl std::str::FromStr for ServiceKey {
+    type Err = NotAServiceKey;
+
+    fn from_str(text: &str) -> Result<Self, NotAServiceKey> {
+        let (protocol, socket) = text.split_once(' ').ok_or(NotAServiceKey)?;
+        let protocol = match protocol {
+            "TCP" => Protocol::Tcp,
+            "UDP" => Protocol::Udp,
+            _ => return Err(NotAServiceKey),
+        };
+        let socket: std::net::SocketAddr = socket.parse().map_err(|_| NotAServiceKey)?;
+        Ok(Self {
+            address: socket.ip().into(),
+            port: socket.port(),
+            protocol,
+        })
+    }
+}
+
+/// The text names no virtual server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected a protocol and an address, such as \"TCP 192.168.1.100:80\"")]
+pub struct NotAServiceKey;
+
 /// Names a real server of one virtual server for as long as any connection
 /// refers to it; the control plane never gives an id to another server before
 /// that.
@@ -219,4 +244,19 @@ pub struct VirtualServer {
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
     pub real_servers: Vec<RealServer>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn service_keys_read_as_they_display() {
+        for text in ["TCP 192.168.1.100:80", "UDP [2001:db8::1]:53"] {
+            assert_eq!(text.parse::<ServiceKey>().unwrap().to_string(), text);
+        }
+        for text in ["", "TCP", "tcp 1.2.3.4:80", "TCP 1.2.3.4"] {
+            assert_eq!(text.parse::<ServiceKey>(), Err(NotAServiceKey));
+        }
+    }
 }

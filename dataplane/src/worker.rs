@@ -32,6 +32,8 @@ const SLEEP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
+/// How often the devices are asked what they counted, in milliseconds.
+const DEVICE_STATISTICS_INTERVAL: u64 = 1000;
 /// Entries of the connection table looked at between two bursts while it is
 /// being listed.
 const SCAN: usize = 1024;
@@ -84,6 +86,8 @@ pub struct Worker<D> {
     listing: Option<(ListConnections, usize)>,
     /// Timers are due that the last turn had no time for.
     behind: bool,
+    /// When the devices are asked next what they counted.
+    device_statistics_due: u64,
 }
 
 /// A frame without a next hop.
@@ -121,6 +125,7 @@ impl<D: Device> Worker<D> {
             requests,
             listing: None,
             behind: false,
+            device_statistics_due: 0,
         }
     }
 
@@ -161,7 +166,20 @@ impl<D: Device> Worker<D> {
         }
         self.behind = self.director.tick(now);
         self.answer_requests(now);
+        if now >= self.device_statistics_due {
+            self.publish_device_statistics(now);
+        }
         received
+    }
+
+    #[cold]
+    fn publish_device_statistics(&mut self, now: u64) {
+        self.device_statistics_due = now + DEVICE_STATISTICS_INTERVAL;
+        for (number, port) in self.ports.iter().enumerate() {
+            self.director
+                .statistics()
+                .publish_device(number, &port.device.statistics());
+        }
     }
 
     /// Lets time pass without packets: every timer due until `now` is handled.

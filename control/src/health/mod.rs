@@ -18,7 +18,6 @@ pub mod tcp;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -27,17 +26,7 @@ use tokio::task::JoinHandle;
 
 use self::dampener::{Change, Dampener};
 use crate::config::{Check, CheckKind};
-use crate::event::Event;
-
-/// Which check of which real server.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-pub struct CheckId {
-    /// A `ServiceKey` as displayed: `TCP 192.168.1.100:80`.
-    pub virtual_server: String,
-    pub real_server: SocketAddr,
-    /// Position in the real server's list of checks.
-    pub check: usize,
-}
+use crate::event::{CheckId, Event};
 
 /// What one try found, with the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -255,9 +244,7 @@ impl Task {
             LastResult::Inconclusive | LastResult::Passed | LastResult::NotTried => {}
         }
         let event = change.map(|change| Event::Health {
-            virtual_server: self.id.virtual_server.clone(),
-            real_server: self.id.real_server,
-            check: self.id.check,
+            id: self.id.clone(),
             healthy: change == Change::Up,
             reason: reason.clone(),
         });

@@ -128,9 +128,7 @@ async fn checker_reports_changes_only() {
     assert_eq!(
         event,
         Event::Health {
-            virtual_server: "TCP 192.0.2.1:80".into(),
-            real_server: target,
-            check: 0,
+            id: id(target),
             healthy: true,
             reason: format!("TCP_CHECK {target}: connected"),
         }
