@@ -5,6 +5,7 @@ pub mod config;
 pub mod controller;
 pub mod event;
 pub mod health;
+mod in_words;
 pub mod lab;
 pub mod netlink;
 pub mod replay;

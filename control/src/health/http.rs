@@ -20,8 +20,9 @@ use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 
 use super::Outcome;
-use super::tcp::{connect, plain};
+use super::tcp::connect;
 use crate::config::{Check, CheckUrl};
+use crate::in_words::in_words;
 
 /// Bytes of a body after which the rest is not waited for.
 const LARGEST_BODY: usize = 1 << 20;
@@ -174,7 +175,7 @@ fn explain(error: &hyper::Error) -> String {
     } else if ended_early(error) {
         "connection closed before the answer".into()
     } else if let Some(error) = io_source(error) {
-        plain(error)
+        in_words(error)
     } else {
         error.to_string()
     }

@@ -1,6 +1,5 @@
 //! `TCP_CHECK`: the real server accepts a TCP connection.
 
-use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use tokio::time::timeout;
 
 use super::Outcome;
 use crate::config::Check;
+use crate::in_words::in_words;
 
 /// Runs a `TCP_CHECK` once.
 pub async fn check(check: &Check) -> Outcome {
@@ -26,10 +26,10 @@ pub async fn check(check: &Check) -> Outcome {
 pub(super) enum ConnectError {
     #[error("connect: timed out after {0:?}")]
     TimedOut(Duration),
-    #[error("connect: {}", plain(.0))]
+    #[error("connect: {}", in_words(.0))]
     Refused(#[source] io::Error),
     /// The director's own trouble: says nothing about the real server.
-    #[error("{doing}: {}", plain(.error))]
+    #[error("{doing}: {}", in_words(.error))]
     Local {
         doing: String,
         #[source]
@@ -93,19 +93,4 @@ fn is_local(error: &io::Error) -> bool {
     ]
     .into_iter()
     .any(|local| error.raw_os_error() == Some(local.raw_os_error()))
-}
-
-/// An I/O error in the words of a sentence: `connection refused`, not
-/// `Connection refused (os error 111)`.
-pub(super) fn plain(error: &io::Error) -> String {
-    let text = error.to_string();
-    let text = text.split(" (os error").next().unwrap_or(&text);
-    let mut plain = String::with_capacity(text.len());
-    let mut characters = text.chars();
-    if let Some(first) = characters.next() {
-        // Writing to a String cannot fail.
-        let _ = write!(plain, "{}", first.to_lowercase());
-    }
-    plain.push_str(characters.as_str());
-    plain
 }
