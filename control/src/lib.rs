@@ -1,4 +1,5 @@
 //! The control plane of the appliance.
+pub mod announce;
 pub mod api;
 pub mod cli;
 pub mod config;

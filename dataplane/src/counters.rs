@@ -169,7 +169,7 @@ pub struct WorkerStatistics {
     /// Generation of the snapshot that the worker works with.
     pub generation: AtomicU64,
     servers: Box<[ServerStatistics]>,
-    devices: Box<[[AtomicU64; 4]]>,
+    devices: Box<[[AtomicU64; 6]]>,
 }
 
 impl WorkerStatistics {
@@ -241,8 +241,17 @@ impl WorkerStatistics {
             rx_ring_full,
             rx_fill_ring_empty,
             tx_invalid,
+            tx_dropped,
+            kernel_invalid,
         } = *statistics;
-        let values = [rx_dropped, rx_ring_full, rx_fill_ring_empty, tx_invalid];
+        let values = [
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            tx_invalid,
+            tx_dropped,
+            kernel_invalid,
+        ];
         for (shared, value) in self.devices.get(device).into_iter().flatten().zip(values) {
             shared.store(value, Ordering::Relaxed);
         }
@@ -254,13 +263,21 @@ impl WorkerStatistics {
         let Some(shared) = self.devices.get(device) else {
             return DeviceStatistics::default();
         };
-        let [rx_dropped, rx_ring_full, rx_fill_ring_empty, tx_invalid] =
-            shared.each_ref().map(|value| value.load(Ordering::Relaxed));
+        let [
+            rx_dropped,
+            rx_ring_full,
+            rx_fill_ring_empty,
+            tx_invalid,
+            tx_dropped,
+            kernel_invalid,
+        ] = shared.each_ref().map(|value| value.load(Ordering::Relaxed));
         DeviceStatistics {
             rx_dropped,
             rx_ring_full,
             rx_fill_ring_empty,
             tx_invalid,
+            tx_dropped,
+            kernel_invalid,
         }
     }
 
