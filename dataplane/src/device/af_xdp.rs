@@ -266,10 +266,18 @@ impl Device for AfXdp {
         // then as good as an error nobody can act on.
         let kernel = self.socket.statistics().ok();
         let kernel = |count: fn(&_) -> Option<u64>| kernel.as_ref().and_then(count).unwrap_or(0);
+        let fill_ring_empty = kernel(|counts| counts.rx_fill_ring_empty_descs);
+        let dropped = kernel(|counts| Some(counts.rx_dropped));
         DeviceStatistics {
-            rx_dropped: kernel(|counts| Some(counts.rx_dropped)),
+            // In copy mode the kernel counts a packet for which the fill ring
+            // had no frame twice (`__xsk_rcv` and `xp_alloc`). A zero-copy driver finds the
+            // ring empty before there is a packet, and counts that alone.
+            rx_dropped: match self.socket.is_zero_copy() {
+                true => dropped,
+                false => dropped.saturating_sub(fill_ring_empty),
+            },
             rx_ring_full: kernel(|counts| counts.rx_ring_full),
-            rx_fill_ring_empty: kernel(|counts| counts.rx_fill_ring_empty_descs),
+            rx_fill_ring_empty: fill_ring_empty,
             tx_invalid: kernel(|counts| Some(counts.tx_invalid_descs)) + self.tx_refused,
             tx_dropped: self.tx_dropped,
             kernel_invalid: self.kernel_invalid,

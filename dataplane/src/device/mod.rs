@@ -52,7 +52,8 @@ pub struct DeviceStatistics {
     pub rx_dropped: u64,
     /// Received frames dropped because the receive ring was full.
     pub rx_ring_full: u64,
-    /// Received frames dropped because the fill ring was empty.
+    /// Received frames dropped because the fill ring was empty; of a zero-copy driver, how often it found
+    /// the ring empty.
     pub rx_fill_ring_empty: u64,
     /// Frames refused for sending: no Ethernet header, or a bad descriptor by
     /// the kernel's judgement.

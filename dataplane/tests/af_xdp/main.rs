@@ -181,6 +181,68 @@ fn datagrams_of_both_queues_reach_the_server_and_no_frame_is_lost() {
 }
 
 #[test]
+fn two_workers_share_an_interface() {
+    let Some(network) = Network::build("two") else {
+        return;
+    };
+    let mut steering = network.within("director", || {
+        Steering::attach(ifindex("d0"), "d0", BindMode::Auto).unwrap()
+    });
+    let mut workers = [0, 1].map(|number| {
+        let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE, FrameSize::Bytes2048).unwrap();
+        let mut devices = network.within("director", || {
+            open_worker(&umem, &mut pool, &[queue("d0", number)], BindMode::Auto).unwrap()
+        });
+        let device = devices.pop().unwrap();
+        steering.register_socket(number, &device).unwrap();
+        (umem, pool, device, Vec::new())
+    });
+    let key = service(VIP, Protocol::Udp);
+    steering.add_service(&key).unwrap();
+
+    // More than a fill ring holds, so that frames must come round.
+    let mut received = [0; 2];
+    for _ in 0..30 {
+        send_datagrams(&network, 10);
+        for (worker, received) in workers.iter_mut().zip(&mut received) {
+            let (umem, pool, device, burst) = worker;
+            while device.receive(burst) > 0 {
+                for frame in burst.drain(..) {
+                    assert_eq!(umem.bytes(&frame)[..6], DIRECTOR_MAC);
+                    *received += 1;
+                    pool.give(frame);
+                }
+                device.flush(pool);
+            }
+        }
+    }
+    assert_eq!(received.iter().sum::<usize>(), 6000);
+    assert!(received[0] > 0 && received[1] > 0, "{received:?}");
+}
+
+#[test]
+fn a_full_fill_ring_is_all_that_a_silent_worker_receives() {
+    let Some(network) = Network::build("silent") else {
+        return;
+    };
+    let mut worker = Worker::start(&network, BindMode::Auto);
+    let key = service(VIP, Protocol::Udp);
+    worker.steering.add_service(&key).unwrap();
+    send_datagrams(&network, 250); // 5000
+    let statistics: Vec<_> = worker.devices.iter().map(Device::statistics).collect();
+    let lost = statistics
+        .iter()
+        .map(|of| of.rx_fill_ring_empty)
+        .sum::<u64>();
+    let others = statistics.iter().map(|of| of.rx_dropped + of.rx_ring_full);
+    assert_eq!(others.sum::<u64>(), 0, "{statistics:?}");
+    assert_eq!(worker.counters().steered, 5000);
+    worker.forward_count(5000 - usize::try_from(lost).unwrap());
+    assert_eq!(worker.received.iter().sum::<usize>() as u64 + lost, 5000);
+    assert!(lost >= 5000 - 2 * 2048, "{statistics:?}");
+}
+
+#[test]
 fn other_traffic_stays_with_the_kernel() {
     let Some(network) = Network::build("other") else {
         return;

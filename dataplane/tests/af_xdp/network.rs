@@ -54,10 +54,9 @@ impl Network {
             std::io::stderr().write_all(message.as_bytes()).unwrap();
             return None;
         }
-        let network = Self {
-            name: format!("xsk-{test}"),
-        };
-        network.remove(); // what an interrupted run left
+        // Two checkouts may run their tests at the same time.
+        let name = format!("xsk-{}-{test}", std::process::id());
+        let network = Self { name };
         for command in COMMANDS.trim().lines() {
             network.run(command);
         }
@@ -75,14 +74,6 @@ impl Network {
 
     fn namespace(&self, role: &str) -> String {
         format!("{}-{role}", self.name)
-    }
-
-    fn remove(&self) {
-        for role in ["client", "director", "server"] {
-            let _ = Command::new("ip")
-                .args(["netns", "del", &self.namespace(role)])
-                .output();
-        }
     }
 
     /// Runs a command line in which CLIENT, DIRECTOR and SERVER stand for the
@@ -119,7 +110,11 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
-        self.remove();
+        for role in ["client", "director", "server"] {
+            let _ = Command::new("ip")
+                .args(["netns", "del", &self.namespace(role)])
+                .output();
+        }
     }
 }
 
