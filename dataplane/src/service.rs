@@ -23,9 +23,10 @@ impl Address {
     }
 
     /// True for an IPv4-mapped address.
+    #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        self.to_ipv6().to_ipv4_mapped().is_some()
+        u128::from_be_bytes(self.0) >> 32 == 0xffff
     }
 
     const fn to_ipv6(self) -> Ipv6Addr {

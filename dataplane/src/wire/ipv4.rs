@@ -84,8 +84,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(packet)
     }
 
+    /// Looks at the first byte alone.
     #[inline]
-    fn check_header_len(&self) -> Result<(), Malformed> {
+    pub(super) fn check_header_len(&self) -> Result<(), Malformed> {
         if self.version() != 4 {
             Err(Malformed::BadIpVersion)
         } else if self.header_len() < HEADER_LEN {
@@ -190,21 +191,10 @@ impl<'a> Packet<&'a [u8; HEADER_LEN]> {
         self.buffer[field::VERSION_IHL] == VERSION_AND_LENGTH
     }
 
-    /// Length of the header and the sum of the options, for a header that is not plain; `bytes` are
-    /// those that the header was taken from.
-    #[cold]
-    pub(super) fn options(&self, bytes: &[u8], at: usize) -> Result<(usize, Sum), Malformed> {
-        self.check_header_len()?;
-        let options = bytes
-            .get(at + HEADER_LEN..at + self.header_len())
-            .ok_or(Malformed::BadIpHeaderLength)?;
-        Ok((self.header_len(), Sum::ZERO.bytes(options)))
-    }
-
-    /// True if header and options sum up with the checksum.
+    /// True if a plain header sums up with its checksum.
     #[inline(always)]
-    pub(super) fn verifies_with(&self, options: Sum) -> bool {
-        checksum::verifies(self.buffer, options)
+    pub(super) fn verifies_plain(&self) -> bool {
+        checksum::verifies(self.buffer)
     }
 }
 

@@ -85,11 +85,31 @@ pub(super) struct Endpoints {
 /// The [`Malformed`] reason; a frame that is well-formed but none of ours is not an error.
 #[inline]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
-    let mut ethertype = ethernet::Packet::header(frame)?.ethertype();
-    let mut l3_offset = ethernet::HEADER_LEN;
+    let ethertype = ethernet::Packet::header(frame)?.ethertype();
     if vlan::is_tag(ethertype) {
-        (ethertype, l3_offset) = skip_tags(frame, ethertype)?;
+        return parse_tagged(frame, ethertype);
     }
+    // A constant offset: no arithmetic on the straight way.
+    parse_network(frame, ethertype, ethernet::HEADER_LEN)
+}
+
+/// A frame with tags. A third one is left as the EtherType.
+#[inline(never)]
+fn parse_tagged(frame: &[u8], mut ethertype: u16) -> Result<Parsed, Malformed> {
+    let mut l3_offset = ethernet::HEADER_LEN;
+    for _ in 0..vlan::MAX_TAGS {
+        if !vlan::is_tag(ethertype) {
+            break;
+        }
+        let tag = frame.get(l3_offset..).unwrap_or_default();
+        ethertype = vlan::Packet::new_checked(tag)?.ethertype();
+        l3_offset += vlan::TAG_LEN;
+    }
+    parse_network(frame, ethertype, l3_offset)
+}
+
+#[inline(always)]
+fn parse_network(frame: &[u8], ethertype: u16, l3_offset: usize) -> Result<Parsed, Malformed> {
     match ethertype {
         ethertype::IPV4 => parse_ipv4(frame, l3_offset),
         ethertype::IPV6 => parse_ipv6(frame, l3_offset),
@@ -97,27 +117,40 @@ pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     }
 }
 
-/// The EtherType behind the tags and where its payload begins. A third tag is left as the EtherType.
-fn skip_tags(frame: &[u8], mut ethertype: u16) -> Result<(u16, usize), Malformed> {
-    let mut at = ethernet::HEADER_LEN;
-    for _ in 0..vlan::MAX_TAGS {
-        if !vlan::is_tag(ethertype) {
-            break;
-        }
-        ethertype = vlan::Packet::new_checked(frame.get(at..).unwrap_or_default())?.ethertype();
-        at += vlan::TAG_LEN;
-    }
-    Ok((ethertype, at))
-}
-
 #[inline(always)]
 fn parse_ipv4(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
     let ip = ipv4::Packet::header(frame, l3_offset)?;
-    let (header_len, options) = if ip.is_plain() {
-        (ipv4::HEADER_LEN, Sum::ZERO)
-    } else {
-        ip.options(frame, l3_offset)?
-    };
+    if !ip.is_plain() {
+        return parse_ipv4_options(frame, l3_offset);
+    }
+    if !ip.verifies_plain() {
+        return Err(Malformed::BadIpChecksum);
+    }
+    ipv4_payload(frame, ip, l3_offset, ipv4::HEADER_LEN)
+}
+
+/// An IPv4 header with options, or with a first byte that is wrong.
+#[cold]
+fn parse_ipv4_options(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
+    let ip = ipv4::Packet::header(frame, l3_offset)?;
+    ip.check_header_len()?;
+    let header_len = ip.header_len();
+    let header = frame
+        .get(l3_offset..l3_offset + header_len)
+        .ok_or(Malformed::BadIpHeaderLength)?;
+    if Sum::ZERO.bytes(header).fold() != 0xffff {
+        return Err(Malformed::BadIpChecksum);
+    }
+    ipv4_payload(frame, ip, l3_offset, header_len)
+}
+
+#[inline(always)]
+fn ipv4_payload(
+    frame: &[u8],
+    ip: ipv4::Packet<&[u8; ipv4::HEADER_LEN]>,
+    l3_offset: usize,
+    header_len: usize,
+) -> Result<Parsed, Malformed> {
     let total_len = ip.total_len();
     if total_len < header_len {
         return Err(Malformed::BadIpTotalLength);
@@ -125,22 +158,15 @@ fn parse_ipv4(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
     let packet = frame
         .get(..l3_offset + total_len)
         .ok_or(Malformed::BadIpTotalLength)?;
-    if !ip.verifies_with(options) {
-        return Err(Malformed::BadIpChecksum);
-    }
     let l4_offset = l3_offset + header_len;
-    let parsed = Parsed {
+    let network = Network {
         source: ip.source(),
         destination: ip.destination(),
-        source_port: 0,
-        destination_port: 0,
         l3_offset: offset(l3_offset)?,
         l4_offset: offset(l4_offset)?,
         protocol: ip.protocol(),
-        tcp_flags: 0,
-        kind: Kind::OtherProtocol,
     };
-    transport(packet, l4_offset, ip.fragment(), parsed)
+    transport(packet, ip.fragment(), network)
 }
 
 #[inline(always)]
@@ -158,18 +184,14 @@ fn parse_ipv6(frame: &[u8], l3_offset: usize) -> Result<Parsed, Malformed> {
         return Err(Malformed::MappedAddress);
     }
     let upper = ipv6::walk(packet, l3_offset, ip.next_header())?;
-    let parsed = Parsed {
+    let network = Network {
         source: ip.source(),
         destination: ip.destination(),
-        source_port: 0,
-        destination_port: 0,
         l3_offset: offset(l3_offset)?,
         l4_offset: offset(upper.offset)?,
         protocol: upper.protocol,
-        tcp_flags: 0,
-        kind: Kind::OtherProtocol,
     };
-    transport(packet, upper.offset, upper.fragment, parsed)
+    transport(packet, upper.fragment, network)
 }
 
 /// An offset in a frame as it is kept. Frames are below 64 KiB, and so is every offset in them.
@@ -178,89 +200,95 @@ fn offset(value: usize) -> Result<u16, Malformed> {
     u16::try_from(value).map_err(|_| Malformed::BadIpTotalLength)
 }
 
-/// Adds what the transport header at `at` says; `packet` ends where the IP packet does.
-#[inline(always)]
-fn transport(
-    packet: &[u8],
-    at: usize,
-    fragment: Fragment,
-    parsed: Parsed,
-) -> Result<Parsed, Malformed> {
-    if fragment != Fragment::Whole {
-        return fragmented(packet, at, fragment, parsed);
+/// What the headers below the transport's say.
+///
+/// Its address is not taken on the straight way, so that it stays in registers.
+#[derive(Clone, Copy)]
+struct Network {
+    source: Address,
+    destination: Address,
+    l3_offset: u16,
+    l4_offset: u16,
+    protocol: u8,
+}
+
+impl Network {
+    #[inline(always)]
+    fn with(self, kind: Kind, source_port: u16, destination_port: u16, tcp_flags: u8) -> Parsed {
+        Parsed {
+            source: self.source,
+            destination: self.destination,
+            source_port,
+            destination_port,
+            l3_offset: self.l3_offset,
+            l4_offset: self.l4_offset,
+            protocol: self.protocol,
+            tcp_flags,
+            kind,
+        }
     }
-    if parsed.protocol == Protocol::Tcp as u8 {
-        tcp_packet(packet, at, parsed)
-    } else if parsed.protocol == Protocol::Udp as u8 {
+
+    #[inline(always)]
+    fn with_tcp(self, kind: Kind, packet: &[u8]) -> Result<Parsed, Malformed> {
+        let at = usize::from(self.l4_offset);
+        let tcp = tcp::Packet::header(packet, at).map_err(|_| Malformed::BadTcpHeader)?;
+        let header_len = tcp.header_len();
+        if header_len < tcp::HEADER_LEN || header_len > packet.len() - at {
+            return Err(Malformed::BadTcpHeader);
+        }
+        Ok(self.with(kind, tcp.source_port(), tcp.destination_port(), tcp.flags()))
+    }
+}
+
+/// Reads the transport header; `packet` ends where the IP packet does.
+#[inline(always)]
+fn transport(packet: &[u8], fragment: Fragment, network: Network) -> Result<Parsed, Malformed> {
+    if fragment != Fragment::Whole {
+        let network = Network { ..network }; // a copy to point to; see there
+        return fragmented(packet, fragment, &network);
+    }
+    if network.protocol == Protocol::Tcp as u8 {
+        network.with_tcp(Kind::Packet, packet)
+    } else if network.protocol == Protocol::Udp as u8 {
+        let at = usize::from(network.l4_offset);
         let udp = udp::Packet::header(packet, at).map_err(|_| Malformed::BadUdpHeader)?;
         let length = udp.total_len();
         if length < udp::HEADER_LEN || length > packet.len() - at {
             return Err(Malformed::BadUdpHeader);
         }
-        Ok(udp_ports(&udp, parsed))
+        Ok(network.with(Kind::Packet, udp.source_port(), udp.destination_port(), 0))
     } else {
-        other(packet, at, parsed)
-    }
-}
-
-#[inline(always)]
-fn tcp_packet(packet: &[u8], at: usize, parsed: Parsed) -> Result<Parsed, Malformed> {
-    let tcp = tcp::Packet::header(packet, at).map_err(|_| Malformed::BadTcpHeader)?;
-    let header_len = tcp.header_len();
-    if header_len < tcp::HEADER_LEN || header_len > packet.len() - at {
-        return Err(Malformed::BadTcpHeader);
-    }
-    Ok(Parsed {
-        source_port: tcp.source_port(),
-        destination_port: tcp.destination_port(),
-        tcp_flags: tcp.flags(),
-        kind: Kind::Packet,
-        ..parsed
-    })
-}
-
-#[inline(always)]
-fn udp_ports(udp: &udp::Packet<&[u8; udp::HEADER_LEN]>, parsed: Parsed) -> Parsed {
-    Parsed {
-        source_port: udp.source_port(),
-        destination_port: udp.destination_port(),
-        kind: Kind::Packet,
-        ..parsed
+        let parsed = network.with(Kind::OtherProtocol, 0, 0, 0);
+        other(packet, parsed)
     }
 }
 
 /// A fragment. The first one must hold the whole transport header (RFC 7112; for IPv4 RFC 1858
 /// advises so), but not the payload that the header speaks of.
 #[cold]
-fn fragmented(
-    packet: &[u8],
-    at: usize,
-    fragment: Fragment,
-    parsed: Parsed,
-) -> Result<Parsed, Malformed> {
-    let kind = Kind::FirstFragment;
+fn fragmented(packet: &[u8], fragment: Fragment, network: &Network) -> Result<Parsed, Malformed> {
     if fragment == Fragment::Later {
-        Ok(Parsed {
-            kind: Kind::LaterFragment,
-            ..parsed
-        })
-    } else if parsed.protocol == Protocol::Tcp as u8 {
-        tcp_packet(packet, at, parsed).map(|parsed| Parsed { kind, ..parsed })
-    } else if parsed.protocol == Protocol::Udp as u8 {
-        let udp = udp::Packet::header(packet, at).map_err(|_| Malformed::BadUdpHeader)?;
-        Ok(Parsed {
-            kind,
-            ..udp_ports(&udp, parsed)
-        })
+        Ok(network.with(Kind::LaterFragment, 0, 0, 0))
+    } else if network.protocol == Protocol::Tcp as u8 {
+        network.with_tcp(Kind::FirstFragment, packet)
+    } else if network.protocol == Protocol::Udp as u8 {
+        let udp = udp::Packet::header(packet, usize::from(network.l4_offset))
+            .map_err(|_| Malformed::BadUdpHeader)?;
+        Ok(network.with(
+            Kind::FirstFragment,
+            udp.source_port(),
+            udp.destination_port(),
+            0,
+        ))
     } else {
         // The beginning of an ICMP message is not worth following without its end.
-        Ok(parsed)
+        Ok(network.with(Kind::OtherProtocol, 0, 0, 0))
     }
 }
 
 /// Neither TCP nor UDP: of ICMP errors the quoted packet counts.
 #[cold]
-fn other(packet: &[u8], at: usize, parsed: Parsed) -> Result<Parsed, Malformed> {
+fn other(packet: &[u8], parsed: Parsed) -> Result<Parsed, Malformed> {
     let is_v4 = parsed.destination.is_v4();
     let icmp_protocol = if is_v4 {
         icmp::PROTOCOL_V4
@@ -270,7 +298,10 @@ fn other(packet: &[u8], at: usize, parsed: Parsed) -> Result<Parsed, Malformed> 
     if parsed.protocol != icmp_protocol {
         return Ok(parsed);
     }
-    let message = icmp::Packet::new_checked(packet.get(at..).unwrap_or_default())?;
+    let message = packet
+        .get(usize::from(parsed.l4_offset)..)
+        .unwrap_or_default();
+    let message = icmp::Packet::new_checked(message)?;
     let quoted = if is_v4 && message.is_error_v4() {
         icmp::quoted_v4(message.quoted())?
     } else if !is_v4 && message.is_error_v6() {
