@@ -1,7 +1,7 @@
 //! Checks against real sockets on 127.0.0.1, and the task manager.
 
 use std::io::Read;
-use std::net::{IpAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use super::*;
 
