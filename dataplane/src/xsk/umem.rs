@@ -2,9 +2,9 @@
 //!
 //! Invariants:
 //! - Every chunk is, at any time, named by at most one [`Frame`] or is lent
-//!   to the kernel and noted in one [`Ledger`]. A `Frame` cannot be copied and is
+//!   to the kernel and noted in one `Ledger`. A `Frame` cannot be copied and is
 //!   made in two places only: [`Umem::new`], one for each chunk, and
-//!   [`Ledger::reclaim`], for a chunk that the ledger knows to be lent. So
+//!   `Ledger::reclaim`, for a chunk that the ledger knows to be lent. So
 //!   holding a frame is the right to its bytes, whatever addresses the kernel
 //!   writes into its rings.
 //! - A frame's packet never leaves its chunk: `offset + length <= frame_size`.
