@@ -1,1 +1,25 @@
-//! The api module.
+//! The control socket: HTTP over a Unix socket, so that `curl
+//! --unix-socket /run/appliance.sock http://appliance/api/v1/services` works
+//! as well as `appliance show`.
+//!
+//! ```text
+//!   client ──HTTP──▶ server ──Query──▶ control loop
+//!      ▲                │ ◀──oneshot──────┘
+//!      └──────JSON──────┘
+//! ```
+//!
+//! The control loop owns all state and answers a [`Query`] by handing over a
+//! copy ([`view`]); it never waits for a client. Whatever clients do (stall,
+//! send garbage, come by the thousand) is dealt with in [`server`].
+
+pub mod client;
+mod listing;
+pub mod query;
+pub mod server;
+pub mod socket;
+pub mod view;
+
+#[cfg(test)]
+pub(crate) mod example;
+
+pub use query::Query;

@@ -1,0 +1,263 @@
+//! An appliance as tests of the server, the client and the tables see it.
+
+use std::net::SocketAddr;
+
+use super::view::{
+    AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
+    Reload, Service, Traffic, Worker, WorkerInterface,
+};
+
+pub(crate) fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+fn next_hop(last: u8) -> Option<NextHop> {
+    Some(NextHop {
+        interface: "eth0".to_owned(),
+        mac: format!("02:00:00:00:00:{last:02x}"),
+    })
+}
+
+pub(crate) fn services() -> Vec<Service> {
+    let server = |address: &str, weight, health, traffic| RealServer {
+        address: self::address(address),
+        weight,
+        configured_weight: 1,
+        health,
+        reason: None,
+        traffic,
+        next_hop: next_hop(1),
+    };
+    let busy = Traffic {
+        active_connections: 1204,
+        inactive_connections: 37,
+        connections_total: 48_211,
+        packets_total: 1_234_567,
+        bytes_total: 1_650_000_000,
+    };
+    let down = RealServer {
+        reason: Some("connection refused".to_owned()),
+        ..server("192.168.1.102:80", 0, Health::Down, Traffic::default())
+    };
+    let unreachable = RealServer {
+        next_hop: None,
+        ..server("192.168.1.103:80", 2, Health::Checking, Traffic::default())
+    };
+    let unreachable = RealServer {
+        configured_weight: 2,
+        ..unreachable
+    };
+    let quiet = Traffic {
+        packets_total: 9_999,
+        bytes_total: 640_000,
+        ..Traffic::default()
+    };
+    vec![
+        Service {
+            protocol: "TCP".into(),
+            address: address("192.168.1.100:80"),
+            scheduler: "wrr".into(),
+            forwarding_method: "DR".into(),
+            traffic: busy,
+            real_servers: vec![
+                server("192.168.1.101:80", 1, Health::Up, busy),
+                down,
+                unreachable,
+            ],
+        },
+        Service {
+            protocol: "UDP".into(),
+            address: address("[2001:db8::100]:53"),
+            scheduler: "rr".into(),
+            forwarding_method: "DR".into(),
+            traffic: quiet,
+            real_servers: vec![server("[2001:db8::a:101]:53", 1, Health::Unchecked, quiet)],
+        },
+        Service {
+            protocol: "TCP".into(),
+            address: address("192.168.1.100:443"),
+            scheduler: "wlc".into(),
+            forwarding_method: "DR".into(),
+            traffic: Traffic::default(),
+            real_servers: vec![],
+        },
+    ]
+}
+
+pub(crate) fn connection(number: u32) -> Connection {
+    let port = 1024 + u16::try_from(number % 60_000).unwrap();
+    Connection {
+        protocol: "TCP".into(),
+        client: SocketAddr::new([10, 0, 0, 7].into(), port),
+        virtual_server: address("192.168.1.100:80"),
+        real_server: address("192.168.1.101:80"),
+        state: "ESTABLISHED".into(),
+        expires_seconds: 899,
+        worker: 0,
+    }
+}
+
+pub(crate) fn connections() -> Vec<Connection> {
+    vec![
+        connection(40_000),
+        Connection {
+            state: "SYN_RECV".into(),
+            expires_seconds: 59,
+            worker: 1,
+            ..connection(1)
+        },
+        Connection {
+            protocol: "UDP".into(),
+            client: address("[2001:db8::ffff:7]:5353"),
+            virtual_server: address("[2001:db8::100]:53"),
+            real_server: address("[2001:db8::a:101]:53"),
+            state: "UDP".into(),
+            expires_seconds: 7384,
+            worker: 0,
+        },
+    ]
+}
+
+pub(crate) fn neighbors() -> Vec<Neighbor> {
+    let address = |text: &str| text.parse().unwrap();
+    vec![
+        Neighbor {
+            real_server: address("192.168.1.101"),
+            via: None,
+            interface: Some("eth0".to_owned()),
+            mac: Some("02:00:00:00:00:01".to_owned()),
+            state: "resolved".into(),
+        },
+        Neighbor {
+            real_server: address("10.9.0.3"),
+            via: Some(address("192.168.1.254")),
+            interface: Some("eth0".to_owned()),
+            mac: None,
+            state: "unresolved".into(),
+        },
+        Neighbor {
+            real_server: address("2001:db8:1::3"),
+            via: None,
+            interface: None,
+            mac: None,
+            state: "no route".into(),
+        },
+    ]
+}
+
+pub(crate) fn workers() -> Vec<Worker> {
+    let interface = |interface: &str, queue, mode, zero_copy| WorkerInterface {
+        interface: interface.to_owned(),
+        queue,
+        mode,
+        zero_copy,
+        rx_dropped: 0,
+        rx_ring_full: 3,
+        rx_fill_ring_empty: 0,
+        tx_invalid: 0,
+    };
+    vec![
+        Worker {
+            worker: 0,
+            core: 1,
+            snapshot_generation: 7,
+            rx_packets: 1_234_567,
+            rx_bytes: 987_654_321,
+            tx_packets: 1_234_543,
+            tx_bytes: 987_650_000,
+            dropped_packets: 22,
+            waiting: 2,
+            connections_created: 4_242,
+            connections_expired: 3_000,
+            connections_evicted: 1,
+            connections_reused: 17,
+            connections: 1_241,
+            resets_sent: 5,
+            interfaces: vec![
+                interface("eth0", 0, AttachMode::Native, true),
+                interface("eth1", 0, AttachMode::Generic, false),
+            ],
+        },
+        Worker {
+            worker: 1,
+            core: 2,
+            snapshot_generation: 7,
+            interfaces: vec![interface("eth0", 1, AttachMode::Native, true)],
+            ..Worker::default()
+        },
+    ]
+}
+
+pub(crate) fn drops() -> Vec<Drop> {
+    let drop = |reason: &'static str, packets_total, description: &'static str| Drop {
+        reason: reason.into(),
+        description: description.into(),
+        packets_total,
+    };
+    vec![
+        drop(
+            "truncated",
+            0,
+            "The frame ends before the headers that it announces.",
+        ),
+        drop(
+            "no_real_server",
+            1_000_020,
+            "The virtual server has no real server that takes new connections.",
+        ),
+        drop(
+            "table_full",
+            2,
+            "The connection table is full of connections that may not be evicted.",
+        ),
+    ]
+}
+
+pub(crate) fn health() -> Vec<HealthCheck> {
+    let check =
+        |real_server: &str, check: &'static str, state, last_result: Option<&str>| HealthCheck {
+            protocol: "TCP".into(),
+            virtual_server: address("192.168.1.100:80"),
+            real_server: address(real_server),
+            check: check.into(),
+            target: address(real_server),
+            state,
+            last_result: last_result.map(str::to_owned),
+            since_seconds: 11_533,
+            failures: 0,
+        };
+    let down = HealthCheck {
+        since_seconds: 8,
+        failures: 4,
+        target: address("192.168.1.102:8080"),
+        ..check(
+            "192.168.1.102:80",
+            "HTTP_GET",
+            Health::Down,
+            Some("/health_check: status 503, expected 200"),
+        )
+    };
+    vec![
+        check(
+            "192.168.1.101:80",
+            "TCP_CHECK",
+            Health::Up,
+            Some("connected"),
+        ),
+        down,
+        check("192.168.1.103:80", "TCP_CHECK", Health::Checking, None),
+    ]
+}
+
+pub(crate) fn config() -> Config {
+    Config {
+        toml: "[appliance]\ncontrol_socket = \"/run/appliance.sock\"\n".to_owned(),
+    }
+}
+
+pub(crate) fn reload() -> Reload {
+    Reload {
+        changes: vec!["+ TCP 192.168.1.100:80 -> 192.168.1.104:80 weight 1".to_owned()],
+        generation: 8,
+    }
+}

@@ -1,0 +1,292 @@
+//! The server on the control socket.
+//!
+//! Clients cannot delay the control loop: it is asked over a bounded channel
+//! and never writes to a client. And they cannot use the machine up: at most
+//! [`MAX_CLIENTS`] are served at a time, one request each; a request that
+//! does not come, a header that does not end and an answer that is not read
+//! each have a limit. More clients wait in the socket's backlog.
+//!
+//! Every answer that is not a success has the body `{"error": "…"}`, but for
+//! requests that are no HTTP: those get a bare status and are closed.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::Serialize;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, warn};
+
+use super::query::Query;
+use super::socket::Listener;
+use super::{listing, view};
+
+pub use super::socket::{BindError, bind};
+
+/// Clients served at a time.
+pub const MAX_CLIENTS: usize = 128;
+/// Listings of connections under way at a time: each occupies a worker.
+const MAX_LISTINGS: usize = 4;
+/// Longest header of a request, in bytes.
+const MAX_HEADER: usize = 16 * 1024;
+/// Batches of a listing that may wait for a slow client.
+const LISTING_BATCHES: usize = 2;
+
+/// How long the server waits, and for what.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// For the whole header of a request. Local clients need milliseconds.
+    header: Duration,
+    /// For the control loop.
+    answer: Duration,
+    /// For the control loop to read, check and apply a configuration.
+    reload: Duration,
+    /// For everything: a client that does not read its answer is cut off.
+    connection: Duration,
+}
+
+impl Limits {
+    const DEFAULT: Self = Self {
+        header: Duration::from_secs(2),
+        answer: Duration::from_secs(5),
+        reload: Duration::from_secs(30),
+        connection: Duration::from_secs(300),
+    };
+}
+
+/// Serves clients until the future is dropped, which also ends every
+/// connection and removes the socket.
+///
+/// # Errors
+///
+/// When the socket cannot be watched; clients cause none.
+pub async fn serve(listener: Listener, queries: mpsc::Sender<Query>) -> io::Result<()> {
+    serve_with(listener, queries, Limits::DEFAULT).await
+}
+
+async fn serve_with(
+    listener: Listener,
+    queries: mpsc::Sender<Query>,
+    limits: Limits,
+) -> io::Result<()> {
+    let socket = UnixListener::from_std(listener.socket.try_clone()?)?;
+    let router = router(queries, limits);
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(ended) = clients.join_next() => {
+                if let Err(error) = ended {
+                    warn!("a client of the control socket ended badly: {error}");
+                }
+            }
+            accepted = socket.accept(), if clients.len() < MAX_CLIENTS => match accepted {
+                Ok((stream, _)) => {
+                    clients.spawn(client(stream, router.clone(), limits));
+                }
+                Err(error) => {
+                    warn!("cannot accept a client on {}: {error}", listener.path().display());
+                    // Out of file descriptors, mostly: they come back with time.
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+}
+
+/// One request of one client.
+async fn client(stream: UnixStream, router: Router, limits: Limits) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header)
+        .max_buf_size(MAX_HEADER)
+        .keep_alive(false)
+        // A client that is done sending, like `nc -N`, still gets its answer.
+        .half_close(true)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    match timeout(limits.connection, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => debug!("a client of the control socket: {error}"),
+        Err(_) => debug!("a client of the control socket did not read its answer"),
+    }
+}
+
+#[derive(Clone)]
+struct Api {
+    queries: mpsc::Sender<Query>,
+    listings: Arc<Semaphore>,
+    limits: Limits,
+    started: Instant,
+}
+
+fn router(queries: mpsc::Sender<Query>, limits: Limits) -> Router {
+    let api = Api {
+        queries,
+        listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
+        limits,
+        started: Instant::now(),
+    };
+    Router::new()
+        .route("/healthz", get(healthz))
+        .route("/api/v1/version", get(version))
+        .route("/api/v1/services", answer(Query::Services))
+        .route("/api/v1/connections", get(connections))
+        .route("/api/v1/neighbors", answer(Query::Neighbors))
+        .route("/api/v1/workers", answer(Query::Workers))
+        .route("/api/v1/drops", answer(Query::Drops))
+        .route("/api/v1/health", answer(Query::Health))
+        .route("/api/v1/config", answer(Query::Config))
+        .route("/api/v1/reload", post(reload))
+        .fallback(not_found)
+        .method_not_allowed_fallback(not_allowed)
+        .with_state(api)
+}
+
+/// A route whose answer is what the control loop sends.
+fn answer<T>(
+    query: impl Fn(oneshot::Sender<T>) -> Query + Clone + Send + Sync + 'static,
+) -> axum::routing::MethodRouter<Api>
+where
+    T: Serialize + Send + 'static,
+{
+    get(async move |State(api): State<Api>| {
+        let answer = api.ask(query, api.limits.answer).await;
+        answer.map(Json)
+    })
+}
+
+async fn healthz(State(api): State<Api>) -> Result<&'static str, Failure> {
+    api.ask(Query::Ping, api.limits.answer).await?;
+    Ok("ok\n")
+}
+
+async fn version(State(api): State<Api>) -> Json<view::Version> {
+    Json(view::Version {
+        version: env!("CARGO_PKG_VERSION").into(),
+        pid: std::process::id(),
+        uptime_seconds: api.started.elapsed().as_secs(),
+    })
+}
+
+async fn reload(State(api): State<Api>) -> Result<Json<view::Reload>, Failure> {
+    match api.ask(Query::Reload, api.limits.reload).await? {
+        Ok(done) => Ok(Json(done)),
+        Err(refused) => Err(Failure::Refused(refused)),
+    }
+}
+
+async fn connections(State(api): State<Api>) -> Result<Response, Failure> {
+    let listings = Arc::clone(&api.listings);
+    let permit = listings
+        .try_acquire_owned()
+        .map_err(|_| Failure::TooManyListings)?;
+    let patience = api.limits.answer;
+    let (batches, mut answer) = mpsc::channel(LISTING_BATCHES);
+    let first = timeout(patience, async {
+        let sent = api.queries.send(Query::Connections(batches)).await;
+        sent.map_err(|_| Failure::Stopping)?;
+        answer.recv().await.ok_or(Failure::NoAnswer)
+    });
+    let first = first.await.map_err(|_| Failure::TimedOut(patience))??;
+    let json = HeaderValue::from_static("application/json");
+    let body = listing::body(first, answer, patience, permit);
+    Ok(([(header::CONTENT_TYPE, json)], body).into_response())
+}
+
+async fn not_found(uri: Uri) -> Failure {
+    Failure::NotFound(uri.path().to_owned())
+}
+
+async fn not_allowed(method: Method, uri: Uri) -> Failure {
+    Failure::NotAllowed(method, uri.path().to_owned())
+}
+
+impl Api {
+    /// Asks the control loop; `patience` covers waiting for its attention.
+    async fn ask<T>(
+        &self,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        let (sender, answer) = oneshot::channel();
+        let asked = timeout(patience, async {
+            let sent = self.queries.send(query(sender)).await;
+            sent.map_err(|_| Failure::Stopping)?;
+            answer.await.map_err(|_| Failure::NoAnswer)
+        });
+        asked.await.map_err(|_| Failure::TimedOut(patience))?
+    }
+}
+
+/// Every answer that is not a success.
+#[derive(Debug)]
+enum Failure {
+    NotFound(String),
+    NotAllowed(Method, String),
+    Refused(view::Refused),
+    TooManyListings,
+    Stopping,
+    NoAnswer,
+    TimedOut(Duration),
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let mut diagnostics = Vec::new();
+        let (status, error) = match self {
+            Self::NotFound(path) => (
+                StatusCode::NOT_FOUND,
+                format!(
+                    "there is no {path}: there are /healthz, /api/v1/reload and \
+                     /api/v1/{{services,connections,neighbors,workers,drops,health,config,version}}"
+                ),
+            ),
+            Self::NotAllowed(method, path) => (
+                StatusCode::METHOD_NOT_ALLOWED,
+                format!(
+                    "{path} does not take {method}: use POST for /api/v1/reload and GET for all else"
+                ),
+            ),
+            Self::Refused(refused) => {
+                diagnostics = refused.diagnostics;
+                (
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "the configuration was refused; nothing was changed".to_owned(),
+                )
+            }
+            Self::TooManyListings => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("{MAX_LISTINGS} listings of connections are under way already: try again"),
+            ),
+            Self::Stopping => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the appliance is stopping".to_owned(),
+            ),
+            Self::NoAnswer => (
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "the control loop gave no answer: its log may say why".to_owned(),
+            ),
+            Self::TimedOut(patience) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                format!(
+                    "the control loop did not answer within {} s: the appliance is overloaded or stuck",
+                    patience.as_secs_f64()
+                ),
+            ),
+        };
+        (status, Json(view::Error { error, diagnostics })).into_response()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,292 @@
+//! What the appliance shows: the JSON of `appliance show --json` and of
+//! `GET /api/v1/*`, one type per answer.
+//!
+//! A contract with scripts: fields are added, never renamed or removed.
+//! Names are lower_snake and carry the unit where one matters; `_total`
+//! marks what only grows. Addresses are strings: `192.168.1.100:80`,
+//! `[2001:db8::1]:80`. What is not known is `null`, never missing.
+//!
+//! These are plain copies: nothing here is computed, except that [`Traffic`]
+//! adds up.
+
+use std::borrow::Cow;
+use std::iter::Sum;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::AddAssign;
+
+use serde::{Deserialize, Serialize};
+
+/// A word out of a small fixed set: costs no allocation where it is made.
+pub type Word = Cow<'static, str>;
+
+/// What was counted for a real server or, added up, for a virtual server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Connections in state ESTABLISHED.
+    pub active_connections: u64,
+    /// Connections in any other state; all of UDP's, as in IPVS.
+    pub inactive_connections: u64,
+    /// Connections ever scheduled.
+    pub connections_total: u64,
+    /// Packets from clients.
+    pub packets_total: u64,
+    /// IP bytes from clients: without Ethernet headers, as IPVS counts.
+    pub bytes_total: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, other: Self) {
+        self.active_connections += other.active_connections;
+        self.inactive_connections += other.inactive_connections;
+        self.connections_total += other.connections_total;
+        self.packets_total += other.packets_total;
+        self.bytes_total += other.bytes_total;
+    }
+}
+
+impl Sum for Traffic {
+    fn sum<I: Iterator<Item = Self>>(parts: I) -> Self {
+        parts.fold(Self::default(), |mut sum, part| {
+            sum += part;
+            sum
+        })
+    }
+}
+
+/// A virtual server: an element of `show services --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// `TCP` or `UDP`.
+    pub protocol: Word,
+    pub address: SocketAddr,
+    /// IPVS's name: `wrr`.
+    pub scheduler: Word,
+    /// `DR`.
+    pub forwarding_method: Word,
+    /// The sum over the real servers, those that were removed included.
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    pub real_servers: Vec<RealServer>,
+}
+
+/// A real server of one virtual server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RealServer {
+    pub address: SocketAddr,
+    /// As scheduled now: 0 takes no new connections.
+    pub weight: u32,
+    /// As the configuration has it.
+    pub configured_weight: u32,
+    pub health: Health,
+    /// The last failure, while the server is not up.
+    pub reason: Option<String>,
+    #[serde(flatten)]
+    pub traffic: Traffic,
+    /// `null`: not known, packets for the server cannot be sent.
+    pub next_hop: Option<NextHop>,
+}
+
+/// Whether a real server is fit for new connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Every check passes.
+    Up,
+    /// A check fails.
+    Down,
+    /// No check has a result yet.
+    Checking,
+    /// It has no checks, and counts as up.
+    Unchecked,
+}
+
+impl Health {
+    /// The word used in JSON and in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Checking => "checking",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
+/// Where frames for a real server go.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHop {
+    pub interface: String,
+    /// Destination of the frames: `02:00:00:00:00:01`.
+    pub mac: String,
+}
+
+/// A connection: an element of `show connections --json`. There may be a
+/// million, so making one allocates nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    pub protocol: Word,
+    pub client: SocketAddr,
+    pub virtual_server: SocketAddr,
+    pub real_server: SocketAddr,
+    /// IPVS's name of the TCP state, or `UDP`.
+    pub state: Word,
+    /// Time left if no further packet comes.
+    pub expires_seconds: u64,
+    /// The worker that has the connection.
+    pub worker: u32,
+}
+
+/// How a real server is reached: an element of `show neighbors --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbor {
+    pub real_server: IpAddr,
+    /// The gateway; `null`: the real server is on the link.
+    pub via: Option<IpAddr>,
+    /// `null`: there is no route.
+    pub interface: Option<String>,
+    pub mac: Option<String>,
+    /// `resolved`, or what stands in the way.
+    pub state: Word,
+}
+
+/// A worker: an element of `show workers --json`.
+/// `rx_packets = tx_packets + dropped_packets + waiting`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    pub worker: u32,
+    /// The CPU that it is pinned to.
+    pub core: u32,
+    /// Generation of the snapshot that it works with.
+    pub snapshot_generation: u64,
+    pub rx_packets: u64,
+    /// With Ethernet headers.
+    pub rx_bytes: u64,
+    pub tx_packets: u64,
+    pub tx_bytes: u64,
+    /// Over all reasons of `show drops`.
+    pub dropped_packets: u64,
+    /// Packets that wait for their next hop's MAC address now.
+    pub waiting: u64,
+    pub connections_created: u64,
+    pub connections_expired: u64,
+    /// Half-open connections removed to make room in a full table.
+    pub connections_evicted: u64,
+    /// Connections closed early because a SYN began a new one on the tuple.
+    pub connections_reused: u64,
+    /// Connections in the table now.
+    pub connections: u64,
+    /// Transmitted packets that are RSTs made by the worker.
+    pub resets_sent: u64,
+    pub interfaces: Vec<WorkerInterface>,
+}
+
+/// One AF_XDP socket of a worker. The counters are the kernel's
+/// (`XDP_STATISTICS` in `<linux/if_xdp.h>`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerInterface {
+    pub interface: String,
+    pub queue: u32,
+    pub mode: AttachMode,
+    pub zero_copy: bool,
+    /// Frames that the kernel dropped for other reasons than full rings.
+    pub rx_dropped: u64,
+    /// Frames that the kernel dropped because the worker was too slow.
+    pub rx_ring_full: u64,
+    /// Times that the kernel found no free frame to receive into.
+    pub rx_fill_ring_empty: u64,
+    /// Descriptors that the kernel refused to transmit.
+    pub tx_invalid: u64,
+}
+
+/// Where in the kernel the steering program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AttachMode {
+    /// In the driver.
+    Native,
+    /// Behind the driver: slower, works everywhere.
+    Generic,
+}
+
+impl AttachMode {
+    /// The word used in JSON and in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
+}
+
+/// A drop reason, over all workers: an element of `show drops --json`, which
+/// has every reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Drop {
+    pub reason: Word,
+    /// One sentence.
+    pub description: Word,
+    pub packets_total: u64,
+}
+
+/// A health check: an element of `show health --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// Of the virtual server.
+    pub protocol: Word,
+    pub virtual_server: SocketAddr,
+    pub real_server: SocketAddr,
+    /// keepalived's name: `TCP_CHECK`, `HTTP_GET`.
+    pub check: Word,
+    /// Where the check connects.
+    pub target: SocketAddr,
+    /// [`Health::Up`], [`Health::Down`] or [`Health::Checking`].
+    pub state: Health,
+    /// What the last try came to; `null` before the first.
+    pub last_result: Option<String>,
+    /// Time spent in `state`.
+    pub since_seconds: u64,
+    /// Failed tries in a row.
+    pub failures: u64,
+}
+
+/// The effective configuration: `show config --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Config {
+    /// A valid configuration file, all defaults filled in.
+    pub toml: String,
+}
+
+/// A reload that was carried out: answer of `POST /api/v1/reload`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reload {
+    /// What is different now, one line each, for people; empty: nothing.
+    pub changes: Vec<String>,
+    /// Generation of the snapshot that has the changes.
+    pub generation: u64,
+}
+
+/// A reload that was refused; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refused {
+    /// `file:line:column: where: what was found, what was expected, what to do`.
+    pub diagnostics: Vec<String>,
+}
+
+/// Who answers: `GET /api/v1/version`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Version {
+    pub version: Word,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+}
+
+/// The body of every answer that is not a success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Error {
+    pub error: String,
+    /// Of a refused reload; otherwise absent.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<String>,
+}
