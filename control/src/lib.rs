@@ -10,3 +10,4 @@ mod in_words;
 pub mod lab;
 pub mod netlink;
 pub mod replay;
+pub mod run;

@@ -155,6 +155,8 @@ pub(crate) fn workers() -> Vec<Worker> {
         rx_ring_full: 3,
         rx_fill_ring_empty: 0,
         tx_invalid: 0,
+        tx_dropped: 0,
+        kernel_invalid: 0,
     };
     vec![
         Worker {

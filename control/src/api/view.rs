@@ -197,6 +197,10 @@ pub struct WorkerInterface {
     pub rx_fill_ring_empty: u64,
     /// Descriptors that the kernel refused to transmit.
     pub tx_invalid: u64,
+    /// Frames that the driver reported as dropped while sending.
+    pub tx_dropped: u64,
+    /// Descriptors from the kernel that named no frame of ours: a kernel bug.
+    pub kernel_invalid: u64,
 }
 
 /// Where in the kernel the steering program runs.

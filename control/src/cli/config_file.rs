@@ -30,11 +30,16 @@ impl ConfigFile {
     ///
     /// Every problem of the file, as [`config::load`].
     pub fn load(&self) -> Result<Checked, Diagnostics> {
-        let format = match self.format {
+        config::load_as(&self.path, self.syntax())
+    }
+
+    /// The file's syntax, by option or by name.
+    #[must_use]
+    pub fn syntax(&self) -> config::Format {
+        match self.format {
             None => config::Format::of(&self.path),
             Some(Format::Toml) => config::Format::Toml,
             Some(Format::Keepalived) => config::Format::Keepalived,
-        };
-        config::load_as(&self.path, format)
+        }
     }
 }

@@ -9,6 +9,7 @@ mod config_file;
 mod failure;
 mod output;
 mod replay;
+mod run;
 
 pub use config_file::ConfigFile;
 pub use failure::Failure;
@@ -68,6 +69,7 @@ fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Run(run::Run),
     Check(check::Check),
     Replay(replay::Replay),
 }
@@ -78,6 +80,7 @@ pub enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
+        Command::Run(command) => command.run(cli.global.socket),
         Command::Check(command) => command.run(),
         Command::Replay(command) => command.run(),
     };

@@ -1,0 +1,357 @@
+//! `appliance run`: the control thread's loop around the controller.
+//!
+//! One tokio runtime on one thread. Everything that happens comes in here:
+//! events of the kernel and of the health checks, questions of clients,
+//! signals, the tick of every second; the controller says what is to be done,
+//! and this file's [`Appliance`] does it.
+
+mod interfaces;
+mod queries;
+mod reload;
+mod start;
+mod workers;
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
+use dataplane::service::{MacAddress, ServiceKey};
+use dataplane::snapshot::{Published, Snapshot};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+use tracing::{debug, error, info, warn};
+
+use crate::announce::{self, Announcement, Announcer, Schedule};
+use crate::api;
+use crate::api::query::Query;
+use crate::config::{Config, Format};
+use crate::controller::Controller;
+use crate::event::{Action, Event, Route};
+use crate::health::Checker;
+use crate::netlink::{self, Monitor, NewAddress, Requests};
+
+use self::workers::Workers;
+
+/// Events that may wait to be handled.
+const EVENTS: usize = 4096;
+/// Events handled in a row before clients and signals get a turn.
+const EVENTS_IN_A_ROW: usize = 512;
+/// How long the first next hops are waited for before traffic is taken anyway.
+const RESOLVE_AT_START: Duration = Duration::from_secs(1);
+
+/// What `run` was asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The file and its syntax; `None`: started empty.
+    pub file: Option<(PathBuf, Format)>,
+    /// What the file says.
+    pub config: Config,
+    /// Where the control socket is.
+    pub socket: PathBuf,
+}
+
+/// Everything that runs, and the hands that do what the controller wants.
+struct Appliance {
+    file: Option<(PathBuf, Format)>,
+    controller: Controller,
+    published: Published,
+    /// Snapshots that a worker may still work with.
+    retained: VecDeque<Arc<Snapshot>>,
+    publish_pending: bool,
+    workers: Workers,
+    requests: Requests,
+    checker: Checker,
+    announcer: Arc<Announcer>,
+    /// Announcements under way.
+    announcing: JoinSet<()>,
+    to_announce: Vec<Announcement>,
+}
+
+/// Runs until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What kept it from starting, or from going on; nothing is left behind.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    workers::keep_off(&workers::cores(&options.config.appliance.cores)?);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(main(options))
+}
+
+async fn main(options: Options) -> anyhow::Result<()> {
+    let listener = api::server::bind(&options.socket)?;
+    let mut signals = Signals::new()?;
+    let (sender, mut events) = mpsc::channel(EVENTS);
+    let _monitor =
+        Monitor::start(sender.clone()).context("cannot follow the kernel's network tables")?;
+    let started = tokio::select! {
+        started = start::start(options, &mut events, sender) => started,
+        _ = signals.stop() => return Ok(()),
+    };
+    let mut appliance = started?;
+    let (queries, mut questions) = mpsc::channel(64);
+    let server = api::server::serve(listener, queries);
+    let result = tokio::select! {
+        result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
+        failed = server => failed.context("the control socket failed"),
+    };
+    appliance.stop().await;
+    result
+}
+
+/// The signals that are listened to.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen to signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hangup: listen(SignalKind::hangup())?,
+        })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+impl Appliance {
+    async fn serve(
+        &mut self,
+        events: &mut mpsc::Receiver<Event>,
+        questions: &mut mpsc::Receiver<Query>,
+        signals: &mut Signals,
+    ) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                event = events.recv() => {
+                    let Some(event) = event else { bail!("the event channel is closed") };
+                    self.handle(event).await;
+                    for _ in 1..EVENTS_IN_A_ROW {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.handle(event).await;
+                    }
+                }
+                Some(query) = questions.recv() => self.answer(query).await,
+                _ = tick.tick() => self.tick().await?,
+                _ = signals.hangup.recv() => self.reload_on_signal().await,
+                _ = signals.terminate.recv() => { info!("SIGTERM: stopping"); return Ok(()) }
+                _ = signals.interrupt.recv() => { info!("SIGINT: stopping"); return Ok(()) }
+            }
+            self.settle();
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        let actions = self.controller.handle(event, Instant::now());
+        self.carry_out(actions).await;
+    }
+
+    async fn tick(&mut self) -> anyhow::Result<()> {
+        self.handle(Event::Tick).await;
+        if !self.workers.all_run() {
+            bail!(
+                "a worker ended unexpectedly, which is a bug: stopping, so that the service manager can restart it"
+            );
+        }
+        let oldest = self.workers.oldest_generation();
+        self.controller
+            .free_ids(oldest, |id| self.workers.totals(id));
+        while self
+            .retained
+            .front()
+            .is_some_and(|snapshot| snapshot.generation < oldest)
+        {
+            self.retained.pop_front();
+        }
+        while self.announcing.try_join_next().is_some() {}
+        Ok(())
+    }
+
+    /// Does what the controller wants, and what follows from that.
+    async fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut actions = VecDeque::from(actions);
+        while let Some(action) = actions.pop_front() {
+            match action {
+                Action::Publish => self.publish_pending = true,
+                Action::Log(line) => info!("{line}"),
+                Action::Steer { virtual_server } => {
+                    // Workers must know it before its packets come.
+                    self.publish();
+                    self.steer(&virtual_server, true);
+                }
+                Action::Unsteer { virtual_server } => self.steer(&virtual_server, false),
+                Action::AddAddress {
+                    index,
+                    address,
+                    prefix_length,
+                    label,
+                } => {
+                    // It was asked for on the network before, in IPv6 too.
+                    let new = NewAddress {
+                        index,
+                        address,
+                        prefix_length,
+                        label,
+                        nodad: true,
+                    };
+                    say_failure(self.requests.add_address(&new).await);
+                }
+                Action::RemoveAddress {
+                    index,
+                    address,
+                    prefix_length,
+                } => {
+                    say_failure(
+                        self.requests
+                            .remove_address(index, address, prefix_length)
+                            .await,
+                    );
+                }
+                Action::Announce { index, address } => {
+                    let port = self
+                        .controller
+                        .ports()
+                        .iter()
+                        .find(|port| port.index == index);
+                    self.to_announce.extend(port.map(|port| Announcement {
+                        interface: announce_on(port),
+                        address,
+                    }));
+                }
+                Action::LookUpRoute { destination } => match self.requests.route(destination).await
+                {
+                    Ok(route) => {
+                        let event = Event::Route {
+                            destination,
+                            route: forwarding(route),
+                        };
+                        actions.extend(self.controller.handle(event, Instant::now()));
+                    }
+                    Err(error) => warn!("{error}"),
+                },
+                Action::ProbeNeighbor {
+                    index,
+                    address,
+                    resolved,
+                } => {
+                    let asked = if resolved {
+                        self.requests.verify(index, address).await
+                    } else {
+                        self.requests.resolve(index, address).await
+                    };
+                    if let Err(error) = asked {
+                        debug!("{error}");
+                    }
+                }
+                Action::StartCheck { id, check } => {
+                    self.checker.start(id, check);
+                }
+                Action::StopCheck { id } => {
+                    self.checker.stop(&id);
+                }
+            }
+        }
+    }
+
+    fn steer(&mut self, virtual_server: &str, on: bool) {
+        let Ok(key) = virtual_server.parse::<ServiceKey>() else {
+            error!("not a virtual server: {virtual_server}");
+            return;
+        };
+        for steering in &mut self.workers.steering {
+            let done = if on {
+                steering.add_service(&key)
+            } else {
+                steering.remove_service(&key)
+            };
+            if let Err(error) = done {
+                error!("{error:#}");
+            }
+        }
+    }
+
+    /// After a batch of events: publishes once what they changed, and sends
+    /// the announcements that came together.
+    fn settle(&mut self) {
+        if self.publish_pending {
+            self.publish();
+        }
+        if !self.to_announce.is_empty() {
+            let announcements = std::mem::take(&mut self.to_announce);
+            let announcer = Arc::clone(&self.announcer);
+            self.announcing.spawn(async move {
+                if let Err(error) = announcer
+                    .announce(&announcements, &Schedule::default())
+                    .await
+                {
+                    warn!("{error}");
+                }
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        self.publish_pending = false;
+        let snapshot = Arc::new(self.controller.snapshot());
+        debug!("snapshot {} published", snapshot.generation);
+        self.retained.push_back(Arc::clone(&snapshot));
+        self.published.store(snapshot);
+    }
+
+    /// Gives back what was taken: the addresses first, so that no new traffic
+    /// comes, then, by the drop of the workers, sockets and programs.
+    async fn stop(mut self) {
+        self.announcing.shutdown().await;
+        let actions = self.controller.stop();
+        self.carry_out(actions).await;
+    }
+}
+
+fn say_failure<T>(result: Result<T, netlink::Error>) {
+    if let Err(error) = result {
+        error!("{error}");
+    }
+}
+
+fn announce_on(port: &crate::controller::Port) -> announce::Interface {
+    announce::Interface {
+        index: port.index,
+        name: port.name.clone(),
+        mac: MacAddress(port.mac),
+    }
+}
+
+/// A real server that is this host itself cannot be reached by DR: it is as
+/// unreachable as one without a route.
+fn forwarding(route: netlink::Route) -> Option<Route> {
+    match route {
+        netlink::Route::Forward(hop) => Some(Route {
+            index: hop.index,
+            gateway: hop.gateway,
+        }),
+        netlink::Route::Local | netlink::Route::Unreachable => None,
+    }
+}
+
+/// An empty place for snapshots.
+fn unpublished() -> Published {
+    Arc::new(ArcSwap::from_pointee(Snapshot::empty()))
+}

@@ -1,0 +1,320 @@
+//! Answering clients: copies of the state, in the words of the API.
+
+use std::collections::BTreeMap;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use dataplane::conn::State;
+use dataplane::counters::{Counters, DropReason};
+use dataplane::service::{NextHop, ServerId};
+use dataplane::worker::ConnectionRecord;
+use tracing::debug;
+
+use super::Appliance;
+use super::workers::WorkerHandle;
+use crate::api::Query;
+use crate::api::view::{self, AttachMode, Health, Traffic};
+use crate::config::{self, CheckKind, RealServer, VirtualServer};
+use crate::controller::{CheckState, ServerKey};
+use crate::event::CheckId;
+use crate::health::LastResult;
+
+/// How long a worker is waited for while it lists its connections.
+const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+
+impl Appliance {
+    /// Answers a client. One that is gone is no error.
+    pub(super) async fn answer(&mut self, query: Query) {
+        match query {
+            Query::Ping(reply) => drop(reply.send(())),
+            Query::Services(reply) => drop(reply.send(self.services())),
+            Query::Connections(batches) => self.connections(batches),
+            Query::Neighbors(reply) => drop(reply.send(self.neighbors())),
+            Query::Workers(reply) => drop(reply.send(self.workers())),
+            Query::Drops(reply) => drop(reply.send(self.drops())),
+            Query::Health(reply) => drop(reply.send(self.health())),
+            Query::Config(reply) => {
+                let toml = config::to_toml(self.controller.config());
+                drop(reply.send(view::Config { toml }));
+            }
+            Query::Reload(reply) => {
+                let result = self.reload().await;
+                drop(reply.send(result));
+            }
+        }
+    }
+
+    fn services(&self) -> Vec<view::Service> {
+        let services = self.controller.config().virtual_servers.iter();
+        services
+            .map(|service| {
+                let servers = service.real_servers.iter();
+                let real_servers: Vec<_> = servers
+                    .map(|server| self.real_server(service, server))
+                    .collect();
+                view::Service {
+                    protocol: service.protocol().to_string().into(),
+                    address: service.address(),
+                    scheduler: service.scheduler.to_string().into(),
+                    forwarding_method: "DR".into(),
+                    traffic: real_servers.iter().map(|server| server.traffic).sum(),
+                    real_servers,
+                }
+            })
+            .collect()
+    }
+
+    fn real_server(&self, service: &VirtualServer, server: &RealServer) -> view::RealServer {
+        let states = self.controller.checks((service.key, server.address));
+        let up = self.controller.is_up(service.key, server);
+        let failed = states.iter().find(|state| !state.passes());
+        let id = self.controller.servers().id(service.key, server.address);
+        let next_hop = self
+            .controller
+            .next_hops()
+            .next_hop(server.address.ip())
+            .ok();
+        view::RealServer {
+            address: server.address,
+            weight: if up { server.weight } else { 0 },
+            configured_weight: server.weight,
+            health: health(states),
+            reason: failed.and_then(|state| state.reason.clone()),
+            traffic: id.map(|id| self.traffic(id)).unwrap_or_default(),
+            next_hop: next_hop.map(|hop| view::NextHop {
+                interface: self.interface_of(hop),
+                mac: hop.destination.to_string(),
+            }),
+        }
+    }
+
+    fn traffic(&self, id: ServerId) -> Traffic {
+        let totals = self
+            .controller
+            .servers()
+            .since_baseline(id, self.workers.totals(id));
+        Traffic {
+            active_connections: totals.active.into(),
+            inactive_connections: totals.inactive.into(),
+            connections_total: totals.connections,
+            packets_total: totals.packets,
+            bytes_total: totals.bytes,
+        }
+    }
+
+    fn interface_of(&self, hop: NextHop) -> String {
+        self.controller
+            .next_hops()
+            .port(hop.port)
+            .map(|port| port.name.clone())
+            .unwrap_or_default()
+    }
+
+    fn neighbors(&self) -> Vec<view::Neighbor> {
+        let next_hops = self.controller.next_hops();
+        next_hops
+            .destinations()
+            .map(|real_server| {
+                let hop = next_hops.next_hop(real_server);
+                view::Neighbor {
+                    real_server,
+                    via: next_hops.gateway(real_server),
+                    interface: hop.ok().map(|hop| self.interface_of(hop)),
+                    mac: hop.ok().map(|hop| hop.destination.to_string()),
+                    state: hop.map_or_else(|why| why.as_str(), |_| "resolved").into(),
+                }
+            })
+            .collect()
+    }
+
+    fn workers(&self) -> Vec<view::Worker> {
+        (0..)
+            .zip(&self.workers.handles)
+            .map(|(number, handle)| worker(number, handle))
+            .collect()
+    }
+
+    fn drops(&self) -> Vec<view::Drop> {
+        let mut sums = [0; DropReason::COUNT];
+        for counters in self.workers.counters() {
+            for (sum, drops) in sums.iter_mut().zip(counters.drops) {
+                *sum += drops;
+            }
+        }
+        let reasons = DropReason::ALL.iter().zip(sums);
+        reasons
+            .map(|(reason, packets_total)| view::Drop {
+                reason: reason.name().into(),
+                description: reason.description().into(),
+                packets_total,
+            })
+            .collect()
+    }
+
+    fn health(&self) -> Vec<view::HealthCheck> {
+        let mut checks = Vec::new();
+        let statuses: BTreeMap<&CheckId, _> = self.checker.status().collect();
+        for service in &self.controller.config().virtual_servers {
+            for server in &service.real_servers {
+                let states = self.controller.checks((service.key, server.address));
+                for (number, state) in states.iter().enumerate() {
+                    let id = CheckId {
+                        virtual_server: service.key.to_string(),
+                        real_server: server.address,
+                        check: number,
+                    };
+                    let status = statuses.get(&id);
+                    let tried = status.filter(|status| status.last_result != LastResult::NotTried);
+                    checks.push(view::HealthCheck {
+                        protocol: service.protocol().to_string().into(),
+                        virtual_server: service.address(),
+                        real_server: server.address,
+                        check: check_name(&state.check.kind).into(),
+                        target: state.check.target,
+                        state: match (status, tried) {
+                            (Some(status), Some(_)) => up_or_down(status.healthy),
+                            (_, _) => Health::Checking,
+                        },
+                        last_result: tried.map(|status| status.reason.clone()),
+                        since_seconds: status.map_or(0, |status| status.unchanged_for.as_secs()),
+                        failures: status.map_or(0, |status| status.failures.into()),
+                    });
+                }
+            }
+        }
+        checks
+    }
+
+    /// Lists the connections from a thread of its own: neither this loop nor
+    /// a worker waits for the client.
+    fn connections(&self, batches: tokio::sync::mpsc::Sender<Vec<view::Connection>>) {
+        let mut listings = Vec::with_capacity(self.workers.handles.len());
+        for handle in &self.workers.handles {
+            let (sender, receiver) = mpsc::channel();
+            // A worker that has ended drops the request, which ends the listing.
+            drop(handle.requests.send(sender));
+            listings.push(receiver);
+        }
+        let servers = self.controller.servers().by_id();
+        let timeouts = self.controller.config().appliance.timeouts.by_state();
+        tokio::task::spawn_blocking(move || {
+            // The first batch may be empty; it tells that there is an answer.
+            if batches.blocking_send(Vec::new()).is_err() {
+                return;
+            }
+            for (worker, listing) in (0..).zip(listings) {
+                while let Ok(records) = listing.recv_timeout(WORKER_PATIENCE) {
+                    let shown = records.iter();
+                    let shown =
+                        shown.filter_map(|record| connection(record, worker, &servers, &timeouts));
+                    if batches.blocking_send(shown.collect()).is_err() {
+                        debug!("a client stopped reading the list of connections");
+                        return;
+                    }
+                }
+            }
+        });
+    }
+}
+
+fn connection(
+    record: &ConnectionRecord,
+    worker: u32,
+    servers: &BTreeMap<ServerId, ServerKey>,
+    timeouts: &[u32; State::ALL.len()],
+) -> Option<view::Connection> {
+    let service = record.key.service();
+    let (_, real_server) = servers.get(&record.server)?;
+    let timeout = Duration::from_millis(timeouts[record.state as usize].into());
+    Some(view::Connection {
+        protocol: service.protocol.to_string().into(),
+        client: record.key.client(),
+        virtual_server: std::net::SocketAddr::new(service.address.into(), service.port),
+        real_server: *real_server,
+        state: record.state.to_string().into(),
+        expires_seconds: timeout.saturating_sub(record.idle).as_secs(),
+        worker,
+    })
+}
+
+fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
+    let counters = handle.statistics.counters();
+    let dropped_packets = counters.dropped();
+    let Counters {
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        waiting,
+        connections_created,
+        connections_expired,
+        connections_evicted,
+        connections_reused,
+        connections,
+        resets_sent,
+        drops: _,
+    } = counters;
+    let interfaces = handle.queues.iter().enumerate().map(|(device, queue)| {
+        let statistics = handle.statistics.device(device);
+        view::WorkerInterface {
+            interface: queue.interface.clone(),
+            queue: queue.queue,
+            mode: if queue.native {
+                AttachMode::Native
+            } else {
+                AttachMode::Generic
+            },
+            zero_copy: queue.zero_copy,
+            rx_dropped: statistics.rx_dropped,
+            rx_ring_full: statistics.rx_ring_full,
+            rx_fill_ring_empty: statistics.rx_fill_ring_empty,
+            tx_invalid: statistics.tx_invalid,
+            tx_dropped: statistics.tx_dropped,
+            kernel_invalid: statistics.kernel_invalid,
+        }
+    });
+    view::Worker {
+        worker: number,
+        core: u32::try_from(handle.core).unwrap_or(u32::MAX),
+        snapshot_generation: handle
+            .statistics
+            .generation
+            .load(std::sync::atomic::Ordering::Relaxed),
+        rx_packets,
+        rx_bytes,
+        tx_packets,
+        tx_bytes,
+        dropped_packets,
+        waiting,
+        connections_created,
+        connections_expired,
+        connections_evicted,
+        connections_reused,
+        connections,
+        resets_sent,
+        interfaces: interfaces.collect(),
+    }
+}
+
+fn health(states: &[CheckState]) -> Health {
+    if states.is_empty() {
+        Health::Unchecked
+    } else if states.iter().any(|state| state.healthy == Some(false)) {
+        Health::Down
+    } else if states.iter().any(|state| state.healthy.is_none()) {
+        Health::Checking
+    } else {
+        Health::Up
+    }
+}
+
+fn up_or_down(healthy: bool) -> Health {
+    if healthy { Health::Up } else { Health::Down }
+}
+
+fn check_name(kind: &CheckKind) -> &'static str {
+    match kind {
+        CheckKind::TcpCheck => "TCP_CHECK",
+        CheckKind::HttpGet { .. } => "HTTP_GET",
+    }
+}

@@ -1,0 +1,51 @@
+//! Reloading: the file again, as one transaction or not at all.
+
+use tracing::{error, info};
+
+use super::{Appliance, start};
+use crate::api::view;
+use crate::config;
+
+impl Appliance {
+    /// Reads the file and takes it up.
+    pub(super) async fn reload(&mut self) -> Result<view::Reload, view::Refused> {
+        let refused = |diagnostics: Vec<String>| view::Refused { diagnostics };
+        let Some((path, format)) = &self.file else {
+            return Err(refused(vec![
+                "the appliance was started without a configuration file: there is nothing to reload".into(),
+            ]));
+        };
+        let checked = config::load_as(path, *format).map_err(|diagnostics| {
+            refused(diagnostics.to_string().lines().map(str::to_owned).collect())
+        })?;
+        let config = checked.config;
+        let refuse = |error: anyhow::Error| refused(vec![error.to_string()]);
+        start::refuse_unknown_interfaces(&config, self.controller.ports()).map_err(refuse)?;
+        start::refuse_addresses_in_use(&self.controller, &config)
+            .await
+            .map_err(refuse)?;
+        let (changes, actions) = self.controller.reload(config).map_err(refused)?;
+        self.carry_out(actions).await;
+        self.settle();
+        for change in &changes {
+            info!("reload: {change}");
+        }
+        Ok(view::Reload {
+            changes,
+            generation: self.controller.generation(),
+        })
+    }
+
+    /// The same for SIGHUP, where nobody waits for the answer.
+    pub(super) async fn reload_on_signal(&mut self) {
+        match self.reload().await {
+            Ok(reload) => info!("SIGHUP: reloaded, {} changes", reload.changes.len()),
+            Err(refused) => {
+                error!("SIGHUP: the configuration is refused, nothing was changed:");
+                for line in refused.diagnostics {
+                    error!("{line}");
+                }
+            }
+        }
+    }
+}

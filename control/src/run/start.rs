@@ -1,0 +1,229 @@
+//! From nothing to forwarding: what is checked and made, in order.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use super::interfaces::{self, Interface, Link};
+use super::workers::Workers;
+use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
+use crate::announce::{self, Announcer};
+use crate::config::Config;
+use crate::controller::{Controller, Port, Wanted};
+use crate::event::{Event, NetworkEvent};
+use crate::health::Checker;
+use crate::netlink::Requests;
+
+/// Builds everything and takes the traffic; says `ready`.
+pub(super) async fn start(
+    options: Options,
+    events: &mut mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+) -> anyhow::Result<Appliance> {
+    let Options { file, config, .. } = options;
+    let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
+    let announcer = Announcer::open()?;
+    let known = first_dump(events).await?;
+    let interfaces = interfaces::choose(&config.interfaces, &links(&known))?;
+    let ports: Vec<Port> = interfaces.iter().map(port).collect();
+    let mut controller = Controller::new(config.clone(), ports);
+    for event in known {
+        // Nothing is wanted yet, so nothing is to be done either.
+        controller.handle(Event::Network(event), Instant::now());
+    }
+    refuse_unknown_interfaces(&config, controller.ports())?;
+    refuse_addresses_in_use(&controller, &config).await?;
+    let published = unpublished();
+    let workers = Workers::start(&interfaces, &config.appliance, &published)?;
+    let mut appliance = Appliance {
+        file,
+        controller,
+        published,
+        retained: VecDeque::new(),
+        publish_pending: false,
+        workers,
+        requests,
+        checker: Checker::new(sender),
+        announcer: Arc::new(announcer),
+        announcing: JoinSet::new(),
+        to_announce: Vec::new(),
+    };
+    let actions = appliance.controller.start();
+    appliance.carry_out(actions).await;
+    appliance.settle();
+    wait_for_next_hops(&mut appliance, events).await;
+    say_ready(&config);
+    Ok(appliance)
+}
+
+/// Everything that the kernel has, up to the end of the first dump.
+async fn first_dump(events: &mut mpsc::Receiver<Event>) -> anyhow::Result<Vec<NetworkEvent>> {
+    let mut known = Vec::new();
+    while let Some(event) = events.recv().await {
+        match event {
+            Event::Network(NetworkEvent::RoutesChanged) => return Ok(known),
+            Event::Network(event) => known.push(event),
+            Event::Health { .. } | Event::Route { .. } | Event::Tick => {}
+        }
+    }
+    bail!("cannot read the kernel's network tables")
+}
+
+fn links(known: &[NetworkEvent]) -> Vec<Link> {
+    let mut links = Vec::new();
+    for event in known {
+        if let NetworkEvent::Link {
+            index,
+            name,
+            mac,
+            up,
+            mtu,
+            ethernet,
+            kind,
+            ..
+        } = event
+        {
+            links.push(Link {
+                index: *index,
+                name: name.clone(),
+                mac: *mac,
+                up: *up,
+                mtu: *mtu,
+                ethernet: *ethernet,
+                kind: kind.clone(),
+            });
+        }
+    }
+    links
+}
+
+fn port(interface: &Interface) -> Port {
+    let Link {
+        index,
+        name,
+        mac,
+        up,
+        ..
+    } = &interface.link;
+    Port {
+        index: *index,
+        name: name.clone(),
+        mac: *mac,
+        up: *up,
+    }
+}
+
+/// Interfaces that a `vrrp_instance` names must be among those in use.
+pub(super) fn refuse_unknown_interfaces(config: &Config, ports: &[Port]) -> anyhow::Result<()> {
+    for instance in &config.vrrp_instances {
+        let others = instance
+            .virtual_ipaddress
+            .iter()
+            .filter_map(|address| address.interface.as_ref());
+        for name in others.chain([&instance.interface]) {
+            if !ports.iter().any(|port| port.name == *name) {
+                let used: Vec<&str> = ports.iter().map(|port| port.name.as_str()).collect();
+                bail!(
+                    "vrrp_instance {}: interface {name}: not among the interfaces in use, which are {}",
+                    instance.name,
+                    used.join(", ")
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Asks the network for every address that is about to be taken.
+///
+/// # Errors
+/// Another host has one of them.
+pub(super) async fn refuse_addresses_in_use(
+    controller: &Controller,
+    config: &Config,
+) -> anyhow::Result<()> {
+    let plan = controller.addresses().plan(config, controller.ports());
+    let mut probes = JoinSet::new();
+    for wanted in controller.addresses().missing(&plan) {
+        let Some(port) = controller
+            .ports()
+            .iter()
+            .find(|port| port.index == wanted.index && port.up)
+        else {
+            continue;
+        };
+        let (interface, wanted) = (announce_on(port), wanted.clone());
+        probes.spawn(async move {
+            let answer = announce::probe(&interface, wanted.address).await;
+            (wanted, answer)
+        });
+    }
+    while let Some(probed) = probes.join_next().await {
+        let (
+            Wanted {
+                address, interface, ..
+            },
+            answer,
+        ) = probed?;
+        match answer {
+            Ok(None) => {}
+            Ok(Some(mac)) => bail!(
+                "address {address} is in use on {interface} by the host with MAC address {mac}: \
+                 stop it there, or if that is a real server, keep it from answering ARP for the address \
+                 (arp_ignore=1, arp_announce=2)"
+            ),
+            Err(error) => warn!("cannot find out whether {address} is in use: {error}"),
+        }
+    }
+    Ok(())
+}
+
+/// Traffic can flow when the way to the real servers is known; those that are
+/// not there are not waited for.
+async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiver<Event>) {
+    let deadline = tokio::time::Instant::now() + RESOLVE_AT_START;
+    let unresolved = |controller: &Controller| {
+        let next_hops = controller.next_hops();
+        next_hops
+            .destinations()
+            .filter(|address| next_hops.next_hop(*address).is_err())
+            .count()
+    };
+    while unresolved(&appliance.controller) > 0 {
+        let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.recv()).await else {
+            break;
+        };
+        appliance.handle(event).await;
+        appliance.settle();
+    }
+    let next_hops = appliance.controller.next_hops();
+    for address in next_hops.destinations() {
+        if let Err(why) = next_hops.next_hop(address) {
+            warn!(
+                "real server {address}: next hop {}: packets for it wait until it is known",
+                why.as_str()
+            );
+        }
+    }
+}
+
+fn say_ready(config: &Config) {
+    let servers: usize = config
+        .virtual_servers
+        .iter()
+        .map(|service| service.real_servers.len())
+        .sum();
+    info!(
+        "{} virtual servers, {servers} real servers",
+        config.virtual_servers.len()
+    );
+    eprintln!("ready");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        warn!("cannot tell the service manager that the appliance is ready: {error}");
+    }
+}

@@ -1,0 +1,343 @@
+//! Starting and stopping the workers.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, ensure};
+use dataplane::bpf::Steering;
+use dataplane::counters::{Counters, ServerTotals, WorkerStatistics};
+use dataplane::device::af_xdp::{self, AfXdp, FRAMES_PER_QUEUE};
+use dataplane::director::{Director, DirectorOptions};
+use dataplane::flow::FlowHasher;
+use dataplane::service::{MAX_SERVERS, PortIndex, ServerId};
+use dataplane::snapshot::Published;
+use dataplane::worker::{Idle, ListConnections, Port, Worker};
+use dataplane::xsk::socket::QueueSpec;
+use dataplane::xsk::umem::Umem;
+use tracing::{info, warn};
+
+use super::interfaces::{self, Interface};
+use crate::config;
+
+/// Frames of a worker besides those of its queues: for packets that wait.
+const SPARE_FRAMES: u32 = 512;
+
+/// A queue that a worker serves, as `show workers` tells it.
+#[derive(Clone, Debug)]
+pub(super) struct Queue {
+    pub(super) interface: String,
+    pub(super) queue: u32,
+    pub(super) native: bool,
+    pub(super) zero_copy: bool,
+}
+
+/// What is known of a running worker.
+#[derive(Debug)]
+pub(super) struct WorkerHandle {
+    pub(super) core: usize,
+    pub(super) queues: Vec<Queue>,
+    pub(super) statistics: Arc<WorkerStatistics>,
+    pub(super) requests: mpsc::Sender<ListConnections>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The running workers and the steering programs that feed them.
+#[derive(Debug)]
+pub(super) struct Workers {
+    pub(super) handles: Vec<WorkerHandle>,
+    pub(super) steering: Vec<Steering>,
+    stop: Arc<AtomicBool>,
+}
+
+/// The cores that workers are pinned to: those of the configuration, or all
+/// but the first, or the only one.
+///
+/// # Errors
+/// A configured core does not exist.
+pub(super) fn cores(configured: &[usize]) -> anyhow::Result<Vec<usize>> {
+    let available =
+        core_affinity::get_core_ids().context("cannot read the CPUs of this process")?;
+    let available: Vec<usize> = available.into_iter().map(|core| core.id).collect();
+    let list = || {
+        available
+            .iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    for core in configured {
+        ensure!(
+            available.contains(core),
+            "appliance.cores: found {core}, this process may run on: {}",
+            list()
+        );
+    }
+    if !configured.is_empty() {
+        return Ok(configured.to_vec());
+    }
+    Ok(match available.as_slice() {
+        [_, rest @ ..] if !rest.is_empty() => rest.to_vec(),
+        all => all.to_vec(),
+    })
+}
+
+/// Keeps the calling thread, the control thread, off the workers' cores, if
+/// there is another one.
+pub(super) fn keep_off(worker_cores: &[usize]) {
+    let all = core_affinity::get_core_ids().unwrap_or_default();
+    match all.iter().find(|core| !worker_cores.contains(&core.id)) {
+        Some(core) if core_affinity::set_for_current(*core) => {}
+        Some(core) => warn!("cannot pin the control thread to CPU {}", core.id),
+        None => info!("the control thread shares a CPU with a worker: this machine has no other"),
+    }
+}
+
+impl Workers {
+    /// Attaches the steering program to every interface, opens all sockets
+    /// and starts the workers. Nothing is steered yet.
+    ///
+    /// # Errors
+    /// What could not be done, on which interface, and the remedy. Nothing is
+    /// left behind.
+    pub(super) fn start(
+        interfaces: &[Interface],
+        appliance: &config::Appliance,
+        published: &Published,
+    ) -> anyhow::Result<Self> {
+        let cores = usable_cores(cores(&appliance.cores)?, interfaces);
+        let mode = interfaces::socket_mode(interfaces)?;
+        let frame_size = interfaces::frame_size(interfaces)?;
+        let mut steering = Vec::with_capacity(interfaces.len());
+        for Interface { link, mode, .. } in interfaces {
+            steering.push(Steering::attach(link.index, &link.name, *mode)?);
+        }
+        let workers = u32::try_from(cores.len()).context("too many workers")?;
+        let statistics: Vec<_> = (0..workers)
+            .map(|worker| queues_of(worker, workers, interfaces).len())
+            .map(|devices| Arc::new(WorkerStatistics::new(MAX_SERVERS, devices)))
+            .collect();
+        let hasher = FlowHasher::random();
+        let mut prepared = Vec::with_capacity(cores.len());
+        for (worker, core) in (0..).zip(cores) {
+            let specs = queues_of(worker, workers, interfaces);
+            let queues: Vec<QueueSpec> = specs.iter().map(|(_, spec)| spec.clone()).collect();
+            let frames = u32::try_from(queues.len()).context("too many queues")? * FRAMES_PER_QUEUE
+                + SPARE_FRAMES;
+            let (umem, mut pool) =
+                Umem::new(frames, frame_size).context("cannot map the packet memory")?;
+            let devices = af_xdp::open_worker(&umem, &mut pool, &queues, mode)?;
+            let mut described = Vec::with_capacity(devices.len());
+            let mut ports = Vec::with_capacity(devices.len());
+            for ((index, spec), device) in specs.into_iter().zip(devices) {
+                let steering = &mut steering[usize::from(index.0)];
+                steering.register_socket(spec.queue, &device)?;
+                described.push(Queue {
+                    native: steering.attached().mode == dataplane::bpf::Mode::Native,
+                    zero_copy: device.is_zero_copy(),
+                    interface: spec.interface,
+                    queue: spec.queue,
+                });
+                ports.push(Port { index, device });
+            }
+            let options = DirectorOptions {
+                max_connections: appliance.max_connections.div_ceil(workers),
+                hasher: hasher.clone(),
+                worker,
+            };
+            let director = Director::new(options, Arc::clone(published), &statistics);
+            let (requests, receiver) = mpsc::channel();
+            prepared.push((
+                core,
+                described,
+                requests,
+                Worker::new(ports, umem, pool, director, receiver),
+            ));
+        }
+        say_modes(
+            interfaces,
+            &steering,
+            prepared.iter().flat_map(|(_, queues, ..)| queues),
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut this = Self {
+            handles: Vec::new(),
+            steering,
+            stop,
+        };
+        for (number, (core, queues, requests, worker)) in prepared.into_iter().enumerate() {
+            let thread = this.spawn(number, core, worker, appliance.idle)?;
+            this.handles.push(WorkerHandle {
+                core,
+                queues,
+                statistics: Arc::clone(&statistics[number]),
+                requests,
+                thread: Some(thread),
+            });
+        }
+        Ok(this)
+    }
+
+    fn spawn(
+        &self,
+        number: usize,
+        core: usize,
+        worker: Worker<AfXdp>,
+        idle: config::Idle,
+    ) -> anyhow::Result<JoinHandle<()>> {
+        let stop = Arc::clone(&self.stop);
+        let idle = match idle {
+            config::Idle::Adaptive => Idle::Adaptive,
+            config::Idle::Busy => Idle::Busy,
+            config::Idle::Interrupt => Idle::Interrupt,
+        };
+        let body = move || {
+            if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
+                warn!("worker {number}: cannot be pinned to CPU {core}");
+            }
+            worker.run(idle, &stop);
+        };
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(body)
+            .with_context(|| format!("cannot start worker {number}"))
+    }
+
+    /// The oldest snapshot generation that any worker works with.
+    #[must_use]
+    pub(super) fn oldest_generation(&self) -> u64 {
+        let generations = self
+            .handles
+            .iter()
+            .map(|handle| handle.statistics.generation.load(Ordering::Acquire));
+        generations.min().unwrap_or(u64::MAX)
+    }
+
+    /// What all workers together counted for a server.
+    #[must_use]
+    pub(super) fn totals(&self, id: ServerId) -> ServerTotals {
+        let mut sum = ServerTotals::default();
+        for server in self
+            .handles
+            .iter()
+            .filter_map(|handle| handle.statistics.server(id))
+        {
+            let part = server.totals();
+            sum.active += part.active;
+            sum.inactive += part.inactive;
+            sum.connections += part.connections;
+            sum.packets += part.packets;
+            sum.bytes += part.bytes;
+        }
+        sum
+    }
+
+    /// Every worker's counters.
+    pub(super) fn counters(&self) -> impl Iterator<Item = Counters> {
+        self.handles
+            .iter()
+            .map(|handle| handle.statistics.counters())
+    }
+
+    /// True while every worker's thread runs.
+    #[must_use]
+    pub(super) fn all_run(&self) -> bool {
+        self.handles.iter().all(|handle| {
+            handle
+                .thread
+                .as_ref()
+                .is_some_and(|thread| !thread.is_finished())
+        })
+    }
+}
+
+impl Drop for Workers {
+    /// Detaches the programs first, so that packets go to the kernel again
+    /// before nobody takes them, then ends the threads.
+    fn drop(&mut self) {
+        self.steering.clear();
+        self.stop.store(true, Ordering::Relaxed);
+        for handle in &mut self.handles {
+            if let Some(thread) = handle.thread.take()
+                && thread.join().is_err()
+            {
+                warn!("a worker on CPU {} had panicked", handle.core);
+            }
+        }
+    }
+}
+
+/// A worker needs a queue on every interface: it sends by that. With fewer
+/// queues than cores the rest of the cores is not used, and said.
+fn usable_cores(mut cores: Vec<usize>, interfaces: &[Interface]) -> Vec<usize> {
+    let fewest = interfaces
+        .iter()
+        .min_by_key(|interface| interface.queues.len());
+    if let Some(Interface { link, queues, .. }) = fewest
+        && queues.len() < cores.len()
+    {
+        let unused: Vec<String> = cores
+            .split_off(queues.len())
+            .iter()
+            .map(usize::to_string)
+            .collect();
+        warn!(
+            "interface {} has {} receive queue(s), so {} worker(s) run and CPU {} stays unused: \
+             add queues (ethtool -L {} combined N) or list fewer cores",
+            link.name,
+            queues.len(),
+            cores.len(),
+            unused.join(", "),
+            link.name
+        );
+    }
+    cores
+}
+
+/// The queues of one worker: of each interface every `workers`-th.
+fn queues_of(worker: u32, workers: u32, interfaces: &[Interface]) -> Vec<(PortIndex, QueueSpec)> {
+    let mut specs = Vec::new();
+    for (index, Interface { link, queues, .. }) in (0..).zip(interfaces) {
+        for (number, queue) in (0..).zip(queues) {
+            if number % workers == worker {
+                let spec = QueueSpec {
+                    ifindex: link.index,
+                    interface: link.name.clone(),
+                    queue: *queue,
+                };
+                specs.push((PortIndex(index), spec));
+            }
+        }
+    }
+    specs
+}
+
+/// One line for each interface: how packets get in and out, and why not faster.
+fn say_modes<'a>(
+    interfaces: &[Interface],
+    steering: &[Steering],
+    queues: impl Iterator<Item = &'a Queue> + Clone,
+) {
+    for (interface, steering) in interfaces.iter().zip(steering) {
+        let name = &interface.link.name;
+        let mut own = queues.clone().filter(|queue| queue.interface == *name);
+        let zero_copy = own.any(|queue| queue.zero_copy);
+        let attached = steering.attached();
+        let mode = match attached.mode {
+            dataplane::bpf::Mode::Native => "native XDP",
+            dataplane::bpf::Mode::Generic => "generic XDP",
+        };
+        let copy = if zero_copy { "zero-copy" } else { "copy mode" };
+        let count = interface.queues.len();
+        match &attached.fallback {
+            Some(why) => warn!(
+                "interface {name}: {mode}, which is slow, since {why}; {copy}, {count} queue(s)"
+            ),
+            None if zero_copy => info!("interface {name}: {mode}, {copy}, {count} queue(s)"),
+            None => warn!(
+                "interface {name}: {mode}, {copy} (the driver has no zero-copy for all of them), {count} queue(s)"
+            ),
+        }
+        interfaces::say_traps(interface);
+    }
+}
