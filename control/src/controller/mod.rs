@@ -459,7 +459,9 @@ impl Controller {
     }
 }
 
-fn check_id((service, server): ServerKey, check: usize) -> CheckId {
+/// Names a check of a real server.
+#[must_use]
+pub fn check_id((service, server): ServerKey, check: usize) -> CheckId {
     CheckId {
         virtual_server: service.to_string(),
         real_server: server,

@@ -256,7 +256,10 @@ mod tests {
         let auto = interface("a", BindMode::Auto, 1500);
         let zero = interface("b", BindMode::ZeroCopy, 1500);
         let generic = interface("c", BindMode::Generic, 1500);
-        assert_eq!(socket_mode(std::slice::from_ref(&auto)).unwrap(), BindMode::Auto);
+        assert_eq!(
+            socket_mode(std::slice::from_ref(&auto)).unwrap(),
+            BindMode::Auto
+        );
         assert_eq!(
             socket_mode(&[auto.clone(), zero.clone()]).unwrap(),
             BindMode::ZeroCopy

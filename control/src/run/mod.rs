@@ -77,21 +77,23 @@ struct Appliance {
 /// # Errors
 /// What kept it from starting, or from going on; nothing is left behind.
 pub fn run(options: Options) -> anyhow::Result<()> {
-    workers::keep_off(&workers::cores(&options.config.appliance.cores)?);
+    // Before this thread is pinned: afterwards it sees its own CPU only.
+    let cores = workers::cores(&options.config.appliance.cores)?;
+    workers::keep_off(&cores);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(main(options))
+    runtime.block_on(main(options, cores))
 }
 
-async fn main(options: Options) -> anyhow::Result<()> {
+async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     let listener = api::server::bind(&options.socket)?;
     let mut signals = Signals::new()?;
     let (sender, mut events) = mpsc::channel(EVENTS);
     let _monitor =
         Monitor::start(sender.clone()).context("cannot follow the kernel's network tables")?;
     let started = tokio::select! {
-        started = start::start(options, &mut events, sender) => started,
+        started = start::start(options, cores, &mut events, sender) => started,
         _ = signals.stop() => return Ok(()),
     };
     let mut appliance = started?;

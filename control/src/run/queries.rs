@@ -1,6 +1,6 @@
 //! Answering clients: copies of the state, in the words of the API.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use super::workers::WorkerHandle;
 use crate::api::Query;
 use crate::api::view::{self, AttachMode, Health, Traffic};
 use crate::config::{self, CheckKind, RealServer, VirtualServer};
-use crate::controller::{CheckState, ServerKey};
+use crate::controller::{CheckState, ServerKey, check_id};
 use crate::event::CheckId;
 use crate::health::LastResult;
 
@@ -45,12 +45,18 @@ impl Appliance {
     }
 
     fn services(&self) -> Vec<view::Service> {
+        let tried: BTreeSet<&CheckId> = self
+            .checker
+            .status()
+            .filter(|(_, status)| status.last_result != LastResult::NotTried)
+            .map(|(id, _)| id)
+            .collect();
         let services = self.controller.config().virtual_servers.iter();
         services
             .map(|service| {
                 let servers = service.real_servers.iter();
                 let real_servers: Vec<_> = servers
-                    .map(|server| self.real_server(service, server))
+                    .map(|server| self.real_server(service, server, &tried))
                     .collect();
                 view::Service {
                     protocol: service.protocol().to_string().into(),
@@ -64,9 +70,16 @@ impl Appliance {
             .collect()
     }
 
-    fn real_server(&self, service: &VirtualServer, server: &RealServer) -> view::RealServer {
+    fn real_server(
+        &self,
+        service: &VirtualServer,
+        server: &RealServer,
+        tried: &BTreeSet<&CheckId>,
+    ) -> view::RealServer {
         let states = self.controller.checks((service.key, server.address));
         let up = self.controller.is_up(service.key, server);
+        let all_tried = (0..states.len())
+            .all(|check| tried.contains(&check_id((service.key, server.address), check)));
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
         let next_hop = self
@@ -78,7 +91,7 @@ impl Appliance {
             address: server.address,
             weight: if up { server.weight } else { 0 },
             configured_weight: server.weight,
-            health: health(states),
+            health: health(states, all_tried),
             reason: failed.and_then(|state| state.reason.clone()),
             traffic: id.map(|id| self.traffic(id)).unwrap_or_default(),
             next_hop: next_hop.map(|hop| view::NextHop {
@@ -158,11 +171,7 @@ impl Appliance {
             for server in &service.real_servers {
                 let states = self.controller.checks((service.key, server.address));
                 for (number, state) in states.iter().enumerate() {
-                    let id = CheckId {
-                        virtual_server: service.key.to_string(),
-                        real_server: server.address,
-                        check: number,
-                    };
+                    let id = check_id((service.key, server.address), number);
                     let status = statuses.get(&id);
                     let tried = status.filter(|status| status.last_result != LastResult::NotTried);
                     checks.push(view::HealthCheck {
@@ -296,15 +305,17 @@ fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
     }
 }
 
-fn health(states: &[CheckState]) -> Health {
+/// Of all checks of a server together. A first try that changes nothing is no
+/// event, hence `all_tried`.
+fn health(states: &[CheckState], all_tried: bool) -> Health {
     if states.is_empty() {
         Health::Unchecked
-    } else if states.iter().any(|state| state.healthy == Some(false)) {
+    } else if states.iter().any(|state| !state.passes()) {
         Health::Down
-    } else if states.iter().any(|state| state.healthy.is_none()) {
-        Health::Checking
-    } else {
+    } else if all_tried {
         Health::Up
+    } else {
+        Health::Checking
     }
 }
 

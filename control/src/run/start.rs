@@ -22,6 +22,7 @@ use crate::netlink::Requests;
 /// Builds everything and takes the traffic; says `ready`.
 pub(super) async fn start(
     options: Options,
+    cores: Vec<usize>,
     events: &mut mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
 ) -> anyhow::Result<Appliance> {
@@ -39,7 +40,7 @@ pub(super) async fn start(
     refuse_unknown_interfaces(&config, controller.ports())?;
     refuse_addresses_in_use(&controller, &config).await?;
     let published = unpublished();
-    let workers = Workers::start(&interfaces, &config.appliance, &published)?;
+    let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
     let mut appliance = Appliance {
         file,
         controller,

@@ -102,10 +102,11 @@ impl Workers {
     /// left behind.
     pub(super) fn start(
         interfaces: &[Interface],
+        cores: Vec<usize>,
         appliance: &config::Appliance,
         published: &Published,
     ) -> anyhow::Result<Self> {
-        let cores = usable_cores(cores(&appliance.cores)?, interfaces);
+        let cores = usable_cores(cores, interfaces);
         let mode = interfaces::socket_mode(interfaces)?;
         let frame_size = interfaces::frame_size(interfaces)?;
         let mut steering = Vec::with_capacity(interfaces.len());
