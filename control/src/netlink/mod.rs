@@ -67,5 +67,7 @@ fn interface_name(index: u32) -> String {
     nix::net::if_::if_indextoname(index)
         .ok()
         .and_then(|name| name.into_string().ok())
+        // nix 0.31 takes the null pointer of a failure for success.
+        .filter(|name| !name.is_empty())
         .unwrap_or_else(|| format!("interface {index}"))
 }

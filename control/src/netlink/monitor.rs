@@ -9,6 +9,7 @@ use rtnetlink::packet_core::{NetlinkBuffer, NetlinkMessage, NetlinkPayload};
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use rtnetlink::sys::{AsyncSocket as _, AsyncSocketExt as _, SocketAddr, TokioSocket};
 use rustix::io::Errno;
+use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -17,8 +18,9 @@ use super::requests::Requests;
 use super::view::View;
 use crate::event::{Event, NetworkEvent};
 
-/// Bytes of messages that may wait to be read; about 10,000 neighbour changes.
-const RECEIVE_BUFFER: u32 = 4 << 20;
+/// Bytes of messages that may wait to be read, with what the kernel adds: about
+/// 10,000 neighbour changes.
+const RECEIVE_BUFFER: usize = 4 << 20;
 
 /// Shortest time between two [`NetworkEvent::RoutesChanged`]: a routing daemon
 /// that loads a full table must not make the controller look up its next hops
@@ -84,7 +86,10 @@ fn subscribe() -> io::Result<TokioSocket> {
     let groups = GROUPS
         .iter()
         .fold(0, |groups, &group| groups | 1 << (group as u32 - 1));
-    socket.socket_mut().set_rx_buf_sz(RECEIVE_BUFFER)?;
+    let inner = socket.socket_ref();
+    // Beyond net.core.rmem_max only with CAP_NET_ADMIN; less is no reason to fail.
+    set_socket_recv_buffer_size_force(inner, RECEIVE_BUFFER)
+        .or_else(|_denied| set_socket_recv_buffer_size(inner, RECEIVE_BUFFER))?;
     socket.socket_mut().bind(&SocketAddr::new(0, groups))?;
     Ok(socket)
 }
