@@ -4,7 +4,7 @@
 //! real servers' log filters know), `Host:` from `virtualhost` or else the
 //! target with its port, one connection per url. Redirects are not followed: a
 //! 301 is a status like another. A body is read to its end but no further than
-//! [`LARGEST_BODY`], and only its arrival is judged; a body shorter than its
+//! 1 MiB, and only its arrival is judged; a body shorter than its
 //! Content-Length passes, as with keepalived.
 
 use std::error::Error as _;
