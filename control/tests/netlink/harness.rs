@@ -117,10 +117,11 @@ impl Events {
     }
 
     pub(crate) async fn next(&mut self) -> NetworkEvent {
-        match self.receiver.recv().await.unwrap() {
-            Event::Network(event) => event,
-            other => panic!("no network event: {other:?}"),
-        }
+        let event = self.receiver.recv().await.unwrap();
+        let Event::Network(event) = event else {
+            panic!("no network event: {event:?}");
+        };
+        event
     }
 
     /// What was there at the start.
