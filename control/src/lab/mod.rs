@@ -1,1 +1,3 @@
-//! The lab module.
+//! `appliance lab`.
+pub mod plan;
+pub mod subnet;
