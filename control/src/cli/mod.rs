@@ -7,6 +7,7 @@
 mod check;
 mod config_file;
 mod failure;
+mod lab;
 mod output;
 mod replay;
 mod run;
@@ -72,6 +73,9 @@ pub enum Command {
     Run(run::Run),
     Check(check::Check),
     Replay(replay::Replay),
+    Lab(lab::Lab),
+    #[command(hide = true)]
+    LabResponder(lab::LabResponder),
 }
 
 /// Parses the arguments of the process, runs the command, prints what went
@@ -83,6 +87,8 @@ pub fn main() -> ExitCode {
         Command::Run(command) => command.run(cli.global.socket),
         Command::Check(command) => command.run(),
         Command::Replay(command) => command.run(),
+        Command::Lab(command) => command.run(),
+        Command::LabResponder(command) => command.run(),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,3 +1,295 @@
-//! `appliance lab`.
+//! `appliance lab`: rehearses a configuration on one machine.
+//!
+//! [`plan`] derives the network from the file, [`network`] builds it out of
+//! namespaces, the same program runs in it as the director with the file
+//! unchanged and as one [`responder`] a real server, [`client`] makes the
+//! requests and [`script`] breaks things. Whatever ends the rehearsal (its
+//! end, an error, a signal, a panic), dropping [`Lab`] removes all of it;
+//! what a SIGKILL leaves is removed by the next lab.
+//!
+//! It does not measure: the built-in client and responders are for counting.
+
+pub mod client;
+pub mod name;
+pub mod namespace;
+pub mod network;
+pub mod outage;
 pub mod plan;
+pub mod process;
+pub mod responder;
+pub mod screen;
+pub mod script;
 pub mod subnet;
+pub mod tally;
+
+use std::ffi::OsString;
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::Config;
+use client::Client;
+use name::{LabName, Leftovers, remove_leftovers};
+use network::Network;
+use plan::{CLIENT, DIRECTOR, Plan};
+use process::Process;
+use screen::Screen;
+use script::Script;
+
+/// The hidden command of a real server's responder.
+pub const RESPONDER_COMMAND: &str = "lab-responder";
+
+/// What to rehearse.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The director's command line after `run`: the file and how to read it.
+    pub run_arguments: Vec<OsString>,
+    /// Leave the network up at the end.
+    pub keep: bool,
+    /// Break things after the traffic.
+    pub break_things: bool,
+    /// Requests to each virtual server before that.
+    pub requests: u32,
+}
+
+/// Rehearses `config`. True if all went as it should.
+///
+/// # Errors
+///
+/// The network cannot be built, the director does not start or does not stay,
+/// a signal came. Everything that was made has been removed then.
+pub fn rehearse(config: &Config, options: &Options) -> anyhow::Result<bool> {
+    require_root()?;
+    let plan = Plan::of(config)?;
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build()?;
+    runtime.block_on(async {
+        // From here on a signal waits until it is asked for, so that nothing
+        // is left half built.
+        let mut signals = Signals::listen()?;
+        for lab in remove_leftovers(Leftovers::Orphaned)? {
+            eprintln!("lab: removed what {lab} left behind");
+        }
+        let mut screen = Screen::new();
+        let mut lab = Lab::build(&plan, options)?;
+        let passed = tokio::select! {
+            passed = lab.run(config, options, &mut screen) => passed?,
+            signal = signals.next() => bail!("{signal}: everything that the lab made is removed"),
+        };
+        if options.keep {
+            lab.keep(&plan, &mut screen)?;
+        }
+        Ok(passed)
+    })
+}
+
+/// Removes every lab that is not in use; returns a line about each.
+///
+/// # Errors
+///
+/// No right to, or the list of namespaces cannot be read.
+pub fn remove() -> anyhow::Result<Vec<String>> {
+    require_root()?;
+    let removed = remove_leftovers(Leftovers::Kept)?;
+    Ok(removed
+        .iter()
+        .map(|lab| format!("removed {lab}\n"))
+        .collect())
+}
+
+fn require_root() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        bail!("the lab makes network namespaces, which only root may do: run it with sudo");
+    }
+    Ok(())
+}
+
+/// Everything that has to go at the end. Fields are dropped in this order.
+#[derive(Debug)]
+struct Lab<'a> {
+    plan: &'a Plan,
+    client: Client,
+    responders: Vec<Option<Process>>,
+    director: Process,
+    network: Network,
+    directory: Directory,
+}
+
+impl<'a> Lab<'a> {
+    fn build(plan: &'a Plan, options: &Options) -> anyhow::Result<Self> {
+        let name = LabName::mine(options.keep);
+        let directory = Directory::create(name.directory())?;
+        let network = Network::build(name, plan)?;
+        let mut responders = Vec::new();
+        for server in &plan.real_servers {
+            responders.push(Some(responder(&network, &directory, server)?));
+        }
+        let mut arguments = vec![OsString::from("run")];
+        arguments.extend(options.run_arguments.iter().cloned());
+        arguments.extend(["--socket".into(), directory.socket().into()]);
+        let director = Process::start(
+            "the director".into(),
+            &network.namespace(DIRECTOR),
+            &arguments,
+            directory.0.join("director.log"),
+        )?;
+        Ok(Self {
+            plan,
+            client: Client::start(network.namespace(CLIENT))?,
+            responders,
+            director,
+            network,
+            directory,
+        })
+    }
+
+    /// The whole rehearsal, unless the director dies.
+    async fn run(
+        &mut self,
+        config: &Config,
+        options: &Options,
+        screen: &mut Screen,
+    ) -> anyhow::Result<bool> {
+        for responder in self.responders.iter_mut().flatten() {
+            responder.ready().await?;
+        }
+        self.director.ready().await?;
+        let Self {
+            plan,
+            client,
+            responders,
+            director,
+            network,
+            directory,
+        } = self;
+        let mut script = Script {
+            plan,
+            client,
+            responders,
+            network,
+            directory,
+            screen,
+            failures: 0,
+        };
+        let passed = tokio::select! {
+            passed = script.play(config, options) => passed?,
+            error = director.died() => return Err(error),
+        };
+        if !passed {
+            eprintln!("lab: the director says; {}", director.log_end());
+        }
+        Ok(passed)
+    }
+
+    /// Leaves it all running, and says how to use it and how to be rid of it.
+    fn keep(self, plan: &Plan, screen: &mut Screen) -> anyhow::Result<()> {
+        let enter = |role: &str| format!("  ip netns exec {} bash", self.network.namespace(role));
+        screen.say("\nThe network is left up. To enter it:")?;
+        for namespace in &plan.namespaces {
+            let address = namespace.addresses.first();
+            let address = address.map_or(String::new(), |held| format!("   # {}", held.address));
+            screen.say(&format!("{}{address}", enter(&namespace.name)))?;
+        }
+        let socket = self.directory.socket();
+        screen.say(&format!(
+            "To ask the director:\n  appliance show --socket {}",
+            socket.display()
+        ))?;
+        screen.say("To remove everything:\n  appliance lab --remove")?;
+        self.responders
+            .into_iter()
+            .flatten()
+            .for_each(Process::keep);
+        self.director.keep();
+        self.network.keep();
+        self.directory.keep();
+        Ok(())
+    }
+}
+
+/// Starts the responder of a real server.
+fn responder(
+    network: &Network,
+    directory: &Directory,
+    server: &plan::RealServer,
+) -> anyhow::Result<Process> {
+    let mut arguments = vec![
+        RESPONDER_COMMAND.to_string(),
+        "--name".into(),
+        server.address.to_string(),
+    ];
+    for listen in &server.listen {
+        arguments.extend(["--listen".into(), listen.to_string()]);
+    }
+    for (path, status) in &server.statuses {
+        arguments.extend(["--status".into(), format!("{status}={path}")]);
+    }
+    let name = &server.namespace;
+    Process::start(
+        format!("the responder of real server {}", server.address),
+        &network.namespace(name),
+        &arguments,
+        directory.0.join(format!("{name}.log")),
+    )
+}
+
+/// The control socket and the logs, removed with this value.
+#[derive(Debug)]
+pub(crate) struct Directory(PathBuf);
+
+impl Directory {
+    fn create(path: PathBuf) -> anyhow::Result<Self> {
+        // Nobody else's: a lab that had this process number is gone.
+        let _ = fs::remove_dir_all(&path);
+        let made = DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+
+    fn keep(mut self) {
+        self.0 = PathBuf::new();
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.0 != Path::new("") {
+            // Whatever is in the way will be found by a person in /run.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+}
+
+/// The signals that end a rehearsal in good order.
+#[derive(Debug)]
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let one = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            interrupt: one(SignalKind::interrupt())?,
+            terminate: one(SignalKind::terminate())?,
+            hangup: one(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupted",
+            _ = self.terminate.recv() => "terminated",
+            _ = self.hangup.recv() => "the terminal went away",
+        }
+    }
+}

@@ -2,6 +2,7 @@
 //! listen on and how long its checks may take to notice its death.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -50,6 +51,17 @@ pub struct Bounds {
 pub struct Listen {
     pub protocol: Protocol,
     pub address: SocketAddr,
+}
+
+/// As the responder's command line has it: `tcp:10.0.0.1:80`.
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let protocol = match self.protocol {
+            Protocol::Tcp => "tcp",
+            Protocol::Udp => "udp",
+        };
+        write!(f, "{protocol}:{}", self.address)
+    }
 }
 
 /// Every real server of the file, once.

@@ -89,15 +89,15 @@ fn a_responder_listens_for_requests_and_for_checks() {
     let listen: Vec<String> = plan.real_servers[1]
         .listen
         .iter()
-        .map(|l| format!("{} {}", l.protocol, l.address))
+        .map(ToString::to_string)
         .collect();
     assert_eq!(
         listen,
         [
-            "TCP 192.168.1.100:80",
-            "TCP 192.168.1.100:443",
-            "TCP 192.168.1.102:80",
-            "TCP 192.168.1.102:443"
+            "tcp:192.168.1.100:80",
+            "tcp:192.168.1.100:443",
+            "tcp:192.168.1.102:80",
+            "tcp:192.168.1.102:443"
         ]
     );
 }
