@@ -39,7 +39,7 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 // Paced sending that falls behind catches up by at most this much.
-#define MAX_DEBT_PS 20000000000ull // 20 ms
+#define MAX_DEBT_PS 1000000000ull // 1 ms
 // Sending at full speed, the clock is read once in this many frames (a power of two).
 #define CLOCK_EVERY 16
 
@@ -74,7 +74,8 @@ struct state {
 	u64 frames;
 	u64 bytes;
 	u64 next_ps;
-	u64 now_ns;
+	u64 now_ns;   // time of the last frame, as of the last look at the clock
+	u64 first_ns; // of the first frame
 	u32 position; // in the round
 	u32 round;    // the sequence number within each flow
 	u32 flow;
@@ -107,12 +108,16 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 			return XDP_DROP; // too early: this run sends nothing
 		next += CONFIG.gap_ps;
 		state->next_ps = next + MAX_DEBT_PS < now ? now : next;
+		state->now_ns = now_ns;
 	} else if (!(state->frames & (CLOCK_EVERY - 1))) {
 		now_ns = bpf_ktime_get_ns();
 		state->now_ns = now_ns;
 	} else {
 		now_ns = state->now_ns;
 	}
+
+	if (!state->first_ns)
+		state->first_ns = now_ns;
 
 	u32 index = 0;
 	if (CONFIG.shapes > 1) {

@@ -1,0 +1,200 @@
+//! `pktgen tx`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use dataplane::service::{MacAddress, Protocol};
+use pktgen::flows::{Flows, Prefix};
+use pktgen::frame::Layout;
+use pktgen::interface::{Interface, parse_mac};
+use pktgen::live::{Plan, Sent, Source};
+use pktgen::next_hop;
+use pktgen::units::{self, Rate, Size};
+use serde::Serialize;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Interface to send from
+    #[arg(long, value_name = "IF")]
+    interface: String,
+    /// Address and port to send to
+    #[arg(long, value_name = "VIP:PORT")]
+    dst: SocketAddr,
+    /// Source addresses [default: the interface's own]
+    #[arg(long, value_name = "CIDR")]
+    src: Option<Prefix>,
+    /// Ethernet address to send to [default: the next hop's, from the kernel]
+    #[arg(long, value_name = "MAC", value_parser = parse_mac)]
+    dst_mac: Option<MacAddress>,
+    /// Number of flows: source addresses and ports
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    flows: u32,
+    /// Frame length in bytes without FCS, or imix (60, 590 and 1514 bytes, 7:4:1) [default: the shortest possible]
+    #[arg(long, value_name = "N|imix")]
+    size: Option<Size>,
+    /// Packets per second; k and M are understood
+    #[arg(long, value_name = "PPS|max", default_value_t = Rate::Max)]
+    rate: Rate,
+    /// udp, or tcp: a SYN for each flow, then ACKs
+    #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = protocol)]
+    protocol: Protocol,
+    /// How long to send: seconds, or a number with ms, s, m
+    #[arg(long, value_name = "D", default_value = "10s", value_parser = units::duration)]
+    duration: Duration,
+    /// CPU to run on
+    #[arg(long, value_name = "CPU")]
+    core: Option<usize>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// The result, as JSON.
+#[derive(Debug, Serialize)]
+struct Report {
+    interface: String,
+    destination: String,
+    protocol: String,
+    flows: u32,
+    size: String,
+    sent: u64,
+    dropped: u64,
+    bytes: u64,
+    seconds: f64,
+    mpps: f64,
+    /// Of the frames without FCS.
+    gbit_per_second: f64,
+}
+
+pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if arguments.dst.port() == 0 {
+        bail!("--dst {}: port 0 cannot be sent to", arguments.dst);
+    }
+    if let Some(core) = arguments.core {
+        pin(core)?;
+    }
+    let interface = Interface::find(&arguments.interface)?;
+    let sources = match arguments.src {
+        Some(prefix) => prefix,
+        None => Prefix::host(next_hop::source_address(arguments.dst)?),
+    };
+    let destination_mac = match arguments.dst_mac {
+        Some(mac) => mac,
+        None => next_hop::resolve(&interface, arguments.dst.ip())?,
+    };
+    let layout = Layout {
+        source_mac: interface.mac,
+        destination_mac,
+        destination: arguments.dst,
+        protocol: arguments.protocol,
+    };
+    let plan = Plan {
+        layout,
+        flows: Flows::new(sources, arguments.flows)?,
+        size: arguments
+            .size
+            .unwrap_or_else(|| Size::Fixed(layout.shortest())),
+        rate: arguments.rate,
+    };
+    let name = interface.name.clone();
+    let mut source = Source::load(interface, &plan)?;
+    let sent = source.send(arguments.duration, progress())?;
+    let seconds = sent.elapsed.as_secs_f64();
+    let report = Report {
+        interface: name,
+        destination: arguments.dst.to_string(),
+        protocol: arguments.protocol.to_string().to_lowercase(),
+        flows: arguments.flows,
+        size: plan.size.to_string(),
+        sent: sent.frames,
+        dropped: sent.dropped,
+        bytes: sent.bytes,
+        seconds,
+        mpps: sent.rate() / 1e6,
+        gbit_per_second: if seconds > 0.0 {
+            sent.bytes as f64 * 8.0 / seconds / 1e9
+        } else {
+            0.0
+        },
+    };
+    print(&report, arguments.json)
+}
+
+fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, report)?;
+        return Ok(writeln!(out)?);
+    }
+    writeln!(
+        out,
+        "sent {} packets in {:.2} s: {:.3} Mpps, {:.2} Gbit/s, {} dropped by {}",
+        report.sent,
+        report.seconds,
+        report.mpps,
+        report.gbit_per_second,
+        report.dropped,
+        report.interface
+    )?;
+    if report.sent > 0 && report.dropped == report.sent {
+        eprintln!(
+            "pktgen: {} sent nothing. On a veth the other end must have an XDP program or GRO: `ethtool -K PEER gro on`",
+            report.interface
+        );
+    }
+    Ok(())
+}
+
+/// Says once a second what was sent: on a terminal in one line, else every ten seconds.
+fn progress() -> impl FnMut(Sent) + Send {
+    let terminal = std::io::stderr().is_terminal();
+    let mut last = Sent::default();
+    let mut seconds = 0u64;
+    move |sent: Sent| {
+        seconds += 1;
+        let rate = Sent {
+            frames: sent.frames - last.frames,
+            elapsed: sent.elapsed.saturating_sub(last.elapsed),
+            ..sent
+        }
+        .rate();
+        if terminal {
+            eprint!(
+                "\r{seconds} s, {} packets, {:.3} Mpps ",
+                sent.frames,
+                rate / 1e6
+            );
+            last = sent;
+        } else if seconds.is_multiple_of(10) {
+            eprintln!(
+                "{seconds} s, {} packets, {:.3} Mpps",
+                sent.frames,
+                rate / 1e6
+            );
+            last = sent;
+        }
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "udp" => Ok(Protocol::Udp),
+        "tcp" => Ok(Protocol::Tcp),
+        _ => Err("write udp or tcp".to_owned()),
+    }
+}
+
+/// Binds this thread to a CPU.
+pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
+    let known = core_affinity::get_core_ids().context("cannot ask which CPUs there are")?;
+    let Some(id) = known.iter().find(|id| id.id == core) else {
+        let ids: Vec<usize> = known.iter().map(|id| id.id).collect();
+        bail!("--core {core}: this process may run on CPUs {ids:?}");
+    };
+    if !core_affinity::set_for_current(*id) {
+        bail!("--core {core}: the kernel refused");
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! The frames of a run: Ethernet, IPv4 or IPv6, UDP or TCP, and a stamp.
+//!
+//! ```text
+//!  0          14             34 or 54        + 8 or 20
+//!  | Ethernet | IPv4 or IPv6 | UDP or TCP    | flow u32 | round u32 | time u64 | zeros
+//! ```
+//!
+//! The stamp is big-endian; `round` counts within the flow from 0, `time` is `CLOCK_MONOTONIC` in
+//! nanoseconds. A frame too short for it carries none. TCP has SYN in round 0 and ACK afterwards: a
+//! balancer sees each connection opened and then used.
+//!
+//! Lengths are those of a capture: with the Ethernet header, without the frame check sequence. The
+//! 64 bytes of RFC 2544 are 60 here.
+
+use std::net::{IpAddr, SocketAddr};
+
+use dataplane::service::{MacAddress, Protocol};
+
+use crate::flows::{FIRST_PORT, Flows};
+
+/// Length of the Ethernet header in bytes.
+pub const ETHERNET: usize = 14;
+/// Length of the stamp in bytes.
+pub const STAMP: usize = 16;
+/// Shortest Ethernet frame in bytes, without the frame check sequence.
+pub const SHORTEST: usize = 60;
+/// The longest header in whole words of 8 bytes, in bytes: Ethernet, IPv6, TCP.
+pub const TEMPLATE: usize = 80;
+
+const TCP_SYN: u8 = 0x02;
+const TCP_ACK: u8 = 0x10;
+
+/// Where frames go and what they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Layout {
+    /// Of the sending interface.
+    pub source_mac: MacAddress,
+    /// Of the next hop.
+    pub destination_mac: MacAddress,
+    /// Address and port of the virtual server.
+    pub destination: SocketAddr,
+    pub protocol: Protocol,
+}
+
+impl Layout {
+    /// Where the layer 4 header begins, in bytes from the start of the frame.
+    #[must_use]
+    pub fn l4(&self) -> usize {
+        ETHERNET + if self.destination.is_ipv6() { 40 } else { 20 }
+    }
+
+    /// Where the payload begins, in bytes from the start of the frame.
+    #[must_use]
+    pub fn payload(&self) -> usize {
+        self.l4()
+            + match self.protocol {
+                Protocol::Udp => 8,
+                Protocol::Tcp => 20,
+            }
+    }
+
+    /// The headers in whole words of 8 bytes.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        self.payload().div_ceil(8)
+    }
+
+    /// Shortest frame of this kind, in bytes.
+    #[must_use]
+    pub fn shortest(&self) -> usize {
+        SHORTEST.max(self.words() * 8)
+    }
+}
+
+/// A frame of one length with everything that does not vary from flow to flow, and the checksum
+/// sums of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Template {
+    layout: Layout,
+    length: usize,
+    header: [u8; TEMPLATE],
+    /// Sum of the IPv4 header without the source address; folded to 16 bits, host order.
+    pub ip_sum: u32,
+    /// Sum of pseudo header and layer 4 header without source address and port, TCP flags and
+    /// stamp; folded, host order. The rest of the payload is zero.
+    pub l4_sum: u32,
+}
+
+impl Template {
+    /// The template for frames of `length` bytes from sources of `flows`.
+    ///
+    /// # Errors
+    /// The addresses are not of one family, or the length is too short or too long for the headers.
+    pub fn new(layout: Layout, flows: &Flows, length: usize) -> Result<Self, FrameError> {
+        let (destination, source) = (layout.destination.ip(), flows.first());
+        if destination.is_ipv4() != source.is_ipv4() {
+            return Err(FrameError::Families {
+                destination,
+                first: source,
+            });
+        }
+        let shortest = layout.shortest();
+        let total = u16::try_from(length.saturating_sub(ETHERNET))
+            .ok()
+            .filter(|_| length >= shortest)
+            .ok_or(FrameError::Length { length, shortest })?;
+        let mut header = [0; TEMPLATE];
+        header[..6].copy_from_slice(&layout.destination_mac.0);
+        header[6..12].copy_from_slice(&layout.source_mac.0);
+        let l4 = layout.l4();
+        let l4_length = total - if destination.is_ipv6() { 40 } else { 20 };
+        match (source, destination) {
+            (IpAddr::V4(_), IpAddr::V4(destination)) => {
+                header[12..14].copy_from_slice(&[0x08, 0x00]);
+                header[14] = 0x45;
+                header[16..18].copy_from_slice(&total.to_be_bytes());
+                header[20] = 0x40; // don't fragment
+                header[22] = 64; // TTL
+                header[23] = layout.protocol as u8;
+                header[30..34].copy_from_slice(&destination.octets());
+            }
+            (IpAddr::V6(source), IpAddr::V6(destination)) => {
+                header[12..14].copy_from_slice(&[0x86, 0xdd]);
+                header[14] = 0x60;
+                header[18..20].copy_from_slice(&l4_length.to_be_bytes());
+                header[20] = layout.protocol as u8;
+                header[21] = 64; // hop limit
+                // The last 32 bits are the flow's.
+                header[22..34].copy_from_slice(&source.octets()[..12]);
+                header[38..54].copy_from_slice(&destination.octets());
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => {
+                return Err(FrameError::Families {
+                    destination,
+                    first: source,
+                });
+            }
+        }
+        header[l4 + 2..l4 + 4].copy_from_slice(&layout.destination.port().to_be_bytes());
+        match layout.protocol {
+            Protocol::Udp => header[l4 + 4..l4 + 6].copy_from_slice(&l4_length.to_be_bytes()),
+            Protocol::Tcp => {
+                header[l4 + 12] = 5 << 4; // header length in words of 4 bytes
+                header[l4 + 14..l4 + 16].copy_from_slice(&u16::MAX.to_be_bytes()); // window
+            }
+        }
+        let addresses = match destination {
+            IpAddr::V4(_) => &header[30..34], // the source is the flow's
+            IpAddr::V6(_) => &header[22..54], // of the source all but the last 32 bits, still zero
+        };
+        let l4_sum = fold(
+            sum(addresses)
+                + u32::from(layout.protocol as u8)
+                + u32::from(l4_length)
+                + sum(&header[l4..layout.payload()]),
+        );
+        let ip_sum = match destination {
+            IpAddr::V4(_) => fold(sum(&header[ETHERNET..l4])),
+            IpAddr::V6(_) => 0,
+        };
+        Ok(Self {
+            layout,
+            length,
+            header,
+            ip_sum,
+            l4_sum,
+        })
+    }
+
+    /// Length of the frame in bytes.
+    #[must_use]
+    pub fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The headers, rounded up to whole words, without what varies from flow to flow.
+    #[must_use]
+    pub fn header(&self) -> &[u8; TEMPLATE] {
+        &self.header
+    }
+
+    /// The frame of `flow` in `round`, sent at `now` nanoseconds, with both checksums right.
+    #[must_use]
+    pub fn frame(&self, flows: &Flows, flow: u32, round: u32, now: u64) -> Vec<u8> {
+        let mut frame = vec![0; self.length];
+        let (l4, payload) = (self.layout.l4(), self.layout.payload());
+        frame[..payload].copy_from_slice(&self.header[..payload]);
+        let (source, port) = flows.source(flow);
+        debug_assert!(port >= FIRST_PORT);
+        frame[l4..l4 + 2].copy_from_slice(&port.to_be_bytes());
+        let mut l4_sum = self.l4_sum + u32::from(port);
+        let varying = match source {
+            IpAddr::V4(source) => {
+                frame[26..30].copy_from_slice(&source.octets());
+                let checksum = !fold(self.ip_sum + sum(&source.octets()));
+                frame[24..26].copy_from_slice(&low_half(checksum));
+                source.octets()
+            }
+            IpAddr::V6(source) => {
+                frame[22..38].copy_from_slice(&source.octets());
+                let [.., a, b, c, d] = source.octets();
+                [a, b, c, d]
+            }
+        };
+        l4_sum += sum(&varying);
+        if let Some(stamp) = frame.get_mut(payload..payload + STAMP) {
+            stamp[..4].copy_from_slice(&flow.to_be_bytes());
+            stamp[4..8].copy_from_slice(&round.to_be_bytes());
+            stamp[8..].copy_from_slice(&now.to_be_bytes());
+            l4_sum += sum(stamp);
+        }
+        match self.layout.protocol {
+            Protocol::Tcp => {
+                let flags = if round == 0 { TCP_SYN } else { TCP_ACK };
+                frame[l4 + 13] = flags;
+                let checksum = !fold(l4_sum + u32::from(flags));
+                frame[l4 + 16..l4 + 18].copy_from_slice(&low_half(checksum));
+            }
+            Protocol::Udp => {
+                let checksum = match low_half(!fold(l4_sum)) {
+                    [0, 0] => [0xff, 0xff], // 0 would say "no checksum" (RFC 768)
+                    other => other,
+                };
+                frame[l4 + 6..l4 + 8].copy_from_slice(&checksum);
+            }
+        }
+        frame
+    }
+}
+
+/// Sum of the 16-bit words of `bytes`, of which there is an even number below 2^16 (RFC 1071).
+fn sum(bytes: &[u8]) -> u32 {
+    bytes
+        .chunks_exact(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum()
+}
+
+/// Folds the carries of a sum into 16 bits.
+fn fold(sum: u32) -> u32 {
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+fn low_half(value: u32) -> [u8; 2] {
+    let [.., high, low] = value.to_be_bytes();
+    [high, low]
+}
+
+/// The wanted frame cannot be made.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FrameError {
+    #[error(
+        "destination {destination} and source {first} are of different families: give a --src of the destination's"
+    )]
+    Families { destination: IpAddr, first: IpAddr },
+    #[error("frames of {length} bytes: this protocol needs {shortest} to 65535")]
+    Length { length: usize, shortest: usize },
+}
+
+#[cfg(test)]
+#[path = "frame/tests.rs"]
+mod tests;

@@ -1,0 +1,82 @@
+//! The kernel's generator makes the same frames as [`Template::frame`]: run by the kernel on a buffer,
+//! nothing is sent. Needs root.
+
+use dataplane::service::{MacAddress, Protocol};
+use pktgen::flows::Flows;
+use pktgen::frame::{Layout, STAMP, Template};
+use pktgen::interface::Interface;
+use pktgen::live::{Plan, Source};
+use pktgen::units::{Rate, Size};
+
+fn plan(destination: &str, protocol: Protocol, flows: u32, size: Size) -> Plan {
+    let layout = Layout {
+        source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        destination_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+        destination: destination.parse().unwrap(),
+        protocol,
+    };
+    let prefix = if layout.destination.is_ipv4() {
+        "10.255.254.0/29"
+    } else {
+        "2001:db8:1:2:3:4:ffff:fff0/125"
+    };
+    Plan {
+        layout,
+        flows: Flows::new(prefix.parse().unwrap(), flows).unwrap(),
+        size,
+        rate: Rate::Max,
+    }
+}
+
+/// Compares `count` frames that the kernel makes with those that they should be.
+fn compare(plan: &Plan, count: usize) {
+    let interface = Interface {
+        name: "none".to_owned(),
+        index: 1,
+        mac: plan.layout.source_mac,
+        mtu: 1500,
+    };
+    let source = Source::load(interface, plan).unwrap();
+    let lengths = plan.size.lengths(&plan.layout);
+    let mut last = 0;
+    for ((flow, round), &length) in plan.flows.order().zip(lengths.iter().cycle()).take(count) {
+        let made = source.sample().unwrap();
+        let payload = plan.layout.payload();
+        let now = made
+            .get(payload + 8..payload + STAMP)
+            .map_or(0, |time| u64::from_be_bytes(time.try_into().unwrap()));
+        assert!(now >= last, "time runs backwards");
+        last = now;
+        let template = Template::new(plan.layout, &plan.flows, length).unwrap();
+        let expected = template.frame(&plan.flows, flow, round, now);
+        assert_eq!(made, expected, "flow {flow} round {round} of {plan:?}");
+    }
+    let stamped = lengths[0] >= plan.layout.payload() + STAMP;
+    assert_eq!(last > 0, stamped);
+}
+
+#[test]
+fn the_kernel_makes_the_same_frames() {
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("skipped, because loading a BPF program needs root");
+        return;
+    }
+    for destination in ["192.0.2.1:80", "[2001:db8:ffff::1]:443"] {
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            for flows in [1, 2, 7, 100] {
+                for size in [80, 91, 1514] {
+                    compare(&plan(destination, protocol, flows, Size::Fixed(size)), 120);
+                }
+                compare(&plan(destination, protocol, flows, Size::Imix), 120);
+            }
+        }
+    }
+    compare(
+        &plan("192.0.2.1:80", Protocol::Udp, 50_000, Size::Fixed(60)),
+        300,
+    );
+    compare(
+        &plan("192.0.2.1:80", Protocol::Tcp, 50_000, Size::Fixed(60)),
+        300,
+    );
+}
