@@ -5,10 +5,12 @@
 //! - [`live`]: sends them from an interface, made in the kernel by `bpf/generate.bpf.c`.
 //! - [`sink`]: the other end: counts and drops, in XDP.
 //! - [`next_hop`], [`interface`]: what the kernel knows about the way there.
+//! - [`cpu`]: binding to one.
 //! - [`units`]: how rates, sizes and durations are written.
 //!
 //! Nothing here forwards, and nothing here parses what a peer sends.
 
+pub mod cpu;
 pub mod flows;
 pub mod frame;
 pub mod interface;

@@ -4,8 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use dataplane::service::{MacAddress, Protocol};
+use pktgen::cpu;
 use pktgen::flows::{Flows, Prefix};
 use pktgen::frame::Layout;
 use pktgen::interface::{Interface, parse_mac};
@@ -73,7 +74,7 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         bail!("--dst {}: port 0 cannot be sent to", arguments.dst);
     }
     if let Some(core) = arguments.core {
-        pin(core)?;
+        cpu::pin(core)?;
     }
     let interface = Interface::find(&arguments.interface)?;
     let sources = match arguments.src {
@@ -184,17 +185,4 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         "tcp" => Ok(Protocol::Tcp),
         _ => Err("write udp or tcp".to_owned()),
     }
-}
-
-/// Binds this thread to a CPU.
-pub(crate) fn pin(core: usize) -> anyhow::Result<()> {
-    let known = core_affinity::get_core_ids().context("cannot ask which CPUs there are")?;
-    let Some(id) = known.iter().find(|id| id.id == core) else {
-        let ids: Vec<usize> = known.iter().map(|id| id.id).collect();
-        bail!("--core {core}: this process may run on CPUs {ids:?}");
-    };
-    if !core_affinity::set_for_current(*id) {
-        bail!("--core {core}: the kernel refused");
-    }
-    Ok(())
 }
