@@ -183,6 +183,16 @@ impl Template {
     #[must_use]
     pub fn frame(&self, flows: &Flows, flow: u32, round: u32, now: u64) -> Vec<u8> {
         let mut frame = vec![0; self.length];
+        self.write(flows, flow, round, now, &mut frame);
+        frame
+    }
+
+    /// The same, into a buffer of [`length`](Self::length) bytes whose payload behind the stamp is
+    /// zero.
+    ///
+    /// # Panics
+    /// If the buffer is shorter.
+    pub fn write(&self, flows: &Flows, flow: u32, round: u32, now: u64, frame: &mut [u8]) {
         let (l4, payload) = (self.layout.l4(), self.layout.payload());
         frame[..payload].copy_from_slice(&self.header[..payload]);
         let (source, port) = flows.source(flow);
@@ -224,7 +234,6 @@ impl Template {
                 frame[l4 + 6..l4 + 8].copy_from_slice(&checksum);
             }
         }
-        frame
     }
 }
 

@@ -1,6 +1,8 @@
 //! The kernel's generator makes the same frames as [`Template::frame`]: run by the kernel on a buffer,
 //! nothing is sent. Needs root.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use dataplane::service::{MacAddress, Protocol};
 use pktgen::flows::Flows;
 use pktgen::frame::{Layout, STAMP, Template};

@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
+mod ring;
 mod tx;
 
 use clap::{Parser, Subcommand};
+use dataplane::service::Protocol;
 
 /// Sends and measures packets.
 #[derive(Debug, Parser)]
@@ -16,11 +18,22 @@ struct Arguments {
 enum Command {
     /// Sends packets from an interface.
     Tx(tx::Arguments),
+    /// Measures the data plane alone, in this process: no root, no interface
+    Ring(ring::Arguments),
 }
 
 /// Runs the command given on the command line; exits with status 2 when that is wrong.
 pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tx(arguments) => tx::run(arguments),
+        Command::Ring(arguments) => ring::run(&arguments),
+    }
+}
+
+fn protocol(text: &str) -> Result<Protocol, String> {
+    match text {
+        "udp" => Ok(Protocol::Udp),
+        "tcp" => Ok(Protocol::Tcp),
+        _ => Err("write udp or tcp".to_owned()),
     }
 }

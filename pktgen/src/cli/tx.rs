@@ -39,7 +39,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "PPS|max", default_value_t = Rate::Max)]
     rate: Rate,
     /// udp, or tcp: a SYN for each flow, then ACKs
-    #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = protocol)]
+    #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = super::protocol)]
     protocol: Protocol,
     /// How long to send: seconds, or a number with ms, s, m
     #[arg(long, value_name = "D", default_value = "10s", value_parser = units::duration)]
@@ -176,13 +176,5 @@ fn progress() -> impl FnMut(Sent) + Send {
             );
             last = sent;
         }
-    }
-}
-
-fn protocol(text: &str) -> Result<Protocol, String> {
-    match text {
-        "udp" => Ok(Protocol::Udp),
-        "tcp" => Ok(Protocol::Tcp),
-        _ => Err("write udp or tcp".to_owned()),
     }
 }

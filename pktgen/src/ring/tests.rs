@@ -1,0 +1,79 @@
+use std::collections::HashSet;
+
+use super::*;
+
+fn plan(flows: u32, protocol: Protocol) -> Plan {
+    Plan {
+        flows,
+        mode: Mode::Dr,
+        protocol,
+        new_flows_per_second: 0,
+        duration: Duration::from_secs(1),
+        packets: Some(5_000),
+    }
+}
+
+#[test]
+fn every_flow_is_one_connection_and_every_packet_is_forwarded() {
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
+        for flows in [1, 1000] {
+            let measured = run(&plan(flows, protocol)).unwrap();
+            assert_eq!(measured.packets, 5_000);
+            assert_eq!(measured.connections, u64::from(flows), "{protocol}");
+            assert!(measured.ns_per_packet() > 0.0);
+        }
+    }
+}
+
+#[test]
+fn frames_leave_for_real_servers() {
+    let mut ring = Ring::new(&plan(8, Protocol::Udp)).unwrap();
+    ring.fill(8);
+    ring.peer.send(&mut ring.sending);
+    measured(&mut ring.worker, 0, 8);
+    let mut out = Vec::new();
+    ring.peer.receive(&mut out);
+    let destinations: HashSet<Vec<u8>> = out
+        .iter()
+        .map(|frame| ring.umem.bytes(frame)[..6].to_vec())
+        .collect();
+    let expected = (1..=4).map(|last| vec![2, 0, 198, 51, 100, last]).collect();
+    assert_eq!(destinations, expected);
+}
+
+#[test]
+fn new_flows_make_connections() {
+    let plan = Plan {
+        new_flows_per_second: 100_000,
+        packets: None,
+        duration: Duration::from_millis(50),
+        ..plan(100, Protocol::Tcp)
+    };
+    let measured = run(&plan).unwrap();
+    assert!(measured.connections > 1000, "{measured:?}");
+}
+
+#[test]
+fn the_window_never_holds_a_flow_twice() {
+    let mut window = Window {
+        order: Flows::new("10.0.0.0/16".parse().unwrap(), 5)
+            .unwrap()
+            .order(),
+        size: 5,
+        replaced: 0,
+    };
+    let mut seen: HashSet<u32> = (0..5).map(|place| window.flow(place)).collect();
+    for _ in 0..23 {
+        let new = window.replace();
+        assert!(seen.insert(new), "flow {new} came back");
+        let now: HashSet<u32> = (0..5).map(|place| window.flow(place)).collect();
+        assert_eq!(now.len(), 5);
+        assert!(now.contains(&new));
+    }
+}
+
+#[test]
+fn too_many_flows_are_an_error() {
+    let error = run(&plan(u32::MAX, Protocol::Udp)).unwrap_err();
+    assert!(matches!(error, RingError::Flows(_)), "{error}");
+}
