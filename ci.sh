@@ -1,0 +1,295 @@
+#!/bin/bash
+# Every check of the project, the same on a laptop and in CI.
+#
+#   ./ci.sh             all steps
+#   ./ci.sh STEP…       only these
+#   ./ci.sh --list      the steps and what they check
+#
+# A failed step does not stop the ones after it. The last line is `N passed, N failed`, with
+# `, N skipped` if any were; the exit status is 1 if a step failed, 2 for a wrong command line.
+#
+# As root on Debian, missing packages are installed first. A step that cannot run (no root, no
+# package) is skipped and says why; with CI=true that is a failure, so that nothing passes unseen.
+#
+# CI_FAIL=STEP replaces that step by `false`: tests/ci_selftest.sh uses it.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_TERM_PROGRESS_WHEN=never
+
+readonly MAX_LINES=600   # no source file is longer
+readonly FUZZ_SECONDS=5  # for each target
+readonly STEP_LIMIT=900  # seconds until a step that hangs is ended
+readonly SKIPPED=77      # exit status of a step that cannot run here
+
+readonly STEPS=(
+	"format       the code is formatted"
+	"files        no source file is longer than $MAX_LINES lines"
+	"selftest     this script fails when a step fails"
+	"bpf          the committed BPF objects are what their sources compile to"
+	"clippy       no lint is broken, in any target"
+	"docs         the API documentation builds without a warning"
+	"bench        every target builds, the bench crate and its C libraries too"
+	"unit         unit tests and documentation tests"
+	"conformance  packet cases, documentation checks, other integration tests"
+	"fuzz         each fuzz target survives $FUZZ_SECONDS seconds"
+	"release      the binaries that users run build"
+	"configs      every file in configs/ passes 'appliance check'"
+	"netns        real traffic, real nginx and curl in network namespaces"
+	"lab          'appliance lab configs/dr.toml', the README's first command"
+)
+
+# --- The steps -----------------------------------------------------------------------------------
+# Each runs in its own process by `bash ci.sh --inside STEP`, with set -e in force.
+
+step_format() {
+	cargo fmt --all --check
+}
+
+step_files() {
+	local file lines long=0
+	while read -r lines file; do
+		if ((lines > MAX_LINES)); then
+			echo "$file: $lines lines; split it, $MAX_LINES is the most"
+			long=1
+		fi
+	done < <(find . \( -name target -o -name .git \) -prune -o -type f \
+		\( -name '*.rs' -o -name '*.c' -o -name '*.sh' -o -path './tests/netns/*' \) -exec wc -l {} \;)
+	return "$long"
+}
+
+step_selftest() {
+	tests/ci_selftest.sh
+}
+
+step_bpf() {
+	need clang-14 llvm-strip-14
+	local build
+	for build in */bpf/build.sh; do
+		echo "$build --check"
+		"$build" --check
+	done
+}
+
+step_clippy() {
+	cargo clippy "${WORKSPACE[@]}" --all-targets -- --deny warnings
+}
+
+step_docs() {
+	RUSTDOCFLAGS="--deny warnings" cargo doc "${WORKSPACE[@]}" --no-deps
+}
+
+step_bench() {
+	can_build_bench || skip "the bench crate compiles libbpf and libxdp: apt-get install ${BENCH_PACKAGES[*]}"
+	# All targets, so that the tests after this step are built with the same features, once.
+	cargo build --workspace --all-targets
+}
+
+step_unit() {
+	without_leftovers cargo test "${WORKSPACE[@]}" --lib --bins
+	cargo test "${WORKSPACE[@]}" --doc
+}
+
+step_conformance() {
+	cargo test "${WORKSPACE[@]}" --test '*'
+}
+
+step_fuzz() {
+	tests/fuzz/run.sh --seconds "$FUZZ_SECONDS"
+}
+
+step_release() {
+	cargo build --release
+}
+
+step_configs() {
+	cargo build --release --quiet
+	local config
+	for config in configs/*.toml; do
+		./target/release/appliance check "$config"
+	done
+}
+
+step_netns() {
+	need_namespaces
+	cargo build --release --quiet
+	without_leftovers tests/netns/run
+}
+
+step_lab() {
+	need_namespaces
+	cargo build --release --quiet
+	without_leftovers ./target/release/appliance lab configs/dr.toml
+}
+
+# --- What steps are made of ----------------------------------------------------------------------
+
+readonly BENCH_PACKAGES=(clang m4 libelf-dev libclang-dev pkg-config)
+
+packages_of() {
+	case "$1" in
+	bpf) echo clang-14 llvm-14 ;;
+	clippy | docs | bench | unit | conformance) echo "${BENCH_PACKAGES[@]}" ;;
+	netns | lab)
+		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \
+			socat netcat-openbsd valgrind jq python3 procps
+		;;
+	esac
+}
+
+can_build_bench() {
+	command -v clang m4 pkg-config >/dev/null && pkg-config --exists libelf zlib
+}
+
+# skip WHY: ends the step as skipped.
+skip() {
+	echo "skipped: $1"
+	echo "$1" >"$CI_SCRATCH/skipped"
+	exit "$SKIPPED"
+}
+
+need() {
+	local command
+	for command; do
+		command -v "$command" >/dev/null || skip "$command is not installed"
+	done
+}
+
+need_namespaces() {
+	[[ $EUID == 0 ]] || skip "network namespaces need root"
+	unshare --net true 2>/dev/null || skip "this machine does not allow network namespaces"
+	need ip ethtool nginx curl
+}
+
+# Runs a command; fails if it does, or if it leaves a namespace, a link or a process of ours.
+without_leftovers() {
+	local before after status=0
+	before=$(traces)
+	"$@" || status=$?
+	after=$(traces)
+	if [[ $before != "$after" ]]; then
+		echo "$1 left something behind (<) or took something away (>):"
+		diff <(echo "$after") <(echo "$before") || true
+		return 1
+	fi
+	return "$status"
+}
+
+traces() {
+	command -v ip >/dev/null || return 0
+	ip netns list | sed 's/ .*//; s/^/namespace /' | sort
+	ip -oneline link | awk '{ print "link", $2, /prog\/xdp|xdpgeneric/ ? "with XDP" : "" }' | sort
+	pgrep --exact --list-name 'appliance|pktgen' | sed 's/^/process /' || true
+}
+
+# --- Packages ------------------------------------------------------------------------------------
+
+# Installs what the given steps need and Debian has; says what is missing where it cannot.
+install_packages() {
+	local step package missing=()
+	command -v dpkg-query >/dev/null || return 0
+	for package in $(for step; do packages_of "$step"; done | tr ' ' '\n' | sort --unique); do
+		dpkg-query --show --showformat '${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+			missing+=("$package")
+	done
+	((${#missing[@]})) || return 0
+	if [[ $EUID != 0 ]]; then
+		echo "some steps will be skipped without: apt-get install ${missing[*]}"
+		return 0
+	fi
+	echo "== packages: ${missing[*]}"
+	(
+		# A package's own service (nginx) must not start: it would take port 80 of this machine.
+		policy=/usr/sbin/policy-rc.d
+		saved=$CI_SCRATCH/policy-rc.d
+		[[ ! -e $policy ]] || mv "$policy" "$saved"
+		trap 'rm -f "$policy"; [[ ! -e $saved ]] || mv "$saved" "$policy"' EXIT
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod +x "$policy"
+		export DEBIAN_FRONTEND=noninteractive
+		apt-get update --quiet=2 &&
+			apt-get install --yes --quiet=2 --no-install-recommends "${missing[@]}" </dev/null
+	) || echo "apt-get failed; steps that need these packages will say so"
+}
+
+# --- The run -------------------------------------------------------------------------------------
+
+# run_step NAME: runs it, and sets `result` to ok, FAILED or `skipped: why`.
+run_step() {
+	local status=0
+	rm -f "$CI_SCRATCH/skipped"
+	# In the background, so that Ctrl-C reaches the trap at once; but a shell makes its background
+	# processes ignore SIGINT, and tests send it.
+	env --default-signal=INT,QUIT timeout --kill-after=20 "$STEP_LIMIT" \
+		bash ci.sh --inside "$1" </dev/null &
+	child=$!
+	wait "$child" || status=$?
+	child=
+	case "$status" in
+	0) result=ok ;;
+	"$SKIPPED")
+		result="skipped: $(cat "$CI_SCRATCH/skipped")"
+		[[ ${CI:-} != true ]] || result="FAILED, $result"
+		;;
+	124) result="FAILED after $STEP_LIMIT s without an end" ;;
+	*) result="FAILED, status $status" ;;
+	esac
+}
+
+inside() {
+	if can_build_bench; then WORKSPACE=(--workspace); else WORKSPACE=(--workspace --exclude bench); fi
+	readonly WORKSPACE
+	[[ ${CI_FAIL:-} != "$1" ]] || false
+	"step_$1"
+}
+
+main() {
+	local names=() selected=() step result start passed=0 failed=0 skipped=0 table=""
+	for step in "${STEPS[@]}"; do names+=("${step%% *}"); done
+	if [[ ${1:-} == --list ]]; then
+		printf '%s\n' "${STEPS[@]}"
+		return
+	fi
+	for step; do
+		if [[ " ${names[*]} " != *" $step "* ]]; then
+			echo "ci.sh: no step '$step'; there are: ${names[*]}" >&2
+			return 2
+		fi
+		selected+=("$step")
+	done
+	((${#selected[@]})) || selected=("${names[@]}")
+	command -v cargo >/dev/null || {
+		echo "ci.sh: cargo not found: install Rust by rustup; rust-toolchain.toml names the version" >&2
+		return 2
+	}
+
+	CI_SCRATCH=$(mktemp --directory)
+	export CI_SCRATCH
+	child=
+	trap 'rm -rf "$CI_SCRATCH"' EXIT
+	trap '[[ -z $child ]] || kill "$child"; exit 130' INT TERM
+
+	install_packages "${selected[@]}"
+	for step in "${selected[@]}"; do
+		printf '\n== %s\n' "$step"
+		start=$SECONDS
+		run_step "$step"
+		table+=$(printf '%-12s %4d s  %s' "$step" $((SECONDS - start)) "$result")$'\n'
+		case "$result" in
+		ok) passed=$((passed + 1)) ;;
+		FAILED*) failed=$((failed + 1)) ;;
+		*) skipped=$((skipped + 1)) ;;
+		esac
+	done
+
+	printf '\n%s\n%d passed, %d failed' "$table" "$passed" "$failed"
+	((skipped == 0)) || printf ', %d skipped' "$skipped"
+	echo
+	((failed == 0))
+}
+
+if [[ ${1:-} == --inside ]]; then
+	inside "$2"
+else
+	main "$@"
+fi
