@@ -31,7 +31,7 @@ readonly STEPS=(
 	"docs         the API documentation builds without a warning"
 	"bench        every target builds, the bench crate and its C libraries too"
 	"unit         unit tests and documentation tests"
-	"conformance  packet cases, documentation checks, other integration tests"
+	"conformance  packet cases, AF_XDP on veth, commands, documents: all integration tests"
 	"fuzz         each fuzz target survives $FUZZ_SECONDS seconds"
 	"release      the binaries that users run build"
 	"configs      every file in configs/ passes 'appliance check'"
@@ -91,7 +91,7 @@ step_unit() {
 }
 
 step_conformance() {
-	cargo test "${WORKSPACE[@]}" --test '*'
+	without_leftovers cargo test "${WORKSPACE[@]}" --test '*'
 }
 
 step_fuzz() {
