@@ -227,7 +227,7 @@ impl Ring {
             hasher: FlowHasher::fixed(),
             worker: 0,
         };
-        let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS))];
+        let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS, 1))];
         let director = Director::new(options, published, &statistics);
         let port = Port {
             index: PortIndex(0),
