@@ -96,8 +96,9 @@ async fn serve_with(
                 }
                 Err(error) => {
                     warn!("cannot accept a client on {}: {error}", listener.path().display());
-                    // Out of file descriptors, mostly: they come back with time.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    // Out of file descriptors, mostly: they come back with
+                    // time, and until then the log is not to be flooded.
+                    tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             },
         }

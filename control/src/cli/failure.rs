@@ -3,6 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
+use crate::api::view::Refused;
 use crate::config::Diagnostics;
 
 /// The end of a command that did not succeed; displayed without a newline at
@@ -15,6 +16,8 @@ pub enum Failure {
     Usage(anyhow::Error),
     /// Exit status 2: a configuration file is wrong.
     Config(Diagnostics),
+    /// Exit status 2: the running appliance found a configuration file wrong.
+    Refused(Refused),
 }
 
 impl Failure {
@@ -22,7 +25,7 @@ impl Failure {
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Operation(_) => 1,
-            Self::Usage(_) | Self::Config(_) => 2,
+            Self::Usage(_) | Self::Config(_) | Self::Refused(_) => 2,
         })
     }
 }
@@ -51,6 +54,12 @@ impl fmt::Display for Failure {
                     .try_for_each(|cause| write!(f, " ({cause})"))
             }
             Self::Config(diagnostics) => diagnostics.fmt(f),
+            Self::Refused(Refused { diagnostics }) => {
+                for diagnostic in diagnostics {
+                    writeln!(f, "{diagnostic}")?;
+                }
+                f.write_str("appliance: the configuration was refused; nothing was changed")
+            }
         }
     }
 }
@@ -71,5 +80,16 @@ mod tests {
             "appliance: cannot reach the appliance (connection refused)"
         );
         assert_eq!(failure.exit_code(), ExitCode::from(1));
+    }
+
+    #[test]
+    fn refusal_has_every_diagnostic_on_a_line() {
+        let diagnostics = vec!["a.toml:1:1: x".to_owned(), "a.toml:2:1: y".to_owned()];
+        let failure = Failure::Refused(Refused { diagnostics });
+        assert_eq!(
+            failure.to_string(),
+            "a.toml:1:1: x\na.toml:2:1: y\nappliance: the configuration was refused; nothing was changed"
+        );
+        assert_eq!(failure.exit_code(), ExitCode::from(2));
     }
 }

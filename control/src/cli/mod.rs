@@ -9,12 +9,15 @@ mod config_file;
 mod failure;
 mod lab;
 mod output;
+mod reload;
 mod replay;
 mod run;
+mod show;
+mod table;
 
 pub use config_file::ConfigFile;
 pub use failure::Failure;
-pub use output::print;
+pub use output::{print, print_with};
 
 use std::env;
 use std::ffi::OsString;
@@ -72,6 +75,8 @@ fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf
 pub enum Command {
     Run(run::Run),
     Check(check::Check),
+    Show(show::Show),
+    Reload(reload::Reload),
     Replay(replay::Replay),
     Lab(lab::Lab),
     #[command(hide = true)]
@@ -86,6 +91,8 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(command) => command.run(cli.global.socket),
         Command::Check(command) => command.run(),
+        Command::Show(command) => command.run(&cli.global.client_socket()),
+        Command::Reload(command) => command.run(&cli.global.client_socket()),
         Command::Replay(command) => command.run(),
         Command::Lab(command) => command.run(),
         Command::LabResponder(command) => command.run(),

@@ -1,6 +1,6 @@
 //! Writing to stdout.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Write};
 
 use anyhow::Context;
 
@@ -13,12 +13,26 @@ use super::Failure;
 ///
 /// Exit status 1 when stdout cannot be written, such as on a full disk.
 pub fn print(text: &str) -> Result<(), Failure> {
-    let mut stdout = io::stdout().lock();
-    let written = stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush());
-    match written {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-        written => Ok(written.context("cannot write to stdout")?),
+    print_with(|stdout| Ok(stdout.write_all(text.as_bytes())?))
+}
+
+/// [`print()`] for what is too long to be a string: `write` gets stdout,
+/// buffered.
+///
+/// # Errors
+///
+/// Exit status 1 when stdout cannot be written, and when `write` fails.
+pub fn print_with(write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>) -> Result<(), Failure> {
+    let mut stdout = BufWriter::new(io::stdout().lock());
+    let written = write(&mut stdout);
+    // What was written is shown even when the rest failed.
+    let flushed = stdout.flush().map_err(anyhow::Error::from);
+    match written.and(flushed) {
+        Err(error) => match error.downcast_ref::<io::Error>() {
+            Some(broken) if broken.kind() == ErrorKind::BrokenPipe => Ok(()),
+            Some(_) => Err(error).context("cannot write to stdout")?,
+            None => Err(error)?,
+        },
+        Ok(()) => Ok(()),
     }
 }
