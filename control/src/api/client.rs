@@ -18,6 +18,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
 use super::view;
+use crate::in_words::in_words;
 
 /// For an answer to begin, and then for each part of it: longer than the
 /// server waits for its control loop, so that the server's own words arrive.
@@ -56,7 +57,7 @@ pub enum ClientError {
         .path.display()
     )]
     Unintelligible { path: PathBuf, problem: String },
-    #[error("cannot talk to the appliance at {}: {source}", .path.display())]
+    #[error("cannot talk to the appliance at {}: {}", .path.display(), in_words(.source))]
     System { path: PathBuf, source: io::Error },
 }
 

@@ -20,6 +20,8 @@ use rustix::net::{
     socket_with,
 };
 
+use crate::in_words::in_words;
+
 /// Connections that may wait to be accepted; the kernel caps it at
 /// `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -51,8 +53,8 @@ pub enum BindError {
     )]
     PathTooLong(PathBuf),
     #[error(
-        "cannot create the control socket {}: {source}: choose a path that this user may create with --socket",
-        .path.display()
+        "cannot create the control socket {}: {}: choose a path that this user may create with --socket",
+        .path.display(), in_words(.source)
     )]
     System { path: PathBuf, source: io::Error },
 }
@@ -330,5 +332,12 @@ mod tests {
         assert!(error.contains("does not exist: create it"), "{error}");
         let long = directory.path().join("x".repeat(120));
         assert!(matches!(bind(&long), Err(BindError::PathTooLong(_))));
+        let file = directory.path().join("file");
+        fs::write(&file, "").unwrap();
+        let error = bind(&file.join("appliance.sock")).unwrap_err().to_string();
+        assert!(
+            error.contains("appliance.sock: not a directory: choose"),
+            "{error}"
+        );
     }
 }

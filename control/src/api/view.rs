@@ -63,7 +63,7 @@ pub struct Service {
     pub scheduler: Word,
     /// `DR`.
     pub forwarding_method: Word,
-    /// The sum over the real servers, those that were removed included.
+    /// The sum over the real servers.
     #[serde(flatten)]
     pub traffic: Traffic,
     pub real_servers: Vec<RealServer>,
@@ -143,8 +143,9 @@ pub struct Neighbor {
     pub real_server: IpAddr,
     /// The gateway; `null`: the real server is on the link.
     pub via: Option<IpAddr>,
-    /// `null`: there is no route.
+    /// `null`: not known.
     pub interface: Option<String>,
+    /// `null`: not known.
     pub mac: Option<String>,
     /// `resolved`, or what stands in the way.
     pub state: Word,
