@@ -1,1 +1,190 @@
-fn main() {}
+//! `bench`: runs the measurement that `bench/README.md` describes. `bench/run` builds it and what it
+//! measures, and starts it.
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, bail};
+use bench::report::{Memory, Report, Throughput};
+use bench::throughput::{self, Balancer, Case, Outcome, Setup};
+use bench::{Spread, memory, pause};
+use clap::Parser;
+
+/// Measures the appliance beside a bare AF_XDP forwarder, and the data plane in memory.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Times that each case is run, taking turns
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Seconds to measure a case, after warming up
+    #[arg(long, value_name = "S", default_value_t = 3.0)]
+    seconds: f64,
+    /// Leave the measurement over veth out
+    #[arg(long, conflicts_with = "no_ring")]
+    no_veth: bool,
+    /// Leave the measurement in memory out
+    #[arg(long)]
+    no_ring: bool,
+    /// Where to write the dated report
+    #[arg(long, value_name = "DIRECTORY", default_value = "bench/results")]
+    results: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if !rustix::process::geteuid().is_root() {
+        bail!("network namespaces and XDP need root: sudo bench/run");
+    }
+    // From here on Ctrl-C lets everything be removed.
+    pause(std::time::Duration::ZERO)?;
+    let executable = std::env::current_exe().context("where am I?")?;
+    let programs = executable.parent().context("where am I?")?.to_owned();
+    let mut report = Report {
+        command: std::iter::once("bench/run".to_owned())
+            .chain(std::env::args().skip(1))
+            .collect::<Vec<_>>()
+            .join(" "),
+        load_before: load_average(),
+        throughput: Vec::new(),
+        memory: Vec::new(),
+        skipped: Vec::new(),
+    };
+    if !arguments.no_veth {
+        over_veth(&arguments, &programs, &mut report)?;
+    }
+    if !arguments.no_ring {
+        in_memory(&arguments, &programs.join("pktgen"), &mut report)?;
+    }
+    let path = report.save(&arguments.results)?;
+    println!("{}", report.markdown());
+    eprintln!("written to {}", path.display());
+    Ok(())
+}
+
+fn over_veth(arguments: &Arguments, programs: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let scratch = Scratch::new()?;
+    let setup = Setup {
+        programs: programs.to_owned(),
+        scratch: scratch.0.clone(),
+        seconds: arguments.seconds,
+    };
+    let runs = can_run(&programs.join("appliance"));
+    if !runs {
+        report
+            .skipped
+            .push("`appliance run` does not exist in this build".to_owned());
+    }
+    let cases = throughput::cases(runs);
+    let mut outcomes: HashMap<String, Vec<Outcome>> = HashMap::new();
+    for round in 1..=arguments.rounds {
+        for case in &cases {
+            let outcome = throughput::run(&setup, case).with_context(|| case.name())?;
+            eprintln!(
+                "round {round}: {}: {:.3} Mpps of {:.3} offered",
+                case.name(),
+                outcome.delivered,
+                outcome.offered
+            );
+            outcomes.entry(case.name()).or_default().push(outcome);
+        }
+    }
+    report.throughput = rows(&cases, &outcomes);
+    Ok(())
+}
+
+fn rows(cases: &[Case], outcomes: &HashMap<String, Vec<Outcome>>) -> Vec<Throughput> {
+    let of = |case: &Case| outcomes.get(&case.name()).map_or(&[][..], Vec::as_slice);
+    let bare = cases
+        .iter()
+        .find(|case| case.balancer == Balancer::Forwarder)
+        .map_or(&[][..], of);
+    let row = |case: &Case| {
+        let delivered: Vec<f64> = of(case).iter().map(|outcome| outcome.delivered).collect();
+        let offered: Vec<f64> = of(case).iter().map(|outcome| outcome.offered).collect();
+        let ratios: Vec<f64> = of(case)
+            .iter()
+            .zip(bare)
+            .map(|(own, bare)| own.delivered / bare.delivered)
+            .collect();
+        Some(Throughput {
+            name: case.name(),
+            delivered: Spread::of(&delivered)?,
+            offered: Spread::of(&offered)?,
+            ratio: Spread::of(&ratios).filter(|_| case.balancer == Balancer::Appliance),
+        })
+    };
+    cases.iter().filter_map(row).collect()
+}
+
+fn in_memory(arguments: &Arguments, pktgen: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let mut times: HashMap<u32, Vec<memory::Ring>> = HashMap::new();
+    for round in 1..=arguments.rounds {
+        for flows in throughput::FLOWS {
+            pause(std::time::Duration::ZERO)?;
+            let ring = memory::time(pktgen, flows)?;
+            eprintln!(
+                "round {round}: ring, {flows} flows: {:.1} ns/packet",
+                ring.ns_per_packet
+            );
+            times.entry(flows).or_default().push(ring);
+        }
+    }
+    for flows in throughput::FLOWS {
+        pause(std::time::Duration::ZERO)?;
+        let rings = times.remove(&flows).unwrap_or_default();
+        let ns: Vec<f64> = rings.iter().map(|ring| ring.ns_per_packet).collect();
+        let callgrind = memory::instructions(pktgen, flows).map_err(|error| format!("{error:#}"));
+        if let Err(reason) = &callgrind {
+            report
+                .skipped
+                .push(format!("instructions of {flows} flows: {reason}"));
+        }
+        report.memory.push(Memory {
+            flows,
+            ns: Spread::of(&ns).context("no rounds")?,
+            callgrind,
+            counter: rings.last().and_then(|ring| ring.instructions_per_packet),
+        });
+    }
+    Ok(())
+}
+
+/// Does this appliance know `run`?
+fn can_run(appliance: &Path) -> bool {
+    let help = Command::new(appliance)
+        .args(["run", "--help"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    help.is_ok_and(|status| status.success())
+}
+
+fn load_average() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace()
+        .take(3)
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// A directory for the configuration and the control socket; removed when dropped.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new() -> anyhow::Result<Self> {
+        let path = std::env::temp_dir().join(format!("bench-{}", std::process::id()));
+        fs::create_dir(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("bench: cannot remove {}: {error}", self.0.display());
+        }
+    }
+}
