@@ -156,11 +156,12 @@ impl<D: Device> Worker<D> {
         for port in 0..self.ports.len() {
             received += self.burst(port, now);
         }
-        if !self.waiting.is_empty() {
+        let waited = !self.waiting.is_empty();
+        if waited {
             self.retry_waiting(adopted, now);
         }
         for port in &mut self.ports {
-            if received > 0 || port.device.has_outstanding() {
+            if received > 0 || waited || port.device.has_outstanding() {
                 port.device.flush(&mut self.pool);
             }
         }
@@ -325,6 +326,12 @@ impl<D: Device> Worker<D> {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         self.director.counters()
+    }
+
+    /// The worker's free frames.
+    #[must_use]
+    pub fn pool(&self) -> &FramePool {
+        &self.pool
     }
 
     /// The devices, for those who drive the worker by [`turn`](Self::turn).

@@ -115,9 +115,20 @@ impl Controller {
             } => self.health(&id, healthy, reason, &mut actions),
             Event::Network(event) => self.network(event, now, &mut actions),
             Event::Route { destination, route } => {
-                let before = self.next_hops.next_hop(destination).ok();
+                let before = self.next_hops.next_hop(destination);
                 self.next_hops.route(destination, route, now, &mut actions);
-                if self.next_hops.next_hop(destination).ok() != before {
+                let after = self.next_hops.next_hop(destination);
+                if before.ok() != after.ok() {
+                    actions.push(Action::Log(match after {
+                        Ok(hop) => format!(
+                            "real server {destination} is reached by {}",
+                            hop.destination
+                        ),
+                        Err(why) => format!(
+                            "real server {destination} is not reached any more, next hop: {}",
+                            why.as_str()
+                        ),
+                    }));
                     actions.push(Action::Publish);
                 }
             }

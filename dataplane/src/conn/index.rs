@@ -75,11 +75,12 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// For at most `entries` entries: a mean of four in a bucket, and one
-    /// overflow bucket for every sixteen.
+    /// For at most `entries` entries: a mean of four in a bucket, of which one in fifty
+    /// overflows when the table is full. There is an overflow bucket for every
+    /// sixteen, and a few more for small tables, where chance is coarser.
     pub(super) fn new(entries: u32) -> Self {
         let main = entries.div_ceil(4).max(1);
-        let spare = main.div_ceil(16);
+        let spare = main / 16 + 8;
         let mut buckets = vec![EMPTY; (main + spare) as usize];
         for number in main..main + spare {
             buckets[number as usize].overflow = if number + 1 < main + spare {
@@ -235,7 +236,7 @@ mod tests {
             spare += 1;
             number = index.buckets[number as usize].overflow;
         }
-        assert_eq!(spare, 4, "every overflow bucket is free again");
+        assert_eq!(spare, 12, "every overflow bucket is free again");
     }
 
     #[test]
@@ -254,18 +255,22 @@ mod tests {
 
     #[test]
     fn without_overflow_buckets_an_insert_fails_cleanly() {
-        let mut index = Index::new(4);
-        let place = index.place(7);
-        let inserted = (0..100)
-            .take_while(|&entry| index.insert(place, entry))
-            .count();
+        let mut index = Index::new(8);
+        let (first, second) = (index.place(0), index.place(u64::MAX));
+        let fill = |index: &mut Index, place| {
+            (0..100)
+                .take_while(|&entry| index.insert(place, entry))
+                .count()
+        };
         assert_eq!(
-            inserted,
-            SLOTS * 2,
-            "one bucket and the only overflow bucket"
+            fill(&mut index, first),
+            SLOTS * MAX_CHAIN,
+            "takes seven of eight overflow buckets"
         );
-        index.remove(place, 3);
-        assert!(index.insert(place, 99));
+        assert_eq!(fill(&mut index, second), SLOTS * 2, "takes the last one");
+        index.remove(second, 3);
+        assert!(index.insert(second, 99));
+        assert!((0..8).all(|entry| find(&index, first, entry)));
     }
 
     #[test]

@@ -1,0 +1,131 @@
+//! Control cases: `tests/control/<case>/` holds a configuration, what
+//! happens (`events.jsonl`) and what the controller wants done
+//! (`actions.jsonl`). No kernel, no clock.
+//!
+//! A line of `events.jsonl` is `{"at": SECONDS, "event": …}`,
+//! `{"at": SECONDS, "reload": "FILE"}`, `{"start": true}` or `{"stop": true}`;
+//! `actions.jsonl` has one line for each of them, the list of actions.
+//! `UPDATE_EXPECTED=1` writes `actions.jsonl` anew; review the difference.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use control::config;
+use control::controller::{Controller, Port};
+use control::event::{Action, Event};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Step {
+    #[serde(default)]
+    at: f64,
+    #[serde(default)]
+    start: bool,
+    #[serde(default)]
+    stop: bool,
+    event: Option<Event>,
+    reload: Option<String>,
+}
+
+/// What a step came to: actions, or the lines of a refusal.
+fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: Instant) -> String {
+    let actions: Vec<Action> = match step {
+        Step { start: true, .. } => controller.start(),
+        Step { stop: true, .. } => controller.stop(),
+        Step {
+            event: Some(event),
+            at,
+            ..
+        } => controller.handle(event, begin + Duration::from_secs_f64(at)),
+        Step {
+            reload: Some(file), ..
+        } => {
+            let config = load(&directory.join(file));
+            match controller.reload(config) {
+                Ok((changes, actions)) => {
+                    let changes = serde_json::to_string(&changes).expect("strings");
+                    return format!("{{\"changes\":{changes},\"actions\":{}}}", json(&actions));
+                }
+                Err(refused) => {
+                    return format!(
+                        "{{\"refused\":{}}}",
+                        serde_json::to_string(&refused).expect("strings")
+                    );
+                }
+            }
+        }
+        Step { .. } => panic!("a step without anything to do"),
+    };
+    json(&actions)
+}
+
+fn json(actions: &[Action]) -> String {
+    serde_json::to_string(actions).expect("actions serialise")
+}
+
+fn load(path: &Path) -> config::Config {
+    config::load(path)
+        .unwrap_or_else(|diagnostics| panic!("{diagnostics}"))
+        .config
+}
+
+fn run(directory: &Path) -> String {
+    let ports = vec![Port {
+        index: 2,
+        name: "eth0".into(),
+        mac: [2, 0, 0, 0, 0, 0x10],
+        up: true,
+    }];
+    let mut controller = Controller::new(load(&directory.join("config.toml")), ports);
+    let begin = Instant::now();
+    let mut actions = String::new();
+    let events = fs::read_to_string(directory.join("events.jsonl")).expect("events.jsonl");
+    for (number, line) in (1..).zip(events.lines()) {
+        let step: Step = serde_json::from_str(line).unwrap_or_else(|error| {
+            panic!("{}: events.jsonl:{number}: {error}", directory.display())
+        });
+        let done = carry_out(&mut controller, directory, step, begin);
+        writeln!(actions, "{done}").expect("a string");
+    }
+    actions
+}
+
+#[test]
+fn cases() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("control");
+    let mut cases: Vec<PathBuf> = fs::read_dir(root)
+        .expect("tests/control")
+        .map(|entry| entry.expect("an entry").path())
+        .collect();
+    cases.sort();
+    assert!(cases.len() >= 8, "cases are missing");
+    let mut failed = Vec::new();
+    for case in cases {
+        let expected = case.join("actions.jsonl");
+        let actions = run(&case);
+        if std::env::var_os("UPDATE_EXPECTED").is_some() {
+            fs::write(&expected, actions).expect("actions.jsonl");
+            continue;
+        }
+        let expected = fs::read_to_string(&expected).unwrap_or_default();
+        if actions == expected {
+            continue;
+        }
+        for (number, (got, wanted)) in (1..).zip(actions.lines().zip(expected.lines())) {
+            if got != wanted {
+                println!(
+                    "{}: step {number}\n  expected {wanted}\n  got      {got}",
+                    case.display()
+                );
+            }
+        }
+        failed.push(case);
+    }
+    assert!(
+        failed.is_empty(),
+        "{failed:?}; after review, UPDATE_EXPECTED=1 accepts the changes"
+    );
+}
