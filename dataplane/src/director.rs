@@ -31,7 +31,6 @@ use crate::wire::tcp::flags;
 use crate::wire::{self, Kind, Parsed};
 use crate::xsk::umem::{Frame, Umem};
 
-const TCP: u8 = Protocol::Tcp as u8;
 const UDP: u8 = Protocol::Udp as u8;
 /// Timers examined at most after each burst.
 const TIMERS_PER_BURST: u32 = 32;
@@ -257,10 +256,11 @@ fn parse(frame: &[u8], table: &ConnectionTable) -> Slot {
         Ok(parsed) => parsed,
         Err(malformed) => return slot.dropped(malformed.into()),
     };
-    let protocol = match parsed.protocol {
-        TCP => Protocol::Tcp,
-        UDP => Protocol::Udp,
-        _ => return slot,
+    // A packet is one or the other, and so is what an ICMP error quotes; the rest gets no key.
+    let protocol = if parsed.protocol == UDP {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
     };
     slot.key = match parsed.kind {
         Kind::Packet => FlowKey::new(
