@@ -1,0 +1,193 @@
+//! What holds for every case, whatever was recorded for it.
+//!
+//! - Every packet is accounted for: rx = tx + Σ drops, and both ends agree with the captures.
+//! - A frame that leaves is a frame that came, in order, at the same time, the same to the byte but for its MAC
+//!   addresses and one hop less to live, with a right IPv4 checksum; it goes to a real server of the
+//!   configuration.
+//! - Or it is a RST to where a TCP segment came from, with right checksums.
+
+use anyhow::{Context, bail, ensure};
+use control::config::Config;
+use dataplane::counters::{Counters, DropReason};
+use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+
+use super::Frame;
+use crate::script::{DIRECTOR, Mac, mac_of};
+
+pub(super) fn check(
+    config: &Config,
+    sent: &[Frame],
+    received: &[Frame],
+    counters: &Counters,
+) -> anyhow::Result<()> {
+    accounts(sent, received, counters)?;
+    let servers: Vec<Mac> = config
+        .virtual_servers
+        .iter()
+        .flat_map(|service| &service.real_servers)
+        .map(|server| mac_of(server.address.ip()))
+        .collect();
+    let mut remaining = sent.iter();
+    let mut resets = 0;
+    for (number, frame) in (1..).zip(received) {
+        let cause = remaining
+            .by_ref()
+            .find(|cause| is_forwarded(cause, frame) || is_reset_of(cause, frame))
+            .with_context(|| {
+                format!("out.pcap: packet {number} is neither a packet of in.pcap forwarded, in order, nor a RST for one")
+            })?;
+        let (destination, source) = (&frame.bytes[..6], &frame.bytes[6..12]);
+        ensure!(
+            source == DIRECTOR,
+            "out.pcap: packet {number} is not from the director's MAC address"
+        );
+        if is_forwarded(cause, frame) {
+            ensure!(
+                servers.iter().any(|server| server == destination),
+                "out.pcap: packet {number} goes to a MAC address of no real server"
+            );
+        } else {
+            resets += 1;
+        }
+    }
+    ensure!(
+        resets == counters.resets_sent,
+        "resets_sent is {}, and out.pcap has {resets}",
+        counters.resets_sent
+    );
+    Ok(())
+}
+
+fn accounts(sent: &[Frame], received: &[Frame], counters: &Counters) -> anyhow::Result<()> {
+    let bytes = |frames: &[Frame]| {
+        frames
+            .iter()
+            .map(|frame| frame.bytes.len() as u64)
+            .sum::<u64>()
+    };
+    let drops: u64 = counters.drops.iter().sum();
+    ensure!(
+        counters.drops.len() == DropReason::ALL.len(),
+        "a drop reason is not counted"
+    );
+    for (name, counted, is) in [
+        ("rx_packets", counters.rx_packets, sent.len() as u64),
+        ("rx_bytes", counters.rx_bytes, bytes(sent)),
+        ("tx_packets", counters.tx_packets, received.len() as u64),
+        ("tx_bytes", counters.tx_bytes, bytes(received)),
+        (
+            "tx_packets + drops",
+            counters.tx_packets + drops,
+            counters.rx_packets,
+        ),
+        ("waiting", counters.waiting, 0),
+    ] {
+        ensure!(counted == is, "{name} is {counted}, and should be {is}");
+    }
+    let created = counters.connections_expired
+        + counters.connections_evicted
+        + counters.connections_reused
+        + counters.connections;
+    ensure!(
+        counters.connections_created == created,
+        "connections_created is {}, and {created} expired, were evicted, reused or are still there",
+        counters.connections_created
+    );
+    Ok(())
+}
+
+/// True if `frame` is `cause` on its way to a real server.
+fn is_forwarded(cause: &Frame, frame: &Frame) -> bool {
+    let mut expected = cause.bytes.clone();
+    if cause.time != frame.time || expected.len() != frame.bytes.len() {
+        return false;
+    }
+    let Ok(at) = l3_offset(&expected) else {
+        return false;
+    };
+    expected[..12].copy_from_slice(&frame.bytes[..12]);
+    if expected[at] >> 4 == 6 {
+        expected[at + 7] = expected[at + 7].wrapping_sub(1);
+        return expected == frame.bytes;
+    }
+    expected[at + 8] = expected[at + 8].wrapping_sub(1);
+    // The checksum is looked at for itself, not by how it was updated.
+    expected[at + 10..at + 12].copy_from_slice(&frame.bytes[at + 10..at + 12]);
+    let header_len = usize::from(expected[at] & 0x0f) * 4;
+    expected == frame.bytes && sum(&frame.bytes[at..at + header_len]) == 0xffff
+}
+
+/// Where the IP header begins.
+fn l3_offset(frame: &[u8]) -> anyhow::Result<usize> {
+    let mut at = 12;
+    loop {
+        match frame.get(at..at + 2) {
+            Some([0x81, 0x00] | [0x88, 0xa8]) => at += 4,
+            Some([0x08, 0x00] | [0x86, 0xdd]) if frame.len() >= at + 22 => return Ok(at + 2),
+            _ => bail!("not IP"),
+        }
+    }
+}
+
+fn sum(words: &[u8]) -> u32 {
+    let words = words
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));
+    let sum: u32 = words.sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum & 0xffff) + (sum >> 16)
+}
+
+/// True if `frame` is a RST that goes to where the TCP segment in `cause` came from.
+fn is_reset_of(cause: &Frame, frame: &Frame) -> bool {
+    let (Ok(asked), Ok(answered)) = (
+        SlicedPacket::from_ethernet(&cause.bytes),
+        SlicedPacket::from_ethernet(&frame.bytes),
+    ) else {
+        return false;
+    };
+    let (Some(TransportSlice::Tcp(segment)), Some(TransportSlice::Tcp(reset))) =
+        (&asked.transport, &answered.transport)
+    else {
+        return false;
+    };
+    let checksums = match (&asked.net, &answered.net) {
+        (Some(NetSlice::Ipv4(from)), Some(NetSlice::Ipv4(to))) => {
+            let (from, to) = (from.header(), to.header());
+            from.source() == to.destination()
+                && from.destination() == to.source()
+                && to.to_header().calc_header_checksum() == to.header_checksum()
+                && reset.calc_checksum_ipv4(to.source(), to.destination()) == Ok(reset.checksum())
+        }
+        (Some(NetSlice::Ipv6(from)), Some(NetSlice::Ipv6(to))) => {
+            let (from, to) = (from.header(), to.header());
+            from.source() == to.destination()
+                && from.destination() == to.source()
+                && reset.calc_checksum_ipv6(to.source(), to.destination()) == Ok(reset.checksum())
+        }
+        _ => false,
+    };
+    checksums
+        && cause.time == frame.time
+        && cause.bytes[6..12] == frame.bytes[..6]
+        && asked.vlan_ids() == answered.vlan_ids()
+        && segment.source_port() == reset.destination_port()
+        && segment.destination_port() == reset.source_port()
+        && numbers_answer(segment, reset)
+}
+
+/// RFC 9293 §3.10.7.1: "If the ACK bit is off, sequence number zero is used […] If the ACK bit is
+/// on, <SEQ=SEG.ACK><CTL=RST>".
+fn numbers_answer(segment: &etherparse::TcpSlice<'_>, reset: &etherparse::TcpSlice<'_>) -> bool {
+    if !reset.rst() || !reset.payload().is_empty() {
+        return false;
+    }
+    if segment.ack() {
+        return !reset.ack() && reset.sequence_number() == segment.acknowledgment_number();
+    }
+    let length = u32::try_from(segment.payload().len()).unwrap_or(u32::MAX)
+        + u32::from(segment.syn())
+        + u32::from(segment.fin());
+    let acknowledges = segment.sequence_number().wrapping_add(length);
+    reset.ack() && reset.sequence_number() == 0 && reset.acknowledgment_number() == acknowledges
+}
