@@ -15,8 +15,8 @@ start_director
 
 mkdir "$WORK/host"
 echo director >"$WORK/host/name"
-on director python3 -m http.server --bind :: --directory "$WORK/host" 2222 >"$WORK/httpd" 2>&1 &
-on director python3 "$HERE/udp_echo.py" director $DIRECTOR 5300 $DIRECTOR6 5300 &
+exec_on director python3 -m http.server --bind :: --directory "$WORK/host" 2222 >"$WORK/httpd" 2>&1 &
+exec_on director python3 "$HERE/udp_echo.py" director $DIRECTOR 5300 $DIRECTOR6 5300 &
 wait_until 5 "the director's own server answers" \
     on director curl -sfo "$WORK/answer" http://$DIRECTOR:2222/name
 

@@ -1,4 +1,4 @@
-"""Holds HTTP connections open and uses each four times a second until SIGINT.
+"""Holds HTTP connections open and uses each four times a second until SIGTERM.
 
 Prints `open` once all are; exits with 1 at the first that breaks, is not
 answered within 3 s, or is answered by another real server than before.
@@ -46,7 +46,7 @@ async def main():
         streams.append((reader, writer, await request(reader, writer)))
     print("open", flush=True)
     stop = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     users = [asyncio.create_task(use(n, *stream)) for n, stream in enumerate(streams)]
     stopped = asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait([stopped, *users], return_when=asyncio.FIRST_COMPLETED)

@@ -62,14 +62,15 @@ clean_up() {
         echo "--- the director's log"
         tail -n 40 "$LOG"
     fi
-    # All of these namespaces are ours, and so is every process in them.
-    for name in $(ip netns list 2>/dev/null | awk -v p="$PREFIX" 'index($1, p) == 1 { print $1 }'); do
+    # All of these namespaces are ours, and so is every process in them. That
+    # background jobs are killed is no news.
+    exec 2>/dev/null
+    for name in $(ip netns list | awk -v p="$PREFIX" 'index($1, p) == 1 { print $1 }'); do
         pids=$(ip netns pids "$name")
-        [ -z "$pids" ] || kill -9 $pids 2>/dev/null
+        [ -z "$pids" ] || kill -9 $pids
         ip netns delete "$name"
     done
-    # Killed background jobs are no news.
-    wait 2>/dev/null
+    wait
     rm -rf "$WORK"
     exit $status
 }
@@ -84,6 +85,13 @@ on() {
     local host=$1
     shift
     ip netns exec "$PREFIX$host" "$@"
+}
+
+# exec_on HOST COMMAND…: for the background, where $! has to be the command itself.
+exec_on() {
+    local host=$1
+    shift
+    exec ip netns exec "$PREFIX$host" "$@"
 }
 
 # on_ip HOST ARGUMENTS…: ip(8) on a host.
@@ -226,7 +234,7 @@ http {
     }
 }
 END
-        on "rs$number" nginx -p "$directory" -c "$directory/nginx.conf" \
+        exec_on "rs$number" nginx -p "$directory" -c "$directory/nginx.conf" \
             -e "$directory/error.log" &
         echo $! >"$directory/nginx.pid"
         wait_until 5 "nginx of rs$number answers" \
@@ -259,7 +267,7 @@ director_is_ready() {
 # launch_director [OPTIONS]: does not wait.
 launch_director() {
     : >"$LOG"
-    on director "$APPLIANCE" run "$CONFIG" --socket "$SOCKET" "$@" 2>"$LOG" &
+    exec_on director "$APPLIANCE" run "$CONFIG" --socket "$SOCKET" "$@" 2>"$LOG" &
     DIRECTOR_PID=$!
 }
 
@@ -318,7 +326,7 @@ reload() { "$APPLIANCE" reload --socket "$SOCKET"; }
 
 # names COUNT URL: who answered COUNT requests, each on a new connection.
 names() {
-    on client curl -sgS --max-time 60 --connect-timeout 3 -H 'Connection: close' "$2?[1-$1]"
+    on client curl -sS --max-time 60 --connect-timeout 3 -H 'Connection: close' "$2?[1-$1]"
 }
 
 # served NAME <names: how often a server answered.
@@ -357,15 +365,16 @@ contains() {
     grep -qE -- "$3" <<<"$2" || fail "$1: found '$2', expected something with '$3'"
 }
 
-# fails_with STATUS PATTERN COMMAND…: it stops with that status, and says why
-# in one line on stderr. The line is printed.
-fails_with() {
+# refused STATUS PATTERN COMMAND…: on the director, it stops with that status
+# and says why in one line on stderr. The line is printed.
+refused() {
     local wanted=$1 pattern=$2 status=0 said
     shift 2
-    said=$(timeout 20 "$@" 2>&1 >/dev/null) || status=$?
+    said=$(on director timeout 20 "$@" 2>&1 >/dev/null) || status=$?
     equal "exit status of '$*' (it said: $said)" "$status" "$wanted"
-    contains "error" "$said" "$pattern"
     # Log lines of the start may precede it; the complaint itself is one line.
     equal "lines of the error '$said'" "$(grep -c '^appliance: ' <<<"$said")" 1
-    echo "it said: $(grep '^appliance: ' <<<"$said")"
+    said=$(grep '^appliance: ' <<<"$said")
+    contains "error" "$said" "$pattern"
+    echo "it said: $said"
 }

@@ -20,10 +20,10 @@ wait_until 5 "both are up" eval 'server_is 1 up && server_is 2 up'
 unplug rs2
 wait_until 5 "rs2 is out" server_is 2 down
 
-# 12 MB/s: longer than all that follows.
-on client curl -sS --limit-rate 12M -o "$WORK/downloaded" http://$VIP/big &
+# 8 MB/s: longer than all that follows.
+exec_on client curl -sS --limit-rate 8M -o "$WORK/downloaded" http://$VIP/big &
 download=$!
-on client python3 "$HERE/keep_alive.py" $VIP 80 --connections 200 >"$WORK/kept" &
+exec_on client python3 "$HERE/keep_alive.py" $VIP 80 --connections 200 >"$WORK/kept" &
 kept=$!
 wait_until 10 "200 connections are open" grep -q open "$WORK/kept"
 
@@ -49,6 +49,6 @@ between "answers of the new one" "$(served rs3 <<<"$answers")" 18 22
 kill -0 $download || fail "the download ended before all was done: make it slower"
 wait $download || fail "the download failed"
 cmp "$WORK/big" "$WORK/downloaded" || fail "the download is damaged"
-kill -INT $kept
+kill $kept
 wait $kept || fail "a keep-alive connection broke: $(cat "$WORK/kept")"
 cat "$WORK/kept"

@@ -2,7 +2,7 @@
 source "$(dirname "$0")/lib.sh"
 make_network 2
 for number in 1 2; do
-    on rs$number python3 "$HERE/udp_echo.py" "rs$number" $VIP 53 $VIP6 53 &
+    exec_on rs$number python3 "$HERE/udp_echo.py" "rs$number" $VIP 53 $VIP6 53 &
 done
 config
 virtual_server $VIP:53 UDP rr

@@ -15,7 +15,7 @@ real_server 10.77.0.102:53 1
 start_director
 
 for number in 1 2; do
-    on rs$number python3 "$HERE/vlan.py" receive eth0 --seconds 4 >"$WORK/received$number" &
+    exec_on rs$number python3 "$HERE/vlan.py" receive eth0 --seconds 4 >"$WORK/received$number" &
 done
 sleep 0.5
 mac=$(on_ip director -json link show eth0 | jq -r '.[0].address')
