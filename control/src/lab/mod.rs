@@ -179,7 +179,7 @@ impl<'a> Lab<'a> {
             error = director.died() => return Err(error),
         };
         if !passed {
-            eprintln!("lab: the director says; {}", director.log_end());
+            eprintln!("lab: {}", director.log_end());
         }
         Ok(passed)
     }

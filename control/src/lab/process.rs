@@ -120,8 +120,12 @@ impl Process {
         let lines: Vec<&str> = log.lines().collect();
         let shown = &lines[lines.len().saturating_sub(SHOWN_LINES)..];
         match shown.len() {
-            0 => "it wrote nothing".into(),
-            _ => format!("the end of its log:\n  {}", shown.join("\n  ")),
+            0 => format!("{} wrote nothing", self.what),
+            _ => format!(
+                "the end of what {} wrote:\n  {}",
+                self.what,
+                shown.join("\n  ")
+            ),
         }
     }
 

@@ -4,6 +4,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use anyhow::Context;
+
 /// Standard output.
 #[derive(Debug)]
 pub struct Screen {
@@ -26,17 +28,13 @@ impl Screen {
     /// # Errors
     ///
     /// Standard output is closed.
-    pub fn draw(&mut self, lines: &[String]) -> io::Result<()> {
+    pub fn draw(&mut self, lines: &[String]) -> anyhow::Result<()> {
         if !self.is_terminal {
             return Ok(());
         }
-        let mut out = io::stdout().lock();
-        self.clear(&mut out)?;
-        for line in lines {
-            writeln!(out, "{line}")?;
-        }
+        let above = self.drawn;
         self.drawn = lines.len();
-        out.flush()
+        write(above, lines)
     }
 
     /// Shows `line` for good; the block is gone.
@@ -44,21 +42,27 @@ impl Screen {
     /// # Errors
     ///
     /// Standard output is closed.
-    pub fn say(&mut self, line: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        self.clear(&mut out)?;
-        writeln!(out, "{line}")?;
-        out.flush()
+    pub fn say(&mut self, line: &str) -> anyhow::Result<()> {
+        let above = std::mem::take(&mut self.drawn);
+        write(above, &[line])
     }
+}
 
-    /// Back to where the block began, and clear from there.
-    fn clear(&mut self, out: &mut impl Write) -> io::Result<()> {
-        if self.drawn > 0 {
-            write!(out, "\x1b[{}A\x1b[J", self.drawn)?;
-            self.drawn = 0;
-        }
-        Ok(())
+/// Writes lines in place of the `above` last ones.
+fn write(above: usize, lines: &[impl AsRef<str>]) -> anyhow::Result<()> {
+    let mut text = String::new();
+    if above > 0 {
+        // Up to where the block began, and clear from there.
+        text += &format!("\x1b[{above}A\x1b[J");
     }
+    for line in lines {
+        text += line.as_ref();
+        text.push('\n');
+    }
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .context("cannot write to stdout")
 }
 
 impl Default for Screen {
