@@ -17,6 +17,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 export CARGO_INCREMENTAL=0 CARGO_PROFILE_DEV_DEBUG=line-tables-only CARGO_TERM_PROGRESS_WHEN=never
 
+# What the steps run, and what tests/netns/run is told to run.
+APPLIANCE=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/release/appliance
+export APPLIANCE
+
 readonly MAX_LINES=600   # no source file is longer
 readonly FUZZ_SECONDS=5  # for each target
 readonly STEP_LIMIT=900  # seconds until a step that hangs is ended
@@ -106,7 +110,7 @@ step_configs() {
 	cargo build --release --quiet
 	local config
 	for config in configs/*.toml; do
-		./target/release/appliance check "$config"
+		"$APPLIANCE" check "$config"
 	done
 }
 
@@ -119,7 +123,7 @@ step_netns() {
 step_lab() {
 	need_namespaces
 	cargo build --release --quiet
-	without_leftovers ./target/release/appliance lab configs/dr.toml
+	without_leftovers "$APPLIANCE" lab configs/dr.toml
 }
 
 # --- What steps are made of ----------------------------------------------------------------------
