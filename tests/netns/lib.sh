@@ -61,6 +61,11 @@ clean_up() {
     if [ $status != 0 ] && [ $status != 77 ] && [ -s "$LOG" ]; then
         echo "--- the director's log"
         tail -n 40 "$LOG"
+        if [ -S "$SOCKET" ]; then
+            echo "--- its drops and workers"
+            timeout 5 "$APPLIANCE" show drops --socket "$SOCKET"
+            timeout 5 "$APPLIANCE" show workers --socket "$SOCKET"
+        fi
     fi
     # All of these namespaces are ours, and so is every process in them. That
     # background jobs are killed is no news.
