@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context as _, bail};
 use bench::report::{Memory, Report, Throughput};
@@ -32,8 +32,17 @@ struct Arguments {
     results: PathBuf,
 }
 
-fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match measure(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     if !rustix::process::geteuid().is_root() {
         bail!("network namespaces and XDP need root: sudo bench/run");
     }
@@ -52,10 +61,10 @@ fn main() -> anyhow::Result<()> {
         skipped: Vec::new(),
     };
     if !arguments.no_veth {
-        over_veth(&arguments, &programs, &mut report)?;
+        over_veth(arguments, &programs, &mut report)?;
     }
     if !arguments.no_ring {
-        in_memory(&arguments, &programs.join("pktgen"), &mut report)?;
+        in_memory(arguments, &programs.join("pktgen"), &mut report)?;
     }
     let path = report.save(&arguments.results)?;
     println!("{}", report.markdown());

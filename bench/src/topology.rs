@@ -64,6 +64,10 @@ impl Topology {
                 "-n {BALANCER} neigh replace {address} lladdr {SERVERS_MAC} dev l1 nud permanent"
             )
         }));
+        // The real servers answer for themselves as well, should somebody ask.
+        commands.extend(
+            REAL_SERVERS.map(|address| format!("-n {SERVERS} addr add {address}/16 dev b0")),
+        );
         for namespace in [SOURCE, BALANCER, SERVERS] {
             ip(&format!("netns add {namespace}"))?;
         }

@@ -39,7 +39,7 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 // Paced sending that falls behind catches up by at most this much.
-#define MAX_DEBT_PS 1000000000ull // 1 ms
+#define MAX_DEBT_PS 20000000000ull // 20 ms: a few turns of other threads
 // Sending at full speed, the clock is read once in this many frames (a power of two).
 #define CLOCK_EVERY 16
 

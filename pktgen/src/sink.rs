@@ -1,4 +1,5 @@
-//! The end of a measurement: an XDP program that counts and drops.
+//! The end of a measurement: an XDP program that counts and drops UDP and TCP. All else, ARP above all,
+//! passes to the kernel.
 
 use aya::maps::{MapError, PerCpuArray};
 use aya::programs::{ProgramError, Xdp, XdpMode};
