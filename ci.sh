@@ -48,6 +48,7 @@ readonly STEPS=(
 
 step_format() {
 	cargo fmt --all --check
+	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml # a workspace of its own
 }
 
 step_files() {
@@ -134,6 +135,7 @@ packages_of() {
 	case "$1" in
 	bpf) echo clang-14 llvm-14 ;;
 	clippy | docs | bench | unit | conformance) echo "${BENCH_PACKAGES[@]}" ;;
+	fuzz) echo g++ ;;
 	netns | lab)
 		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \
 			socat netcat-openbsd valgrind jq python3 procps
