@@ -65,7 +65,7 @@ impl Addresses {
     }
 
     /// What `config` wants on this host. Used before anything is changed, to
-    /// ask whether an address is in use elsewhere, and by [`want`](Self::want).
+    /// ask whether an address is in use elsewhere, and by `want`.
     #[must_use]
     pub fn plan(&self, config: &Config, ports: &[Port]) -> BTreeMap<IpAddr, Wanted> {
         let mut wanted = BTreeMap::new();

@@ -4,7 +4,7 @@
 //! namespaces, the same program runs in it as the director with the file
 //! unchanged and as one [`responder`] a real server, [`client`] makes the
 //! requests and [`script`] breaks things. Whatever ends the rehearsal (its
-//! end, an error, a signal, a panic), dropping [`Lab`] removes all of it;
+//! end, an error, a signal, a panic), dropping `Lab` removes all of it;
 //! what a SIGKILL leaves is removed by the next lab.
 //!
 //! It does not measure: the built-in client and responders are for counting.

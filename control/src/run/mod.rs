@@ -3,7 +3,7 @@
 //! One tokio runtime on one thread. Everything that happens comes in here:
 //! events of the kernel and of the health checks, questions of clients,
 //! signals, the tick of every second; the controller says what is to be done,
-//! and this file's [`Appliance`] does it.
+//! and this file's `Appliance` does it.
 
 mod interfaces;
 mod queries;

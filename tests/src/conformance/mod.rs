@@ -2,7 +2,7 @@
 //!
 //! A case is a directory of `tests/conformance/`, whose README says what is in it. [`Case::run`]
 //! replays it and looks at the result twice: against what was recorded (`out.txt`, `out.pcap`,
-//! `counters.txt`), and against what holds for every case ([`invariants`]), so that an error cannot
+//! `counters.txt`), and against what holds for every case (`invariants`), so that an error cannot
 //! be recorded along with a regeneration.
 
 use std::fs;
