@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The generator fills a batch of frames and puts them on the ring; then the worker turns until it
-//! has taken them all, and only that is timed, by two looks at the clock per [`BATCH`] frames, whose
+//! has taken them all, and only that is timed, by two looks at the clock per `BATCH` frames, whose
 //! own cost is measured and subtracted. The worker is the one that serves AF_XDP sockets, with its
 //! connection table, snapshot and counters; what is missing is the kernel.
 //!
