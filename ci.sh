@@ -23,7 +23,7 @@ export APPLIANCE
 
 readonly MAX_LINES=600   # no source file is longer
 readonly FUZZ_SECONDS=5  # for each target
-readonly STEP_LIMIT=900  # seconds until a step that hangs is ended
+readonly STEP_LIMIT=1800 # seconds until a step that hangs is ended
 readonly SKIPPED=77      # exit status of a step that cannot run here
 
 readonly STEPS=(
