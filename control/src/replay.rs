@@ -109,7 +109,7 @@ fn snapshot(config: &Config) -> Snapshot {
             .zip(&mut ids)
             .map(|(server, id)| {
                 let address = Address::from(server.address.ip());
-                let [.., a, b, c, d] = address.0;
+                let [a, b, c, d] = address.last_octets();
                 RealServer {
                     id: ServerId(id),
                     address,

@@ -42,7 +42,7 @@ unsafe impl aya::Pod for Key {}
 impl From<&ServiceKey> for Key {
     fn from(key: &ServiceKey) -> Self {
         Self {
-            address: key.address.0,
+            address: key.address.octets(),
             port: key.port.to_be_bytes(),
             protocol: key.protocol as u8,
             zero: 0,

@@ -13,6 +13,9 @@ use crate::service::{Address, Protocol, ServiceKey};
 pub struct FlowKey([u64; 5]);
 
 impl FlowKey {
+    /// The key of no connection.
+    pub const EMPTY: Self = Self([0; 5]);
+
     /// Ports in host byte order.
     #[inline(always)]
     #[must_use]
@@ -23,8 +26,8 @@ impl FlowKey {
         virtual_port: u16,
         protocol: Protocol,
     ) -> Self {
-        let [c0, c1] = words(client);
-        let [v0, v1] = words(virtual_address);
+        let [c0, c1] = client.words;
+        let [v0, v1] = virtual_address.words;
         let rest = u64::from(client_port) << 32 | u64::from(virtual_port) << 16 | protocol as u64;
         Self([c0, c1, v0, v1, rest])
     }
@@ -41,7 +44,9 @@ impl FlowKey {
     /// The client's address.
     #[must_use]
     pub fn client_address(&self) -> Address {
-        address(self.0[0], self.0[1])
+        Address {
+            words: [self.0[0], self.0[1]],
+        }
     }
 
     /// The client's address and port.
@@ -59,7 +64,9 @@ impl FlowKey {
             Protocol::Udp
         };
         ServiceKey {
-            address: address(self.0[2], self.0[3]),
+            address: Address {
+                words: [self.0[2], self.0[3]],
+            },
             port: self.port_at(16),
             protocol,
         }
@@ -76,22 +83,6 @@ impl FlowKey {
         let [.., high, low] = (self.0[4] >> shift).to_be_bytes();
         u16::from_be_bytes([high, low])
     }
-}
-
-#[inline(always)]
-fn words(address: Address) -> [u64; 2] {
-    let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = address.0;
-    [
-        u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-        u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
-    ]
-}
-
-fn address(high: u64, low: u64) -> Address {
-    let mut bytes = [0; 16];
-    bytes[..8].copy_from_slice(&high.to_ne_bytes());
-    bytes[8..].copy_from_slice(&low.to_ne_bytes());
-    Address(bytes)
 }
 
 /// Hashes flow keys with a secret that is new at each start, so that an

@@ -6,31 +6,71 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// An IPv4 or IPv6 address in 16 bytes, network byte order; IPv4 is carried
-/// as an IPv4-mapped IPv6 address (RFC 4291 §2.5.5.2), so one key format and
-/// one comparison serve both families.
+/// An IPv4 or IPv6 address of 16 bytes; IPv4 is carried as an IPv4-mapped IPv6
+/// address (RFC 4291 §2.5.5.2), so one key format and one comparison serve
+/// both families.
+///
+/// Kept as two words, whose bytes in memory are the address in network byte
+/// order: the hot path moves and compares words.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(transparent)]
-pub struct Address(pub [u8; 16]);
+pub struct Address {
+    pub(crate) words: [u64; 2],
+}
 
 impl Address {
+    /// The bytes before an IPv4 address, and where they are in the second word.
+    const MAPPED: u64 = u64::from_ne_bytes([0, 0, 0xff, 0xff, 0, 0, 0, 0]);
+    const MAPPED_MASK: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+
     /// The mapped form of an IPv4 address given in network byte order.
     #[inline(always)]
     #[must_use]
     pub const fn v4(octets: [u8; 4]) -> Self {
         let [a, b, c, d] = octets;
-        Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d])
+        Self {
+            words: [0, u64::from_ne_bytes([0, 0, 0xff, 0xff, a, b, c, d])],
+        }
+    }
+
+    /// From 16 bytes in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_octets(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self {
+            words: [
+                u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+                u64::from_ne_bytes([i, j, k, l, m, n, o, p]),
+            ],
+        }
+    }
+
+    /// The 16 bytes in network byte order.
+    #[inline(always)]
+    #[must_use]
+    pub const fn octets(&self) -> [u8; 16] {
+        let [a, b, c, d, e, f, g, h] = self.words[0].to_ne_bytes();
+        let [i, j, k, l, m, n, o, p] = self.words[1].to_ne_bytes();
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// The last four bytes: all of an IPv4 address.
+    #[inline(always)]
+    #[must_use]
+    pub const fn last_octets(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.words[1].to_ne_bytes();
+        [a, b, c, d]
     }
 
     /// True for an IPv4-mapped address.
     #[inline(always)]
     #[must_use]
     pub const fn is_v4(&self) -> bool {
-        u128::from_be_bytes(self.0) >> 32 == 0xffff
+        self.words[0] == 0 && self.words[1] & Self::MAPPED_MASK == Self::MAPPED
     }
 
     const fn to_ipv6(self) -> Ipv6Addr {
-        Ipv6Addr::from_octets(self.0)
+        Ipv6Addr::from_octets(self.octets())
     }
 }
 
@@ -38,7 +78,7 @@ impl From<IpAddr> for Address {
     fn from(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => v4.into(),
-            IpAddr::V6(v6) => Self(v6.octets()),
+            IpAddr::V6(v6) => Self::from_octets(v6.octets()),
         }
     }
 }
@@ -250,6 +290,23 @@ pub struct VirtualServer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_keep_their_bytes() {
+        for (text, is_v4) in [
+            ("10.1.2.3", true),
+            ("2001:db8::1:2", false),
+            ("::", false),
+            ("::2:ffff:0:1", false),
+        ] {
+            let ip: IpAddr = text.parse().unwrap();
+            let address = Address::from(ip);
+            assert_eq!(IpAddr::from(address), ip);
+            assert_eq!(address.is_v4(), is_v4, "{text}");
+            assert_eq!(Address::from_octets(address.octets()), address);
+            assert!(address.octets().ends_with(&address.last_octets()));
+        }
+    }
 
     #[test]
     fn service_keys_read_as_they_display() {

@@ -80,7 +80,7 @@ pub struct Worker<D> {
     pool: FramePool,
     director: Director,
     burst: Vec<Frame>,
-    verdicts: Vec<Verdict>,
+    verdicts: [Verdict; BURST],
     waiting: VecDeque<Waiting>,
     requests: Receiver<ListConnections>,
     listing: Option<(ListConnections, usize)>,
@@ -120,7 +120,7 @@ impl<D: Device> Worker<D> {
             pool,
             director,
             burst: Vec::with_capacity(BURST),
-            verdicts: Vec::with_capacity(BURST),
+            verdicts: [Verdict::Drop(DropReason::NotIp); BURST],
             waiting: VecDeque::with_capacity(WAITING),
             requests,
             listing: None,
@@ -196,13 +196,12 @@ impl<D: Device> Worker<D> {
         }
         self.director
             .process(*index, &self.umem, &mut self.burst, now, &mut self.verdicts);
-        let mut verdicts = std::mem::take(&mut self.verdicts);
         let mut burst = std::mem::take(&mut self.burst);
-        for (frame, verdict) in burst.drain(..).zip(verdicts.drain(..)) {
+        let verdicts = self.verdicts;
+        for (frame, verdict) in burst.drain(..).zip(verdicts) {
             self.carry_out(frame, verdict, now);
         }
         self.burst = burst;
-        self.verdicts = verdicts;
         received
     }
 

@@ -1,6 +1,6 @@
 //! The index of the connection table: from a hash to entries.
 //!
-//! A bucket is one cache line: eight slots of a 16-bit tag and an entry
+//! A bucket is one cache line: eight slots of an 8-bit tag and an entry
 //! number. A lookup reads one line and compares all tags at once; an equal
 //! tag is a candidate that the caller compares in full. Buckets that
 //! overflow chain to spare ones, at most [`MAX_CHAIN`] long.
@@ -15,18 +15,18 @@ const SLOTS: usize = 8;
 /// Buckets in a chain, the first one included. With a mean load of at most
 /// four a chain of three is already one in 10^9.
 const MAX_CHAIN: usize = 8;
+/// One in each byte of a word.
+const ONES: u64 = 0x0101_0101_0101_0101;
+/// All but the top bit of each byte.
+const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 /// No overflow bucket.
 const NONE: u32 = u32::MAX;
-/// One in each of the four 16-bit lanes of a word.
-const LANES: u64 = 0x0001_0001_0001_0001;
-/// All but the top bit of each lane.
-const LOW_BITS: u64 = 0x7fff_7fff_7fff_7fff;
 
 /// One cache line.
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    tags: [u16; SLOTS],
+    tags: [u8; SLOTS],
     entries: [u32; SLOTS],
     overflow: u32,
 }
@@ -40,20 +40,19 @@ const EMPTY: Bucket = Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// A bit for each slot whose tag is `tag`, at bit 16·n + 15.
+    /// Bit 8·n + 7 for slot n if its tag is `tag`: all eight compared in one word.
     #[inline(always)]
-    fn matches(&self, tag: u16) -> u128 {
-        let [a, b, c, d, e, f, g, h] = self.tags;
-        let word = |w: u16, x: u16, y: u16, z: u16| {
-            u64::from(w) | u64::from(x) << 16 | u64::from(y) << 32 | u64::from(z) << 48
-        };
-        let zero_lanes = |tags: u64| {
-            let difference = tags ^ LANES.wrapping_mul(u64::from(tag));
-            // The sum carries into a lane's top bit if any lower bit is set,
-            // and never into the next lane.
-            !(((difference & LOW_BITS) + LOW_BITS) | difference | LOW_BITS)
-        };
-        u128::from(zero_lanes(word(a, b, c, d))) | u128::from(zero_lanes(word(e, f, g, h))) << 64
+    fn matches(&self, tag: u8) -> u64 {
+        let difference = u64::from_le_bytes(self.tags) ^ (ONES * u64::from(tag));
+        // The sum carries into a byte's top bit if any lower bit is set, and
+        // never into the next byte.
+        !(((difference & LOW_BITS) + LOW_BITS) | difference | LOW_BITS)
+    }
+
+    /// The entry of the lowest bit in `matches`.
+    #[inline(always)]
+    fn first(&self, matches: u64) -> u32 {
+        self.entries[(matches.trailing_zeros() / 8) as usize % SLOTS]
     }
 }
 
@@ -61,7 +60,7 @@ impl Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     bucket: u32,
-    tag: u16,
+    tag: u8,
 }
 
 /// Buckets for a fixed number of entries.
@@ -106,11 +105,8 @@ impl Index {
     #[inline(always)]
     pub(super) fn place(&self, hash: u64) -> Place {
         let bucket = (((hash >> 32) * u64::from(self.main)) >> 32) as u32;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low 16 bits are wanted"
-        )]
-        let tag = (hash as u16).max(1);
+        #[expect(clippy::cast_possible_truncation, reason = "the low 8 bits are wanted")]
+        let tag = (hash as u8).max(1);
         Place { bucket, tag }
     }
 
@@ -125,8 +121,7 @@ impl Index {
     pub(super) fn candidate(&self, place: Place) -> Option<u32> {
         let bucket = &self.buckets[place.bucket as usize];
         let matches = bucket.matches(place.tag);
-        (matches != 0)
-            .then(|| bucket.entries[(matches.trailing_zeros() / 16) as usize & (SLOTS - 1)])
+        (matches != 0).then(|| bucket.first(matches))
     }
 
     /// The entry for which `is_it` holds, among those with the tag.
@@ -136,7 +131,7 @@ impl Index {
         while let Some(bucket) = self.buckets.get(number as usize) {
             let mut matches = bucket.matches(place.tag);
             while matches != 0 {
-                let entry = bucket.entries[(matches.trailing_zeros() / 16) as usize & (SLOTS - 1)];
+                let entry = bucket.first(matches);
                 if is_it(entry) {
                     return Some(entry);
                 }

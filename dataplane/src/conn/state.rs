@@ -79,6 +79,14 @@ impl State {
         }
     }
 
+    /// True if a packet with these flags leaves the state as it is and only
+    /// says that the connection is alive. What is not, [`after`](Self::after) knows.
+    #[inline(always)]
+    #[must_use]
+    pub fn goes_on(self, flags: u8) -> bool {
+        flags & (flags::SYN | flags::FIN | flags::RST) == 0 && self != Self::SynRecv
+    }
+
     /// True if a SYN in this state is a new connection on the old tuple (the
     /// client reuses its port), which is scheduled anew at once. IPVS delays such a SYN by a
     /// second or sticks to the old server, which is known to hurt.
@@ -193,6 +201,16 @@ mod tests {
             assert_eq!(state.after(0), state);
             assert_eq!(state.after(PSH), state);
         }
+    }
+
+    #[test]
+    fn what_goes_on_keeps_its_state() {
+        for state in State::ALL {
+            for flags in (0..=u8::MAX).filter(|flags| state.goes_on(*flags)) {
+                assert_eq!(state.after(flags), state);
+            }
+        }
+        assert!(State::Established.goes_on(ACK | PSH) && State::Udp.goes_on(0));
     }
 
     #[test]

@@ -6,26 +6,26 @@
 
 use crate::counters::DropReason;
 use crate::service::NextHop;
-use crate::wire::{Parsed, ethernet, ipv4, ipv6};
+use crate::wire::{ethernet, ipv4, ipv6};
 
-/// Addresses `frame`, of which `parsed` was read, to the next hop.
+/// Addresses `frame`, whose IP header is at `l3_offset`, to the next hop.
 ///
 /// # Errors
 /// The packet may not travel further; the frame is unchanged.
 #[inline(always)]
 pub(crate) fn forward(
     frame: &mut [u8],
-    parsed: &Parsed,
+    l3_offset: usize,
+    is_v4: bool,
     next_hop: &NextHop,
 ) -> Result<(), DropReason> {
-    let ip = frame
-        .get_mut(usize::from(parsed.l3_offset)..)
-        .ok_or(DropReason::Truncated)?;
-    let lives_on = if parsed.destination.is_v4() {
-        ipv4::Packet::header_mut(ip.first_chunk_mut().ok_or(DropReason::Truncated)?).decrement_ttl()
+    let ip = frame.get_mut(l3_offset..).ok_or(DropReason::Truncated)?;
+    let lives_on = if is_v4 {
+        let header = ip.first_chunk_mut().ok_or(DropReason::Truncated)?;
+        ipv4::Packet::header_mut(header).decrement_ttl()
     } else {
-        ipv6::Packet::header_mut(ip.first_chunk_mut().ok_or(DropReason::Truncated)?)
-            .decrement_hop_limit()
+        let header = ip.first_chunk_mut().ok_or(DropReason::Truncated)?;
+        ipv6::Packet::header_mut(header).decrement_hop_limit()
     };
     if !lives_on {
         return Err(DropReason::TtlExceeded);

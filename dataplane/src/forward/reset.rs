@@ -5,20 +5,20 @@
 //! VLAN, same router.
 
 use crate::counters::DropReason;
-use crate::service::{Address, Protocol};
-use crate::wire::{Parsed, ethernet, ipv4, ipv6, tcp};
+use crate::service::Protocol;
+use crate::wire::{self, Parsed, ethernet, ipv4, ipv6, tcp};
 use crate::xsk::umem::{Frame, Umem};
 
 /// TTL and hop limit of the answer: Linux's default.
 const HOPS: u8 = 64;
 
-/// Turns a frame with a TCP segment, of which `parsed` was read, into the RST
-/// that answers it.
+/// Turns a frame with a TCP segment into the RST that answers it.
 ///
 /// # Errors
-/// The frame is not what `parsed` says, which does not happen.
+/// The frame holds no TCP segment, which does not happen.
 #[cold]
-pub(crate) fn answer(parsed: &Parsed, umem: &Umem, frame: &mut Frame) -> Result<(), DropReason> {
+pub(crate) fn answer(umem: &Umem, frame: &mut Frame) -> Result<(), DropReason> {
+    let parsed = &wire::parse(umem.bytes(frame))?;
     let (l3, old_l4) = (usize::from(parsed.l3_offset), usize::from(parsed.l4_offset));
     let is_v4 = parsed.destination.is_v4();
     let ip_header = if is_v4 {
@@ -98,8 +98,8 @@ fn write_ipv4(header: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
     ip.set_whole(true);
     ip.set_ttl(HOPS);
     ip.set_protocol(Protocol::Tcp as u8);
-    ip.set_source(v4_octets(parsed.destination));
-    ip.set_destination(v4_octets(parsed.source));
+    ip.set_source(parsed.destination.last_octets());
+    ip.set_destination(parsed.source.last_octets());
     ip.fill_checksum();
     Ok(())
 }
@@ -114,9 +114,4 @@ fn write_ipv6(header: &mut [u8], parsed: &Parsed) -> Result<(), DropReason> {
     ip.set_source(parsed.destination);
     ip.set_destination(parsed.source);
     Ok(())
-}
-
-fn v4_octets(address: Address) -> [u8; 4] {
-    let [.., a, b, c, d] = address.0;
-    [a, b, c, d]
 }

@@ -39,15 +39,12 @@ impl SourceHash {
 
 /// `ip_vs_sh_hashkey` with port and offset 0.
 fn bucket(client: Address) -> usize {
-    let [a, b, c, d] = client.0.as_chunks().0 else {
-        return 0;
-    };
     let fold = if client.is_v4() {
-        u32::from_be_bytes(*d)
+        u32::from_be_bytes(client.last_octets())
     } else {
-        [a, b, c, d]
-            .into_iter()
-            .fold(0, |sum, &word| sum ^ u32::from_be_bytes(word))
+        let words = client.octets();
+        let words = words.as_chunks().0.iter().copied().map(u32::from_be_bytes);
+        words.fold(0, |sum, word| sum ^ word)
     };
     (fold.wrapping_mul(GOLDEN_RATIO_32) >> (32 - TABLE_BITS)) as usize
 }

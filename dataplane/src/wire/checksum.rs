@@ -53,8 +53,8 @@ impl Sum {
         // the last four bytes of its mapped form.
         let used = if destination.is_v4() { 12 } else { 0 };
         let sum = self
-            .bytes(&source.0[used..])
-            .bytes(&destination.0[used..])
+            .bytes(&source.octets()[used..])
+            .bytes(&destination.octets()[used..])
             .word(u16::from(protocol));
         Self(sum.0 + u64::from(length))
     }

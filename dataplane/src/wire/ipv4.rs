@@ -42,7 +42,6 @@ mod field {
     pub(super) const FRAGMENT: Range<usize> = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
-    pub(super) const TTL_AND_PROTOCOL: Range<usize> = 8..10;
     pub(super) const CHECKSUM: Range<usize> = 10..12;
     pub(super) const SOURCE: Range<usize> = 12..16;
     pub(super) const DESTINATION: Range<usize> = 16..20;
@@ -208,10 +207,12 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         if ttl <= 1 {
             return false;
         }
-        let old = read_u16(self.buffer.as_ref(), field::TTL_AND_PROTOCOL);
-        self.buffer.as_mut()[field::TTL] = ttl - 1;
-        let new = read_u16(self.buffer.as_ref(), field::TTL_AND_PROTOCOL);
-        self.set_checksum(checksum::update(self.checksum(), old, new));
+        self.set_ttl(ttl - 1);
+        // One less in the upper byte of a word is 0x0100 less in the sum, hence more in its
+        // complement, with the carry at the other end (RFC 1624).
+        let sum = u32::from(self.checksum()) + 0x0100;
+        let [.., high, low] = (sum + u32::from(sum >= 0xffff)).to_be_bytes();
+        self.set_checksum(u16::from_be_bytes([high, low]));
         true
     }
 

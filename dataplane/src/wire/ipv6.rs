@@ -113,12 +113,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
 
     #[inline]
     pub fn source(&self) -> Address {
-        Address(read(self.buffer.as_ref(), field::SOURCE))
+        Address::from_octets(read(self.buffer.as_ref(), field::SOURCE))
     }
 
     #[inline]
     pub fn destination(&self) -> Address {
-        Address(read(self.buffer.as_ref(), field::DESTINATION))
+        Address::from_octets(read(self.buffer.as_ref(), field::DESTINATION))
     }
 
     /// Walks the extension headers.
@@ -196,13 +196,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     /// Sets the source address without adjusting any checksum.
     #[inline]
     pub fn set_source(&mut self, address: Address) {
-        write(self.buffer.as_mut(), field::SOURCE, address.0);
+        write(self.buffer.as_mut(), field::SOURCE, address.octets());
     }
 
     /// Sets the destination address without adjusting any checksum.
     #[inline]
     pub fn set_destination(&mut self, address: Address) {
-        write(self.buffer.as_mut(), field::DESTINATION, address.0);
+        write(self.buffer.as_mut(), field::DESTINATION, address.octets());
     }
 
     /// What follows the fixed header, without padding.

@@ -179,8 +179,8 @@ fn finish(frame: &mut [u8], mac: MacAddress, source: Ipv6Addr, destination: Ipv6
         header.set_source(mac);
         header.set_ethertype(ethertype::IPV6);
     }
-    let source = Address(source.octets());
-    let destination = Address(destination.octets());
+    let source = Address::from_octets(source.octets());
+    let destination = Address::from_octets(destination.octets());
     if let Some(header) = ip_header.first_chunk_mut() {
         let mut header = ipv6::Packet::header_mut(header);
         header.set_plain_header();

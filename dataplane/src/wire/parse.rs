@@ -56,8 +56,8 @@ pub struct Parsed {
 impl Parsed {
     const fn not_ip(l3_offset: u16) -> Self {
         Self {
-            source: Address([0; 16]),
-            destination: Address([0; 16]),
+            source: Address::from_octets([0; 16]),
+            destination: Address::from_octets([0; 16]),
             source_port: 0,
             destination_port: 0,
             l3_offset,
@@ -83,7 +83,7 @@ pub(super) struct Endpoints {
 ///
 /// # Errors
 /// The [`Malformed`] reason; a frame that is well-formed but none of ours is not an error.
-#[inline]
+#[inline(always)]
 pub fn parse(frame: &[u8]) -> Result<Parsed, Malformed> {
     let ethertype = ethernet::Packet::header(frame)?.ethertype();
     if vlan::is_tag(ethertype) {

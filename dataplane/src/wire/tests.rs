@@ -105,8 +105,8 @@ fn plain_tcp_and_udp() {
     assert_eq!(
         parsed,
         Parsed {
-            source: Address(V6_A),
-            destination: Address(V6_B),
+            source: Address::from_octets(V6_A),
+            destination: Address::from_octets(V6_B),
             source_port: 40001,
             destination_port: 53,
             l3_offset: 14,
@@ -302,7 +302,7 @@ fn icmpv6_errors_give_the_quoted_packet() {
     assert_eq!(parsed.kind, Kind::IcmpError);
     assert_eq!(
         (parsed.source, parsed.destination_port),
-        (Address(V6_A), 53)
+        (Address::from_octets(V6_A), 53)
     );
     assert_eq!(parsed.protocol, 17);
 }
@@ -340,7 +340,7 @@ fn each_malformed_reason() {
     udp[14] = 0x45;
     assert_eq!(parse(&udp), Err(Malformed::BadIpVersion));
     let mut mapped = udp_over(over_v6(Ipv6Extensions::default()), b"");
-    mapped[22..38].copy_from_slice(&Address::v4(V4_A).0);
+    mapped[22..38].copy_from_slice(&Address::v4(V4_A).octets());
     assert_eq!(parse(&mapped), Err(Malformed::MappedAddress));
 }
 
@@ -505,11 +505,11 @@ fn read_all(bytes: &[u8]) {
     }
     if let Ok(packet) = tcp::Packet::new_checked(bytes) {
         let _ = (packet.payload(), packet.segment_len());
-        let _ = packet.verify_checksum(Address(V6_A), Address(V6_B));
+        let _ = packet.verify_checksum(Address::from_octets(V6_A), Address::from_octets(V6_B));
     }
     if let Ok(packet) = udp::Packet::new_checked(bytes) {
         let _ = packet.payload();
-        let _ = packet.verify_checksum(Address(V6_A), Address(V6_B));
+        let _ = packet.verify_checksum(Address::from_octets(V6_A), Address::from_octets(V6_B));
     }
     if let Ok(packet) = icmp::Packet::new_checked(bytes) {
         let _ = (packet.quoted(), packet.mtu());

@@ -1,0 +1,377 @@
+//! The connections of a worker and all that changes with a packet.
+//!
+//! The straight way, [`Flows::decide`], is for packets of connections that go
+//! on as before; whatever else a frame may be is decided out of line.
+
+use std::sync::Arc;
+
+use super::{DirectorOptions, Slot, Verdict, What};
+use crate::conn::{Connection, ConnectionTable, EntryIndex, State, Timeouts};
+use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
+use crate::forward::{direct, reset};
+use crate::scheduler::{Load, SchedulerState};
+use crate::service::{MAX_VIRTUAL_SERVERS, NextHop, PortIndex, ServerId, TcpMidstream};
+use crate::snapshot::{Server, Snapshot};
+use crate::wire::tcp::flags;
+use crate::xsk::umem::{Frame, Umem};
+
+/// Timers examined at most after each burst.
+const TIMERS_PER_BURST: u32 = 32;
+/// How old the sum of the other workers' connections may be, in
+/// milliseconds; within it `wlc` may choose by figures that miss what the others scheduled.
+const PEER_LOAD_AGE: u64 = 10;
+
+/// The connections and all that changes with a packet.
+#[derive(Debug)]
+pub(super) struct Flows {
+    pub(super) table: ConnectionTable,
+    pub(super) counters: Counters,
+    pub(super) statistics: Arc<WorkerStatistics>,
+    peers: Vec<Arc<WorkerStatistics>>,
+    /// Connections on the other workers by `ServerId`, for `wlc`.
+    peer_load: Vec<Load>,
+    peer_load_time: u64,
+    schedulers: Vec<SchedulerState>,
+}
+
+impl Flows {
+    #[must_use]
+    pub(super) fn new(
+        options: DirectorOptions,
+        statistics: Arc<WorkerStatistics>,
+        peers: Vec<Arc<WorkerStatistics>>,
+    ) -> Self {
+        let DirectorOptions {
+            max_connections,
+            hasher,
+            worker,
+        } = options;
+        Self {
+            table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
+            counters: Counters::default(),
+            statistics,
+            peers,
+            peer_load: Vec::new(),
+            peer_load_time: 0,
+            schedulers: vec![SchedulerState::starting_at(worker); MAX_VIRTUAL_SERVERS],
+        }
+    }
+
+    /// Prepares for a new snapshot.
+    pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
+        self.table.set_timeouts(&snapshot.timeouts);
+        let highest = snapshot.counted_servers().last();
+        self.peer_load
+            .resize(highest.map_or(0, |id| id.0 as usize + 1), Load::default());
+    }
+
+    /// Decides what becomes of a frame and rewrites it if it leaves.
+    #[inline(always)]
+    pub(super) fn decide(
+        &mut self,
+        snapshot: &Snapshot,
+        slot: &Slot,
+        ingress: PortIndex,
+        umem: &Umem,
+        frame: &mut Frame,
+        now: u64,
+    ) -> Verdict {
+        // Nearly all packets: of a connection that goes on as before.
+        if slot.what == What::Packet
+            && let Some(entry) = self.table.lookup(slot.candidate, slot.hash, &slot.key)
+        {
+            let connection = self.table.get(entry);
+            let id = connection.server();
+            if connection.state().goes_on(slot.tcp_flags)
+                && let Some(server) = snapshot.server(id)
+                && server.available
+                && let Some(next_hop) = &server.next_hop
+            {
+                self.table.refresh(entry, now);
+                return self.send(id, next_hop, slot, umem, frame);
+            }
+        }
+        self.decide_unusual(snapshot, slot, ingress, umem, frame, now)
+    }
+
+    /// The same for all other frames.
+    #[inline(never)]
+    fn decide_unusual(
+        &mut self,
+        snapshot: &Snapshot,
+        slot: &Slot,
+        ingress: PortIndex,
+        umem: &Umem,
+        frame: &mut Frame,
+        now: u64,
+    ) -> Verdict {
+        if let What::Unwanted(reason) = slot.what {
+            return Verdict::Drop(reason);
+        }
+        let server = match self.table.find(slot.hash, &slot.key) {
+            Some(entry) => match self.packet_of(snapshot, entry, slot, now) {
+                Err(Refused::Anew) => {
+                    self.remove(entry);
+                    self.counters.connections_reused += 1;
+                    self.new_connection(snapshot, slot, now)
+                }
+                Err(Refused::Drop(reason)) => Err(Miss::Drop(reason)),
+                Ok(server) => Ok(server),
+            },
+            None => self.new_connection(snapshot, slot, now),
+        };
+        match server {
+            Ok(server) => self.forward(snapshot, server, slot, umem, frame),
+            Err(Miss::Drop(reason)) => Verdict::Drop(reason),
+            Err(Miss::Reset) => match reset::answer(umem, frame) {
+                Ok(()) => {
+                    self.counters.resets_sent += 1;
+                    Verdict::Transmit(ingress)
+                }
+                Err(reason) => Verdict::Drop(reason),
+            },
+        }
+    }
+
+    /// A packet of a known connection: its state advances.
+    fn packet_of(
+        &mut self,
+        snapshot: &Snapshot,
+        entry: EntryIndex,
+        slot: &Slot,
+        now: u64,
+    ) -> Result<ServerId, Refused> {
+        let connection = self.table.get(entry);
+        let (server, state) = (connection.server(), connection.state());
+        if slot.what == What::IcmpError {
+            return Ok(server);
+        }
+        if !snapshot
+            .server(server)
+            .is_some_and(|server| server.available)
+        {
+            // A client that starts again is served by another server; what
+            // is under way waits for its server's return, as with IPVS.
+            let starts = state == State::Udp || is_connection_request(slot.tcp_flags);
+            return Err(if starts {
+                Refused::Anew
+            } else {
+                Refused::Drop(DropReason::ServerUnavailable)
+            });
+        }
+        if state.begins_anew(slot.tcp_flags) {
+            return Err(Refused::Anew);
+        }
+        self.advance(entry, slot.tcp_flags, now);
+        Ok(server)
+    }
+
+    fn advance(&mut self, entry: EntryIndex, tcp_flags: u8, now: u64) {
+        let connection = self.table.get(entry);
+        let (server, before) = (connection.server(), connection.state());
+        let after = before.after(tcp_flags);
+        if after == before && !after.is_half_open() {
+            self.table.refresh(entry, now);
+            return;
+        }
+        self.table.set_state(entry, after, now);
+        if let Some(server) = self.statistics.server(server) {
+            server.shift(Some(before.is_active()), Some(after.is_active()));
+        }
+    }
+
+    /// The slow path: finds the virtual server, schedules, inserts.
+    #[inline(never)]
+    fn new_connection(
+        &mut self,
+        snapshot: &Snapshot,
+        slot: &Slot,
+        now: u64,
+    ) -> Result<ServerId, Miss> {
+        if slot.what == What::IcmpError {
+            return Err(Miss::Drop(DropReason::IcmpNoConnection));
+        }
+        let service = snapshot
+            .service(&slot.key.service())
+            .ok_or(Miss::Drop(DropReason::NoVirtualServer))?;
+        let state = if !slot.key.is_tcp() {
+            State::Udp
+        } else if is_connection_request(slot.tcp_flags) {
+            State::SynRecv
+        } else if slot.tcp_flags & flags::RST != 0 {
+            return Err(Miss::Drop(DropReason::TcpMidstream));
+        } else {
+            match snapshot.tcp_midstream {
+                TcpMidstream::Reset => return Err(Miss::Reset),
+                TcpMidstream::Drop => return Err(Miss::Drop(DropReason::TcpMidstream)),
+                TcpMidstream::Schedule => State::first(slot.tcp_flags),
+            }
+        };
+        let Self {
+            statistics,
+            peer_load,
+            schedulers,
+            ..
+        } = self;
+        let load = |id: ServerId| {
+            let own = statistics
+                .server(id)
+                .map(ServerStatistics::totals)
+                .unwrap_or_default();
+            let others = peer_load.get(id.0 as usize).copied().unwrap_or_default();
+            Load {
+                active: own.active + others.active,
+                inactive: own.inactive + others.inactive,
+            }
+        };
+        let mut unkept = SchedulerState::default();
+        let scheduler_state = schedulers
+            .get_mut(service.id.0 as usize)
+            .unwrap_or(&mut unkept);
+        let server = service
+            .scheduler
+            .schedule(scheduler_state, slot.key.client_address(), load)
+            .ok_or(Miss::Drop(DropReason::NoRealServer))?;
+        self.insert(slot, server, state, now)?;
+        Ok(server)
+    }
+
+    fn insert(
+        &mut self,
+        slot: &Slot,
+        server: ServerId,
+        state: State,
+        now: u64,
+    ) -> Result<(), Miss> {
+        let insert =
+            |table: &mut ConnectionTable| table.insert(slot.hash, slot.key, server, state, now);
+        if insert(&mut self.table).is_err() {
+            let oldest = self
+                .table
+                .oldest_half_open()
+                .ok_or(Miss::Drop(DropReason::TableFull))?;
+            self.remove(oldest);
+            self.counters.connections_evicted += 1;
+            insert(&mut self.table).map_err(|_| Miss::Drop(DropReason::TableFull))?;
+        }
+        self.counters.connections_created += 1;
+        if let Some(server) = self.statistics.server(server) {
+            server.count_connection();
+            server.shift(None, Some(state.is_active()));
+        }
+        Ok(())
+    }
+
+    /// Sends a frame to a real server, if it is there and the way is known.
+    pub(super) fn forward(
+        &mut self,
+        snapshot: &Snapshot,
+        id: ServerId,
+        slot: &Slot,
+        umem: &Umem,
+        frame: &mut Frame,
+    ) -> Verdict {
+        match snapshot.server(id) {
+            None => Verdict::Drop(DropReason::ServerUnavailable),
+            Some(Server { next_hop: None, .. }) => Verdict::Wait(id),
+            Some(Server {
+                next_hop: Some(next_hop),
+                ..
+            }) => self.send(id, next_hop, slot, umem, frame),
+        }
+    }
+
+    /// Last stage: rewrites the frame for its real server.
+    #[inline(always)]
+    fn send(
+        &self,
+        id: ServerId,
+        next_hop: &NextHop,
+        slot: &Slot,
+        umem: &Umem,
+        frame: &mut Frame,
+    ) -> Verdict {
+        let l3_offset = usize::from(slot.l3_offset);
+        if let Err(reason) = direct::forward(umem.bytes_mut(frame), l3_offset, slot.is_v4, next_hop)
+        {
+            return Verdict::Drop(reason);
+        }
+        if let Some(statistics) = self.statistics.server(id) {
+            statistics.count_packet((frame.len() - l3_offset) as u64);
+        }
+        Verdict::Transmit(next_hop.port)
+    }
+
+    #[inline(always)]
+    pub(super) fn count(&mut self, verdict: Verdict, frame: &Frame) {
+        match verdict {
+            Verdict::Transmit(_) => {
+                self.counters.tx_packets += 1;
+                self.counters.tx_bytes += frame.len() as u64;
+            }
+            Verdict::Drop(reason) => self.counters.drop_packet(reason),
+            Verdict::Wait(_) => self.counters.waiting += 1,
+        }
+    }
+
+    fn remove(&mut self, entry: EntryIndex) -> Connection {
+        let connection = self.table.remove(entry);
+        if let Some(server) = self.statistics.server(connection.server()) {
+            server.shift(Some(connection.state().is_active()), None);
+        }
+        connection
+    }
+
+    /// True if the budget ended before the timers that are due.
+    pub(super) fn expire(&mut self, now: u64) -> bool {
+        let mut budget = TIMERS_PER_BURST;
+        while let Some(entry) = self.table.expired(now, &mut budget) {
+            self.remove(entry);
+            self.counters.connections_expired += 1;
+        }
+        budget == 0
+    }
+
+    /// Adds up what the other workers have, if a scheduler wants to know.
+    pub(super) fn sum_peer_load(&mut self, snapshot: &Snapshot, now: u64) {
+        let wanted = !self.peer_load.is_empty() && !self.peers.is_empty();
+        if !wanted || now < self.peer_load_time + PEER_LOAD_AGE {
+            return;
+        }
+        self.peer_load_time = now;
+        for id in snapshot.counted_servers() {
+            let mut sum = Load::default();
+            for peer in &self.peers {
+                let totals = peer
+                    .server(id)
+                    .map(ServerStatistics::totals)
+                    .unwrap_or_default();
+                sum.active += totals.active;
+                sum.inactive += totals.inactive;
+            }
+            if let Some(load) = self.peer_load.get_mut(id.0 as usize) {
+                *load = sum;
+            }
+        }
+    }
+}
+
+/// Why a packet of a known connection does not go to its server.
+enum Refused {
+    /// The connection is over; this packet begins a new one.
+    Anew,
+    Drop(DropReason),
+}
+
+/// Why a packet of no connection gets none.
+enum Miss {
+    Drop(DropReason),
+    /// The client is told by a RST.
+    Reset,
+}
+
+/// A SYN that asks for a connection: nothing else is set that contradicts it.
+#[inline(always)]
+fn is_connection_request(tcp_flags: u8) -> bool {
+    tcp_flags & (flags::SYN | flags::ACK | flags::RST | flags::FIN) == flags::SYN
+}
