@@ -193,13 +193,22 @@ impl Requests {
     ///
     /// What the kernel says, except that it does not know the neighbour.
     pub async fn neighbor(&self, index: u32, address: IpAddr) -> Result<Option<[u8; 6]>, Error> {
+        let known = self.neighbor_entry(index, address).await?;
+        Ok(known.as_ref().and_then(view::neighbor_mac))
+    }
+
+    async fn neighbor_entry(
+        &self,
+        index: u32,
+        address: IpAddr,
+    ) -> Result<Option<NeighbourMessage>, Error> {
         let doing = || format!("look up neighbour {address} on {}", interface_name(index));
         let message = neighbor_message(index, address);
         let message = RouteNetlinkMessage::GetNeighbour(message);
         match self.ask(message, 0, doing).await {
-            Ok(answer) => Ok(answer.iter().find_map(|message| {
+            Ok(answer) => Ok(answer.into_iter().find_map(|message| {
                 if let RouteNetlinkMessage::NewNeighbour(message) = message {
-                    view::neighbor_mac(message)
+                    Some(message)
                 } else {
                     None
                 }
@@ -232,15 +241,24 @@ impl Requests {
     /// (`NUD_PROBE`), or find an unknown one. Packets forwarded in user space do
     /// not count as a use, so without this a neighbour stays stale, and its death
     /// unnoticed. The MAC stays in use meanwhile; one that does not answer is
-    /// dropped after three seconds.
+    /// dropped after three seconds. Permanent entries are left alone.
     ///
     /// # Errors
     ///
     /// What the kernel says, with the neighbour.
     pub async fn verify(&self, index: u32, address: IpAddr) -> Result<(), Error> {
         // Only an entry with a MAC can be probed.
-        if self.neighbor(index, address).await?.is_none() {
+        let known = self.neighbor_entry(index, address).await?;
+        let Some(known) = known.filter(|entry| view::neighbor_mac(entry).is_some()) else {
             return self.resolve(index, address).await;
+        };
+        // An administrator's entry is the truth, and probing would make it one
+        // that can be lost.
+        if matches!(
+            known.header.state,
+            NeighbourState::Permanent | NeighbourState::Noarp
+        ) {
+            return Ok(());
         }
         let doing = || format!("verify neighbour {address} on {}", interface_name(index));
         let mut message = neighbor_message(index, address);

@@ -161,6 +161,12 @@ fn neighbours_are_resolved_followed_and_verified() {
         requests.verify(v0, ip(THERE)).await.unwrap();
         events.wait_for(neighbor(THERE, Some(after))).await;
 
+        // An administrator's entry stays one, though nobody answers for it.
+        sh("ip neigh add 10.93.0.77 lladdr 02:00:00:00:00:77 dev v0 nud permanent");
+        requests.verify(v0, ip("10.93.0.77")).await.unwrap();
+        let shown = sh("ip neigh show 10.93.0.77");
+        assert!(shown.contains("PERMANENT"), "{shown}");
+
         // The carrier goes, and with it the neighbours and routes.
         there("ip link set v1 down");
         let down = |event: &NetworkEvent| matches!(event, NetworkEvent::Link { up: false, index, .. } if *index == v0);
