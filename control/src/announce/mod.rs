@@ -223,7 +223,8 @@ async fn claimant(
     own: MacAddress,
     address: IpAddr,
 ) -> io::Result<MacAddress> {
-    let mut frame = [0; 128];
+    // Whole, or a checksum would not verify.
+    let mut frame = [0; 1514];
     loop {
         let length = socket.receive(&mut frame).await?;
         if let Some(mac) = frame::claimant(&frame[..length], own, address) {

@@ -1,5 +1,5 @@
-//! Neighbour discovery (RFC 4861 §4.3, §4.4): solicitations and advertisements, with the one option
-//! that carries an Ethernet address.
+//! Neighbour discovery (RFC 4861 §4.3, §4.4): what claims an address and what asks who has it, with
+//! the one option that carries the Ethernet address of the former.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -11,19 +11,20 @@
 //! +-+-+-+---------------------------------------------------------+
 //! |                    Target Address, 16 bytes                   |
 //! +---------------+---------------+-------------------------------+
-//! | Option 1 or 2 |  Length (1)   |                               |
+//! |  Option (2)   |  Length (1)   |                               |
 //! +---------------+---------------+                               +
 //! |                      Ethernet Address                         |
 //! +---------------------------------------------------------------+
 //! ```
 //!
 //! For the control plane: the director never sees these, the kernel answers them.
+//! Frames are untagged.
 
 use std::net::Ipv6Addr;
 
 use super::checksum::Sum;
 use super::ethernet::{self, ethertype};
-use super::{Malformed, chunk, icmp, ipv6, read, write};
+use super::{icmp, ipv6, read, write};
 use crate::service::{Address, MacAddress};
 
 /// Bytes of a message without options.
@@ -31,10 +32,13 @@ const MESSAGE_LEN: usize = 24;
 /// Bytes of the option with an Ethernet address.
 const OPTION_LEN: usize = 8;
 
-/// Bytes of a frame with the option.
-pub const FRAME_LEN: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN + MESSAGE_LEN + OPTION_LEN;
-/// Bytes of a frame without the option.
-pub const PROBE_LEN: usize = FRAME_LEN - OPTION_LEN;
+/// Where the message begins in a frame.
+const MESSAGE_AT: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
+
+/// Bytes of a probe's frame.
+pub const PROBE_LEN: usize = MESSAGE_AT + MESSAGE_LEN;
+/// Bytes of an announcement's frame.
+pub const ANNOUNCEMENT_LEN: usize = PROBE_LEN + OPTION_LEN;
 
 /// Only a hop limit that no router has touched is believed (RFC 4861 §7.1).
 const HOP_LIMIT: u8 = 255;
@@ -42,10 +46,8 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
-const SOURCE_LINK_LAYER: u8 = 1;
 const TARGET_LINK_LAYER: u8 = 2;
 const OVERRIDE: u8 = 0x20;
-const ROUTER: u8 = 0x80;
 
 mod field {
     use std::ops::Range;
@@ -59,35 +61,18 @@ mod field {
 }
 
 /// Tells every node that `address` is at `mac`, whatever it knew before: an unsolicited
-/// advertisement with the override flag (RFC 4861 §7.2.6). `router` must be true on a host that
-/// forwards, or its neighbours drop it from their default routers.
+/// advertisement with the override flag (RFC 4861 §7.2.6). Without the router flag: a virtual
+/// address is nobody's default router.
 #[must_use]
-pub fn unsolicited_advertisement(
-    mac: MacAddress,
-    address: Ipv6Addr,
-    router: bool,
-) -> [u8; FRAME_LEN] {
-    let mut frame = [0; FRAME_LEN];
+pub fn announcement(mac: MacAddress, address: Ipv6Addr) -> [u8; ANNOUNCEMENT_LEN] {
+    let mut frame = [0; ANNOUNCEMENT_LEN];
     let message = &mut frame[MESSAGE_AT..];
     message[field::TYPE] = ADVERTISEMENT;
-    message[field::FLAGS] = OVERRIDE | if router { ROUTER } else { 0 };
+    message[field::FLAGS] = OVERRIDE;
     write(message, field::TARGET, address.octets());
     write(message, field::OPTION, [TARGET_LINK_LAYER, 1]);
     write(message, field::OPTION_MAC, mac.0);
     finish(&mut frame, mac, address, ALL_NODES);
-    frame
-}
-
-/// Asks who has `target`, from `source` at `mac` (RFC 4861 §7.2.2).
-#[must_use]
-pub fn solicitation(mac: MacAddress, source: Ipv6Addr, target: Ipv6Addr) -> [u8; FRAME_LEN] {
-    let mut frame = [0; FRAME_LEN];
-    let message = &mut frame[MESSAGE_AT..];
-    message[field::TYPE] = SOLICITATION;
-    write(message, field::TARGET, target.octets());
-    write(message, field::OPTION, [SOURCE_LINK_LAYER, 1]);
-    write(message, field::OPTION_MAC, mac.0);
-    finish(&mut frame, mac, source, solicited_node(target));
     frame
 }
 
@@ -108,67 +93,38 @@ pub fn probe(mac: MacAddress, target: Ipv6Addr) -> [u8; PROBE_LEN] {
     frame
 }
 
-/// The multicast address on which the owner of `target` listens (RFC 4291 §2.7.1).
+/// Who has or wants `target`, as `frame` shows to a host that probes for it (RFC 4862 §5.4.3,
+/// §5.4.4): the sender of an advertisement of it, and of a probe for it. `None` for every other
+/// frame, and for one that is not valid (RFC 4861 §7.1).
 #[must_use]
-pub const fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
+pub fn claimant(frame: &[u8], target: Ipv6Addr) -> Option<MacAddress> {
+    let ethernet = ethernet::Packet::new_checked(frame).ok()?;
+    if ethernet.ethertype() != ethertype::IPV6 {
+        return None;
+    }
+    let ip = ipv6::Packet::new_checked(ethernet.payload()).ok()?;
+    if ip.next_header() != icmp::PROTOCOL_V6 || ip.hop_limit() != HOP_LIMIT {
+        return None;
+    }
+    let message: &[u8; MESSAGE_LEN] = ip.payload().first_chunk()?;
+    if message_sum(ip.payload(), ip.source(), ip.destination()).fold() != 0xffff {
+        return None;
+    }
+    let claims = match message[field::TYPE] {
+        ADVERTISEMENT => true,
+        // From an address it resolves the target, which it does not have.
+        SOLICITATION => ip.source() == Address(Ipv6Addr::UNSPECIFIED.octets()),
+        _ => false,
+    };
+    let same = Ipv6Addr::from_octets(read(message, field::TARGET)) == target;
+    (claims && same).then(|| ethernet.source())
+}
+
+/// The multicast address on which the owner of `target` listens (RFC 4291 §2.7.1).
+const fn solicited_node(target: Ipv6Addr) -> Ipv6Addr {
     let [.., x, y, z] = target.octets();
     Ipv6Addr::from_octets([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z])
 }
-
-/// An advertisement that was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advertisement {
-    pub target: Ipv6Addr,
-    /// From the option, if it is there.
-    pub mac: Option<MacAddress>,
-}
-
-impl Advertisement {
-    /// Reads an untagged frame; `None` for one that is no valid advertisement (RFC 4861 §7.1.2).
-    ///
-    /// # Errors
-    /// What is wrong with its IPv6 header, or [`Malformed::BadIcmp`].
-    pub fn parse(frame: &[u8]) -> Result<Option<Self>, Malformed> {
-        let ethernet = ethernet::Packet::new_checked(frame)?;
-        if ethernet.ethertype() != ethertype::IPV6 {
-            return Ok(None);
-        }
-        let ip = ipv6::Packet::new_checked(ethernet.payload())?;
-        if ip.next_header() != icmp::PROTOCOL_V6 || ip.hop_limit() != HOP_LIMIT {
-            return Ok(None);
-        }
-        let bytes = ip.payload();
-        let message: &[u8; MESSAGE_LEN] = chunk(bytes, 0).map_err(|_| Malformed::BadIcmp)?;
-        if message[field::TYPE] != ADVERTISEMENT {
-            return Ok(None);
-        }
-        if message_sum(bytes, ip.source(), ip.destination()).fold() != 0xffff {
-            return Err(Malformed::BadIcmp);
-        }
-        Ok(Some(Self {
-            target: Ipv6Addr::from_octets(read(message, field::TARGET)),
-            mac: target_link_layer(&bytes[MESSAGE_LEN..])?,
-        }))
-    }
-}
-
-/// Finds the target's Ethernet address among the options.
-fn target_link_layer(mut options: &[u8]) -> Result<Option<MacAddress>, Malformed> {
-    while let [kind, units, ..] = *options {
-        // In units of 8 bytes; zero is forbidden (RFC 4861 §4.6) and would loop for ever.
-        let length = usize::from(units) * 8;
-        if length == 0 || length > options.len() {
-            return Err(Malformed::BadIcmp);
-        }
-        if kind == TARGET_LINK_LAYER {
-            return Ok(Some(MacAddress(read(options, 2..8))));
-        }
-        options = &options[length..];
-    }
-    Ok(None)
-}
-
-const MESSAGE_AT: usize = ethernet::HEADER_LEN + ipv6::HEADER_LEN;
 
 /// Adds both headers in front of the message and its checksum.
 fn finish(frame: &mut [u8], mac: MacAddress, source: Ipv6Addr, destination: Ipv6Addr) {

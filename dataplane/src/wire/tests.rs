@@ -1,8 +1,6 @@
 //! The parser and the views: against etherparse as an independent implementation, and against any
 //! bytes at all.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
 use etherparse::{
     IpFragOffset, IpHeaders, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions,
     Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, PacketBuilderStep,
@@ -13,7 +11,9 @@ use proptest::prelude::*;
 
 use super::checksum::{Sum, update, update_bytes};
 use super::*;
-use crate::service::{Address, MacAddress};
+use crate::service::Address;
+
+mod neighbors;
 
 const MAC_A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const MAC_B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
@@ -370,68 +370,6 @@ fn ttl_is_decremented_with_its_checksum() {
     assert_eq!(frame, before);
 }
 
-#[test]
-fn arp_and_neighbour_discovery_frames_as_others_read_them() {
-    let mac = MacAddress(MAC_A);
-    let ip = Ipv4Addr::from_octets(V4_B);
-    let frame = arp::Repr::announcement(mac, ip).frame();
-    let sliced = SlicedPacket::from_ethernet(&frame).expect("valid");
-    let Some(etherparse::NetSlice::Arp(read)) = sliced.net else {
-        panic!("not ARP: {sliced:?}");
-    };
-    assert_eq!(read.sender_protocol_addr(), V4_B);
-    assert_eq!(read.target_protocol_addr(), V4_B);
-    assert_eq!(frame[..6], [0xff; 6]);
-
-    let theirs = arp::Repr {
-        operation: arp::Operation::Reply,
-        sender_mac: MacAddress(MAC_B),
-        sender_ip: ip,
-        target_mac: mac,
-        target_ip: Ipv4Addr::UNSPECIFIED,
-    };
-    let read = arp::Repr::parse(&theirs.frame()[14..])
-        .expect("whole")
-        .expect("ARP");
-    assert_eq!(read, theirs);
-    assert!(read.conflicts_with_probe(mac, ip));
-    assert!(!arp::Repr::probe(mac, ip).conflicts_with_probe(mac, ip));
-
-    let address = Ipv6Addr::from_octets(V6_B);
-    let frame = ndisc::unsolicited_advertisement(mac, address, true);
-    let sliced = SlicedPacket::from_ethernet(&frame).expect("valid");
-    let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else {
-        panic!("not ICMPv6: {sliced:?}");
-    };
-    let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-    assert!(icmp.is_checksum_valid(V6_B, all_nodes.octets()));
-    let read = ndisc::Advertisement::parse(&frame)
-        .expect("valid")
-        .expect("ours");
-    assert_eq!(
-        read,
-        ndisc::Advertisement {
-            target: address,
-            mac: Some(mac)
-        }
-    );
-
-    let probe = ndisc::probe(mac, address);
-    let sliced = SlicedPacket::from_ethernet(&probe).expect("valid");
-    let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else {
-        panic!("not ICMPv6: {sliced:?}");
-    };
-    assert!(icmp.is_checksum_valid([0; 16], ndisc::solicited_node(address).octets()));
-    assert_eq!(probe[..6], [0x33, 0x33, 0xff, 0, 0, 1]);
-    assert_eq!(ndisc::Advertisement::parse(&probe), Ok(None));
-    let solicitation = ndisc::solicitation(mac, Ipv6Addr::from_octets(V6_A), address);
-    let sliced = SlicedPacket::from_ethernet(&solicitation).expect("valid");
-    let Some(TransportSlice::Icmpv6(icmp)) = sliced.transport else {
-        panic!("not ICMPv6: {sliced:?}");
-    };
-    assert!(icmp.is_checksum_valid(V6_A, ndisc::solicited_node(address).octets()));
-}
-
 /// The checksum as RFC 1071 §4.1 writes it down.
 fn plain_checksum(bytes: &[u8]) -> u16 {
     let mut sum = 0_u32;
@@ -491,8 +429,8 @@ fn any_frame() -> impl Strategy<Value = (Vec<u8>, bool)> {
 /// Calls everything that reads, so that a panic anywhere shows.
 fn read_all(bytes: &[u8]) {
     let _ = parse(bytes);
-    let _ = arp::Repr::parse(bytes);
-    let _ = ndisc::Advertisement::parse(bytes);
+    let _ = arp::claimant(bytes, V4_A.into());
+    let _ = ndisc::claimant(bytes, V6_A.into());
     if let Ok(packet) = super::ipv4::Packet::new_checked(bytes) {
         let _ = (
             packet.payload(),
