@@ -34,7 +34,7 @@ impl Sum {
     /// Adds a 16-bit word in host byte order.
     #[inline]
     #[must_use]
-    pub const fn word(self, word: u16) -> Self {
+    const fn word(self, word: u16) -> Self {
         Self(self.0 + word as u64)
     }
 
@@ -78,17 +78,6 @@ impl Sum {
     pub const fn checksum(self) -> u16 {
         !self.fold()
     }
-
-    /// The checksum of UDP, where zero means that there is none and is therefore sent as `0xffff`
-    /// (RFC 768; in IPv6 zero is forbidden, RFC 8200 §8.1).
-    #[inline]
-    #[must_use]
-    pub const fn udp_checksum(self) -> u16 {
-        match self.checksum() {
-            0 => 0xffff,
-            checksum => checksum,
-        }
-    }
 }
 
 /// True if the 20 bytes of an IPv4 header without options, whose checksum is among them, sum up
@@ -126,14 +115,4 @@ const fn halves(value: u64) -> [u32; 2] {
 #[must_use]
 pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     Sum(!checksum as u64 + !old as u64 + new as u64).checksum()
-}
-
-/// `checksum` after bytes under it, on a 16-bit boundary, changed from `old` to `new`. Both are of
-/// the same, even length.
-#[inline]
-#[must_use]
-pub fn update_bytes(checksum: u16, old: &[u8], new: &[u8]) -> u16 {
-    debug_assert!(old.len() == new.len() && old.len().is_multiple_of(2));
-    let old = Sum::ZERO.bytes(old).fold();
-    Sum::ZERO.word(!checksum).word(!old).bytes(new).checksum()
 }

@@ -1,4 +1,4 @@
-//! ICMP for IPv4 (RFC 792) and ICMPv6 (RFC 4443): errors, with the packet that they quote, and echo.
+//! ICMP for IPv4 (RFC 792) and ICMPv6 (RFC 4443): errors, with the packet that they quote.
 //!
 //! ```text
 //!  0                   1                   2                   3
@@ -6,7 +6,7 @@
 //! +---------------+---------------+-------------------------------+
 //! |     Type      |     Code      |           Checksum            |
 //! +---------------+---------------+-------------------------------+
-//! |          by type: identifier and sequence, or MTU             |
+//! |                     by type, an MTU say                       |
 //! +---------------------------------------------------------------+
 //! |     an error: the packet it is about, from its IP header on,  |
 //! |           as much of it as the sender saw fit                 |
@@ -14,7 +14,7 @@
 //! ```
 
 use super::parse::Endpoints;
-use super::{Malformed, chunk, ipv4, ipv6, read_u16, read_u32};
+use super::{Malformed, chunk, ipv4, ipv6, read_u16};
 use crate::service::Protocol;
 
 /// Bytes before the quoted packet.
@@ -25,39 +25,25 @@ pub const PROTOCOL_V4: u8 = 1;
 /// IP protocol number of ICMPv6.
 pub const PROTOCOL_V6: u8 = 58;
 
-/// Types of ICMP for IPv4 that are used here.
+/// Types of ICMP for IPv4 that quote a packet.
 pub mod v4 {
-    pub const ECHO_REPLY: u8 = 0;
     pub const DESTINATION_UNREACHABLE: u8 = 3;
     /// Deprecated by RFC 6633, and like IPVS passed on.
     pub const SOURCE_QUENCH: u8 = 4;
-    pub const ECHO_REQUEST: u8 = 8;
     pub const TIME_EXCEEDED: u8 = 11;
     pub const PARAMETER_PROBLEM: u8 = 12;
 }
 
-/// Types of ICMPv6 that are used here.
+/// Types of ICMPv6 that quote a packet.
 pub mod v6 {
     pub const DESTINATION_UNREACHABLE: u8 = 1;
     pub const PACKET_TOO_BIG: u8 = 2;
     pub const TIME_EXCEEDED: u8 = 3;
     pub const PARAMETER_PROBLEM: u8 = 4;
-    pub const ECHO_REQUEST: u8 = 128;
-    pub const ECHO_REPLY: u8 = 129;
 }
 
-/// Code of [`v4::DESTINATION_UNREACHABLE`] that carries an MTU (RFC 1191).
-pub const FRAGMENTATION_NEEDED: u8 = 4;
-
 mod field {
-    use std::ops::Range;
-
     pub(super) const TYPE: usize = 0;
-    pub(super) const CODE: usize = 1;
-    pub(super) const CHECKSUM: Range<usize> = 2..4;
-    pub(super) const REST: Range<usize> = 4..8;
-    pub(super) const IDENTIFIER: Range<usize> = 4..6;
-    pub(super) const SEQUENCE: Range<usize> = 6..8;
 }
 
 /// A message of either version.
@@ -82,35 +68,6 @@ impl<T: AsRef<[u8]>> Packet<T> {
         self.buffer.as_ref()[field::TYPE]
     }
 
-    #[inline]
-    pub fn code(&self) -> u8 {
-        self.buffer.as_ref()[field::CODE]
-    }
-
-    #[inline]
-    pub fn checksum(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::CHECKSUM)
-    }
-
-    /// Of an echo.
-    #[inline]
-    pub fn identifier(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::IDENTIFIER)
-    }
-
-    /// Of an echo.
-    #[inline]
-    pub fn sequence(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::SEQUENCE)
-    }
-
-    /// Of [`v6::PACKET_TOO_BIG`], in bytes; of [`FRAGMENTATION_NEEDED`] in the lower half, the upper
-    /// being zero or, in a multi-part message (RFC 4884), a length.
-    #[inline]
-    pub fn mtu(&self) -> u32 {
-        read_u32(self.buffer.as_ref(), field::REST)
-    }
-
     /// True for a type of ICMP for IPv4 that quotes the packet it is about.
     #[inline]
     pub fn is_error_v4(&self) -> bool {
@@ -125,8 +82,11 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// below 128 errors; unknown ones are not followed.
     #[inline]
     pub fn is_error_v6(&self) -> bool {
-        use v6::{DESTINATION_UNREACHABLE, PARAMETER_PROBLEM};
-        (DESTINATION_UNREACHABLE..=PARAMETER_PROBLEM).contains(&self.message_type())
+        use v6::{DESTINATION_UNREACHABLE, PACKET_TOO_BIG, PARAMETER_PROBLEM, TIME_EXCEEDED};
+        matches!(
+            self.message_type(),
+            DESTINATION_UNREACHABLE | PACKET_TOO_BIG | TIME_EXCEEDED | PARAMETER_PROBLEM
+        )
     }
 
     /// The quoted packet, for an error.

@@ -106,20 +106,10 @@ impl<T: AsRef<[u8]>> Packet<T> {
         usize::from(self.buffer.as_ref()[field::VERSION_IHL] & 0x0f) * 4
     }
 
-    #[inline]
-    pub fn type_of_service(&self) -> u8 {
-        self.buffer.as_ref()[field::TYPE_OF_SERVICE]
-    }
-
     /// Bytes of header and payload.
     #[inline]
     pub fn total_len(&self) -> usize {
         usize::from(read_u16(self.buffer.as_ref(), field::TOTAL_LENGTH))
-    }
-
-    #[inline]
-    pub fn identification(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::IDENTIFICATION)
     }
 
     /// Which part of a datagram this is.
@@ -167,12 +157,6 @@ impl<T: AsRef<[u8]>> Packet<T> {
             .bytes(&self.buffer.as_ref()[..self.header_len()])
             .fold()
             == 0xffff
-    }
-
-    /// What follows header and options, without padding.
-    #[inline]
-    pub fn payload(&self) -> &[u8] {
-        &self.buffer.as_ref()[self.header_len()..self.total_len()]
     }
 }
 
@@ -277,7 +261,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 
     #[inline]
-    pub fn set_checksum(&mut self, checksum: u16) {
+    fn set_checksum(&mut self, checksum: u16) {
         write(
             self.buffer.as_mut(),
             field::CHECKSUM,
@@ -291,13 +275,6 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         let length = self.header_len();
         let sum = Sum::ZERO.bytes(&self.buffer.as_ref()[..length]);
         self.set_checksum(sum.checksum());
-    }
-
-    /// What follows header and options, without padding.
-    #[inline]
-    pub fn payload_mut(&mut self) -> &mut [u8] {
-        let range = self.header_len()..self.total_len();
-        &mut self.buffer.as_mut()[range]
     }
 }
 

@@ -121,19 +121,6 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Address::from_octets(read(self.buffer.as_ref(), field::DESTINATION))
     }
 
-    /// Walks the extension headers.
-    ///
-    /// # Errors
-    /// See [`walk`].
-    #[inline]
-    pub fn upper(&self) -> Result<Upper, Malformed> {
-        walk(
-            &self.buffer.as_ref()[..self.total_len()],
-            0,
-            self.next_header(),
-        )
-    }
-
     /// What follows the fixed header, without padding.
     #[inline]
     pub fn payload(&self) -> &[u8] {
@@ -203,13 +190,6 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline]
     pub fn set_destination(&mut self, address: Address) {
         write(self.buffer.as_mut(), field::DESTINATION, address.octets());
-    }
-
-    /// What follows the fixed header, without padding.
-    #[inline]
-    pub fn payload_mut(&mut self) -> &mut [u8] {
-        let range = HEADER_LEN..self.total_len();
-        &mut self.buffer.as_mut()[range]
     }
 }
 

@@ -113,7 +113,7 @@ pub fn claimant(frame: &[u8], target: Ipv6Addr) -> Option<MacAddress> {
     let claims = match message[field::TYPE] {
         ADVERTISEMENT => true,
         // From an address it resolves the target, which it does not have.
-        SOLICITATION => ip.source() == Address(Ipv6Addr::UNSPECIFIED.octets()),
+        SOLICITATION => ip.source() == Address::from_octets(Ipv6Addr::UNSPECIFIED.octets()),
         _ => false,
     };
     let same = Ipv6Addr::from_octets(read(message, field::TARGET)) == target;

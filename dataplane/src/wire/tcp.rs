@@ -48,9 +48,7 @@ mod field {
     pub(super) const ACKNOWLEDGMENT: Range<usize> = 8..12;
     pub(super) const DATA_OFFSET: usize = 12;
     pub(super) const FLAGS: usize = 13;
-    pub(super) const WINDOW: Range<usize> = 14..16;
     pub(super) const CHECKSUM: Range<usize> = 16..18;
-    pub(super) const URGENT: Range<usize> = 18..20;
 }
 
 /// A segment, from its source port to the end of its payload.
@@ -105,22 +103,6 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn flags(&self) -> u8 {
         self.buffer.as_ref()[field::FLAGS]
-    }
-
-    /// Unscaled.
-    #[inline]
-    pub fn window(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::WINDOW)
-    }
-
-    #[inline]
-    pub fn checksum(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::CHECKSUM)
-    }
-
-    /// True if the whole segment sums up with its checksum.
-    pub fn verify_checksum(&self, source: Address, destination: Address) -> bool {
-        segment_sum(self.buffer.as_ref(), source, destination).fold() == 0xffff
     }
 
     /// What follows header and options.
@@ -198,17 +180,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 
     #[inline]
-    pub fn set_window(&mut self, window: u16) {
-        write(self.buffer.as_mut(), field::WINDOW, window.to_be_bytes());
-    }
-
-    #[inline]
-    pub fn set_urgent(&mut self, pointer: u16) {
-        write(self.buffer.as_mut(), field::URGENT, pointer.to_be_bytes());
-    }
-
-    #[inline]
-    pub fn set_checksum(&mut self, checksum: u16) {
+    fn set_checksum(&mut self, checksum: u16) {
         write(
             self.buffer.as_mut(),
             field::CHECKSUM,

@@ -9,7 +9,7 @@ use etherparse::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use super::checksum::{Sum, update, update_bytes};
+use super::checksum::{Sum, update};
 use super::*;
 use crate::service::Address;
 
@@ -138,12 +138,6 @@ fn up_to_two_tags() {
     assert_eq!(parse(&one).expect("valid").l3_offset, 18);
     assert_eq!(parse(&two).expect("valid").l3_offset, 22);
 
-    let tag = vlan::Packet::new_checked(&two[14..]).expect("a tag");
-    assert_eq!(
-        (tag.id(), tag.priority(), tag.drop_eligible()),
-        (10, 0, false)
-    );
-
     // A third tag is beyond what is balanced, and no error.
     let mut three = two.clone();
     three.splice(12..12, [0x88, 0xa8, 0, 5]);
@@ -269,8 +263,6 @@ fn icmp_errors_give_the_quoted_packet() {
         (parsed.protocol, parsed.tcp_flags, parsed.l4_offset),
         (6, 0, 34)
     );
-    let icmp = icmp::Packet::new_checked(&frame[34..]).expect("valid");
-    assert_eq!(icmp.mtu(), 1280);
 
     let mut short = Vec::new();
     ethernet()
@@ -432,25 +424,19 @@ fn read_all(bytes: &[u8]) {
     let _ = arp::claimant(bytes, V4_A.into());
     let _ = ndisc::claimant(bytes, V6_A.into());
     if let Ok(packet) = super::ipv4::Packet::new_checked(bytes) {
-        let _ = (
-            packet.payload(),
-            packet.verify_checksum(),
-            packet.fragment(),
-        );
+        let _ = (packet.verify_checksum(), packet.fragment());
     }
     if let Ok(packet) = ipv6::Packet::new_checked(bytes) {
-        let _ = (packet.payload(), packet.upper());
+        let _ = packet.payload();
     }
     if let Ok(packet) = tcp::Packet::new_checked(bytes) {
-        let _ = (packet.payload(), packet.segment_len());
-        let _ = packet.verify_checksum(Address::from_octets(V6_A), Address::from_octets(V6_B));
+        let _ = packet.segment_len();
     }
     if let Ok(packet) = udp::Packet::new_checked(bytes) {
-        let _ = packet.payload();
-        let _ = packet.verify_checksum(Address::from_octets(V6_A), Address::from_octets(V6_B));
+        let _ = packet.total_len();
     }
     if let Ok(packet) = icmp::Packet::new_checked(bytes) {
-        let _ = (packet.quoted(), packet.mtu());
+        let _ = packet.quoted();
     }
 }
 
@@ -471,11 +457,14 @@ proptest! {
         prop_assert_eq!(parsed.kind, Kind::Packet);
         let l4 = &frame[usize::from(parsed.l4_offset)..];
         if tcp {
-            let segment = tcp::Packet::new_checked(l4).expect("valid");
-            prop_assert!(segment.verify_checksum(parsed.source, parsed.destination));
+            let mut ours = l4.to_vec();
+            ours[16..18].fill(0xaa);
+            let mut segment = tcp::Packet::new_checked(&mut ours[..]).expect("valid");
+            segment.fill_checksum(parsed.source, parsed.destination);
+            prop_assert_eq!(ours, l4);
         } else {
             let datagram = udp::Packet::new_checked(l4).expect("valid");
-            prop_assert!(datagram.verify_checksum(parsed.source, parsed.destination));
+            prop_assert_eq!(datagram.total_len(), l4.len());
         }
     }
 
@@ -516,7 +505,5 @@ proptest! {
         // The two zeros of one's complement differ only for data of nothing but zeros.
         prop_assume!(bytes.iter().any(|byte| *byte != 0));
         prop_assert_eq!(update(before, old, word), plain_checksum(&bytes));
-        let both = update_bytes(before, &old.to_be_bytes(), &word.to_be_bytes());
-        prop_assert_eq!(both, plain_checksum(&bytes));
     }
 }

@@ -22,7 +22,6 @@ pub const MAX_TAGS: usize = 2;
 mod field {
     use std::ops::Range;
 
-    pub(super) const CONTROL: Range<usize> = 0..2;
     pub(super) const TYPE: Range<usize> = 2..4;
 }
 
@@ -50,38 +49,9 @@ impl<T: AsRef<[u8]>> Packet<T> {
         Ok(Self { buffer })
     }
 
-    #[inline]
-    fn control(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::CONTROL)
-    }
-
-    /// Priority code point, 0..=7.
-    #[inline]
-    pub fn priority(&self) -> u8 {
-        self.control().to_be_bytes()[0] >> 5
-    }
-
-    /// Drop eligible indicator.
-    #[inline]
-    pub fn drop_eligible(&self) -> bool {
-        self.control() & 0x1000 != 0
-    }
-
-    /// VLAN identifier, 0..=4095.
-    #[inline]
-    pub fn id(&self) -> u16 {
-        self.control() & 0x0fff
-    }
-
     /// The EtherType of what follows.
     #[inline]
     pub fn ethertype(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::TYPE)
-    }
-
-    /// What follows the tag.
-    #[inline]
-    pub fn payload(&self) -> &[u8] {
-        &self.buffer.as_ref()[TAG_LEN..]
     }
 }
