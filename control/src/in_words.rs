@@ -1,4 +1,4 @@
-//! Errors as people read them.
+//! Errors and numbers as people read them.
 
 use std::io;
 
@@ -12,9 +12,22 @@ pub(crate) fn in_words(error: &io::Error) -> String {
     first.into_iter().chain(characters).collect()
 }
 
+/// `3 real servers`, `1 real server`.
+pub(crate) fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_is_no_plural() {
+        assert_eq!(count(0, "real server"), "0 real servers");
+        assert_eq!(count(1, "real server"), "1 real server");
+        assert_eq!(count(2, "real server"), "2 real servers");
+    }
 
     #[test]
     fn errors_lose_their_number_and_capital() {

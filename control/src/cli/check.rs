@@ -2,6 +2,7 @@
 
 use super::{ConfigFile, EXIT_STATUS, Failure, print};
 use crate::config::{self, Config};
+use crate::in_words::count;
 
 /// Validate a configuration file without touching the system
 ///
@@ -48,10 +49,6 @@ impl Check {
 /// What the file sets up, so that an empty file is seen to be one.
 fn summary(config: &Config) -> String {
     let servers = || config.virtual_servers.iter().flat_map(|v| &v.real_servers);
-    let count = |number: usize, what: &str| match number {
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
-    };
     format!(
         "{}, {}, {}",
         count(config.virtual_servers.len(), "virtual server"),

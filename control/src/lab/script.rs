@@ -18,6 +18,7 @@ use super::screen::Screen;
 use super::tally::{Tally, failure_text};
 use super::{Directory, Options, responder};
 use crate::config::Config;
+use crate::in_words::count;
 use load::Load;
 
 /// Requests of the first step that are under way at a time.
@@ -82,7 +83,7 @@ impl Script<'_> {
         self.screen.say(&format!(
             "A client behind a router, a director ({}), {} on one segment",
             addresses.join(", "),
-            table::count(plan.real_servers.len(), "real server"),
+            count(plan.real_servers.len(), "real server"),
         ))?;
         for note in &plan.notes {
             self.screen.say(&format!("note: {note}"))?;

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::controller::{Controller, Port, Wanted};
 use crate::event::{Event, NetworkEvent};
 use crate::health::Checker;
+use crate::in_words::count;
 use crate::netlink::Requests;
 
 /// Builds everything and takes the traffic; says `ready`.
@@ -214,14 +215,12 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
 }
 
 fn say_ready(config: &Config) {
-    let servers: usize = config
-        .virtual_servers
-        .iter()
-        .map(|service| service.real_servers.len())
-        .sum();
+    let services = &config.virtual_servers;
+    let servers = services.iter().map(|service| service.real_servers.len());
     info!(
-        "{} virtual servers, {servers} real servers",
-        config.virtual_servers.len()
+        "{}, {}",
+        count(services.len(), "virtual server"),
+        count(servers.sum(), "real server"),
     );
     eprintln!("ready");
     if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {

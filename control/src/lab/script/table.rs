@@ -8,12 +8,6 @@ pub(super) fn verdict(is_ok: bool) -> &'static str {
     if is_ok { "   ok" } else { "   FAILED" }
 }
 
-/// `3 real servers`, `1 real server`.
-pub(super) fn count(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
-}
-
 /// A line for the virtual server, one for each real server, and the failures;
 /// with the verdict once all requests are `done`.
 pub(super) fn of(service: &Service, tally: &Tally, done: bool) -> Vec<String> {
