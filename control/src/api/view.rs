@@ -143,7 +143,8 @@ pub struct Neighbor {
     pub real_server: IpAddr,
     /// The gateway; `null`: the real server is on the link.
     pub via: Option<IpAddr>,
-    /// `null`: not known.
+    /// Of the route, also while the next hop is not resolved; `null`: no route
+    /// is known, or it leads over an interface that is not used.
     pub interface: Option<String>,
     /// `null`: not known.
     pub mac: Option<String>,

@@ -176,13 +176,8 @@ impl NextHops {
 
     /// The next hop of a real server, and if there is none, why.
     pub fn next_hop(&self, address: IpAddr) -> Result<NextHop, Resolution> {
-        let destination = self.destinations.get(&address).ok_or(Resolution::Unknown)?;
-        let route = destination.route.as_ref().ok_or(Resolution::Unknown)?;
-        let route = route.as_ref().ok_or(Resolution::NoRoute)?;
-        let (port, interface) = (0..)
-            .zip(&self.ports)
-            .find(|(_, port)| port.index == route.index)
-            .ok_or(Resolution::OtherInterface)?;
+        let route = self.route_to(address)?;
+        let (port, interface) = self.port_of(route).ok_or(Resolution::OtherInterface)?;
         let neighbor = route.gateway.unwrap_or(address);
         let mac = self
             .neighbors
@@ -198,22 +193,71 @@ impl NextHops {
     /// Gateway of the route to a real server, if it is not on the link.
     #[must_use]
     pub fn gateway(&self, address: IpAddr) -> Option<IpAddr> {
-        self.destinations
-            .get(&address)?
-            .route
-            .as_ref()?
-            .as_ref()?
-            .gateway
+        self.route_to(address).ok()?.gateway
+    }
+
+    /// The interface of the route to a real server, if the appliance uses it,
+    /// whether or not the next hop is resolved.
+    #[must_use]
+    pub fn interface(&self, address: IpAddr) -> Option<&Port> {
+        let (_, port) = self.port_of(self.route_to(address).ok()?)?;
+        Some(port)
+    }
+
+    fn route_to(&self, address: IpAddr) -> Result<&Route, Resolution> {
+        let destination = self.destinations.get(&address).ok_or(Resolution::Unknown)?;
+        let route = destination.route.as_ref().ok_or(Resolution::Unknown)?;
+        route.as_ref().ok_or(Resolution::NoRoute)
+    }
+
+    fn port_of(&self, route: &Route) -> Option<(u16, &Port)> {
+        (0..)
+            .zip(&self.ports)
+            .find(|(_, port)| port.index == route.index)
     }
 
     /// Every address that is followed.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
         self.destinations.keys().copied()
     }
+}
 
-    /// The interface of a [`PortIndex`].
-    #[must_use]
-    pub fn port(&self, port: PortIndex) -> Option<&Port> {
-        self.ports.get(usize::from(port.0))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interface_is_known_before_the_neighbour_is() {
+        let port = |index, name: &str| Port {
+            index,
+            name: name.to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+        };
+        let mut next_hops = NextHops::new(vec![port(7, "eth0"), port(9, "eth1")]);
+        let [server, elsewhere, gateway]: [IpAddr; 3] =
+            ["10.9.0.3", "10.8.0.3", "192.168.1.254"].map(|text| text.parse().unwrap());
+        let mut actions = Vec::new();
+        next_hops.follow([server, elsewhere].into_iter(), &mut actions);
+        assert_eq!(next_hops.interface(server), None);
+
+        let now = Instant::now();
+        for (destination, index) in [(server, 9), (elsewhere, 1)] {
+            let gateway = Some(gateway);
+            next_hops.route(
+                destination,
+                Some(Route { index, gateway }),
+                now,
+                &mut actions,
+            );
+        }
+        assert_eq!(next_hops.next_hop(server), Err(Resolution::Unresolved));
+        let interface = next_hops.interface(server).map(|port| port.name.as_str());
+        assert_eq!(interface, Some("eth1"));
+        assert_eq!(
+            next_hops.next_hop(elsewhere),
+            Err(Resolution::OtherInterface)
+        );
+        assert_eq!(next_hops.interface(elsewhere), None);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use dataplane::conn::State;
 use dataplane::counters::{Counters, DropReason};
-use dataplane::service::{NextHop, ServerId};
+use dataplane::service::ServerId;
 use dataplane::worker::ConnectionRecord;
 use tracing::debug;
 
@@ -82,11 +82,9 @@ impl Appliance {
             .all(|check| tried.contains(&check_id((service.key, server.address), check)));
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
-        let next_hop = self
-            .controller
-            .next_hops()
-            .next_hop(server.address.ip())
-            .ok();
+        let next_hops = self.controller.next_hops();
+        let next_hop = next_hops.next_hop(server.address.ip()).ok();
+        let interface = next_hops.interface(server.address.ip());
         view::RealServer {
             address: server.address,
             weight: if up { server.weight } else { 0 },
@@ -94,8 +92,8 @@ impl Appliance {
             health: health(states, all_tried),
             reason: failed.and_then(|state| state.reason.clone()),
             traffic: id.map(|id| self.traffic(id)).unwrap_or_default(),
-            next_hop: next_hop.map(|hop| view::NextHop {
-                interface: self.interface_of(hop),
+            next_hop: next_hop.zip(interface).map(|(hop, port)| view::NextHop {
+                interface: port.name.clone(),
                 mac: hop.destination.to_string(),
             }),
         }
@@ -115,24 +113,17 @@ impl Appliance {
         }
     }
 
-    fn interface_of(&self, hop: NextHop) -> String {
-        self.controller
-            .next_hops()
-            .port(hop.port)
-            .map(|port| port.name.clone())
-            .unwrap_or_default()
-    }
-
     fn neighbors(&self) -> Vec<view::Neighbor> {
         let next_hops = self.controller.next_hops();
         next_hops
             .destinations()
             .map(|real_server| {
                 let hop = next_hops.next_hop(real_server);
+                let interface = next_hops.interface(real_server);
                 view::Neighbor {
                     real_server,
                     via: next_hops.gateway(real_server),
-                    interface: hop.ok().map(|hop| self.interface_of(hop)),
+                    interface: interface.map(|port| port.name.clone()),
                     mac: hop.ok().map(|hop| hop.destination.to_string()),
                     state: hop.map_or_else(|why| why.as_str(), |_| "resolved").into(),
                 }
