@@ -1,4 +1,4 @@
-//! The internet checksum: RFC 1071 in full, RFC 1624 for updates.
+//! The internet checksum (RFC 1071).
 //!
 //! Sums are kept unfolded in a [`Sum`], so that a packet may be summed in parts (pseudo-header,
 //! header, payload). All parts but the last must have an even length.
@@ -108,11 +108,4 @@ pub(super) fn verifies(header: &[u8; 20]) -> bool {
 )]
 const fn halves(value: u64) -> [u32; 2] {
     [value as u32, (value >> 32) as u32]
-}
-
-/// `checksum` after one word under it changed from `old` to `new` (RFC 1624, equation 3).
-#[inline(always)]
-#[must_use]
-pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
-    Sum(!checksum as u64 + !old as u64 + new as u64).checksum()
 }
