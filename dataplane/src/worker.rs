@@ -34,6 +34,11 @@ const SLEEP: Timespec = Timespec {
 };
 /// How often the devices are asked what they counted, in milliseconds.
 const DEVICE_STATISTICS_INTERVAL: u64 = 1000;
+/// A sleep while there is other work.
+const NAP: Timespec = Timespec {
+    tv_sec: 0,
+    tv_nsec: 1_000_000,
+};
 /// Entries of the connection table looked at between two bursts while it is
 /// being listed.
 const SCAN: usize = 1024;
@@ -296,29 +301,25 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Waits for a packet, at most [`SLEEP`]; not while there is other work.
+    /// Waits for a packet, at most [`SLEEP`]; shorter while there is other work.
     fn sleep(&self) {
-        let busy =
-            self.listing.is_some() || self.ports.iter().any(|port| port.device.has_outstanding());
-        let timeout = if busy {
-            Timespec {
-                tv_sec: 0,
-                tv_nsec: 1_000_000,
-            }
-        } else {
-            SLEEP
-        };
+        let outstanding = self.ports.iter().any(|port| port.device.has_outstanding());
+        let busy = self.behind || self.listing.is_some() || outstanding;
+        let timeout = if busy { NAP } else { SLEEP };
         let devices = self.ports.iter().filter_map(|port| port.device.poll_fd());
         let mut fds: Vec<_> = devices
             .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
             .collect();
         if fds.is_empty() {
-            std::hint::spin_loop();
-            return;
+            return; // devices that are only polled
         }
-        // An error (a signal, an interface that went down) ends the sleep
-        // early; the next turn finds out.
-        let _ = poll(&mut fds, Some(&timeout));
+        // An interface that is gone is ready for ever, with an error instead of
+        // packets; other errors (a signal) only end the sleep early.
+        let ready = poll(&mut fds, Some(&timeout)).unwrap_or(0);
+        let packets = fds.iter().any(|fd| fd.revents().contains(PollFlags::IN));
+        if ready > 0 && !packets {
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The counters, up to this moment.
