@@ -21,7 +21,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::Cache;
 
 use self::flows::Flows;
-use crate::conn::{ConnectionTable, EntryIndex};
+use crate::conn::{ConnectionTable, EntryIndex, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
@@ -64,7 +64,7 @@ pub struct Director {
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     key: FlowKey,
-    hash: u64,
+    place: Place,
     candidate: Option<EntryIndex>,
     l3_offset: u16,
     /// Of IPv4, not IPv6.
@@ -90,7 +90,7 @@ impl Slot {
     /// With a harmless key, so that the later stages need no special case.
     const EMPTY: Self = Self {
         key: FlowKey::EMPTY,
-        hash: 0,
+        place: Place::FIRST,
         candidate: None,
         l3_offset: 0,
         is_v4: true,
@@ -98,9 +98,25 @@ impl Slot {
         what: What::Unwanted(DropReason::NotTcpOrUdp),
     };
 
-    /// First stage: headers to key and hash.
+    /// First stage: headers to key and place.
     #[inline(always)]
     fn read(&mut self, frame: &[u8], table: &ConnectionTable) {
+        let Some(plain) = wire::parse_plain(frame) else {
+            self.read_unusual(frame, table);
+            return;
+        };
+        self.key =
+            FlowKey::from_ports(plain.source, plain.destination, plain.ports, plain.protocol);
+        self.place = table.place(&self.key);
+        self.l3_offset = wire::PLAIN_L3_OFFSET;
+        self.is_v4 = true;
+        self.tcp_flags = plain.tcp_flags;
+        self.what = What::Packet;
+    }
+
+    /// The same for every other frame.
+    #[inline(never)]
+    fn read_unusual(&mut self, frame: &[u8], table: &ConnectionTable) {
         let parsed = match wire::parse(frame) {
             Ok(parsed) => parsed,
             Err(malformed) => return self.unwanted(malformed.into()),
@@ -142,7 +158,7 @@ impl Slot {
         self.l3_offset = parsed.l3_offset;
         self.is_v4 = parsed.destination.is_v4();
         self.tcp_flags = parsed.tcp_flags;
-        self.hash = table.hash(&self.key);
+        self.place = table.place(&self.key);
     }
 
     /// The same where it is rare.
@@ -236,13 +252,13 @@ impl Director {
         let mut bytes = 0;
         for (slot, frame) in slots.iter_mut().zip(frames.iter()) {
             slot.read(umem.bytes(frame), &flows.table);
-            flows.table.prefetch(slot.hash);
+            flows.table.prefetch(slot.place);
             bytes += frame.len() as u64;
         }
         flows.counters.rx_packets += frames.len() as u64;
         flows.counters.rx_bytes += bytes;
         for slot in slots.iter_mut() {
-            slot.candidate = flows.table.candidate(slot.hash);
+            slot.candidate = flows.table.candidate(slot.place);
         }
         for ((slot, frame), verdict) in slots.iter().zip(frames).zip(verdicts) {
             *verdict = flows.decide(snapshot, slot, ingress, umem, frame, now);

@@ -32,6 +32,22 @@ impl FlowKey {
         Self([c0, c1, v0, v1, rest])
     }
 
+    /// The same from both ports in one word, as they follow each other in a
+    /// TCP or UDP header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn from_ports(
+        client: Address,
+        virtual_address: Address,
+        ports: [u8; 4],
+        protocol: Protocol,
+    ) -> Self {
+        let [c0, c1] = client.words;
+        let [v0, v1] = virtual_address.words;
+        let rest = u64::from(u32::from_be_bytes(ports)) << 16 | protocol as u64;
+        Self([c0, c1, v0, v1, rest])
+    }
+
     /// True if both are the same connection, without a branch per word.
     #[inline(always)]
     #[must_use]

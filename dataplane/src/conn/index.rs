@@ -56,11 +56,16 @@ impl Bucket {
     }
 }
 
-/// Where a key belongs.
+/// Where a key belongs: what its hash comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub struct Place {
     bucket: u32,
     tag: u8,
+}
+
+impl Place {
+    /// A place like any other, for what has no key.
+    pub const FIRST: Self = Self { bucket: 0, tag: 1 };
 }
 
 /// Buckets for a fixed number of entries.

@@ -15,6 +15,7 @@ mod tests;
 mod timeouts;
 mod wheel;
 
+pub use index::Place;
 pub use state::State;
 pub use table::{Connection, ConnectionTable, EntryIndex, TableFull};
 pub use timeouts::Timeouts;

@@ -8,7 +8,7 @@
 //!
 //! Not done here: choosing servers, counting, deciding what a state means.
 
-use super::index::Index;
+use super::index::{Index, Place};
 use super::wheel::{ListId, NONE, Wheel};
 use super::{State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
@@ -59,6 +59,12 @@ impl Connection {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
+    }
+
+    /// A packet of the connection was seen; timers move lazily.
+    #[inline(always)]
+    pub fn refresh(&mut self, now: u64) {
+        self.last_seen = truncate(now);
     }
 
     /// Milliseconds since the last packet.
@@ -139,52 +145,34 @@ impl ConnectionTable {
         self.timeouts = timeouts.by_state();
     }
 
-    /// The hash that the other calls want.
+    /// Where a key belongs: what the other calls want.
     #[inline(always)]
     #[must_use]
-    pub fn hash(&self, key: &FlowKey) -> u64 {
-        self.hasher.hash(key)
+    pub fn place(&self, key: &FlowKey) -> Place {
+        self.index.place(self.hasher.hash(key))
     }
 
     /// First step of a batched lookup: fetches the bucket.
     #[inline(always)]
-    pub fn prefetch(&self, hash: u64) {
-        self.index.prefetch(self.index.place(hash));
+    pub fn prefetch(&self, place: Place) {
+        self.index.prefetch(place);
     }
 
-    /// Second step: fetches the entry that the bucket points to.
+    /// Second step: fetches the entry that the bucket points to, which nearly
+    /// always is the one; its key is to be compared.
     #[inline(always)]
     #[must_use]
-    pub fn candidate(&self, hash: u64) -> Option<EntryIndex> {
-        let entry = self.index.candidate(self.index.place(hash))?;
+    pub fn candidate(&self, place: Place) -> Option<EntryIndex> {
+        let entry = self.index.candidate(place)?;
         prefetch(&self.entries, entry as usize);
         Some(EntryIndex(entry))
     }
 
-    /// Last step: the connection with this key.
-    #[inline(always)]
+    /// The connection with this key, whatever the candidate is.
     #[must_use]
-    pub fn lookup(
-        &self,
-        candidate: Option<EntryIndex>,
-        hash: u64,
-        key: &FlowKey,
-    ) -> Option<EntryIndex> {
-        match candidate {
-            Some(found) if self.entries[found.0 as usize].key.same(key) => Some(found),
-            _ => self.find(hash, key),
-        }
-    }
-
-    /// The connection with this key, without a candidate: another entry with
-    /// the same tag was in front of it, or it is new since.
-    #[inline(never)]
-    #[must_use]
-    pub fn find(&self, hash: u64, key: &FlowKey) -> Option<EntryIndex> {
+    pub fn find(&self, place: Place, key: &FlowKey) -> Option<EntryIndex> {
         self.index
-            .find(self.index.place(hash), |entry| {
-                self.entries[entry as usize].key.same(key)
-            })
+            .find(place, |entry| self.entries[entry as usize].key.same(key))
             .map(EntryIndex)
     }
 
@@ -195,10 +183,10 @@ impl ConnectionTable {
         &self.entries[entry.0 as usize]
     }
 
-    /// A packet of the connection was seen; timers move lazily.
+    /// The same, to be refreshed.
     #[inline(always)]
-    pub fn refresh(&mut self, entry: EntryIndex, now: u64) {
-        self.entries[entry.0 as usize].last_seen = truncate(now);
+    pub fn get_mut(&mut self, entry: EntryIndex) -> &mut Connection {
+        &mut self.entries[entry.0 as usize]
     }
 
     /// Changes the state (or repeats a half-open one), which restarts its timer.
@@ -217,14 +205,14 @@ impl ConnectionTable {
     /// then be removed to make room.
     pub fn insert(
         &mut self,
-        hash: u64,
+        place: Place,
         key: FlowKey,
         server: ServerId,
         state: State,
         now: u64,
     ) -> Result<EntryIndex, TableFull> {
         let entry = self.free;
-        if entry == NONE || !self.index.insert(self.index.place(hash), entry) {
+        if entry == NONE || !self.index.insert(place, entry) {
             return Err(TableFull);
         }
         let connection = &mut self.entries[entry as usize];
@@ -243,8 +231,7 @@ impl ConnectionTable {
         let number = entry.0;
         self.unlink(number);
         let connection = self.entries[number as usize].clone();
-        let hash = self.hasher.hash(&connection.key);
-        self.index.remove(self.index.place(hash), number);
+        self.index.remove(self.place(&connection.key), number);
         let freed = &mut self.entries[number as usize];
         freed.key = FlowKey::default();
         freed.list = FREE;

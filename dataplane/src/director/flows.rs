@@ -78,16 +78,17 @@ impl Flows {
     ) -> Verdict {
         // Nearly all packets: of a connection that goes on as before.
         if slot.what == What::Packet
-            && let Some(entry) = self.table.lookup(slot.candidate, slot.hash, &slot.key)
+            && let Some(entry) = slot.candidate
         {
-            let connection = self.table.get(entry);
-            let id = connection.server();
-            if connection.state().goes_on(slot.tcp_flags)
-                && let Some(server) = snapshot.server(id)
+            let connection = self.table.get_mut(entry);
+            if connection.key().same(&slot.key)
+                && connection.state().goes_on(slot.tcp_flags)
+                && let Some(server) = snapshot.server(connection.server())
                 && server.available
                 && let Some(next_hop) = &server.next_hop
             {
-                self.table.refresh(entry, now);
+                connection.refresh(now);
+                let id = connection.server();
                 return self.send(id, next_hop, slot, umem, frame);
             }
         }
@@ -108,7 +109,7 @@ impl Flows {
         if let What::Unwanted(reason) = slot.what {
             return Verdict::Drop(reason);
         }
-        let server = match self.table.find(slot.hash, &slot.key) {
+        let server = match self.table.find(slot.place, &slot.key) {
             Some(entry) => match self.packet_of(snapshot, entry, slot, now) {
                 Err(Refused::Anew) => {
                     self.remove(entry);
@@ -171,7 +172,7 @@ impl Flows {
         let (server, before) = (connection.server(), connection.state());
         let after = before.after(tcp_flags);
         if after == before && !after.is_half_open() {
-            self.table.refresh(entry, now);
+            self.table.get_mut(entry).refresh(now);
             return;
         }
         self.table.set_state(entry, after, now);
@@ -244,7 +245,7 @@ impl Flows {
         now: u64,
     ) -> Result<(), Miss> {
         let insert =
-            |table: &mut ConnectionTable| table.insert(slot.hash, slot.key, server, state, now);
+            |table: &mut ConnectionTable| table.insert(slot.place, slot.key, server, state, now);
         if insert(&mut self.table).is_err() {
             let oldest = self
                 .table

@@ -23,10 +23,13 @@ pub mod tcp;
 pub mod udp;
 pub mod vlan;
 
-pub use parse::{Kind, Parsed, parse};
+pub use parse::{Kind, Parsed, Plain, parse, parse_plain};
 
 #[cfg(test)]
 mod tests;
+
+/// Where [`parse_plain`] finds the IP header, in bytes.
+pub const PLAIN_L3_OFFSET: u16 = 14;
 
 /// Why bytes are not the packet that they claim to be. Each becomes a drop reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

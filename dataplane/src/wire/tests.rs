@@ -418,9 +418,63 @@ fn any_frame() -> impl Strategy<Value = (Vec<u8>, bool)> {
         )
 }
 
+/// What the straight way says, `parse` says too.
+fn straight_way_agrees(frame: &[u8]) {
+    let parsed = parse(frame);
+    if let Some(plain) = parse_plain(frame) {
+        let [a, b, c, d] = plain.ports;
+        let expected = Parsed {
+            source: plain.source,
+            destination: plain.destination,
+            source_port: u16::from_be_bytes([a, b]),
+            destination_port: u16::from_be_bytes([c, d]),
+            l3_offset: super::PLAIN_L3_OFFSET,
+            l4_offset: 34,
+            protocol: plain.protocol as u8,
+            tcp_flags: plain.tcp_flags,
+            kind: Kind::Packet,
+        };
+        assert_eq!(parsed, Ok(expected));
+    }
+}
+
+#[test]
+fn plain_packets_go_the_straight_way() {
+    let tcp = tcp_over(over_v4(ipv4()), b"hello");
+    let udp = udp_over(over_v4(ipv4()), b"q");
+    for frame in [&tcp, &udp] {
+        assert!(parse_plain(frame).is_some());
+        straight_way_agrees(frame);
+        // Every byte of the headers spoiled in every way.
+        for at in 0..54.min(frame.len()) {
+            for bit in 0..8 {
+                let mut spoiled = frame.clone();
+                spoiled[at] ^= 1 << bit;
+                straight_way_agrees(&spoiled);
+                fix_checksum(&mut spoiled);
+                straight_way_agrees(&spoiled);
+            }
+        }
+        for length in 0..frame.len() {
+            straight_way_agrees(&frame[..length]);
+        }
+    }
+    assert_eq!(
+        parse_plain(&udp_over(over_v6(Ipv6Extensions::default()), b"q")),
+        None
+    );
+}
+
+/// Makes the IPv4 header checksum of an untagged frame right again.
+fn fix_checksum(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let checksum = Sum::ZERO.bytes(&frame[14..34]).checksum();
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+}
+
 /// Calls everything that reads, so that a panic anywhere shows.
 fn read_all(bytes: &[u8]) {
-    let _ = parse(bytes);
+    straight_way_agrees(bytes);
     let _ = arp::claimant(bytes, V4_A.into());
     let _ = ndisc::claimant(bytes, V6_A.into());
     if let Ok(packet) = super::ipv4::Packet::new_checked(bytes) {
