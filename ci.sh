@@ -185,7 +185,10 @@ traces() {
 	command -v ip >/dev/null || return 0
 	ip netns list | sed 's/ .*//; s/^/namespace /' | sort
 	ip -oneline link | awk '{ print "link", $2, /prog\/xdp|xdpgeneric/ ? "with XDP" : "" }' | sort
-	pgrep --exact --list-name 'appliance|pktgen' | sed 's/^/process /' || true
+	local name
+	for name in appliance pktgen; do
+		pgrep --exact --list-name "$name" | sed 's/^/process /' || true
+	done
 }
 
 # --- Packages ------------------------------------------------------------------------------------
