@@ -13,12 +13,12 @@ use dataplane::flow::FlowHasher;
 use dataplane::service::{MAX_SERVERS, PortIndex, ServerId};
 use dataplane::snapshot::Published;
 use dataplane::worker::{Idle, ListConnections, Port, Worker};
-use dataplane::xsk::socket::QueueSpec;
+use dataplane::xsk::socket::{BindMode, QueueSpec};
 use dataplane::xsk::umem::Umem;
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface};
-use crate::config;
+use crate::{config, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
 const SPARE_FRAMES: u32 = 512;
@@ -283,11 +283,11 @@ fn usable_cores(mut cores: Vec<usize>, interfaces: &[Interface]) -> Vec<usize> {
             .map(usize::to_string)
             .collect();
         warn!(
-            "interface {} has {} receive queue(s), so {} worker(s) run and CPU {} stays unused: \
+            "interface {} has {}, so {} can run and CPU {} stays unused: \
              add queues (ethtool -L {} combined N) or list fewer cores",
             link.name,
-            queues.len(),
-            cores.len(),
+            in_words::count(queues.len(), "receive queue"),
+            in_words::count(cores.len(), "worker"),
             unused.join(", "),
             link.name
         );
@@ -329,14 +329,16 @@ fn say_modes<'a>(
             dataplane::bpf::Mode::Generic => "generic XDP",
         };
         let copy = if zero_copy { "zero-copy" } else { "copy mode" };
-        let count = interface.queues.len();
+        let count = in_words::count(interface.queues.len(), "queue");
         match &attached.fallback {
-            Some(why) => warn!(
-                "interface {name}: {mode}, which is slow, since {why}; {copy}, {count} queue(s)"
-            ),
-            None if zero_copy => info!("interface {name}: {mode}, {copy}, {count} queue(s)"),
+            Some(why) => {
+                warn!("interface {name}: {mode}, which is slow, since {why}; {copy}, {count}")
+            }
+            None if zero_copy || interface.mode != BindMode::Auto => {
+                info!("interface {name}: {mode}, {copy}, {count}")
+            }
             None => warn!(
-                "interface {name}: {mode}, {copy} (the driver has no zero-copy for all of them), {count} queue(s)"
+                "interface {name}: {mode}, {copy}, since its driver, or that of another interface in use, has no zero-copy; {count}"
             ),
         }
         interfaces::say_traps(interface);
