@@ -74,19 +74,17 @@ impl Default for Schedule {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("no packet socket: {}{}", in_words(.0), remedy(.0))]
-    Socket(#[source] io::Error),
+    Socket(io::Error),
     #[error("cannot announce {address} on {interface}: {}", in_words(.error))]
     Announce {
         address: IpAddr,
         interface: String,
-        #[source]
         error: io::Error,
     },
     #[error("cannot ask on {interface} who has {address}: {}", in_words(.error))]
     Probe {
         address: IpAddr,
         interface: String,
-        #[source]
         error: io::Error,
     },
 }

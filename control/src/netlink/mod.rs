@@ -32,11 +32,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {doing}: {}{}", in_words(.error), remedy(.error))]
-    Refused {
-        doing: String,
-        #[source]
-        error: io::Error,
-    },
+    Refused { doing: String, error: io::Error },
     #[error("cannot {doing}: the kernel did not answer within {ANSWER_TIMEOUT:?}")]
     Silent { doing: String },
     #[error("cannot {doing}: the netlink connection is closed")]
