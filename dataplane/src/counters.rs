@@ -87,7 +87,7 @@ impl From<Malformed> for DropReason {
 /// A worker's counters as plain numbers: the worker counts in its own copy
 /// and publishes it once a burst; readers get a copy by
 /// [`WorkerStatistics::counters`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     pub rx_packets: u64,
     /// With Ethernet headers, without frame check sequences.
@@ -108,25 +108,6 @@ pub struct Counters {
     pub resets_sent: u64,
     /// Indexed by [`DropReason`].
     pub drops: [u64; DropReason::COUNT],
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            rx_packets: 0,
-            rx_bytes: 0,
-            tx_packets: 0,
-            tx_bytes: 0,
-            waiting: 0,
-            connections_created: 0,
-            connections_expired: 0,
-            connections_evicted: 0,
-            connections_reused: 0,
-            connections: 0,
-            resets_sent: 0,
-            drops: [0; DropReason::COUNT],
-        }
-    }
 }
 
 impl Counters {
