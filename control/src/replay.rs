@@ -114,6 +114,7 @@ fn snapshot(config: &Config) -> Snapshot {
                     id: ServerId(id),
                     address,
                     port: server.address.port(),
+                    method: server.lb_kind,
                     weight: server.weight,
                     available: true,
                     next_hop: Some(NextHop {

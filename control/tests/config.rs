@@ -12,7 +12,7 @@ use control::config::{
     Check, CheckKind, Config, Diagnostics, Format, Queues, XdpMode, load, load_as, parse, to_toml,
 };
 use dataplane::conn::Timeouts;
-use dataplane::service::{Protocol, SchedulerKind};
+use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, Tunnel};
 
 fn configs() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs")
@@ -245,6 +245,39 @@ fn inhibit_on_failure_is_inherited() {
     let servers = config.virtual_servers[0].real_servers.iter();
     let inhibit: Vec<_> = servers.map(|s| s.inhibit_on_failure).collect();
     assert_eq!(inhibit, [true, false]);
+}
+
+#[test]
+fn a_forwarding_method_is_inherited() {
+    let config = config(
+        r#"
+        [[virtual_server]]
+        address = "192.168.1.100:80"
+        lb_kind = "TUN"
+        tun_type = "gue"
+        tun_port = 6080
+        real_server = [
+          { address = "192.168.1.101:80" },
+          { address = "192.168.1.102:80", tun_port = 6081 },
+          { address = "192.168.1.103:80", tun_type = "gre" },
+          { address = "192.168.1.104:8080", lb_kind = "NAT" },
+          { address = "192.168.1.105:80", lvs_method = "DR" },
+        ]
+        "#,
+    );
+    let servers = config.virtual_servers[0].real_servers.iter();
+    let methods: Vec<_> = servers.map(|server| server.lb_kind).collect();
+    let gue = |port| ForwardingMethod::Tunnel(Tunnel::Gue { port });
+    assert_eq!(
+        methods,
+        [
+            gue(6080),
+            gue(6081),
+            ForwardingMethod::Tunnel(Tunnel::Gre),
+            ForwardingMethod::Nat,
+            ForwardingMethod::Direct,
+        ]
+    );
 }
 
 /// The one problem of a file that cannot be used at all.

@@ -12,7 +12,9 @@ use control::config::{
     to_toml,
 };
 use dataplane::conn::Timeouts;
-use dataplane::service::{Protocol, SchedulerKind, ServiceKey, TcpMidstream};
+use dataplane::service::{
+    ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
+};
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -100,30 +102,46 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         // Above every virtual server's number: none is its own real server.
         let hosts = btree_map(
             (1_u32 << 20)..1 << 21,
-            (0_u32..=65535, any::<bool>(), checks(is_v4)),
+            (
+                option::of(method()),
+                0_u32..=65535,
+                any::<bool>(),
+                checks(is_v4),
+            ),
             0..4,
         );
         let schedulers = SchedulerKind::NAMES.map(|(_, kind)| kind).to_vec();
-        (hosts, select(schedulers)).prop_map(move |(hosts, scheduler)| VirtualServer {
-            key: ServiceKey {
-                address: host(is_v4, number).into(),
-                port,
-                protocol,
-            },
-            scheduler,
-            real_servers: hosts
-                .into_iter()
-                .map(
-                    |(number, (weight, inhibit_on_failure, checks))| RealServer {
-                        address: SocketAddr::new(host(is_v4, number), port),
-                        weight,
-                        inhibit_on_failure,
-                        checks,
-                    },
-                )
-                .collect(),
+        (hosts, select(schedulers), method()).prop_map(move |(hosts, scheduler, lb_kind)| {
+            VirtualServer {
+                key: ServiceKey {
+                    address: host(is_v4, number).into(),
+                    port,
+                    protocol,
+                },
+                scheduler,
+                lb_kind,
+                real_servers: hosts
+                    .into_iter()
+                    .map(
+                        |(number, (own, weight, inhibit_on_failure, checks))| RealServer {
+                            address: SocketAddr::new(host(is_v4, number), port),
+                            lb_kind: own.unwrap_or(lb_kind),
+                            weight,
+                            inhibit_on_failure,
+                            checks,
+                        },
+                    )
+                    .collect(),
+            }
         })
     })
+}
+
+fn method() -> impl Strategy<Value = ForwardingMethod> {
+    let tunnels = [Tunnel::Ipip, Tunnel::Gre, Tunnel::Gue { port: 6080 }];
+    let mut methods = vec![ForwardingMethod::Direct, ForwardingMethod::Nat];
+    methods.extend(tunnels.map(ForwardingMethod::Tunnel));
+    select(methods)
 }
 
 fn virtual_servers() -> impl Strategy<Value = Vec<VirtualServer>> {

@@ -176,6 +176,62 @@ impl fmt::Display for SchedulerKind {
     }
 }
 
+/// How packets reach the real server, by IPVS's and DPVS's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum ForwardingMethod {
+    /// `DR`: the packet as it is, to the real server's MAC address.
+    #[default]
+    Direct,
+    /// `NAT`: the destination becomes the real server's address and port; replies pass the
+    /// director, which restores the virtual server's.
+    Nat,
+    /// `TUN`: the packet as it is, inside another that is addressed to the real server.
+    Tunnel(Tunnel),
+    /// `FULLNAT`: as NAT, and the source becomes an address of the director.
+    FullNat,
+}
+
+impl ForwardingMethod {
+    /// Every method with its name in configuration; a tunnel is IPIP unless said otherwise.
+    pub const NAMES: [(&str, Self); 4] = [
+        ("DR", Self::Direct),
+        ("NAT", Self::Nat),
+        ("TUN", Self::Tunnel(Tunnel::Ipip)),
+        ("FULLNAT", Self::FullNat),
+    ];
+
+    /// True if replies of the real server pass the director, which then changes them.
+    #[inline(always)]
+    #[must_use]
+    pub const fn rewrites_replies(&self) -> bool {
+        matches!(self, Self::Nat | Self::FullNat)
+    }
+}
+
+impl fmt::Display for ForwardingMethod {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Direct => "DR",
+            Self::Nat => "NAT",
+            Self::Tunnel(_) => "TUN",
+            Self::FullNat => "FULLNAT",
+        })
+    }
+}
+
+/// What a tunnelled packet is wrapped in, as `ipvsadm --tun-type` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Default)]
+pub enum Tunnel {
+    /// `ipip`: an IPv4 or IPv6 header only (RFC 2003, RFC 2473, RFC 4213).
+    #[default]
+    Ipip,
+    /// `gre`: an IP header and a GRE header of four bytes (RFC 2784).
+    Gre,
+    /// `gue`: an IP header, a UDP header to `port` (host byte order) and a GUE header of four
+    /// bytes (draft-ietf-intarea-gue, as Linux's FOU module reads it).
+    Gue { port: u16 },
+}
+
 /// What is done with a TCP packet, other than a SYN, that belongs to no
 /// connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -269,6 +325,7 @@ pub struct RealServer {
     pub address: Address,
     /// Host byte order.
     pub port: u16,
+    pub method: ForwardingMethod,
     /// 0..=65535; 0 takes no new connections, existing ones are kept.
     pub weight: u32,
     /// False: down by its checks. It takes no new connections, and packets of existing ones

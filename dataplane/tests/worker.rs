@@ -11,8 +11,8 @@ use dataplane::device::ring::{RingDevice, RingPeer, pair};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
-    Address, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
-    ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind,
+    ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::{Published, Snapshot};
 use dataplane::worker::{ListConnections, Port, Worker};
@@ -172,6 +172,7 @@ fn server(number: u8) -> RealServer {
         id: ServerId(number.into()),
         address: Address::v4([192, 168, 1, number]),
         port: 80,
+        method: ForwardingMethod::Direct,
         weight: 1,
         available: true,
         next_hop: Some(NextHop {

@@ -28,8 +28,8 @@ use dataplane::device::ring::{RingDevice, RingPeer, pair};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
-    Address, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind,
-    ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol, RealServer,
+    SchedulerKind, ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Port, Worker};
@@ -369,6 +369,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
         id: ServerId(id),
         address: Address::v4([198, 51, 100, last]),
         port: layout.destination.port(),
+        method: ForwardingMethod::Direct,
         weight: 1,
         available: true,
         next_hop: Some(NextHop {

@@ -20,6 +20,7 @@ fn next_hop(last: u8) -> Option<NextHop> {
 
 pub(crate) fn services() -> Vec<Service> {
     let server = |address: &str, weight, health, traffic| RealServer {
+        forwarding_method: "DR".into(),
         address: self::address(address),
         weight,
         configured_weight: 1,

@@ -61,7 +61,7 @@ pub struct Service {
     pub address: SocketAddr,
     /// IPVS's name: `wrr`.
     pub scheduler: Word,
-    /// `DR`.
+    /// `DR`, `NAT`, `TUN` or `FULLNAT`: that of real servers which name none.
     pub forwarding_method: Word,
     /// The sum over the real servers.
     #[serde(flatten)]
@@ -73,6 +73,8 @@ pub struct Service {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RealServer {
     pub address: SocketAddr,
+    /// `DR`, `NAT`, `TUN` or `FULLNAT`.
+    pub forwarding_method: Word,
     /// As scheduled now: 0 takes no new connections.
     pub weight: u32,
     /// As the configuration has it.

@@ -36,7 +36,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::conn::Timeouts;
-use dataplane::service::{Protocol, SchedulerKind, ServiceKey, TcpMidstream};
+use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream};
 use serde::{Deserialize, Serialize};
 
 /// A whole configuration file.
@@ -167,6 +167,8 @@ pub struct VirtualAddress {
 pub struct VirtualServer {
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
+    /// The method of real servers that name none.
+    pub lb_kind: ForwardingMethod,
     pub real_servers: Vec<RealServer>,
 }
 
@@ -188,6 +190,7 @@ impl VirtualServer {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RealServer {
     pub address: SocketAddr,
+    pub lb_kind: ForwardingMethod,
     /// 0..=65535; 0 takes no new connections.
     pub weight: u32,
     /// Weight 0 instead of removal when a check fails.

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::conn::Timeouts;
-use dataplane::service::TcpMidstream;
+use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
 
 use super::{
     Appliance, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues, RealServer,
@@ -198,6 +198,7 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
     let VirtualServer {
         key,
         scheduler,
+        lb_kind,
         real_servers,
     } = server;
     writeln!(
@@ -207,7 +208,7 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
     )?;
     writeln!(f, "protocol = \"{}\"", key.protocol)?;
     writeln!(f, "lb_algo = \"{scheduler}\"")?;
-    writeln!(f, "lb_kind = \"DR\"")?;
+    print_lb_kind(f, *lb_kind)?;
     real_servers
         .iter()
         .try_for_each(|s| print_real_server(f, s))
@@ -216,6 +217,7 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
 fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Result {
     let RealServer {
         address,
+        lb_kind,
         weight,
         inhibit_on_failure,
         checks,
@@ -224,9 +226,22 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
         f,
         "\n[[virtual_server.real_server]]\naddress = \"{address}\""
     )?;
+    print_lb_kind(f, *lb_kind)?;
     writeln!(f, "weight = {weight}")?;
     writeln!(f, "inhibit_on_failure = {inhibit_on_failure}")?;
     checks.iter().try_for_each(|c| print_check(f, c))
+}
+
+fn print_lb_kind(f: &mut fmt::Formatter<'_>, method: ForwardingMethod) -> fmt::Result {
+    writeln!(f, "lb_kind = \"{method}\"")?;
+    match method {
+        ForwardingMethod::Tunnel(Tunnel::Ipip) => writeln!(f, "tun_type = \"ipip\""),
+        ForwardingMethod::Tunnel(Tunnel::Gre) => writeln!(f, "tun_type = \"gre\""),
+        ForwardingMethod::Tunnel(Tunnel::Gue { port }) => {
+            writeln!(f, "tun_type = \"gue\"\ntun_port = {port}")
+        }
+        ForwardingMethod::Direct | ForwardingMethod::Nat | ForwardingMethod::FullNat => Ok(()),
+    }
 }
 
 fn print_check(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Result {

@@ -98,6 +98,12 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
                 old.weight, server.weight
             ));
         }
+        if old.lb_kind != server.lb_kind {
+            lines.push(format!(
+                "{name}: real_server {address}: lb_kind {} -> {}",
+                old.lb_kind, server.lb_kind
+            ));
+        }
         if old.inhibit_on_failure != server.inhibit_on_failure {
             lines.push(format!(
                 "{name}: real_server {address}: inhibit_on_failure {}",

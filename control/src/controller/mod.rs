@@ -396,6 +396,7 @@ impl Controller {
                     id,
                     address: server.address.ip().into(),
                     port: server.address.port(),
+                    method: server.lb_kind,
                     weight,
                     available: up || server.inhibit_on_failure,
                     next_hop: self.next_hops.next_hop(server.address.ip()).ok(),

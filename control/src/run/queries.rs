@@ -62,7 +62,7 @@ impl Appliance {
                     protocol: service.protocol().to_string().into(),
                     address: service.address(),
                     scheduler: service.scheduler.to_string().into(),
-                    forwarding_method: "DR".into(),
+                    forwarding_method: service.lb_kind.to_string().into(),
                     traffic: real_servers.iter().map(|server| server.traffic).sum(),
                     real_servers,
                 }
@@ -87,6 +87,7 @@ impl Appliance {
         let interface = next_hops.interface(server.address.ip());
         view::RealServer {
             address: server.address,
+            forwarding_method: server.lb_kind.to_string().into(),
             weight: if up { server.weight } else { 0 },
             configured_weight: server.weight,
             health: health(states, all_tried),

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::service::ForwardingMethod;
 
 fn servers(weights: &[u32]) -> Vec<RealServer> {
     (0..)
@@ -13,6 +14,7 @@ fn servers(weights: &[u32]) -> Vec<RealServer> {
             id: ServerId(id),
             address: Address::v4([10, 0, 0, 1]),
             port: 80,
+            method: ForwardingMethod::Direct,
             weight,
             available: true,
             next_hop: None,

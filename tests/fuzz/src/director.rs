@@ -21,7 +21,7 @@ use dataplane::counters::{DropReason, WorkerStatistics};
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
-    Address, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
+    ForwardingMethod, Address, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
     ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
@@ -177,6 +177,7 @@ fn real_server(id: u32, place: u32, port: u16, variant: u8) -> RealServer {
         id: ServerId(id),
         address: Address::v4([192, 168, 1, 101]),
         port,
+        method: ForwardingMethod::Direct,
         weight: if changed && how == 1 { 0 } else { place + 1 },
         available: !(changed && how == 2),
         next_hop: (!(changed && how == 3)).then_some(NextHop {

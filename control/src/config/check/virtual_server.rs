@@ -2,13 +2,13 @@
 //!
 //! Keys and defaults are those of keepalived.conf(5), "Virtual server(s)".
 //! Unlike there, `lb_kind` has to be written: keepalived's default is NAT,
-//! which this version cannot do, and a silent DR would not be what was meant.
+//! and neither that nor a silent DR need be what was meant.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use dataplane::service::{Protocol, SchedulerKind, ServiceKey};
+use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, Tunnel};
 
 use super::super::raw::{Entry, Spec, Table, Value, join};
 use super::super::report::Report;
@@ -24,6 +24,8 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "lvs_sched",
         "lb_kind",
         "lvs_method",
+        "tun_type",
+        "tun_port",
         "inhibit_on_failure",
         "virtualhost",
         "real_server",
@@ -61,6 +63,10 @@ pub(super) static REAL_SERVER: Spec = Spec {
     heading: "[[virtual_server.real_server]]",
     keys: &[
         "address",
+        "lb_kind",
+        "lvs_method",
+        "tun_type",
+        "tun_port",
         "weight",
         "inhibit_on_failure",
         "virtualhost",
@@ -77,9 +83,7 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "SMTP_CHECK",
         "SSL_GET",
         "UDP_CHECK",
-        "lb_kind",
         "lthreshold",
-        "lvs_method",
         "notify_down",
         "notify_up",
         "smtp_alert",
@@ -93,8 +97,9 @@ const LATER_SCHEDULERS: [&str; 10] = [
     "lc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "mh", "twos",
 ];
 /// Forwarding methods that are not here yet.
-const LATER_METHODS: [&str; 3] = ["NAT", "TUN", "FULLNAT"];
+const LATER_METHODS: [&str; 1] = ["FULLNAT"];
 
+const PORT: RangeInclusive<i64> = 1..=65535;
 const WEIGHT: RangeInclusive<i64> = 0..=65535;
 const DEFAULT_WEIGHT: u32 = 1;
 
@@ -124,14 +129,16 @@ fn virtual_server(
     let scheduler = table.get_alias(&["lb_algo", "lvs_sched"], report);
     let scheduler =
         scheduler.and_then(|v| v.choice(&SchedulerKind::NAMES, &LATER_SCHEDULERS, report));
-    match table.get_alias(&["lb_kind", "lvs_method"], report) {
-        Some(value) => {
-            value.choice(&[("DR", ())], &LATER_METHODS, report);
-        }
-        None => table.report_absent("lb_kind", r#"lb_kind = "DR""#, report),
+    let lb_kind = forwarding_method(table, None, report);
+    if ["lb_kind", "lvs_method"]
+        .iter()
+        .all(|key| table.get(key).is_none())
+    {
+        table.report_absent("lb_kind", r#"lb_kind = "DR""#, report);
     }
     let defaults = Defaults {
         service: address,
+        lb_kind,
         inhibit_on_failure: inhibit_on_failure(table, report),
         checks: Inherited::default().overridden_by(table, report),
     };
@@ -152,6 +159,7 @@ fn virtual_server(
     Some(VirtualServer {
         key,
         scheduler: scheduler.unwrap_or(SchedulerKind::WeightedLeastConnection),
+        lb_kind: lb_kind?,
         real_servers,
     })
 }
@@ -160,6 +168,7 @@ fn virtual_server(
 struct Defaults {
     /// `None`: not known because it is wrong.
     service: Option<SocketAddr>,
+    lb_kind: Option<ForwardingMethod>,
     inhibit_on_failure: Option<bool>,
     checks: Inherited,
 }
@@ -200,9 +209,10 @@ fn real_server(
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
     let checks = health::checks(&table, address, &inherited, report);
+    let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
     let (written, address) = (written?, address?);
-    if let Some(service) = defaults.service {
-        fits_direct_routing(&written, address, service, report);
+    if let (Some(service), Some(lb_kind)) = (defaults.service, lb_kind) {
+        fits_method(&written, address, service, lb_kind, report);
     }
     if let Some(first) = seen.insert(address, written.at) {
         let expected = format!("each real server once, it is on {}", report.line(first));
@@ -210,24 +220,81 @@ fn real_server(
     }
     Some(RealServer {
         address,
+        lb_kind: lb_kind?,
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
         inhibit_on_failure: inhibit.unwrap_or(false),
         checks,
     })
 }
 
+/// `lb_kind` with what belongs to it; `None` when none is written and none `inherited`.
+fn forwarding_method(
+    table: &Table<'_>,
+    inherited: Option<ForwardingMethod>,
+    report: &mut Report<'_>,
+) -> Option<ForwardingMethod> {
+    let written = table.get_alias(&["lb_kind", "lvs_method"], report);
+    let method = match &written {
+        Some(value) => value.choice(&ForwardingMethod::NAMES[..3], &LATER_METHODS, report)?,
+        None => inherited?,
+    };
+    let port = table
+        .get("tun_port")
+        .map(|value| (value.integer(&PORT, report), value));
+    let tunnels = [
+        ("ipip", Tunnel::Ipip),
+        ("gre", Tunnel::Gre),
+        ("gue", Tunnel::Gue { port: 0 }),
+    ];
+    let tunnel = table
+        .get("tun_type")
+        .map(|value| (value.choice(&tunnels, &[], report), value));
+    let ForwardingMethod::Tunnel(inherited) = method else {
+        let unused = [port.map(|(_, value)| value), tunnel.map(|(_, value)| value)];
+        for value in unused.into_iter().flatten() {
+            value.reject(r#"it with lb_kind = "TUN" only"#, "remove it", report);
+        }
+        return Some(method);
+    };
+    let tunnel = match tunnel {
+        Some((tunnel, _)) => tunnel?,
+        None => inherited,
+    };
+    Some(ForwardingMethod::Tunnel(match (tunnel, port) {
+        (Tunnel::Gue { .. }, Some((port, _))) => Tunnel::Gue { port: port? },
+        (Tunnel::Gue { port: 0 }, None) => {
+            table.report_absent(
+                "tun_port",
+                "tun_port = 6080, the real servers' GUE port",
+                report,
+            );
+            return None;
+        }
+        (Tunnel::Ipip | Tunnel::Gre, Some((_, value))) => {
+            value.reject(r#"it with tun_type = "gue" only"#, "remove it", report);
+            return None;
+        }
+        (tunnel, None) => tunnel,
+    }))
+}
+
 /// DR changes nothing above Ethernet: the packet reaches the real server with
-/// the virtual server's address, IP version and port.
-fn fits_direct_routing(
+/// the virtual server's address, IP version and port. NAT keeps the IP version, TUN the port.
+fn fits_method(
     written: &Value<'_>,
     address: SocketAddr,
     service: SocketAddr,
+    method: ForwardingMethod,
     report: &mut Report<'_>,
 ) {
-    if address.is_ipv4() != service.is_ipv4() {
+    let mixed = matches!(
+        method,
+        ForwardingMethod::Tunnel(_) | ForwardingMethod::FullNat
+    );
+    if address.is_ipv4() != service.is_ipv4() && !mixed {
         let version = if service.is_ipv4() { "IPv4" } else { "IPv6" };
         written.reject(
-            format_args!("an {version} address, as its virtual server has (DR)"),
+            format_args!("an {version} address, as its virtual server has ({method})"),
             format_args!("use the server's {version} address"),
             report,
         );
@@ -237,10 +304,10 @@ fn fits_direct_routing(
             "use the address that is the server's own",
             report,
         );
-    } else if address.port() != service.port() {
+    } else if address.port() != service.port() && !method.rewrites_replies() {
         let port = service.port();
         written.reject(
-            format_args!("port {port}, the virtual server's (DR does not change ports)"),
+            format_args!("port {port}, the virtual server's ({method} does not change ports)"),
             format_args!("use {}", SocketAddr::new(address.ip(), port)),
             report,
         );
