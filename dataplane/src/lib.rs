@@ -4,7 +4,7 @@
 //! Read it in a packet's order: [`worker`] runs the pinned thread, over a
 //! [`device`]; [`director`] takes a burst through parsing ([`wire`]), the
 //! connection table ([`conn`]), the choice of a real server ([`scheduler`]) and
-//! the rewriting (`forward`). What it knows of virtual and real servers
+//! the rewriting ([`forward`]). What it knows of virtual and real servers
 //! ([`service`]) comes in an immutable [`snapshot`]; what it counts is in
 //! [`counters`]. [`bpf`] and [`xsk`] are the kernel's side.
 //!
@@ -17,7 +17,7 @@ pub mod counters;
 pub mod device;
 pub mod director;
 pub mod flow;
-mod forward;
+pub mod forward;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
 mod prefetch;
 pub mod scheduler;

@@ -34,7 +34,7 @@ impl Sum {
     /// Adds a 16-bit word in host byte order.
     #[inline]
     #[must_use]
-    const fn word(self, word: u16) -> Self {
+    pub const fn word(self, word: u16) -> Self {
         Self(self.0 + word as u64)
     }
 
@@ -49,14 +49,21 @@ impl Sum {
         protocol: u8,
         length: u32,
     ) -> Self {
-        // IPv6 pads the length and the protocol to 32 bits, which adds nothing; an IPv4 address is in
-        // the last four bytes of its mapped form.
-        let used = if destination.is_v4() { 12 } else { 0 };
+        // IPv6 pads the length and the protocol to 32 bits, which adds nothing.
         let sum = self
-            .bytes(&source.octets()[used..])
-            .bytes(&destination.octets()[used..])
+            .address(source)
+            .address(destination)
             .word(u16::from(protocol));
         Self(sum.0 + u64::from(length))
+    }
+
+    /// Adds an address: 4 bytes of IPv4, 16 of IPv6.
+    #[inline]
+    #[must_use]
+    pub fn address(self, address: Address) -> Self {
+        // An IPv4 address is in the last four bytes of its mapped form.
+        let used = if address.is_v4() { 12 } else { 0 };
+        self.bytes(&address.octets()[used..])
     }
 
     /// The sum folded to 16 bits; `0xffff` for bytes that carry their own correct checksum.
@@ -78,6 +85,54 @@ impl Sum {
     pub const fn checksum(self) -> u16 {
         !self.fold()
     }
+}
+
+/// What a change of words does to a checksum over them: `~m + m'` of RFC 1624, equation 3.
+///
+/// Computed once, when a connection is made, and applied to each of its packets. A checksum that was
+/// wrong before stays wrong by as much, so that the receiver notices what the director did not look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Delta(
+    /// In the order of the bytes in a header, not of a number: one's-complement sums do not mind.
+    u16,
+);
+
+impl Delta {
+    /// That of no change.
+    pub const NONE: Self = Self(0);
+
+    /// That of taking one from an IPv4 header's time to live, the upper byte of a word: its sum is
+    /// less by 0x0100, which is the complement of that.
+    pub const ONE_HOP: Self = Self(u16::from_ne_bytes([0xfe, 0xff]));
+
+    /// From the sums of the changed words before and after.
+    #[inline]
+    #[must_use]
+    pub const fn between(before: Sum, after: Sum) -> Self {
+        let sum = Sum(!before.fold() as u64 + after.fold() as u64);
+        Self(u16::from_ne_bytes(sum.fold().to_be_bytes()))
+    }
+
+    /// Both changes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(add(self.0, other.0))
+    }
+
+    /// The checksum of a header, as it is there, after the change.
+    #[inline(always)]
+    #[must_use]
+    pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
+        (!add(!u16::from_ne_bytes(checksum), self.0)).to_ne_bytes()
+    }
+}
+
+/// One's-complement sum.
+#[inline(always)]
+const fn add(a: u16, b: u16) -> u16 {
+    let (sum, carry) = a.overflowing_add(b);
+    sum + carry as u16 // at most 0xfffe after an overflow
 }
 
 /// True if the 20 bytes of an IPv4 header without options, whose checksum is among them, sum up

@@ -31,6 +31,8 @@ pub(super) const VERSION_AND_LENGTH: u8 = 0x45;
 /// More-fragments flag and fragment offset: all zero for a packet that is whole.
 const FRAGMENT_MASK: u16 = 0x3fff;
 const OFFSET_MASK: u16 = 0x1fff;
+const DONT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS: u16 = 0x2000;
 
 mod field {
     use std::ops::Range;
@@ -123,6 +125,36 @@ impl<T: AsRef<[u8]>> Packet<T> {
         } else {
             Fragment::Later
         }
+    }
+
+    /// Where the payload begins in that of the datagram, in bytes.
+    #[inline]
+    pub fn fragment_offset(&self) -> u16 {
+        (read_u16(self.buffer.as_ref(), field::FRAGMENT) & OFFSET_MASK) << 3
+    }
+
+    /// True for every fragment but the last.
+    #[inline]
+    pub fn more_fragments(&self) -> bool {
+        read_u16(self.buffer.as_ref(), field::FRAGMENT) & MORE_FRAGMENTS != 0
+    }
+
+    /// True if routers may not fragment it.
+    #[inline]
+    pub fn dont_fragment(&self) -> bool {
+        read_u16(self.buffer.as_ref(), field::FRAGMENT) & DONT_FRAGMENT != 0
+    }
+
+    /// What fragments of a datagram have in common.
+    #[inline]
+    pub fn identification(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::IDENTIFICATION)
+    }
+
+    /// DSCP and ECN.
+    #[inline]
+    pub fn type_of_service(&self) -> u8 {
+        self.buffer.as_ref()[field::TYPE_OF_SERVICE]
     }
 
     #[inline]
@@ -243,6 +275,15 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         write(self.buffer.as_mut(), field::FRAGMENT, flags.to_be_bytes());
     }
 
+    /// Makes it a fragment whose payload begins at `offset` bytes of the datagram's, a multiple of
+    /// eight.
+    #[inline]
+    pub fn set_fragment(&mut self, dont_fragment: bool, more_fragments: bool, offset: u16) {
+        let flags = u16::from(dont_fragment) << 14 | u16::from(more_fragments) << 13;
+        let field = flags | offset >> 3;
+        write(self.buffer.as_mut(), field::FRAGMENT, field.to_be_bytes());
+    }
+
     #[inline]
     pub fn set_protocol(&mut self, protocol: u8) {
         self.buffer.as_mut()[field::PROTOCOL] = protocol;
@@ -267,6 +308,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             field::CHECKSUM,
             checksum.to_be_bytes(),
         );
+    }
+
+    /// Adjusts the checksum to a change of the header.
+    #[inline(always)]
+    pub fn adjust_checksum(&mut self, delta: checksum::Delta) {
+        let checksum = delta.apply(read(self.buffer.as_ref(), field::CHECKSUM));
+        write(self.buffer.as_mut(), field::CHECKSUM, checksum);
     }
 
     /// Computes the header's checksum anew.

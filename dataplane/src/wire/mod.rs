@@ -19,6 +19,7 @@ pub mod ipv4;
 pub mod ipv6;
 pub mod ndisc;
 pub mod parse;
+pub mod sctp;
 pub mod tcp;
 pub mod udp;
 pub mod vlan;

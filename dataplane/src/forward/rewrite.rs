@@ -1,0 +1,260 @@
+//! NAT and FULLNAT: addresses and ports of a packet become others, and its checksums follow
+//! (`ip_vs_nat_xmit`, `tcp_snat_handler` and their kind).
+//!
+//! A [`Rewrite`] is computed once for each direction of a connection; applying it adds two
+//! precomputed differences (RFC 1624, equation 3). A checksum that was wrong stays wrong.
+//!
+//! Not done here: MAC addresses ([`set_addresses`](crate::wire::ethernet::set_addresses)), the size
+//! of the packet on its new way (`fragment`), and packets of another IP version
+//! than before (`nat64`).
+
+use crate::counters::DropReason;
+use crate::service::{Address, Protocol};
+use crate::wire::checksum::{Delta, Sum};
+use crate::wire::{ipv4, ipv6, sctp};
+
+/// An address and a port in host byte order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    pub address: Address,
+    pub port: u16,
+}
+
+/// Where a packet comes from and where it goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Endpoints {
+    pub source: Endpoint,
+    pub destination: Endpoint,
+}
+
+impl Endpoints {
+    /// Those of the answers.
+    #[must_use]
+    pub const fn reversed(self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+        }
+    }
+
+    /// Both ports, as they follow each other in a header.
+    #[must_use]
+    pub const fn ports(&self) -> [u8; 4] {
+        let [a, b] = self.source.port.to_be_bytes();
+        let [c, d] = self.destination.port.to_be_bytes();
+        [a, b, c, d]
+    }
+
+    pub(super) fn sum_of_addresses(&self) -> Sum {
+        Sum::ZERO
+            .address(self.source.address)
+            .address(self.destination.address)
+    }
+}
+
+/// What becomes of every packet of one direction of a connection: plain data, 40 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    source: Address,
+    destination: Address,
+    /// As in a header.
+    ports: [u8; 4],
+    /// For the IPv4 header: addresses and one hop less.
+    network: Delta,
+    /// For TCP and UDP: addresses and ports.
+    transport: Delta,
+}
+
+impl Rewrite {
+    /// Packets between `before` shall be between `after`. All four addresses are of one IP version.
+    #[must_use]
+    pub fn new(before: &Endpoints, after: &Endpoints) -> Self {
+        let addresses = Delta::between(before.sum_of_addresses(), after.sum_of_addresses());
+        let ports = Delta::between(
+            Sum::ZERO.bytes(&before.ports()),
+            Sum::ZERO.bytes(&after.ports()),
+        );
+        Self {
+            source: after.source.address,
+            destination: after.destination.address,
+            ports: after.ports(),
+            network: addresses.and(Delta::ONE_HOP),
+            transport: addresses.and(ports),
+        }
+    }
+
+    /// Where packets come from afterwards.
+    #[must_use]
+    pub fn source(&self) -> Endpoint {
+        let [high, low, ..] = self.ports;
+        Endpoint {
+            address: self.source,
+            port: u16::from_be_bytes([high, low]),
+        }
+    }
+
+    /// Where they go.
+    #[must_use]
+    pub fn destination(&self) -> Endpoint {
+        let [.., high, low] = self.ports;
+        Endpoint {
+            address: self.destination,
+            port: u16::from_be_bytes([high, low]),
+        }
+    }
+
+    /// Rewrites a whole IPv4 packet, or the first fragment of one, and takes a hop from its life.
+    /// `l3` and `l4` are where the headers begin in `frame`, `protocol` is the IP protocol number.
+    ///
+    /// # Errors
+    /// The packet may not travel further: unchanged. A first fragment of SCTP, whose checksum
+    /// cannot be known: to be dropped.
+    #[inline(always)]
+    pub fn apply_v4(
+        &self,
+        frame: &mut [u8],
+        l3: usize,
+        l4: usize,
+        protocol: u8,
+    ) -> Result<(), DropReason> {
+        self.apply_v4_addresses(frame, l3)?;
+        self.apply_transport(frame, l3, l4, protocol)
+    }
+
+    /// Rewrites a later fragment, which has addresses only, and takes a hop from its life.
+    ///
+    /// # Errors
+    /// The packet may not travel further; it is unchanged.
+    #[inline(always)]
+    pub fn apply_v4_addresses(&self, frame: &mut [u8], l3: usize) -> Result<(), DropReason> {
+        let header = at_mut::<{ ipv4::HEADER_LEN }>(frame, l3)?;
+        let mut ip = ipv4::Packet::header_mut(header);
+        let ttl = ip.ttl();
+        if ttl <= 1 {
+            return Err(DropReason::TtlExceeded);
+        }
+        ip.set_ttl(ttl - 1);
+        ip.adjust_checksum(self.network);
+        ip.set_source(self.source.last_octets());
+        ip.set_destination(self.destination.last_octets());
+        Ok(())
+    }
+
+    /// As [`apply_v4`](Self::apply_v4), for IPv6.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub fn apply_v6(
+        &self,
+        frame: &mut [u8],
+        l3: usize,
+        l4: usize,
+        protocol: u8,
+    ) -> Result<(), DropReason> {
+        self.apply_v6_addresses(frame, l3)?;
+        self.apply_transport(frame, l3, l4, protocol)
+    }
+
+    /// As [`apply_v4_addresses`](Self::apply_v4_addresses), for IPv6.
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    pub fn apply_v6_addresses(&self, frame: &mut [u8], l3: usize) -> Result<(), DropReason> {
+        let header = at_mut::<{ ipv6::HEADER_LEN }>(frame, l3)?;
+        let mut ip = ipv6::Packet::header_mut(header);
+        if !ip.decrement_hop_limit() {
+            return Err(DropReason::TtlExceeded);
+        }
+        ip.set_source(self.source);
+        ip.set_destination(self.destination);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn apply_transport(
+        &self,
+        frame: &mut [u8],
+        l3: usize,
+        l4: usize,
+        protocol: u8,
+    ) -> Result<(), DropReason> {
+        if protocol == Protocol::Tcp as u8 {
+            let header = at_mut::<{ tcp_field::CHECKSUM + 2 }>(frame, l4)?;
+            let [p0, p1, p2, p3, .., c0, c1] = header;
+            [*p0, *p1, *p2, *p3] = self.ports;
+            [*c0, *c1] = self.transport.apply([*c0, *c1]);
+            Ok(())
+        } else if protocol == Protocol::Udp as u8 {
+            let header = at_mut::<8>(frame, l4)?;
+            let [p0, p1, p2, p3, _, _, c0, c1] = header;
+            [*p0, *p1, *p2, *p3] = self.ports;
+            [*c0, *c1] = udp_checksum([*c0, *c1], self.transport);
+            Ok(())
+        } else if protocol == sctp::PROTOCOL {
+            self.apply_sctp(frame, l3, l4)
+        } else {
+            Ok(())
+        }
+    }
+
+    #[cold]
+    fn apply_sctp(&self, frame: &mut [u8], l3: usize, l4: usize) -> Result<(), DropReason> {
+        let whole = whole_packet(frame, l3, l4)?;
+        let mut packet = sctp::Packet::new_checked(whole)?;
+        packet.set_ports(self.ports);
+        Ok(())
+    }
+}
+
+/// Where the checksum is in a TCP header.
+mod tcp_field {
+    pub(super) const CHECKSUM: usize = 16;
+}
+
+/// The checksum of UDP after a change: none stays none, and one that comes out as zero is sent as
+/// its other form, for zero says that there is none (RFC 768).
+#[inline(always)]
+pub(super) fn udp_checksum(checksum: [u8; 2], delta: Delta) -> [u8; 2] {
+    if checksum == [0, 0] {
+        return checksum;
+    }
+    match delta.apply(checksum) {
+        [0, 0] => [0xff, 0xff],
+        changed => changed,
+    }
+}
+
+/// The transport's part of the IP packet at `l3`, which must be whole.
+fn whole_packet(frame: &mut [u8], l3: usize, l4: usize) -> Result<&mut [u8], DropReason> {
+    let ip = frame.get(l3..).unwrap_or_default();
+    let (length, is_whole) = if ip.first().is_some_and(|first| first >> 4 == 4) {
+        let ip = ipv4::Packet::new_checked(ip)?;
+        (ip.total_len(), ip.fragment() == ipv4::Fragment::Whole)
+    } else {
+        let packet = ipv6::Packet::new_checked(ip)?;
+        let upper = ipv6::walk(ip, 0, packet.next_header())?;
+        let is_whole = upper.fragment == ipv4::Fragment::Whole;
+        (packet.total_len(), is_whole)
+    };
+    if !is_whole {
+        return Err(DropReason::Fragment);
+    }
+    frame.get_mut(l4..l3 + length).ok_or(DropReason::Truncated)
+}
+
+/// The `N` bytes at `at`.
+#[inline(always)]
+pub(super) fn at_mut<const N: usize>(
+    frame: &mut [u8],
+    at: usize,
+) -> Result<&mut [u8; N], DropReason> {
+    frame
+        .get_mut(at..)
+        .and_then(<[u8]>::first_chunk_mut)
+        .ok_or(DropReason::Truncated)
+}
+
+#[cfg(test)]
+mod tests;
