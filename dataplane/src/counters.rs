@@ -64,6 +64,7 @@ drop_reasons! {
     TtlExceeded = "ttl_exceeded", "The TTL or hop limit does not allow one more hop.";
     IcmpNoConnection = "icmp_no_connection", "An ICMP error about no known connection.";
     TableFull = "table_full", "The connection table is full of connections that may not be evicted.";
+    TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
     TxRingFull = "tx_ring_full", "The transmit ring of the outgoing interface is full.";
 }
 
@@ -84,51 +85,57 @@ impl From<Malformed> for DropReason {
     }
 }
 
-/// A worker's counters as plain numbers: the worker counts in its own copy
-/// and publishes it once a burst; readers get a copy by
-/// [`WorkerStatistics::counters`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counters {
-    pub rx_packets: u64,
+macro_rules! counters {
+    ($($(#[$attribute:meta])* $name:ident,)*) => {
+        /// A worker's counters as plain numbers: the worker counts in its own copy
+        /// and publishes it once a burst; readers get a copy by
+        /// [`WorkerStatistics::counters`].
+        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        pub struct Counters {
+            $($(#[$attribute])* pub $name: u64,)*
+            /// Indexed by [`DropReason`].
+            pub drops: [u64; DropReason::COUNT],
+        }
+
+        impl Counters {
+            /// Names of the counters other than the drops, in the order of declaration.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+
+            /// Counters other than the drops, by name.
+            #[must_use]
+            pub fn named(&self) -> [(&'static str, u64); Self::NAMES.len()] {
+                [$((stringify!($name), self.$name),)*]
+            }
+
+            fn from_values(values: [u64; Self::NAMES.len()], drops: [u64; DropReason::COUNT]) -> Self {
+                let [$($name,)*] = values;
+                Self { $($name,)* drops }
+            }
+        }
+    };
+}
+
+counters! {
+    rx_packets,
     /// With Ethernet headers, without frame check sequences.
-    pub rx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
+    rx_bytes,
+    tx_packets,
+    tx_bytes,
     /// Packets that wait for their next hop's MAC address (gauge).
-    pub waiting: u64,
-    pub connections_created: u64,
-    pub connections_expired: u64,
+    waiting,
+    connections_created,
+    connections_expired,
     /// Half-open connections removed to make room in a full table.
-    pub connections_evicted: u64,
+    connections_evicted,
     /// Connections closed early because a SYN began a new one on the tuple.
-    pub connections_reused: u64,
+    connections_reused,
     /// Connections in the table (gauge).
-    pub connections: u64,
+    connections,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
-    pub resets_sent: u64,
-    /// Indexed by [`DropReason`].
-    pub drops: [u64; DropReason::COUNT],
+    resets_sent,
 }
 
 impl Counters {
-    /// Counters other than the drops, by name.
-    #[must_use]
-    pub fn named(&self) -> [(&'static str, u64); 11] {
-        [
-            ("rx_packets", self.rx_packets),
-            ("rx_bytes", self.rx_bytes),
-            ("tx_packets", self.tx_packets),
-            ("tx_bytes", self.tx_bytes),
-            ("waiting", self.waiting),
-            ("connections_created", self.connections_created),
-            ("connections_expired", self.connections_expired),
-            ("connections_evicted", self.connections_evicted),
-            ("connections_reused", self.connections_reused),
-            ("connections", self.connections),
-            ("resets_sent", self.resets_sent),
-        ]
-    }
-
     /// Counts one dropped packet.
     #[inline(always)]
     pub fn drop_packet(&mut self, reason: DropReason) {
@@ -145,7 +152,7 @@ impl Counters {
 /// What one worker publishes.
 #[derive(Debug)]
 pub struct WorkerStatistics {
-    named: [AtomicU64; 11],
+    named: [AtomicU64; Counters::NAMES.len()],
     drops: [AtomicU64; DropReason::COUNT],
     /// Generation of the snapshot that the worker works with.
     pub generation: AtomicU64,
@@ -159,7 +166,7 @@ impl WorkerStatistics {
     pub fn new(servers: usize, devices: usize) -> Self {
         Self {
             devices: (0..devices).map(|_| Default::default()).collect(),
-            named: Default::default(),
+            named: std::array::from_fn(|_| AtomicU64::new(0)),
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
             generation: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStatistics::default()).collect(),
@@ -179,39 +186,11 @@ impl WorkerStatistics {
     /// A copy of the counters as last published.
     #[must_use]
     pub fn counters(&self) -> Counters {
-        let [
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-            waiting,
-            connections_created,
-            connections_expired,
-            connections_evicted,
-            connections_reused,
-            connections,
-            resets_sent,
-        ] = self
-            .named
-            .each_ref()
-            .map(|value| value.load(Ordering::Relaxed));
-        Counters {
-            rx_packets,
-            rx_bytes,
-            tx_packets,
-            tx_bytes,
-            waiting,
-            connections_created,
-            connections_expired,
-            connections_evicted,
-            connections_reused,
-            connections,
-            resets_sent,
-            drops: self
-                .drops
-                .each_ref()
-                .map(|value| value.load(Ordering::Relaxed)),
-        }
+        let load = |value: &AtomicU64| value.load(Ordering::Relaxed);
+        Counters::from_values(
+            self.named.each_ref().map(load),
+            self.drops.each_ref().map(load),
+        )
     }
 
     /// Publishes what a device counted; does nothing for a number out of range. Called by the
@@ -274,6 +253,7 @@ impl WorkerStatistics {
 /// What a worker counts for one real server. Written by that worker only, so
 /// that plain loads and stores are enough.
 #[derive(Debug, Default)]
+#[repr(align(64))]
 pub struct ServerStatistics {
     /// Connections in state ESTABLISHED (gauge).
     active: AtomicU32,
@@ -283,6 +263,8 @@ pub struct ServerStatistics {
     connections: AtomicU64,
     packets: AtomicU64,
     bytes: AtomicU64,
+    reply_packets: AtomicU64,
+    reply_bytes: AtomicU64,
 }
 
 /// A copy of a [`ServerStatistics`].
@@ -294,6 +276,10 @@ pub struct ServerTotals {
     pub packets: u64,
     /// IP bytes, as IPVS counts them: without the Ethernet header.
     pub bytes: u64,
+    /// Packets from the real server, which only NAT and FULLNAT see.
+    pub reply_packets: u64,
+    /// IP bytes of these.
+    pub reply_bytes: u64,
 }
 
 impl ServerStatistics {
@@ -306,6 +292,8 @@ impl ServerStatistics {
             connections: self.connections.load(Ordering::Relaxed),
             packets: self.packets.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
+            reply_packets: self.reply_packets.load(Ordering::Relaxed),
+            reply_bytes: self.reply_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -314,6 +302,13 @@ impl ServerStatistics {
     pub(crate) fn count_packet(&self, bytes: u64) {
         add(&self.packets, 1);
         add(&self.bytes, bytes);
+    }
+
+    /// Counts a packet of `bytes` IP bytes from the real server.
+    #[inline(always)]
+    pub(crate) fn count_reply(&self, bytes: u64) {
+        add(&self.reply_packets, 1);
+        add(&self.reply_bytes, bytes);
     }
 
     /// Counts a new connection.

@@ -1,5 +1,6 @@
 //! An appliance as tests of the server, the client and the tables see it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use super::view::{
@@ -16,6 +17,23 @@ fn next_hop(last: u8) -> Option<NextHop> {
         interface: "eth0".to_owned(),
         mac: format!("02:00:00:00:00:{last:02x}"),
     })
+}
+
+fn counters() -> BTreeMap<String, u64> {
+    let values = [
+        ("rx_packets", 1_234_567),
+        ("rx_bytes", 987_654_321),
+        ("tx_packets", 1_234_543),
+        ("tx_bytes", 987_650_000),
+        ("waiting", 2),
+        ("connections_created", 4_242),
+        ("connections_expired", 3_000),
+        ("connections_evicted", 1),
+        ("connections_reused", 17),
+        ("connections", 1_241),
+        ("resets_sent", 5),
+    ];
+    values.map(|(name, value)| (name.to_owned(), value)).into()
 }
 
 pub(crate) fn services() -> Vec<Service> {
@@ -35,6 +53,7 @@ pub(crate) fn services() -> Vec<Service> {
         connections_total: 48_211,
         packets_total: 1_234_567,
         bytes_total: 1_650_000_000,
+        ..Traffic::default()
     };
     let down = RealServer {
         reason: Some("connection refused".to_owned()),
@@ -164,18 +183,8 @@ pub(crate) fn workers() -> Vec<Worker> {
             worker: 0,
             core: 1,
             snapshot_generation: 7,
-            rx_packets: 1_234_567,
-            rx_bytes: 987_654_321,
-            tx_packets: 1_234_543,
-            tx_bytes: 987_650_000,
+            counters: counters(),
             dropped_packets: 22,
-            waiting: 2,
-            connections_created: 4_242,
-            connections_expired: 3_000,
-            connections_evicted: 1,
-            connections_reused: 17,
-            connections: 1_241,
-            resets_sent: 5,
             interfaces: vec![
                 interface("eth0", 0, AttachMode::Native, true),
                 interface("eth1", 0, AttachMode::Generic, false),

@@ -10,6 +10,7 @@
 //! adds up.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::iter::Sum;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::AddAssign;
@@ -32,6 +33,10 @@ pub struct Traffic {
     pub packets_total: u64,
     /// IP bytes from clients: without Ethernet headers, as IPVS counts.
     pub bytes_total: u64,
+    /// Packets from real servers, which only NAT and FULLNAT see.
+    pub reply_packets_total: u64,
+    /// IP bytes of these.
+    pub reply_bytes_total: u64,
 }
 
 impl AddAssign for Traffic {
@@ -41,6 +46,8 @@ impl AddAssign for Traffic {
         self.connections_total += other.connections_total;
         self.packets_total += other.packets_total;
         self.bytes_total += other.bytes_total;
+        self.reply_packets_total += other.reply_packets_total;
+        self.reply_bytes_total += other.reply_bytes_total;
     }
 }
 
@@ -163,25 +170,11 @@ pub struct Worker {
     pub core: u32,
     /// Generation of the snapshot that it works with.
     pub snapshot_generation: u64,
-    pub rx_packets: u64,
-    /// With Ethernet headers.
-    pub rx_bytes: u64,
-    pub tx_packets: u64,
-    pub tx_bytes: u64,
+    /// By the names of `dataplane::counters::Counters`.
+    #[serde(flatten)]
+    pub counters: BTreeMap<String, u64>,
     /// Over all reasons of `show drops`.
     pub dropped_packets: u64,
-    /// Packets that wait for their next hop's MAC address now.
-    pub waiting: u64,
-    pub connections_created: u64,
-    pub connections_expired: u64,
-    /// Half-open connections removed to make room in a full table.
-    pub connections_evicted: u64,
-    /// Connections closed early because a SYN began a new one on the tuple.
-    pub connections_reused: u64,
-    /// Connections in the table now.
-    pub connections: u64,
-    /// Transmitted packets that are RSTs made by the worker.
-    pub resets_sent: u64,
     pub interfaces: Vec<WorkerInterface>,
 }
 

@@ -149,6 +149,8 @@ impl Servers {
             connections: totals.connections.saturating_sub(before.connections),
             packets: totals.packets.saturating_sub(before.packets),
             bytes: totals.bytes.saturating_sub(before.bytes),
+            reply_packets: totals.reply_packets.saturating_sub(before.reply_packets),
+            reply_bytes: totals.reply_bytes.saturating_sub(before.reply_bytes),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use dataplane::conn::State;
-use dataplane::counters::{Counters, DropReason};
+use dataplane::counters::DropReason;
 use dataplane::service::ServerId;
 use dataplane::worker::ConnectionRecord;
 use tracing::debug;
@@ -111,6 +111,8 @@ impl Appliance {
             connections_total: totals.connections,
             packets_total: totals.packets,
             bytes_total: totals.bytes,
+            reply_packets_total: totals.reply_packets,
+            reply_bytes_total: totals.reply_bytes,
         }
     }
 
@@ -240,21 +242,6 @@ fn connection(
 
 fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
     let counters = handle.statistics.counters();
-    let dropped_packets = counters.dropped();
-    let Counters {
-        rx_packets,
-        rx_bytes,
-        tx_packets,
-        tx_bytes,
-        waiting,
-        connections_created,
-        connections_expired,
-        connections_evicted,
-        connections_reused,
-        connections,
-        resets_sent,
-        drops: _,
-    } = counters;
     let interfaces = handle.queues.iter().enumerate().map(|(device, queue)| {
         let statistics = handle.statistics.device(device);
         view::WorkerInterface {
@@ -281,18 +268,11 @@ fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
             .statistics
             .generation
             .load(std::sync::atomic::Ordering::Relaxed),
-        rx_packets,
-        rx_bytes,
-        tx_packets,
-        tx_bytes,
-        dropped_packets,
-        waiting,
-        connections_created,
-        connections_expired,
-        connections_evicted,
-        connections_reused,
-        connections,
-        resets_sent,
+        counters: counters
+            .named()
+            .map(|(name, value)| (name.to_owned(), value))
+            .into(),
+        dropped_packets: counters.dropped(),
         interfaces: interfaces.collect(),
     }
 }

@@ -180,7 +180,8 @@ fn json_of_services_and_connections() {
             "address": "192.168.1.102:80", "weight": 0, "configured_weight": 1,
             "health": "down", "reason": "connection refused",
             "active_connections": 0, "inactive_connections": 0, "connections_total": 0,
-            "packets_total": 0, "bytes_total": 0,
+            "forwarding_method": "DR", "packets_total": 0, "bytes_total": 0,
+            "reply_packets_total": 0, "reply_bytes_total": 0,
             "next_hop": {"interface": "eth0", "mac": "02:00:00:00:00:01"},
         })
     );
@@ -197,6 +198,7 @@ fn json_of_services_and_connections() {
             "protocol": "UDP", "address": "[2001:db8::100]:53", "scheduler": "rr",
             "forwarding_method": "DR", "active_connections": 0, "inactive_connections": 0,
             "connections_total": 0, "packets_total": 9999, "bytes_total": 640_000,
+            "reply_packets_total": 0, "reply_bytes_total": 0,
         })
     );
     let connections: Value = appliance.client().get("connections").unwrap();

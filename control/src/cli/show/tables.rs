@@ -239,25 +239,26 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
     ]);
     for worker in workers {
         let number = || worker.worker.to_string();
+        let counter = |name| worker.counters.get(name).copied().unwrap_or(0).to_string();
         packets.push([
             number(),
             worker.core.to_string(),
             worker.snapshot_generation.to_string(),
-            worker.rx_packets.to_string(),
-            worker.rx_bytes.to_string(),
-            worker.tx_packets.to_string(),
-            worker.tx_bytes.to_string(),
+            counter("rx_packets"),
+            counter("rx_bytes"),
+            counter("tx_packets"),
+            counter("tx_bytes"),
             worker.dropped_packets.to_string(),
-            worker.waiting.to_string(),
+            counter("waiting"),
         ]);
         connections.push([
             number(),
-            worker.connections.to_string(),
-            worker.connections_created.to_string(),
-            worker.connections_expired.to_string(),
-            worker.connections_evicted.to_string(),
-            worker.connections_reused.to_string(),
-            worker.resets_sent.to_string(),
+            counter("connections"),
+            counter("connections_created"),
+            counter("connections_expired"),
+            counter("connections_evicted"),
+            counter("connections_reused"),
+            counter("resets_sent"),
         ]);
         for socket in &worker.interfaces {
             sockets.push([
