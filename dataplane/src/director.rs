@@ -14,6 +14,7 @@
 //! once for each new snapshot.
 
 mod flows;
+mod translate;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,14 +22,14 @@ use std::sync::atomic::Ordering;
 use arc_swap::Cache;
 
 use self::flows::Flows;
-use crate::conn::{ConnectionTable, EntryIndex, Place};
+use crate::conn::{Candidate, ConnectionTable, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::prefetch::prefetch_address;
 use crate::service::{PortIndex, Protocol, ServerId};
 use crate::snapshot::{Published, Snapshot};
-use crate::wire::{self, Kind};
+use crate::wire::{self, Kind, tcp};
 use crate::xsk::umem::{Frame, Umem};
 
 /// What becomes of a frame.
@@ -65,8 +66,9 @@ pub struct Director {
 struct Slot {
     key: FlowKey,
     place: Place,
-    candidate: Option<EntryIndex>,
+    candidate: Candidate,
     l3_offset: u16,
+    l4_offset: u16,
     /// Of IPv4, not IPv6.
     is_v4: bool,
     /// 0 for UDP.
@@ -79,6 +81,10 @@ const _: () = assert!(size_of::<Slot>() == 64);
 /// What a frame is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
+    /// TCP or UDP over IPv4, untagged and without options, so that all offsets are known; neither SYN nor
+    /// FIN nor RST.
+    Plain,
+    /// Any other TCP or UDP.
     Packet,
     /// An ICMP error about what a real server sent.
     IcmpError,
@@ -91,8 +97,9 @@ impl Slot {
     const EMPTY: Self = Self {
         key: FlowKey::EMPTY,
         place: Place::FIRST,
-        candidate: None,
+        candidate: Candidate::NONE,
         l3_offset: 0,
+        l4_offset: 0,
         is_v4: true,
         tcp_flags: 0,
         what: What::Unwanted(DropReason::NotTcpOrUdp),
@@ -109,9 +116,13 @@ impl Slot {
             FlowKey::from_ports(plain.source, plain.destination, plain.ports, plain.protocol);
         self.place = table.place(&self.key);
         self.l3_offset = wire::PLAIN_L3_OFFSET;
+        self.l4_offset = wire::PLAIN_L4_OFFSET;
         self.is_v4 = true;
         self.tcp_flags = plain.tcp_flags;
-        self.what = What::Packet;
+        self.what = match tcp::flags::changes_state(plain.tcp_flags) {
+            false => What::Plain,
+            true => What::Packet,
+        };
     }
 
     /// The same for every other frame.
@@ -156,6 +167,7 @@ impl Slot {
             Kind::NotIp => return self.unwanted(DropReason::NotIp),
         }
         self.l3_offset = parsed.l3_offset;
+        self.l4_offset = parsed.l4_offset;
         self.is_v4 = parsed.destination.is_v4();
         self.tcp_flags = parsed.tcp_flags;
         self.place = table.place(&self.key);
@@ -255,22 +267,35 @@ impl Director {
             flows.table.prefetch(slot.place);
             bytes += frame.len() as u64;
         }
-        flows.counters.rx_packets += frames.len() as u64;
+        let received = frames.len() as u64;
+        flows.counters.rx_packets += received;
         flows.counters.rx_bytes += bytes;
-        for slot in slots.iter_mut() {
-            slot.candidate = flows.table.candidate(slot.place);
+        if flows.table.has_replies() {
+            for slot in slots.iter_mut() {
+                slot.candidate = flows.table.candidate::<true>(slot.place);
+            }
+        } else {
+            for slot in slots.iter_mut() {
+                slot.candidate = flows.table.candidate::<false>(slot.place);
+            }
         }
-        for ((slot, frame), verdict) in slots.iter().zip(frames).zip(verdicts) {
-            *verdict = flows.decide(snapshot, slot, ingress, umem, frame, now);
-            flows.count(*verdict, frame);
+        let others = flows.decide_straight(snapshot, slots, umem, frames, now, verdicts);
+        flows.counters.tx_packets += received - others.numbers().len() as u64;
+        flows.counters.tx_bytes += bytes;
+        for number in others.numbers() {
+            let frame = &mut frames[number];
+            flows.counters.tx_bytes -= frame.len() as u64;
+            let verdict = flows.decide(snapshot, &slots[number], ingress, umem, frame, now);
+            flows.count(verdict, frame);
+            verdicts[number] = verdict;
         }
     }
 
     /// Tries again to forward a frame that waited for its next hop.
-    pub fn retry(&mut self, server: ServerId, umem: &Umem, frame: &mut Frame) -> Verdict {
+    pub fn retry(&mut self, umem: &Umem, frame: &mut Frame) -> Verdict {
         let snapshot: &Snapshot = self.published.load();
         let slot = Slot::of(umem.bytes(frame), &self.flows.table);
-        let verdict = self.flows.forward(snapshot, server, &slot, umem, frame);
+        let verdict = self.flows.retry(snapshot, &slot, umem, frame);
         if !matches!(verdict, Verdict::Wait(_)) {
             self.flows.counters.waiting -= 1;
             self.flows.count(verdict, frame);

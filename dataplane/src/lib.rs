@@ -20,6 +20,7 @@ pub mod flow;
 pub mod forward;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
 mod prefetch;
+pub mod routes;
 pub mod scheduler;
 pub mod service;
 pub mod snapshot;

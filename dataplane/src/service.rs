@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::wire::ethernet::Addresses;
+
 /// An IPv4 or IPv6 address of 16 bytes; IPv4 is carried as an IPv4-mapped IPv6
 /// address (RFC 4291 §2.5.5.2), so one key format and one comparison serve
 /// both families.
@@ -307,6 +309,10 @@ pub const MAX_VIRTUAL_SERVERS: usize = 16_384;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortIndex(pub u16);
 
+/// A gateway by its place in the snapshot; one that goes leaves its place empty.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GatewayId(pub u16);
+
 /// How a packet reaches the next hop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NextHop {
@@ -316,6 +322,15 @@ pub struct NextHop {
     pub destination: MacAddress,
     /// That of the outgoing interface.
     pub source: MacAddress,
+}
+
+impl NextHop {
+    /// Both MAC addresses, to be written.
+    #[inline(always)]
+    #[must_use]
+    pub fn addresses(&self) -> Addresses {
+        Addresses::new(self.destination, self.source)
+    }
 }
 
 /// A real server of one virtual server, as workers see it.

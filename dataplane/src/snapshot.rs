@@ -10,10 +10,13 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
 use crate::conn::Timeouts;
+use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
-    NextHop, RealServer, ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, NextHop, PortIndex, RealServer, ServerId, ServiceKey, TcpMidstream,
+    VirtualServer, VirtualServerId,
 };
+use crate::wire::ethernet;
 
 /// Where snapshots are published; workers hold a clone of it.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -25,10 +28,26 @@ pub struct Snapshot {
     pub generation: u64,
     pub timeouts: Timeouts,
     pub tcp_midstream: TcpMidstream,
+    /// The way to clients, for replies that pass the director.
+    pub routes: Routes,
+    /// Some forwarding method translates replies.
+    pub translates_replies: bool,
     services: HashMap<ServiceKey, Service>,
     /// Indexed by `ServerId`; ids that are not in use are `None`.
     servers: Vec<Option<Server>>,
+    /// The same, of servers that packets can go to by DR at this moment, and nothing else: all
+    /// that most packets need.
+    direct: Vec<Option<DirectHop>>,
 }
+
+/// A [`NextHop`] as the hot path wants it.
+#[derive(Clone, Copy, Debug)]
+pub struct DirectHop {
+    pub addresses: ethernet::Addresses,
+    pub port: PortIndex,
+}
+
+const _: () = assert!(size_of::<Option<DirectHop>>() == 16);
 
 /// What a new connection needs to know of a virtual server.
 #[derive(Debug)]
@@ -40,11 +59,15 @@ pub struct Service {
 /// What a packet of a connection needs to know of its real server.
 #[derive(Clone, Copy, Debug)]
 pub struct Server {
+    pub method: ForwardingMethod,
     /// False: down by its checks.
     pub available: bool,
     /// A `wlc` scheduler looks at its connections.
     pub counted: bool,
     pub next_hop: Option<NextHop>,
+    pub address: Address,
+    /// Host byte order.
+    pub port: u16,
 }
 
 impl Snapshot {
@@ -64,17 +87,32 @@ impl Snapshot {
             .flat_map(|service| &service.real_servers);
         let highest = ids.map(|server| server.id.0).max();
         let mut servers = vec![None; highest.map_or(0, |id| id as usize + 1)];
+        let mut direct = vec![None; servers.len()];
+        let mut translates_replies = false;
         let mut services = HashMap::with_capacity(virtual_servers.len());
         for service in virtual_servers {
             let scheduler = Scheduler::new(service.scheduler, &service.real_servers);
             for RealServer {
                 id,
+                address,
+                port,
+                method,
                 available,
                 next_hop,
-                ..
+                weight: _,
             } in &service.real_servers
             {
+                if *method == ForwardingMethod::Direct && *available {
+                    direct[id.0 as usize] = next_hop.map(|hop| DirectHop {
+                        addresses: hop.addresses(),
+                        port: hop.port,
+                    });
+                }
+                translates_replies |= method.rewrites_replies();
                 servers[id.0 as usize] = Some(Server {
+                    method: *method,
+                    address: *address,
+                    port: *port,
                     available: *available,
                     counted: scheduler.counts_connections(),
                     next_hop: *next_hop,
@@ -89,9 +127,18 @@ impl Snapshot {
             generation,
             timeouts,
             tcp_midstream,
+            routes: Routes::default(),
+            translates_replies,
             services,
             servers,
+            direct,
         }
+    }
+
+    /// The same with the ways to clients; without them replies go back to where the request came from.
+    #[must_use]
+    pub fn with_routes(self, routes: Routes) -> Self {
+        Self { routes, ..self }
     }
 
     /// A snapshot without virtual servers.
@@ -111,6 +158,13 @@ impl Snapshot {
     #[must_use]
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         self.servers.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The next hop of a real server that is available, resolved and reached by DR.
+    #[inline(always)]
+    #[must_use]
+    pub fn direct(&self, id: ServerId) -> Option<&DirectHop> {
+        self.direct.get(id.0 as usize)?.as_ref()
     }
 
     /// Ids of the servers whose connections a scheduler looks at.

@@ -201,22 +201,47 @@ impl<D: Device> Worker<D> {
         }
         self.director
             .process(*index, &self.umem, &mut self.burst, now, &mut self.verdicts);
+        // Nearly always all of a burst leaves by one interface; what the ring has no room for
+        // stays in the burst, and goes the way of other frames.
+        let first = self.verdicts[0];
+        if let Verdict::Transmit(egress) = first
+            && self.verdicts[..received]
+                .iter()
+                .all(|other| *other == first)
+            && let Some(device) = self.device(egress)
+        {
+            self.ports[device].device.transmit_burst(&mut self.burst);
+        }
+        if !self.burst.is_empty() {
+            self.carry_out_burst(received, now);
+        }
+        received
+    }
+
+    /// The device that frames for an interface leave by.
+    #[inline(always)]
+    fn device(&self, egress: PortIndex) -> Option<usize> {
+        self.egress.get(usize::from(egress.0)).copied().flatten()
+    }
+
+    /// Carries out the last verdicts of `received` ones: those of the frames that are left.
+    #[inline(never)]
+    fn carry_out_burst(&mut self, received: usize, now: u64) {
         let mut burst = std::mem::take(&mut self.burst);
         let verdicts = self.verdicts;
-        for (frame, verdict) in burst.drain(..).zip(verdicts) {
-            self.carry_out(frame, verdict, now);
+        let rest = received - burst.len();
+        for (frame, verdict) in burst.drain(..).zip(&verdicts[rest..]) {
+            self.carry_out(frame, *verdict, now);
         }
         self.burst = burst;
-        received
     }
 
     #[inline(always)]
     fn carry_out(&mut self, frame: Frame, verdict: Verdict, now: u64) {
         match verdict {
             Verdict::Transmit(port) => {
-                let device = self.egress.get(usize::from(port.0)).copied().flatten();
                 let length = frame.len();
-                let unsent = match device {
+                let unsent = match self.device(port) {
                     Some(device) => self.ports[device].device.transmit(frame).err(),
                     None => Some(frame),
                 };
@@ -256,9 +281,7 @@ impl<D: Device> Worker<D> {
             };
             let unresolved = Verdict::Wait(waiting.server);
             if adopted {
-                let verdict = self
-                    .director
-                    .retry(waiting.server, &self.umem, &mut waiting.frame);
+                let verdict = self.director.retry(&self.umem, &mut waiting.frame);
                 if verdict != unresolved {
                     self.carry_out(waiting.frame, verdict, now);
                     continue;

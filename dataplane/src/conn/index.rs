@@ -1,4 +1,5 @@
-//! The index of the connection table: from a hash to entries.
+//! The index of the connection table: from a hash to entries. A connection whose replies are
+//! translated is in it twice, under the key of either direction.
 //!
 //! A bucket is one cache line: eight slots of an 8-bit tag and an entry
 //! number. A lookup reads one line and compares all tags at once; an equal
@@ -13,14 +14,14 @@ use crate::prefetch::prefetch;
 /// Slots in a bucket.
 const SLOTS: usize = 8;
 /// Buckets in a chain, the first one included. With a mean load of at most
-/// four a chain of three is already one in 10^9.
+/// six a chain of four is already one in 10^9.
 const MAX_CHAIN: usize = 8;
 /// One in each byte of a word.
 const ONES: u64 = 0x0101_0101_0101_0101;
 /// All but the top bit of each byte.
 const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-/// No overflow bucket.
-const NONE: u32 = u32::MAX;
+/// No overflow bucket; no entry.
+pub(super) const NONE: u32 = u32::MAX;
 
 /// One cache line.
 #[derive(Clone, Copy, Debug)]
@@ -79,12 +80,12 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// For at most `entries` entries: a mean of four in a bucket, of which one in fifty
-    /// overflows when the table is full. There is an overflow bucket for every
-    /// sixteen, and a few more for small tables, where chance is coarser.
-    pub(super) fn new(entries: u32) -> Self {
-        let main = entries.div_ceil(4).max(1);
-        let spare = main / 16 + 8;
+    /// For `connections` connections, each of them twice in the worst case: a mean of six in a bucket
+    /// then, of which 15 % overflow when the table is full. There is an overflow bucket for every
+    /// fifth, and a few more for small tables, where chance is coarser.
+    pub(super) fn new(connections: u32) -> Self {
+        let main = connections.div_ceil(3).max(1);
+        let spare = main / 5 + 8;
         let mut buckets = vec![EMPTY; (main + spare) as usize];
         for number in main..main + spare {
             buckets[number as usize].overflow = if number + 1 < main + spare {
@@ -111,7 +112,7 @@ impl Index {
     pub(super) fn place(&self, hash: u64) -> Place {
         let bucket = (((hash >> 32) * u64::from(self.main)) >> 32) as u32;
         #[expect(clippy::cast_possible_truncation, reason = "the low 8 bits are wanted")]
-        let tag = (hash as u8).max(1);
+        let tag = hash as u8 | 1;
         Place { bucket, tag }
     }
 
@@ -121,12 +122,15 @@ impl Index {
     }
 
     /// The first entry whose tag matches, without following the chain: what
-    /// is worth prefetching.
+    /// is worth prefetching. [`NONE`] if there is none.
     #[inline(always)]
-    pub(super) fn candidate(&self, place: Place) -> Option<u32> {
+    pub(super) fn candidate(&self, place: Place) -> u32 {
         let bucket = &self.buckets[place.bucket as usize];
         let matches = bucket.matches(place.tag);
-        (matches != 0).then(|| bucket.first(matches))
+        if matches == 0 {
+            return NONE;
+        }
+        bucket.first(matches)
     }
 
     /// The entry for which `is_it` holds, among those with the tag.
@@ -236,7 +240,7 @@ mod tests {
             spare += 1;
             number = index.buckets[number as usize].overflow;
         }
-        assert_eq!(spare, 12, "every overflow bucket is free again");
+        assert_eq!(spare, 25, "every overflow bucket is free again");
     }
 
     #[test]
@@ -278,7 +282,7 @@ mod tests {
         let mut index = Index::new(4);
         assert!(index.insert(index.place(1), 1));
         assert!(!find(&index, index.place(2), 1));
-        assert_eq!(index.candidate(index.place(1)), Some(1));
-        assert_eq!(index.candidate(index.place(2)), None);
+        assert_eq!(index.candidate(index.place(1)), 1);
+        assert_eq!(index.candidate(index.place(2)), NONE);
     }
 }

@@ -16,6 +16,8 @@ mod timeouts;
 mod wheel;
 
 pub use index::Place;
-pub use state::State;
-pub use table::{Connection, ConnectionTable, EntryIndex, TableFull};
+pub use state::{Seen, State};
+pub use table::{
+    Candidate, Connection, ConnectionTable, Direction, EntryIndex, New, Reply, TableFull, Way,
+};
 pub use timeouts::Timeouts;

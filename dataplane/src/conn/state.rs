@@ -1,9 +1,9 @@
 //! The states of a connection and what moves them.
 //!
-//! A director in DR mode sees only the client's half of a TCP connection, so
-//! it follows the input-only transitions of IPVS (behaviour of
-//! `net/netfilter/ipvs/ip_vs_proto_tcp.c`; the states are those of RFC 9293
-//! §3.3.2 as far as one side can tell).
+//! With DR and TUN the director sees only the client's half of a TCP connection and
+//! follows the input-only transitions of IPVS; with NAT and FULLNAT it sees both and follows
+//! the input and output ones (behaviour of `net/netfilter/ipvs/ip_vs_proto_tcp.c`; the states are
+//! those of RFC 9293 §3.3.2 as far as a middlebox can tell).
 //!
 //! Not done here: sequence numbers. A packet's flags are believed.
 
@@ -20,17 +20,31 @@ pub enum State {
     FinWait,
     TimeWait,
     Close,
+    /// The client closed its half; seen where replies are.
+    CloseWait,
     Udp,
+}
+
+/// Whose packet moves a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// The client's, whose server answers past the director.
+    ClientOnly,
+    /// The client's, whose server's packets are seen too.
+    Client,
+    /// The real server's.
+    Server,
 }
 
 impl State {
     /// Every state, in order of its value.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Established,
         Self::SynRecv,
         Self::FinWait,
         Self::TimeWait,
         Self::Close,
+        Self::CloseWait,
         Self::Udp,
     ];
 
@@ -45,27 +59,34 @@ impl State {
         }
     }
 
-    /// State after a packet from the client with these flags.
+    /// State after a packet with these flags.
     #[inline]
     #[must_use]
-    pub fn after(self, flags: u8) -> Self {
+    pub fn after(self, seen: Seen, flags: u8) -> Self {
         let Some(segment) = Segment::of(flags) else {
             // Without SYN, FIN, RST and ACK it is no segment of a connection.
             return self;
         };
+        if seen == Seen::Server {
+            return self.after_reply(segment);
+        }
         match (self, segment) {
             (Self::Udp, _) => Self::Udp,
 
             // A client that forgot the connection and begins another one:
             // `begins_anew` lets the director schedule it before this is asked.
-            (Self::SynRecv | Self::FinWait | Self::TimeWait | Self::Close, Segment::Syn) => {
-                Self::SynRecv
-            }
+            (
+                Self::SynRecv | Self::FinWait | Self::TimeWait | Self::Close | Self::CloseWait,
+                Segment::Syn,
+            ) => Self::SynRecv,
             // RFC 9293 §3.10.7.4: the server challenges it with an ACK.
             (Self::Established, Segment::Syn) => Self::Established,
 
+            (Self::Established, Segment::Fin) if seen == Seen::Client => Self::CloseWait,
+            (Self::FinWait, Segment::Fin) if seen == Seen::Client => Self::TimeWait,
             (Self::Established | Self::FinWait, Segment::Fin) => Self::FinWait,
             (Self::SynRecv | Self::TimeWait, Segment::Fin) => Self::TimeWait,
+            (Self::CloseWait, Segment::Fin | Segment::Ack) => Self::CloseWait,
 
             (Self::SynRecv | Self::Established, Segment::Ack) => Self::Established,
             (Self::FinWait, Segment::Ack) => Self::FinWait,
@@ -74,8 +95,27 @@ impl State {
             // A RST in SYN_RECV may be forged by anyone who sees no SYN-ACK:
             // the state with its short timeout stays.
             (Self::SynRecv, Segment::Rst) => Self::SynRecv,
-            (Self::Established | Self::FinWait | Self::TimeWait, Segment::Rst) => Self::Close,
+            (
+                Self::Established | Self::FinWait | Self::TimeWait | Self::CloseWait,
+                Segment::Rst,
+            ) => Self::Close,
             (Self::Close, Segment::Fin | Segment::Ack | Segment::Rst) => Self::Close,
+        }
+    }
+
+    /// State after a segment of the real server.
+    fn after_reply(self, segment: Segment) -> Self {
+        match (self, segment) {
+            (Self::Udp, _) => Self::Udp,
+            // A SYN-ACK says nothing that the client's answer to it does not say better.
+            (state, Segment::Syn | Segment::Ack) => state,
+            (Self::Established | Self::FinWait, Segment::Fin) => Self::FinWait,
+            (Self::SynRecv | Self::TimeWait | Self::CloseWait, Segment::Fin) => Self::TimeWait,
+            (Self::TimeWait, Segment::Rst) => Self::TimeWait,
+            (Self::Established | Self::SynRecv | Self::FinWait | Self::CloseWait, Segment::Rst) => {
+                Self::Close
+            }
+            (Self::Close, Segment::Fin | Segment::Rst) => Self::Close,
         }
     }
 
@@ -84,7 +124,14 @@ impl State {
     #[inline(always)]
     #[must_use]
     pub fn goes_on(self, flags: u8) -> bool {
-        flags & (flags::SYN | flags::FIN | flags::RST) == 0 && self != Self::SynRecv
+        !flags::changes_state(flags) && self.is_kept()
+    }
+
+    /// True if a packet without SYN, FIN and RST leaves the state as it is.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_kept(self) -> bool {
+        self != Self::SynRecv
     }
 
     /// True if a SYN in this state is a new connection on the old tuple (the
@@ -94,14 +141,18 @@ impl State {
     #[must_use]
     pub fn begins_anew(self, flags: u8) -> bool {
         flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
-            && matches!(self, Self::FinWait | Self::TimeWait | Self::Close)
+            && matches!(
+                self,
+                Self::FinWait | Self::TimeWait | Self::Close | Self::CloseWait
+            )
     }
 
-    /// Counts as active (`ActiveConn`) rather than inactive.
+    /// Counts as active (`ActiveConn`) rather than inactive: also while the handshake lasts, as IPVS
+    /// has it since Linux 4.8.
     #[inline]
     #[must_use]
     pub fn is_active(self) -> bool {
-        self == Self::Established
+        matches!(self, Self::Established | Self::SynRecv)
     }
 
     /// Half open: may be evicted when the table is full.
@@ -120,6 +171,7 @@ impl fmt::Display for State {
             Self::FinWait => "FIN_WAIT",
             Self::TimeWait => "TIME_WAIT",
             Self::Close => "CLOSE",
+            Self::CloseWait => "CLOSE_WAIT",
             Self::Udp => "UDP",
         })
     }
@@ -156,15 +208,61 @@ mod tests {
     use super::*;
     use crate::wire::tcp::flags::{ACK, FIN, PSH, RST, SYN};
 
-    /// Walks a life and names the states.
+    /// Walks a life of which only the client's half is seen, and names the states.
     fn walk(life: &[u8]) -> Vec<State> {
-        let mut state = State::first(life[0]);
+        let life: Vec<_> = life
+            .iter()
+            .map(|&flags| (Seen::ClientOnly, flags))
+            .collect();
+        walk_both(&life)
+    }
+
+    fn walk_both(life: &[(Seen, u8)]) -> Vec<State> {
+        let mut state = State::first(life[0].1);
         let mut states = vec![state];
-        for &flags in &life[1..] {
-            state = state.after(flags);
+        for &(seen, flags) in &life[1..] {
+            state = state.after(seen, flags);
             states.push(state);
         }
         states
+    }
+
+    #[test]
+    fn lives_of_which_both_halves_are_seen() {
+        use Seen::{Client, Server};
+        use State::{Close, CloseWait, Established, FinWait, SynRecv, TimeWait};
+        let open = [(Client, SYN), (Server, SYN | ACK), (Client, ACK)];
+        let life = |rest: &[(Seen, u8)]| walk_both(&[&open, rest].concat())[3..].to_vec();
+        assert_eq!(walk_both(&open), [SynRecv, SynRecv, Established]);
+        assert_eq!(
+            life(&[
+                (Client, FIN | ACK),
+                (Server, ACK),
+                (Server, FIN | ACK),
+                (Client, ACK)
+            ]),
+            [CloseWait, CloseWait, TimeWait, TimeWait]
+        );
+        assert_eq!(
+            life(&[
+                (Server, FIN | ACK),
+                (Client, ACK),
+                (Client, FIN | ACK),
+                (Server, ACK)
+            ]),
+            [FinWait, FinWait, TimeWait, TimeWait]
+        );
+        assert_eq!(life(&[(Server, RST), (Client, ACK)]), [Close, Close]);
+        let refused = [(Client, SYN), (Server, RST | ACK)];
+        assert_eq!(walk_both(&refused), [SynRecv, Close]);
+    }
+
+    const SEEN: [Seen; 3] = [Seen::ClientOnly, Seen::Client, Seen::Server];
+
+    fn everything() -> impl Iterator<Item = (State, Seen)> {
+        State::ALL
+            .into_iter()
+            .flat_map(|state| SEEN.map(|seen| (state, seen)))
     }
 
     #[test]
@@ -189,7 +287,8 @@ mod tests {
     #[test]
     fn a_syn_begins_anew_only_after_the_end() {
         for state in State::ALL {
-            let ended = matches!(state, State::FinWait | State::TimeWait | State::Close);
+            use State::{Close, CloseWait, FinWait, TimeWait};
+            let ended = matches!(state, FinWait | TimeWait | Close | CloseWait);
             assert_eq!(state.begins_anew(SYN), ended, "{state}");
             assert!(!state.begins_anew(SYN | ACK) && !state.begins_anew(ACK));
         }
@@ -197,17 +296,17 @@ mod tests {
 
     #[test]
     fn flags_without_meaning_change_nothing() {
-        for state in State::ALL {
-            assert_eq!(state.after(0), state);
-            assert_eq!(state.after(PSH), state);
+        for (state, seen) in everything() {
+            assert_eq!(state.after(seen, 0), state);
+            assert_eq!(state.after(seen, PSH), state);
         }
     }
 
     #[test]
     fn what_goes_on_keeps_its_state() {
-        for state in State::ALL {
+        for (state, seen) in everything() {
             for flags in (0..=u8::MAX).filter(|flags| state.goes_on(*flags)) {
-                assert_eq!(state.after(flags), state);
+                assert_eq!(state.after(seen, flags), state);
             }
         }
         assert!(State::Established.goes_on(ACK | PSH) && State::Udp.goes_on(0));
@@ -216,7 +315,9 @@ mod tests {
     #[test]
     fn udp_stays_udp() {
         for flags in 0..=u8::MAX {
-            assert_eq!(State::Udp.after(flags), State::Udp);
+            for seen in SEEN {
+                assert_eq!(State::Udp.after(seen, flags), State::Udp);
+            }
         }
     }
 }

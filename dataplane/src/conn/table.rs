@@ -4,7 +4,12 @@
 //! - An entry is free (in the free list, in no index bucket, in no timer list)
 //!   or used (in exactly one bucket chain and exactly one timer list).
 //! - Entries never move, so an [`EntryIndex`] stays good until its removal.
-//! - Nothing is allocated after [`ConnectionTable::new`].
+//! - Nothing is allocated after [`ConnectionTable::new`] but the replies, once, when the first
+//!   forwarding method that translates them is configured.
+//!
+//! A connection whose replies pass the director (NAT, FULLNAT) has a second line, at the same number in
+//! `replies`: the key of its replies. Either key, turned round, is what packets of the other
+//! direction are translated to, so nothing else has to be kept for rewriting.
 //!
 //! Not done here: choosing servers, counting, deciding what a state means.
 
@@ -13,11 +18,33 @@ use super::wheel::{ListId, NONE, Wheel};
 use super::{State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
 use crate::prefetch::prefetch;
-use crate::service::ServerId;
+use crate::service::{GatewayId, MacAddress, PortIndex, ServerId};
+use crate::wire::checksum::Delta;
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryIndex(u32);
+
+/// What the index says of a key before anything is compared: an entry and which of its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate(u32);
+
+impl Candidate {
+    /// There is none.
+    pub const NONE: Self = Self(NONE);
+}
+
+/// Set in an entry number of the index that stands for the entry's reply key.
+const REPLY: u32 = 1 << 31;
+
+/// Which way a packet of a connection goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// From the client.
+    Request,
+    /// From the real server.
+    Reply,
+}
 
 /// The table holds as many connections as it can, and none of them may be
 /// evicted for the new one.
@@ -37,9 +64,45 @@ pub struct Connection {
     previous: u32,
     list: u16,
     state: State,
+    /// Its line in `replies` is in use.
+    translated: bool,
+    /// Over IPv4, not translated, and in a state that only SYN, FIN and RST change: all that the
+    /// straight way asks.
+    straight: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
+
+/// The other half of a connection whose replies are translated.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct Reply {
+    /// A reply's source (the real server) and destination (the client, or a local address).
+    pub key: FlowKey,
+    /// What translating a request does to the checksum of its IPv4 header (without the hop), and of
+    /// its TCP or UDP header; of a reply it is the opposite.
+    pub network: Delta,
+    pub transport: Delta,
+    /// Where replies leave.
+    pub way: Way,
+}
+
+const _: () = assert!(size_of::<Reply>() == 64);
+
+/// How replies reach the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// By this gateway of the snapshot.
+    Gateway(GatewayId),
+    /// The client is a neighbour; the MAC address is that of its last request.
+    Neighbor { port: PortIndex, mac: MacAddress },
+}
+
+impl Default for Way {
+    fn default() -> Self {
+        Self::Gateway(GatewayId(0))
+    }
+}
 
 impl Connection {
     /// Client, virtual server and protocol.
@@ -61,6 +124,16 @@ impl Connection {
         self.state
     }
 
+    fn find_straight(&mut self) {
+        self.straight = self.key.is_v4() && !self.translated && self.state.is_kept();
+    }
+
+    /// It has a [`Reply`].
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.translated
+    }
+
     /// A packet of the connection was seen; timers move lazily.
     #[inline(always)]
     pub fn refresh(&mut self, now: u64) {
@@ -74,10 +147,21 @@ impl Connection {
     }
 }
 
+/// What a new connection is, besides its key.
+#[derive(Clone, Copy, Debug)]
+pub struct New {
+    pub server: ServerId,
+    pub state: State,
+    /// For a method that translates replies.
+    pub reply: Option<Reply>,
+}
+
 /// The connections of one worker.
 #[derive(Debug)]
 pub struct ConnectionTable {
     entries: Vec<Connection>,
+    /// Empty until [`translate_replies`](ConnectionTable::translate_replies).
+    replies: Vec<Reply>,
     index: Index,
     wheel: Wheel,
     hasher: FlowHasher,
@@ -88,7 +172,7 @@ pub struct ConnectionTable {
 }
 
 impl ConnectionTable {
-    /// A table for `capacity` connections (at least one), about 80 bytes each; every page is
+    /// A table for `capacity` connections (at least one), about 90 bytes each; every page is
     /// touched here rather than while forwarding.
     #[must_use]
     pub fn new(capacity: u32, hasher: FlowHasher, timeouts: &Timeouts) -> Self {
@@ -102,10 +186,13 @@ impl ConnectionTable {
                 previous: NONE,
                 list: FREE,
                 state: State::Close,
+                translated: false,
+                straight: false,
             })
             .collect();
         Self {
             entries,
+            replies: Vec::new(),
             index: Index::new(capacity),
             wheel: Wheel::new(),
             hasher,
@@ -136,7 +223,15 @@ impl ConnectionTable {
     /// Bytes allocated.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.entries.len() * size_of::<Connection>() + self.index.memory()
+        self.entries.len() * size_of::<Connection>()
+            + self.replies.len() * size_of::<Reply>()
+            + self.index.memory()
+    }
+
+    /// Makes room for replies, 64 bytes a connection; nothing the second time. A million connections
+    /// take about 20 ms, once.
+    pub fn translate_replies(&mut self) {
+        self.replies.resize(self.entries.len(), Reply::default());
     }
 
     /// New timeouts, for states entered and timers examined from now on: an
@@ -158,22 +253,92 @@ impl ConnectionTable {
         self.index.prefetch(place);
     }
 
-    /// Second step: fetches the entry that the bucket points to, which nearly
-    /// always is the one; its key is to be compared.
-    #[inline(always)]
+    /// True once a connection may have a reply half, which is then worth fetching as well.
     #[must_use]
-    pub fn candidate(&self, place: Place) -> Option<EntryIndex> {
-        let entry = self.index.candidate(place)?;
-        prefetch(&self.entries, entry as usize);
-        Some(EntryIndex(entry))
+    pub fn has_replies(&self) -> bool {
+        !self.replies.is_empty()
     }
 
-    /// The connection with this key, whatever the candidate is.
+    /// Second step: fetches the entry that the bucket points to, which nearly
+    /// always is the one, and its reply half if `REPLIES`; its key is to be compared.
+    #[inline(always)]
     #[must_use]
-    pub fn find(&self, place: Place, key: &FlowKey) -> Option<EntryIndex> {
-        self.index
-            .find(place, |entry| self.entries[entry as usize].key.same(key))
-            .map(EntryIndex)
+    pub fn candidate<const REPLIES: bool>(&self, place: Place) -> Candidate {
+        let number = self.index.candidate(place);
+        prefetch(&self.entries, (number & !REPLY) as usize);
+        if REPLIES {
+            prefetch(&self.replies, (number & !REPLY) as usize);
+        }
+        Candidate(number)
+    }
+
+    /// Third step, for requests that go straight on: the connection, if the candidate is the one
+    /// and it is straight.
+    #[inline(always)]
+    #[must_use]
+    pub fn straight(&mut self, candidate: Candidate, key: &FlowKey) -> Option<&mut Connection> {
+        // No candidate, and that of a reply, are beyond the end.
+        let connection = self.entries.get_mut(candidate.0 as usize)?;
+        (connection.straight && connection.key.same_v4(key)).then_some(connection)
+    }
+
+    /// Third step, for connections whose replies are translated: both halves and the packet's direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn translated(
+        &mut self,
+        candidate: Candidate,
+        key: &FlowKey,
+    ) -> Option<(&mut Connection, &mut Reply, Direction)> {
+        let number = (candidate.0 & !REPLY) as usize;
+        let reply = self.replies.get_mut(number)?;
+        let connection = self.entries.get_mut(number)?;
+        let is_reply = candidate.0 & REPLY != 0;
+        let own = if is_reply {
+            &reply.key
+        } else {
+            &connection.key
+        };
+        if !own.same(key) || !connection.translated {
+            return None;
+        }
+        let direction = if is_reply {
+            Direction::Reply
+        } else {
+            Direction::Request
+        };
+        Some((connection, reply, direction))
+    }
+
+    /// The connection with this key, whatever the candidate is, and the direction of a packet with it.
+    #[must_use]
+    pub fn find(&self, place: Place, key: &FlowKey) -> Option<(EntryIndex, Direction)> {
+        let number = self.index.find(place, |number| match number & REPLY {
+            0 => self.entries[number as usize].key.same(key),
+            _ => self.replies[(number & !REPLY) as usize].key.same(key),
+        })?;
+        let direction = match number & REPLY {
+            0 => Direction::Request,
+            _ => Direction::Reply,
+        };
+        Some((EntryIndex(number & !REPLY), direction))
+    }
+
+    /// The reply half of a connection that has one.
+    #[inline(always)]
+    #[must_use]
+    pub fn reply_mut(&mut self, entry: EntryIndex) -> Option<&mut Reply> {
+        let translated = self.entries[entry.0 as usize].translated;
+        self.replies
+            .get_mut(entry.0 as usize)
+            .filter(|_| translated)
+    }
+
+    /// The same to be read.
+    #[must_use]
+    pub fn reply(&self, entry: EntryIndex) -> Option<&Reply> {
+        let translated = self.entries[entry.0 as usize].translated;
+        self.replies.get(entry.0 as usize).filter(|_| translated)
     }
 
     /// What is in an entry.
@@ -194,11 +359,13 @@ impl ConnectionTable {
         let connection = &mut self.entries[entry.0 as usize];
         connection.state = state;
         connection.last_seen = truncate(now);
+        connection.find_straight();
         self.unlink(entry.0);
         self.link(entry.0, now);
     }
 
-    /// Adds a connection that is not in the table.
+    /// Adds a connection that is not in the table, with its reply half if it has one, whose key must
+    /// not be in the table either.
     ///
     /// # Errors
     /// The table is full. [`oldest_half_open`](Self::oldest_half_open) may
@@ -207,19 +374,34 @@ impl ConnectionTable {
         &mut self,
         place: Place,
         key: FlowKey,
-        server: ServerId,
-        state: State,
+        new: New,
         now: u64,
     ) -> Result<EntryIndex, TableFull> {
         let entry = self.free;
         if entry == NONE || !self.index.insert(place, entry) {
             return Err(TableFull);
         }
+        if let Some(reply) = new.reply {
+            let inserted = match self.replies.get_mut(entry as usize) {
+                Some(line) => {
+                    *line = reply;
+                    let place = self.place(&reply.key);
+                    self.index.insert(place, entry | REPLY)
+                }
+                None => false,
+            };
+            if !inserted {
+                self.index.remove(place, entry);
+                return Err(TableFull);
+            }
+        }
         let connection = &mut self.entries[entry as usize];
         self.free = connection.next;
         connection.key = key;
-        connection.server = server;
-        connection.state = state;
+        connection.server = new.server;
+        connection.state = new.state;
+        connection.translated = new.reply.is_some();
+        connection.find_straight();
         connection.last_seen = truncate(now);
         self.used += 1;
         self.link(entry, now);
@@ -232,10 +414,15 @@ impl ConnectionTable {
         self.unlink(number);
         let connection = self.entries[number as usize].clone();
         self.index.remove(self.place(&connection.key), number);
+        if connection.translated {
+            let place = self.place(&self.replies[number as usize].key);
+            self.index.remove(place, number | REPLY);
+        }
         let freed = &mut self.entries[number as usize];
         freed.key = FlowKey::default();
         freed.list = FREE;
         freed.next = self.free;
+        freed.translated = false;
         self.free = number;
         self.used -= 1;
         connection

@@ -29,18 +29,72 @@ fn insert(
     now: u64,
 ) -> Result<EntryIndex, TableFull> {
     let key = key(client);
-    table.insert(
-        table.place(&key),
-        key,
-        ServerId(u32::from(client)),
+    let new = New {
+        server: ServerId(u32::from(client)),
         state,
-        now,
-    )
+        reply: None,
+    };
+    table.insert(table.place(&key), key, new, now)
 }
 
 fn find(table: &ConnectionTable, client: u16) -> Option<EntryIndex> {
     let key = key(client);
-    table.find(table.place(&key), &key)
+    let (entry, direction) = table.find(table.place(&key), &key)?;
+    assert_eq!(direction, Direction::Request);
+    Some(entry)
+}
+
+/// A translated connection is found by either key until it is removed, whatever else is there.
+#[test]
+fn translated_connections_are_found_both_ways() {
+    let mut table = table(1000);
+    table.translate_replies();
+    let reply_key = |client| {
+        let server = Address::v4([10, 0, 0, 3]);
+        FlowKey::new(
+            server,
+            8080,
+            Address::v4([10, 0, 0, 1]),
+            client,
+            Protocol::Tcp,
+        )
+    };
+    for client in 0..1000 {
+        let reply = (client % 2 == 0).then(|| Reply {
+            key: reply_key(client),
+            ..Reply::default()
+        });
+        let new = New {
+            server: ServerId(client.into()),
+            state: State::Established,
+            reply,
+        };
+        let key = key(client);
+        table.insert(table.place(&key), key, new, 0).unwrap();
+    }
+    let both = |table: &ConnectionTable, client| {
+        let (request, reply) = (key(client), reply_key(client));
+        [request, reply].map(|key| table.find(table.place(&key), &key))
+    };
+    for client in 0..1000 {
+        let [request, reply] = both(&table, client);
+        let (entry, direction) = request.unwrap();
+        assert_eq!(direction, Direction::Request);
+        assert_eq!(reply.is_some(), client % 2 == 0);
+        if let Some(reply) = reply {
+            assert_eq!(reply, (entry, Direction::Reply));
+            let candidate = table.candidate::<true>(table.place(&reply_key(client)));
+            let found = table.translated(candidate, &reply_key(client));
+            // A rival with the same tag may be the candidate instead.
+            if let Some((connection, _, direction)) = found {
+                assert_eq!(*connection.key(), key(client));
+                assert_eq!(direction, Direction::Reply);
+            }
+        }
+        table.remove(entry);
+        assert_eq!(both(&table, client), [None, None]);
+    }
+    assert!(table.is_empty());
 }
 
 /// Removes all that has expired, with the smallest budget, and names it.

@@ -7,8 +7,7 @@ use super::State;
 /// Idle timeouts by state; the defaults are IPVS's
 /// (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`).
 ///
-/// All of IPVS's states are here although DR, which sees one direction only,
-/// reaches five of them.
+/// All of IPVS's states are here although some are never reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
     pub established: Duration,
@@ -39,6 +38,7 @@ impl Timeouts {
                 State::FinWait => self.fin_wait,
                 State::TimeWait => self.time_wait,
                 State::Close => self.close,
+                State::CloseWait => self.close_wait,
                 State::Udp => self.udp,
             };
             u32::try_from(timeout.min(Self::MAX).as_millis()).unwrap_or(u32::MAX)

@@ -186,6 +186,21 @@ impl AfXdp {
         }
     }
 
+    /// Lends a frame through the tx ring, which has room for it.
+    #[inline(always)]
+    fn queue(&mut self, frame: Frame) {
+        if frame.len() < SHORTEST {
+            self.tx_refused += 1;
+            self.refused.push(frame);
+            return;
+        }
+        let (addr, len) = self.ledger.lend(frame);
+        let options = XdpDescOptions::empty();
+        let pushed = self.socket.tx.push(XdpDesc { addr, len, options });
+        debug_assert!(pushed, "the tx ring had room");
+        self.sending += 1;
+    }
+
     /// Returns sent frames to `pool`.
     fn reap(&mut self, pool: &mut FramePool) {
         for address in self.socket.completion.burst(RING_SIZE as usize) {
@@ -224,20 +239,20 @@ impl Device for AfXdp {
 
     #[inline]
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame> {
-        if frame.len() < SHORTEST {
-            self.tx_refused += 1;
-            self.refused.push(frame);
-            return Ok(());
-        }
         if self.socket.tx.room(1) == 0 {
             return Err(frame);
         }
-        let (addr, len) = self.ledger.lend(frame);
-        let options = XdpDescOptions::empty();
-        let pushed = self.socket.tx.push(XdpDesc { addr, len, options });
-        debug_assert!(pushed, "the tx ring had room");
-        self.sending += 1;
+        self.queue(frame);
         Ok(())
+    }
+
+    #[inline]
+    fn transmit_burst(&mut self, frames: &mut Vec<Frame>) {
+        let wanted = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+        let room = self.socket.tx.room(wanted) as usize;
+        for frame in frames.drain(..room) {
+            self.queue(frame);
+        }
     }
 
     #[inline]

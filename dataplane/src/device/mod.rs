@@ -30,6 +30,9 @@ pub trait Device {
     /// Gives the frame back when the transmit ring is full.
     fn transmit(&mut self, frame: Frame) -> Result<(), Frame>;
 
+    /// Queues the frames that there is room for, from the front; the others stay in `frames`.
+    fn transmit_burst(&mut self, frames: &mut Vec<Frame>);
+
     /// Once a burst: publishes the queued frames, kicks the kernel if it asks for it, returns the
     /// sent frames to `pool` and refills the receive queue from it.
     fn flush(&mut self, pool: &mut FramePool);

@@ -47,8 +47,9 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 impl<T> Shared<T> {
     #[inline(always)]
     fn slot(&self, index: usize) -> *mut MaybeUninit<T> {
-        // `len() - 1` is the mask of a power of two: never out of bounds.
-        self.slots[index & (self.slots.len() - 1)].get()
+        // SAFETY: the number of slots is a power of two and not 0, so that masking with one less
+        // gives the number of a slot.
+        unsafe { self.slots.get_unchecked(index & (self.slots.len() - 1)) }.get()
     }
 }
 
@@ -130,6 +131,20 @@ impl<T> Sender<T> {
         Ok(())
     }
 
+    /// Queues items from the front, as many as there is room for; returns how many.
+    #[inline(always)]
+    fn push_all(&mut self, items: &mut Vec<T>) -> usize {
+        let count = self.room(items.len());
+        let (shared, tail) = (&*self.shared, self.tail);
+        for (number, item) in items.drain(..count).enumerate() {
+            // SAFETY: there is room for `count` items from the tail on, so these
+            // slots are the sender's and empty, and `&mut self` is the only sender.
+            unsafe { (*shared.slot(tail.wrapping_add(number))).write(item) };
+        }
+        self.tail = tail.wrapping_add(count);
+        count
+    }
+
     #[inline(always)]
     fn publish(&mut self) {
         self.shared.tail.store(self.tail, Ordering::Release);
@@ -151,14 +166,14 @@ impl<T> Receiver<T> {
             self.tail = self.shared.tail.load(Ordering::Acquire);
         }
         let count = self.tail.wrapping_sub(self.head).min(most);
-        items.reserve(count);
-        for _ in 0..count {
+        let (shared, head) = (&*self.shared, self.head);
+        items.extend((0..count).map(|number| {
             // SAFETY: the slot is below the sender's tail, so it holds an item;
             // it is taken once, as head moves past it, and the sender does not
             // touch it before the store below.
-            items.push(unsafe { (*self.shared.slot(self.head)).assume_init_read() });
-            self.head = self.head.wrapping_add(1);
-        }
+            unsafe { (*shared.slot(head.wrapping_add(number))).assume_init_read() }
+        }));
+        self.head = head.wrapping_add(count);
         self.shared.head.store(self.head, Ordering::Release);
         count
     }
@@ -228,11 +243,7 @@ impl RingPeer {
     /// is room for; returns how many. The others stay in `frames`.
     #[inline]
     pub fn send(&mut self, frames: &mut Vec<Frame>) -> usize {
-        let count = self.to_rx.room(frames.len());
-        for frame in frames.drain(..count) {
-            let pushed = self.to_rx.push(frame);
-            debug_assert!(pushed.is_ok(), "the ring had room");
-        }
+        let count = self.to_rx.push_all(frames);
         self.to_rx.publish();
         count
     }
@@ -265,6 +276,12 @@ impl Device for RingDevice {
         self.tx.push(frame)?;
         self.owed -= 1;
         Ok(())
+    }
+
+    #[inline]
+    fn transmit_burst(&mut self, frames: &mut Vec<Frame>) {
+        let count = self.tx.push_all(frames);
+        self.owed -= count as i64;
     }
 
     #[inline]

@@ -6,13 +6,17 @@
 use std::sync::Arc;
 
 use super::{DirectorOptions, Slot, Verdict, What};
-use crate::conn::{Connection, ConnectionTable, EntryIndex, State, Timeouts};
+use crate::conn::{
+    Connection, ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts,
+};
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
+use crate::device::BURST;
 use crate::forward::{direct, reset};
 use crate::scheduler::{Load, SchedulerState};
-use crate::service::{MAX_VIRTUAL_SERVERS, NextHop, PortIndex, ServerId, TcpMidstream};
+use crate::service::{MAX_VIRTUAL_SERVERS, MacAddress, NextHop, PortIndex, ServerId, TcpMidstream};
 use crate::snapshot::{Server, Snapshot};
 use crate::wire::tcp::flags;
+use crate::wire::{self, ethernet};
 use crate::xsk::umem::{Frame, Umem};
 
 /// Timers examined at most after each burst.
@@ -60,13 +64,46 @@ impl Flows {
     /// Prepares for a new snapshot.
     pub(super) fn adopt(&mut self, snapshot: &Snapshot) {
         self.table.set_timeouts(&snapshot.timeouts);
+        if snapshot.translates_replies {
+            self.table.translate_replies();
+        }
         let highest = snapshot.counted_servers().last();
         self.peer_load
             .resize(highest.map_or(0, |id| id.0 as usize + 1), Load::default());
     }
 
-    /// Decides what becomes of a frame and rewrites it if it leaves.
+    /// Nearly all packets with DR: plain ones of a connection that goes on as before. Rewrites those
+    /// frames of a burst and says where they leave; returns the others, which are unchanged.
     #[inline(always)]
+    pub(super) fn decide_straight(
+        &mut self,
+        snapshot: &Snapshot,
+        slots: &[Slot],
+        umem: &Umem,
+        frames: &mut [Frame],
+        now: u64,
+        verdicts: &mut [Verdict],
+    ) -> Others {
+        let mut others = Others {
+            numbers: [0; BURST],
+            count: 0,
+        };
+        let (table, statistics) = (&mut self.table, &self.statistics);
+        let burst = slots.iter().zip(frames).zip(verdicts);
+        for (number, ((slot, frame), verdict)) in (0_u8..).zip(burst) {
+            match straight(table, statistics, snapshot, slot, umem, frame, now) {
+                Some(egress) => *verdict = Verdict::Transmit(egress),
+                None => {
+                    others.numbers[others.count] = number;
+                    others.count += 1;
+                }
+            }
+        }
+        others
+    }
+
+    /// Decides what becomes of a frame and rewrites it if it leaves.
+    #[inline(never)]
     pub(super) fn decide(
         &mut self,
         snapshot: &Snapshot,
@@ -76,21 +113,10 @@ impl Flows {
         frame: &mut Frame,
         now: u64,
     ) -> Verdict {
-        // Nearly all packets: of a connection that goes on as before.
-        if slot.what == What::Packet
-            && let Some(entry) = slot.candidate
+        if matches!(slot.what, What::Plain | What::Packet)
+            && let Some(verdict) = self.translate(snapshot, slot, umem, frame, now)
         {
-            let connection = self.table.get_mut(entry);
-            if connection.key().same(&slot.key)
-                && connection.state().goes_on(slot.tcp_flags)
-                && let Some(server) = snapshot.server(connection.server())
-                && server.available
-                && let Some(next_hop) = &server.next_hop
-            {
-                connection.refresh(now);
-                let id = connection.server();
-                return self.send(id, next_hop, slot, umem, frame);
-            }
+            return verdict;
         }
         self.decide_unusual(snapshot, slot, ingress, umem, frame, now)
     }
@@ -109,20 +135,26 @@ impl Flows {
         if let What::Unwanted(reason) = slot.what {
             return Verdict::Drop(reason);
         }
-        let server = match self.table.find(slot.place, &slot.key) {
-            Some(entry) => match self.packet_of(snapshot, entry, slot, now) {
-                Err(Refused::Anew) => {
-                    self.remove(entry);
-                    self.counters.connections_reused += 1;
-                    self.new_connection(snapshot, slot, now)
-                }
-                Err(Refused::Drop(reason)) => Err(Miss::Drop(reason)),
-                Ok(server) => Ok(server),
-            },
-            None => self.new_connection(snapshot, slot, now),
+        let arrival = Arrival {
+            port: ingress,
+            mac: ethernet::source(umem.bytes(frame)).unwrap_or_default(),
         };
-        match server {
-            Ok(server) => self.forward(snapshot, server, slot, umem, frame),
+        let target = match self.table.find(slot.place, &slot.key) {
+            Some((entry, direction)) => {
+                match self.packet_of(snapshot, entry, direction, slot, now) {
+                    Err(Refused::Anew) => {
+                        self.remove(entry);
+                        self.counters.connections_reused += 1;
+                        self.new_connection(snapshot, slot, arrival, now)
+                    }
+                    Err(Refused::Drop(reason)) => Err(Miss::Drop(reason)),
+                    Ok(()) => Ok((entry, direction)),
+                }
+            }
+            None => self.new_connection(snapshot, slot, arrival, now),
+        };
+        match target {
+            Ok((entry, direction)) => self.forward(snapshot, entry, direction, slot, umem, frame),
             Err(Miss::Drop(reason)) => Verdict::Drop(reason),
             Err(Miss::Reset) => match reset::answer(umem, frame) {
                 Ok(()) => {
@@ -139,13 +171,19 @@ impl Flows {
         &mut self,
         snapshot: &Snapshot,
         entry: EntryIndex,
+        direction: Direction,
         slot: &Slot,
         now: u64,
-    ) -> Result<ServerId, Refused> {
+    ) -> Result<(), Refused> {
         let connection = self.table.get(entry);
         let (server, state) = (connection.server(), connection.state());
         if slot.what == What::IcmpError {
-            return Ok(server);
+            return Ok(());
+        }
+        if direction == Direction::Reply {
+            // Of a server that is down or gone, too: what it still says reaches the client.
+            self.advance(entry, Seen::Server, slot.tcp_flags, now);
+            return Ok(());
         }
         if !snapshot
             .server(server)
@@ -163,14 +201,18 @@ impl Flows {
         if state.begins_anew(slot.tcp_flags) {
             return Err(Refused::Anew);
         }
-        self.advance(entry, slot.tcp_flags, now);
-        Ok(server)
+        let seen = match connection.is_translated() {
+            true => Seen::Client,
+            false => Seen::ClientOnly,
+        };
+        self.advance(entry, seen, slot.tcp_flags, now);
+        Ok(())
     }
 
-    fn advance(&mut self, entry: EntryIndex, tcp_flags: u8, now: u64) {
+    fn advance(&mut self, entry: EntryIndex, seen: Seen, tcp_flags: u8, now: u64) {
         let connection = self.table.get(entry);
         let (server, before) = (connection.server(), connection.state());
-        let after = before.after(tcp_flags);
+        let after = before.after(seen, tcp_flags);
         if after == before && !after.is_half_open() {
             self.table.get_mut(entry).refresh(now);
             return;
@@ -187,8 +229,9 @@ impl Flows {
         &mut self,
         snapshot: &Snapshot,
         slot: &Slot,
+        arrival: Arrival,
         now: u64,
-    ) -> Result<ServerId, Miss> {
+    ) -> Result<(EntryIndex, Direction), Miss> {
         if slot.what == What::IcmpError {
             return Err(Miss::Drop(DropReason::IcmpNoConnection));
         }
@@ -231,60 +274,85 @@ impl Flows {
             .unwrap_or(&mut unkept);
         let server = service
             .scheduler
-            .schedule(scheduler_state, slot.key.client_address(), load)
+            .schedule(scheduler_state, slot.key.source(), load)
             .ok_or(Miss::Drop(DropReason::NoRealServer))?;
-        self.insert(slot, server, state, now)?;
-        Ok(server)
+        let reply = match snapshot.server(server) {
+            Some(server) if server.method.rewrites_replies() => {
+                Some(self.reply(snapshot, server, slot, arrival)?)
+            }
+            Some(_) | None => None,
+        };
+        let new = New {
+            server,
+            state,
+            reply,
+        };
+        let entry = self.insert(slot, new, now)?;
+        Ok((entry, Direction::Request))
     }
 
-    fn insert(
-        &mut self,
-        slot: &Slot,
-        server: ServerId,
-        state: State,
-        now: u64,
-    ) -> Result<(), Miss> {
-        let insert =
-            |table: &mut ConnectionTable| table.insert(slot.place, slot.key, server, state, now);
-        if insert(&mut self.table).is_err() {
-            let oldest = self
-                .table
-                .oldest_half_open()
-                .ok_or(Miss::Drop(DropReason::TableFull))?;
-            self.remove(oldest);
-            self.counters.connections_evicted += 1;
-            insert(&mut self.table).map_err(|_| Miss::Drop(DropReason::TableFull))?;
-        }
+    fn insert(&mut self, slot: &Slot, new: New, now: u64) -> Result<EntryIndex, Miss> {
+        let entry = match self.table.insert(slot.place, slot.key, new, now) {
+            Ok(entry) => entry,
+            Err(TableFull) => {
+                let oldest = self
+                    .table
+                    .oldest_half_open()
+                    .ok_or(Miss::Drop(DropReason::TableFull))?;
+                self.remove(oldest);
+                self.counters.connections_evicted += 1;
+                let inserted = self.table.insert(slot.place, slot.key, new, now);
+                inserted.map_err(|TableFull| Miss::Drop(DropReason::TableFull))?
+            }
+        };
         self.counters.connections_created += 1;
-        if let Some(server) = self.statistics.server(server) {
+        if let Some(server) = self.statistics.server(new.server) {
             server.count_connection();
-            server.shift(None, Some(state.is_active()));
+            server.shift(None, Some(new.state.is_active()));
         }
-        Ok(())
+        Ok(entry)
     }
 
-    /// Sends a frame to a real server, if it is there and the way is known.
-    pub(super) fn forward(
+    /// Sends a frame that waited, if its connection is still there.
+    pub(super) fn retry(
         &mut self,
         snapshot: &Snapshot,
-        id: ServerId,
         slot: &Slot,
         umem: &Umem,
         frame: &mut Frame,
     ) -> Verdict {
+        match self.table.find(slot.place, &slot.key) {
+            Some((entry, direction)) => self.forward(snapshot, entry, direction, slot, umem, frame),
+            None => Verdict::Drop(DropReason::ServerUnavailable),
+        }
+    }
+
+    /// Sends a frame of a connection on its way, if the way is known.
+    fn forward(
+        &mut self,
+        snapshot: &Snapshot,
+        entry: EntryIndex,
+        direction: Direction,
+        slot: &Slot,
+        umem: &Umem,
+        frame: &mut Frame,
+    ) -> Verdict {
+        if self.table.get(entry).is_translated() {
+            return self.forward_translated(snapshot, entry, direction, slot, umem, frame);
+        }
+        let id = self.table.get(entry).server();
         match snapshot.server(id) {
             None => Verdict::Drop(DropReason::ServerUnavailable),
             Some(Server { next_hop: None, .. }) => Verdict::Wait(id),
             Some(Server {
                 next_hop: Some(next_hop),
                 ..
-            }) => self.send(id, next_hop, slot, umem, frame),
+            }) => self.send_direct(id, next_hop, slot, umem, frame),
         }
     }
 
-    /// Last stage: rewrites the frame for its real server.
-    #[inline(always)]
-    fn send(
+    /// Last stage of DR: addresses the frame to its real server.
+    fn send_direct(
         &self,
         id: ServerId,
         next_hop: &NextHop,
@@ -315,7 +383,7 @@ impl Flows {
         }
     }
 
-    fn remove(&mut self, entry: EntryIndex) -> Connection {
+    pub(super) fn remove(&mut self, entry: EntryIndex) -> Connection {
         let connection = self.table.remove(entry);
         if let Some(server) = self.statistics.server(connection.server()) {
             server.shift(Some(connection.state().is_active()), None);
@@ -357,6 +425,54 @@ impl Flows {
     }
 }
 
+/// Frames of a burst that are not straight, by their number in it.
+pub(super) struct Others {
+    numbers: [u8; BURST],
+    count: usize,
+}
+
+impl Others {
+    pub(super) fn numbers(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.numbers[..self.count]
+            .iter()
+            .map(|number| usize::from(*number))
+    }
+}
+
+/// Sends a frame of a connection that goes on as before; `None`, and nothing changed, if it is none.
+#[inline(always)]
+fn straight(
+    table: &mut ConnectionTable,
+    statistics: &WorkerStatistics,
+    snapshot: &Snapshot,
+    slot: &Slot,
+    umem: &Umem,
+    frame: &mut Frame,
+    now: u64,
+) -> Option<PortIndex> {
+    if slot.what != What::Plain {
+        return None;
+    }
+    let connection = table.straight(slot.candidate, &slot.key)?;
+    let id = connection.server();
+    let hop = snapshot.direct(id)?;
+    if !direct::forward_plain(umem.bytes_mut(frame), &hop.addresses) {
+        return None;
+    }
+    connection.refresh(now);
+    if let Some(statistics) = statistics.server(id) {
+        statistics.count_packet((frame.len() - usize::from(wire::PLAIN_L3_OFFSET)) as u64);
+    }
+    Some(hop.port)
+}
+
+/// Where a frame came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) port: PortIndex,
+    pub(super) mac: MacAddress,
+}
+
 /// Why a packet of a known connection does not go to its server.
 enum Refused {
     /// The connection is over; this packet begins a new one.
@@ -365,7 +481,7 @@ enum Refused {
 }
 
 /// Why a packet of no connection gets none.
-enum Miss {
+pub(super) enum Miss {
     Drop(DropReason),
     /// The client is told by a RST.
     Reset,

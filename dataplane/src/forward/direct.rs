@@ -8,11 +8,13 @@ use crate::counters::DropReason;
 use crate::service::NextHop;
 use crate::wire::{ethernet, ipv4, ipv6};
 
+/// Bytes of the headers that [`forward_plain`] touches.
+const PLAIN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+
 /// Addresses `frame`, whose IP header is at `l3_offset`, to the next hop.
 ///
 /// # Errors
 /// The packet may not travel further; the frame is unchanged.
-#[inline(always)]
 pub(crate) fn forward(
     frame: &mut [u8],
     l3_offset: usize,
@@ -30,7 +32,26 @@ pub(crate) fn forward(
     if !lives_on {
         return Err(DropReason::TtlExceeded);
     }
-    let ethernet = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
-    ethernet::set_addresses(ethernet, next_hop.destination, next_hop.source);
+    let ethernet = frame
+        .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
+        .ok_or(DropReason::Truncated)?;
+    next_hop.addresses().write(ethernet);
     Ok(())
+}
+
+/// The same for an untagged frame with an IPv4 header without options, whose way is given by the
+/// addresses to be written. False if the packet may not travel further.
+#[inline(always)]
+pub(crate) fn forward_plain(frame: &mut [u8], addresses: &ethernet::Addresses) -> bool {
+    let Some(headers) = frame.first_chunk_mut::<PLAIN>() else {
+        return false;
+    };
+    let Some(ip) = headers.last_chunk_mut() else {
+        return false;
+    };
+    if !ipv4::Packet::header_mut(ip).decrement_ttl() {
+        return false;
+    }
+    addresses.write(headers);
+    true
 }

@@ -9,6 +9,7 @@
 //! than before (`nat64`).
 
 use crate::counters::DropReason;
+use crate::flow::FlowKey;
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::{ipv4, ipv6, sctp};
@@ -45,7 +46,7 @@ impl Endpoints {
         [a, b, c, d]
     }
 
-    pub(super) fn sum_of_addresses(&self) -> Sum {
+    pub(crate) fn sum_of_addresses(&self) -> Sum {
         Sum::ZERO
             .address(self.source.address)
             .address(self.destination.address)
@@ -80,6 +81,20 @@ impl Rewrite {
             ports: after.ports(),
             network: addresses.and(Delta::ONE_HOP),
             transport: addresses.and(ports),
+        }
+    }
+
+    /// Packets shall be between the ends of `opposite`, turned round: the key of packets that go
+    /// the other way. `network` and `transport` are the changes of the addresses, and of both.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn opposite(opposite: &FlowKey, network: Delta, transport: Delta) -> Self {
+        Self {
+            source: opposite.destination(),
+            destination: opposite.source(),
+            ports: opposite.reversed_ports(),
+            network: network.and(Delta::ONE_HOP),
+            transport,
         }
     }
 

@@ -102,9 +102,38 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 }
 
-/// Sets both addresses of a frame at once, as forwarding does.
+/// Where a frame goes; `None` if it is too short to say.
 #[inline(always)]
-pub fn set_addresses(header: &mut [u8; HEADER_LEN], destination: MacAddress, source: MacAddress) {
-    header[field::DESTINATION].copy_from_slice(&destination.0);
-    header[field::SOURCE].copy_from_slice(&source.0);
+#[must_use]
+pub fn destination(frame: &[u8]) -> Option<MacAddress> {
+    frame.first_chunk().copied().map(MacAddress)
+}
+
+/// Where a frame comes from; `None` if it is too short to say.
+#[inline(always)]
+#[must_use]
+pub fn source(frame: &[u8]) -> Option<MacAddress> {
+    let [_, _, _, _, _, _, source @ ..] = frame.first_chunk::<12>()?;
+    Some(MacAddress(*source))
+}
+
+/// Both addresses of a frame as they stand in it: what forwarding writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses([u8; 12]);
+
+impl Addresses {
+    /// From the two.
+    #[inline(always)]
+    #[must_use]
+    pub fn new(destination: MacAddress, source: MacAddress) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.0, source.0);
+        Self([a, b, c, d, e, f, g, h, i, j, k, l])
+    }
+
+    /// Writes both at the start of a frame.
+    #[inline(always)]
+    pub fn write<const N: usize>(&self, frame: &mut [u8; N]) {
+        const { assert!(N >= HEADER_LEN) };
+        frame[..12].copy_from_slice(&self.0);
+    }
 }

@@ -225,10 +225,14 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
         }
         self.set_ttl(ttl - 1);
         // One less in the upper byte of a word is 0x0100 less in the sum, hence more in its
-        // complement, with the carry at the other end (RFC 1624).
-        let sum = u32::from(self.checksum()) + 0x0100;
-        let [.., high, low] = (sum + u32::from(sum >= 0xffff)).to_be_bytes();
-        self.set_checksum(u16::from_be_bytes([high, low]));
+        // complement, with the carry at the other end (RFC 1624). In the machine's byte order, as
+        // one's-complement sums do not mind (RFC 1071 §2(B)).
+        let checksum = &mut self.buffer.as_mut()[field::CHECKSUM];
+        let one = u32::from(u16::from_ne_bytes([1, 0]));
+        let sum = u32::from(u16::from_ne_bytes(read(checksum, 0..2))) + one;
+        #[expect(clippy::cast_possible_truncation, reason = "the carry was added")]
+        let sum = (sum + u32::from(sum >= 0xffff)) as u16;
+        checksum.copy_from_slice(&sum.to_ne_bytes());
         true
     }
 

@@ -31,6 +31,8 @@ mod tests;
 
 /// Where [`parse_plain`] finds the IP header, in bytes.
 pub const PLAIN_L3_OFFSET: u16 = 14;
+/// Where such a packet has its TCP or UDP header.
+pub const PLAIN_L4_OFFSET: u16 = PLAIN_L3_OFFSET + 20;
 
 /// Why bytes are not the packet that they claim to be. Each becomes a drop reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]

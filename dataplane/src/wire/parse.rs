@@ -111,11 +111,10 @@ pub fn parse_plain(frame: &[u8]) -> Option<Plain> {
     }
     let ports = *headers.get(L4..)?.first_chunk()?;
     let (source, destination) = (ip.source(), ip.destination());
-    let payload_len = total_len.checked_sub(ipv4::HEADER_LEN)?;
     if ip.protocol() == Protocol::Tcp as u8 {
         let tcp = tcp::Packet::header(frame, L4).ok()?;
         let header_len = tcp.header_len();
-        let fits = header_len >= tcp::HEADER_LEN && header_len <= payload_len;
+        let fits = header_len >= tcp::HEADER_LEN && ipv4::HEADER_LEN + header_len <= total_len;
         let (protocol, tcp_flags) = (Protocol::Tcp, tcp.flags());
         fits.then_some(Plain {
             source,
@@ -126,7 +125,7 @@ pub fn parse_plain(frame: &[u8]) -> Option<Plain> {
         })
     } else if ip.protocol() == Protocol::Udp as u8 {
         let length = udp::Packet::header(headers, L4).ok()?.total_len();
-        let fits = length >= udp::HEADER_LEN && length <= payload_len;
+        let fits = length >= udp::HEADER_LEN && ipv4::HEADER_LEN + length <= total_len;
         fits.then_some(Plain {
             source,
             destination,

@@ -37,6 +37,13 @@ pub mod flags {
     pub const URG: u8 = 0x20;
     pub const ECE: u8 = 0x40;
     pub const CWR: u8 = 0x80;
+
+    /// True for a segment that begins or ends something; others only go on.
+    #[inline(always)]
+    #[must_use]
+    pub const fn changes_state(flags: u8) -> bool {
+        flags & (SYN | FIN | RST) != 0
+    }
 }
 
 mod field {

@@ -7,7 +7,7 @@
 //!   `Ledger::reclaim`, for a chunk that the ledger knows to be lent. So
 //!   holding a frame is the right to its bytes, whatever addresses the kernel
 //!   writes into its rings.
-//! - A frame's packet never leaves its chunk: `offset + length <= frame_size`.
+//! - A frame's packet never leaves its chunk: its address and its last byte have one chunk number.
 //!
 //! Not done here: registration with a socket (`socket.rs`), and the decision
 //! how many frames there are.
@@ -15,7 +15,7 @@
 use std::io;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rustix::io::Errno;
 use rustix::mm;
@@ -26,6 +26,9 @@ pub const HEADROOM: u16 = 64;
 
 /// The kernel's own reserve in front of each received packet, in bytes.
 pub const KERNEL_HEADROOM: u16 = 256;
+
+/// Where in its chunk a packet starts.
+const START: u32 = (KERNEL_HEADROOM + HEADROOM) as u32;
 
 /// Size of a chunk in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +55,7 @@ pub struct Umem {
     /// Binary logarithm of the chunk size: addresses become chunks by a shift.
     shift: u32,
     frames: u32,
-    id: u32,
+    id: u16,
 }
 
 // SAFETY: the mapping is reached only through `Frame`s, each of which is the
@@ -66,10 +69,17 @@ impl Umem {
     /// returns the memory with all of its frames.
     ///
     /// # Errors
-    /// What `mmap` says, usually `ENOMEM`.
+    /// What `mmap` says, usually `ENOMEM`. That 4 GiB are not enough for `frames`, or that this process has
+    /// made 65535 of these already.
     pub fn new(frames: u32, frame_size: FrameSize) -> io::Result<(Arc<Self>, FramePool)> {
-        static NEXT_ID: AtomicU32 = AtomicU32::new(0);
+        static NEXT_ID: AtomicU16 = AtomicU16::new(0);
+        let id = NEXT_ID
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |id| id.checked_add(1))
+            .map_err(|_| io::Error::other("too many umems in one process"))?;
         let shift = (frame_size as u32).trailing_zeros();
+        if frames > u32::MAX >> shift {
+            return Err(io::Error::other("a umem of more than 4 GiB"));
+        }
         let length = (frames as usize) << shift;
         // SAFETY: an anonymous mapping at an address of the kernel's choice
         // aliases nothing.
@@ -82,7 +92,6 @@ impl Umem {
             )?
         };
         let base = NonNull::new(base.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let umem = Arc::new(Self {
             base,
             shift,
@@ -94,12 +103,12 @@ impl Umem {
             free: (0..frames)
                 .rev()
                 .map(|chunk| Frame {
-                    chunk,
-                    umem: id,
-                    offset: KERNEL_HEADROOM + HEADROOM,
+                    address: (chunk << shift) + START,
                     length: 0,
+                    umem: id,
                 })
                 .collect(),
+            chunk_mask: !(frame_size as u32 - 1),
         };
         Ok((umem, pool))
     }
@@ -156,9 +165,12 @@ impl Umem {
     /// Address of the first byte of the packet; a hint for a prefetch.
     #[inline(always)]
     pub(crate) fn start(&self, frame: &Frame) -> *mut u8 {
-        self.base
-            .as_ptr()
-            .wrapping_add(((frame.chunk as usize) << self.shift) + usize::from(frame.offset))
+        self.base.as_ptr().wrapping_add(frame.address as usize)
+    }
+
+    /// Where in its chunk the packet starts.
+    fn offset(&self, frame: &Frame) -> usize {
+        (frame.address & (self.frame_size() - 1)) as usize
     }
 
     /// First byte of the mapping, for its registration with a socket.
@@ -189,7 +201,7 @@ impl Umem {
     /// The frame is left as it is when the packet would not fit in its chunk.
     #[inline]
     pub fn set_length(&self, frame: &mut Frame, length: usize) -> Result<(), FrameTooShort> {
-        let end = usize::from(frame.offset) + length;
+        let end = self.offset(frame) + length;
         if end > self.frame_size() as usize {
             return Err(FrameTooShort { wanted: length });
         }
@@ -203,7 +215,7 @@ impl Umem {
     /// # Errors
     /// The packet is longer than a frame of this memory holds.
     pub fn fill(&self, frame: &mut Frame, packet: &[u8]) -> Result<(), FrameTooShort> {
-        frame.offset = KERNEL_HEADROOM + HEADROOM;
+        frame.address = (frame.address & !(self.frame_size() - 1)) + START;
         self.set_length(frame, packet.len())?;
         self.bytes_mut(frame).copy_from_slice(packet);
         Ok(())
@@ -233,11 +245,14 @@ pub struct FrameTooShort {
 #[derive(Debug)]
 #[must_use = "a dropped frame is lost to the pool"]
 pub struct Frame {
-    chunk: u32,
-    umem: u32,
-    offset: u16,
+    /// Of the packet's first byte, in bytes from the start of the umem.
+    address: u32,
     length: u16,
+    umem: u16,
 }
+
+// Frames are moved from ring to ring as one word.
+const _: () = assert!(size_of::<Frame>() == 8);
 
 impl Frame {
     /// Length of the packet in bytes.
@@ -284,10 +299,9 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn lend(&mut self, frame: Frame) -> (u64, u32) {
         assert!(frame.umem == self.umem.id, "a frame of another umem");
-        let word = (frame.chunk / u64::BITS) as usize;
-        self.lent[word] |= 1 << (frame.chunk % u64::BITS);
-        let address = (u64::from(frame.chunk) << self.umem.shift) + u64::from(frame.offset);
-        (address, u32::from(frame.length))
+        let chunk = frame.address >> self.umem.shift;
+        self.lent[(chunk / u64::BITS) as usize] |= 1 << (chunk % u64::BITS);
+        (u64::from(frame.address), u32::from(frame.length))
     }
 
     /// The frame whose packet of `length` bytes is at `address`; `None` unless
@@ -295,9 +309,9 @@ impl Ledger {
     #[inline(always)]
     pub(crate) fn reclaim(&mut self, address: u64, length: u32) -> Option<Frame> {
         let frame_size = self.umem.frame_size();
-        let chunk = u32::try_from(address >> self.umem.shift).ok()?;
-        let offset = u32::try_from(address & u64::from(frame_size - 1)).ok()?;
-        if length > frame_size - offset {
+        let address = u32::try_from(address).ok()?;
+        let chunk = address >> self.umem.shift;
+        if length > frame_size - (address & (frame_size - 1)) {
             return None;
         }
         // The last word may have bits beyond the last chunk: they are never
@@ -309,10 +323,9 @@ impl Ledger {
         }
         *word &= !bit;
         Some(Frame {
-            chunk,
-            umem: self.umem.id,
-            offset: u16::try_from(offset).ok()?,
+            address,
             length: u16::try_from(length).ok()?,
+            umem: self.umem.id,
         })
     }
 }
@@ -322,6 +335,8 @@ impl Ledger {
 #[derive(Debug)]
 pub struct FramePool {
     free: Vec<Frame>,
+    /// Clears what of an address is the offset in the chunk.
+    chunk_mask: u32,
 }
 
 impl FramePool {
@@ -335,7 +350,7 @@ impl FramePool {
     /// allocates: the pool was made with room for every frame of its umem.
     #[inline(always)]
     pub fn give(&mut self, mut frame: Frame) {
-        frame.offset = KERNEL_HEADROOM + HEADROOM;
+        frame.address = (frame.address & self.chunk_mask) + START;
         frame.length = 0;
         self.free.push(frame);
     }

@@ -1,0 +1,248 @@
+//! Connections whose replies pass the director, which translates both directions: NAT.
+//!
+//! Nothing but the two keys of a connection decides what its packets become: a packet that has one
+//! key is sent between the ends of the other, turned round. So replies go on when their real server was removed
+//! from the configuration, and the way to the client is the only thing that replies look up.
+
+use super::flows::{Arrival, Flows, Miss};
+use super::{Slot, Verdict, What};
+use crate::conn::{Connection, Direction, EntryIndex, Reply, State, Way};
+use crate::counters::DropReason;
+use crate::flow::FlowKey;
+use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
+use crate::routes::{Routes, Via};
+use crate::service::NextHop;
+use crate::snapshot::{Server, Snapshot};
+use crate::wire::checksum::{Delta, Sum};
+use crate::wire::tcp::flags;
+use crate::wire::{self, ethernet};
+use crate::xsk::umem::{Frame, Umem};
+
+impl Flows {
+    /// Nearly all packets with NAT: of a connection that goes on as before. `None`, and nothing
+    /// changed, for all other frames.
+    #[inline(always)]
+    pub(super) fn translate(
+        &mut self,
+        snapshot: &Snapshot,
+        slot: &Slot,
+        umem: &Umem,
+        frame: &mut Frame,
+        now: u64,
+    ) -> Option<Verdict> {
+        let (connection, reply, direction) = self.table.translated(slot.candidate, &slot.key)?;
+        if flags::changes_state(slot.tcp_flags) || !connection.state().is_kept() {
+            return None;
+        }
+        let next_hop = match direction {
+            Direction::Request => {
+                let server = snapshot.server(connection.server())?;
+                if !server.available {
+                    return None;
+                }
+                learn_way(reply, umem.bytes(frame));
+                server.next_hop?
+            }
+            Direction::Reply => way_out(&snapshot.routes, reply, umem.bytes(frame))?,
+        };
+        connection.refresh(now);
+        let (id, rewrite) = (connection.server(), rewrite(connection, reply, direction));
+        if let Err(reason) = apply(&rewrite, slot, umem, frame, &next_hop) {
+            return Some(Verdict::Drop(reason));
+        }
+        if let Some(statistics) = self.statistics.server(id) {
+            let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
+            match direction {
+                Direction::Request => statistics.count_packet(bytes),
+                Direction::Reply => statistics.count_reply(bytes),
+            }
+        }
+        Some(Verdict::Transmit(next_hop.port))
+    }
+
+    /// Sends a packet of a translated connection, whose state has been seen to.
+    pub(super) fn forward_translated(
+        &mut self,
+        snapshot: &Snapshot,
+        entry: EntryIndex,
+        direction: Direction,
+        slot: &Slot,
+        umem: &Umem,
+        frame: &mut Frame,
+    ) -> Verdict {
+        let id = self.table.get(entry).server();
+        let Some(reply) = self.table.reply_mut(entry) else {
+            return Verdict::Drop(DropReason::ServerUnavailable);
+        };
+        let next_hop = match direction {
+            Direction::Request => match snapshot.server(id) {
+                None => return Verdict::Drop(DropReason::ServerUnavailable),
+                Some(Server { next_hop: None, .. }) => return Verdict::Wait(id),
+                Some(Server {
+                    next_hop: Some(next_hop),
+                    ..
+                }) => {
+                    learn_way(reply, umem.bytes(frame));
+                    *next_hop
+                }
+            },
+            Direction::Reply => match way_out(&snapshot.routes, reply, umem.bytes(frame)) {
+                None => return Verdict::Drop(DropReason::NextHopUnresolved),
+                Some(next_hop) => next_hop,
+            },
+        };
+        let reply = *reply;
+        let rewrite = rewrite(self.table.get(entry), &reply, direction);
+        if let Err(reason) = apply(&rewrite, slot, umem, frame, &next_hop) {
+            return Verdict::Drop(reason);
+        }
+        if let Some(statistics) = self.statistics.server(id) {
+            let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
+            match direction {
+                Direction::Request => statistics.count_packet(bytes),
+                Direction::Reply => statistics.count_reply(bytes),
+            }
+        }
+        Verdict::Transmit(next_hop.port)
+    }
+
+    /// The reply half of a new connection to `server`.
+    ///
+    /// # Errors
+    /// The real server could not tell the connection from another one of the same client, which
+    /// came by another virtual server and goes on.
+    pub(super) fn reply(
+        &mut self,
+        snapshot: &Snapshot,
+        server: &Server,
+        slot: &Slot,
+        arrival: Arrival,
+    ) -> Result<Reply, Miss> {
+        let client = &slot.key;
+        // Port 0 is every port: the one that the client asked for.
+        let port = match server.port {
+            0 => client.destination_port(),
+            port => port,
+        };
+        let (source, source_port) = (client.source(), client.source_port());
+        let key = FlowKey::new(server.address, port, source, source_port, client.protocol());
+        if let Some((entry, _)) = self.table.find(self.table.place(&key), &key) {
+            if matches!(
+                self.table.get(entry).state(),
+                State::Established | State::SynRecv | State::Udp
+            ) {
+                return Err(Miss::Drop(DropReason::TranslationConflict));
+            }
+            self.remove(entry);
+        }
+        let before = endpoints(client);
+        let after = Endpoints {
+            destination: Endpoint {
+                address: server.address,
+                port,
+            },
+            ..before
+        };
+        let network = Delta::between(before.sum_of_addresses(), after.sum_of_addresses());
+        let ports = Delta::between(
+            Sum::ZERO.bytes(&before.ports()),
+            Sum::ZERO.bytes(&after.ports()),
+        );
+        let neighbor = Way::Neighbor {
+            port: arrival.port,
+            mac: arrival.mac,
+        };
+        let way = match snapshot.routes.route(source) {
+            Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
+            // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
+            // is no other MAC address to answer to.
+            Some(Via::Link(_)) | None => neighbor,
+        };
+        Ok(Reply {
+            key,
+            network,
+            transport: network.and(ports),
+            way,
+        })
+    }
+}
+
+fn endpoints(key: &FlowKey) -> Endpoints {
+    Endpoints {
+        source: Endpoint {
+            address: key.source(),
+            port: key.source_port(),
+        },
+        destination: Endpoint {
+            address: key.destination(),
+            port: key.destination_port(),
+        },
+    }
+}
+
+/// What becomes of a packet: it goes between the ends of the other direction's key.
+#[inline(always)]
+fn rewrite(connection: &Connection, reply: &Reply, direction: Direction) -> Rewrite {
+    match direction {
+        Direction::Request => Rewrite::opposite(&reply.key, reply.network, reply.transport),
+        Direction::Reply => Rewrite::opposite(
+            connection.key(),
+            reply.network.inverse(),
+            reply.transport.inverse(),
+        ),
+    }
+}
+
+#[inline(always)]
+fn apply(
+    rewrite: &Rewrite,
+    slot: &Slot,
+    umem: &Umem,
+    frame: &mut Frame,
+    next_hop: &NextHop,
+) -> Result<(), DropReason> {
+    let bytes = umem.bytes_mut(frame);
+    let protocol = slot.key.protocol() as u8;
+    if slot.what == What::Plain {
+        let [l3, l4] = [wire::PLAIN_L3_OFFSET, wire::PLAIN_L4_OFFSET].map(usize::from);
+        rewrite.apply_v4(bytes, l3, l4, protocol)?;
+    } else {
+        let [l3, l4] = [slot.l3_offset, slot.l4_offset].map(usize::from);
+        match slot.is_v4 {
+            true => rewrite.apply_v4(bytes, l3, l4, protocol)?,
+            false => rewrite.apply_v6(bytes, l3, l4, protocol)?,
+        }
+    }
+    let ethernet = bytes
+        .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
+        .ok_or(DropReason::Truncated)?;
+    next_hop.addresses().write(ethernet);
+    Ok(())
+}
+
+/// A client that is a neighbour is answered at the MAC address of its last request.
+#[inline(always)]
+fn learn_way(reply: &mut Reply, frame: &[u8]) {
+    if let Way::Neighbor { mac, .. } = &mut reply.way
+        && let Some(source) = ethernet::source(frame)
+    {
+        *mac = source;
+    }
+}
+
+/// How a reply, which is `frame`, reaches the client; `None` while its gateway is not resolved.
+#[inline(always)]
+fn way_out(routes: &Routes, reply: &Reply, frame: &[u8]) -> Option<NextHop> {
+    match reply.way {
+        Way::Gateway(gateway) => routes.gateway(gateway).copied(),
+        Way::Neighbor { port, mac } => Some(NextHop {
+            port,
+            destination: mac,
+            // Replay and tests know no interfaces: there the reply's own destination is ours.
+            source: match routes.own_mac(port) {
+                Some(own) => own,
+                None => ethernet::destination(frame)?,
+            },
+        }),
+    }
+}
