@@ -1,5 +1,7 @@
 //! Rewriting a frame for its real server.
 
 pub(crate) mod direct;
+pub mod fragment;
 pub(crate) mod reset;
 pub mod rewrite;
+pub mod tunnel;

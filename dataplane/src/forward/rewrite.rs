@@ -5,7 +5,7 @@
 //! precomputed differences (RFC 1624, equation 3). A checksum that was wrong stays wrong.
 //!
 //! Not done here: MAC addresses ([`set_addresses`](crate::wire::ethernet::set_addresses)), the size
-//! of the packet on its new way (`fragment`), and packets of another IP version
+//! of the packet on its new way ([`fragment`](super::fragment)), and packets of another IP version
 //! than before (`nat64`).
 
 use crate::counters::DropReason;

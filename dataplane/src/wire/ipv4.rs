@@ -114,6 +114,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
         usize::from(read_u16(self.buffer.as_ref(), field::TOTAL_LENGTH))
     }
 
+    /// Bytes of header and payload, as they are in the header.
+    #[inline]
+    pub fn total_len_u16(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::TOTAL_LENGTH)
+    }
+
     /// Which part of a datagram this is.
     #[inline]
     pub fn fragment(&self) -> Fragment {
@@ -189,6 +195,23 @@ impl<T: AsRef<[u8]>> Packet<T> {
             .bytes(&self.buffer.as_ref()[..self.header_len()])
             .fold()
             == 0xffff
+    }
+}
+
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of bytes that begin with a whole header, of a packet that may be cut off behind it: what
+    /// an ICMP error quotes, or a packet whose length is still to be set. Only header accessors may be used.
+    ///
+    /// # Errors
+    /// `Truncated`, `BadIpVersion`, `BadIpHeaderLength`.
+    pub fn new_header(buffer: T) -> Result<Self, Malformed> {
+        chunk::<HEADER_LEN>(buffer.as_ref(), 0)?;
+        let packet = Self { buffer };
+        packet.check_header_len()?;
+        if packet.header_len() > packet.buffer.as_ref().len() {
+            return Err(Malformed::BadIpHeaderLength);
+        }
+        Ok(packet)
     }
 }
 
@@ -306,7 +329,7 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     }
 
     #[inline]
-    fn set_checksum(&mut self, checksum: u16) {
+    pub(crate) fn set_checksum(&mut self, checksum: u16) {
         write(
             self.buffer.as_mut(),
             field::CHECKSUM,

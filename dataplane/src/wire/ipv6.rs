@@ -100,10 +100,24 @@ impl<T: AsRef<[u8]>> Packet<T> {
         HEADER_LEN + self.payload_len()
     }
 
+    /// Bytes of header and payload as an IPv4 header would say it; one that is too long for that comes
+    /// out as the most.
+    #[inline]
+    pub fn total_len_u16(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::PAYLOAD_LENGTH).saturating_add(40)
+    }
+
     /// Number of the first extension header or of the upper layer.
     #[inline]
     pub fn next_header(&self) -> u8 {
         self.buffer.as_ref()[field::NEXT_HEADER]
+    }
+
+    /// DSCP and ECN.
+    #[inline]
+    pub fn traffic_class(&self) -> u8 {
+        let [high, low] = read(self.buffer.as_ref(), 0..2);
+        high << 4 | low >> 4
     }
 
     #[inline]
@@ -162,6 +176,16 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
             self.buffer.as_mut(),
             field::VERSION_CLASS_LABEL,
             [0x60, 0, 0, 0],
+        );
+    }
+
+    /// Sets version 6, this traffic class (DSCP and ECN) and flow label 0.
+    #[inline]
+    pub fn set_traffic_class(&mut self, class: u8) {
+        write(
+            self.buffer.as_mut(),
+            field::VERSION_CLASS_LABEL,
+            [0x60 | class >> 4, class << 4, 0, 0],
         );
     }
 

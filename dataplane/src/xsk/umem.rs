@@ -210,6 +210,34 @@ impl Umem {
         Ok(())
     }
 
+    /// Lengthens the packet by `bytes` in front, which hold anything: [`HEADROOM`] is there for it.
+    ///
+    /// # Errors
+    /// The frame is left as it is when its chunk has no such room in front of the packet.
+    #[inline(always)]
+    pub fn prepend(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
+        let wanted = usize::from(frame.length) + usize::from(bytes);
+        let too_short = FrameTooShort { wanted };
+        // No overflow: the longer packet still ends where it did, below 4096.
+        frame.offset = frame.offset.checked_sub(bytes).ok_or(too_short)?;
+        frame.length += bytes;
+        Ok(())
+    }
+
+    /// Cuts `bytes` off the packet's front.
+    ///
+    /// # Errors
+    /// The frame is left as it is when the packet is shorter than that.
+    #[inline]
+    pub fn cut_front(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
+        let too_short = FrameTooShort {
+            wanted: usize::from(bytes),
+        };
+        frame.length = frame.length.checked_sub(bytes).ok_or(too_short)?;
+        frame.offset += bytes;
+        Ok(())
+    }
+
     /// Copies `packet` into `frame`, from its usual start.
     ///
     /// # Errors
@@ -403,6 +431,23 @@ mod tests {
             assert!(ledger.reclaim(wrong, length).is_none(), "{wrong} {length}");
         }
         assert!(ledger.reclaim(chunk, 2048).is_some(), "still lent");
+    }
+
+    #[test]
+    fn a_packet_grows_to_the_front_as_far_as_its_chunk_goes() {
+        let (umem, mut pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
+        let mut frame = pool.take().unwrap();
+        umem.fill(&mut frame, b"packet").unwrap();
+
+        umem.prepend(&mut frame, 320).unwrap();
+        assert_eq!(umem.bytes(&frame)[320..], *b"packet");
+        assert!(umem.prepend(&mut frame, 1).is_err());
+        assert_eq!(frame.len(), 326);
+
+        umem.cut_front(&mut frame, 322).unwrap();
+        assert_eq!(umem.bytes(&frame), b"cket");
+        assert!(umem.cut_front(&mut frame, 5).is_err());
+        assert_eq!(umem.bytes(&frame), b"cket");
     }
 
     #[test]
