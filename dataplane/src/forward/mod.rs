@@ -2,6 +2,7 @@
 
 pub(crate) mod direct;
 pub mod fragment;
+pub mod icmp;
 pub(crate) mod reset;
 pub mod rewrite;
 pub mod tunnel;

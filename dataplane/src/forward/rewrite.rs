@@ -272,4 +272,4 @@ pub(super) fn at_mut<const N: usize>(
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -14,7 +14,7 @@
 //! ```
 
 use super::parse::Endpoints;
-use super::{Malformed, chunk, ipv4, ipv6, read_u16};
+use super::{Malformed, chunk, ipv4, ipv6, read, read_u16, write};
 use crate::service::Protocol;
 
 /// Bytes before the quoted packet.
@@ -43,7 +43,14 @@ pub mod v6 {
 }
 
 mod field {
+    use std::ops::Range;
+
     pub(super) const TYPE: usize = 0;
+    pub(super) const CODE: usize = 1;
+    pub(super) const CHECKSUM: Range<usize> = 2..4;
+    /// Of what says that a packet is too big; the two bytes before are zero, also in ICMPv6, as no
+    /// packet without a jumbo payload option is longer than 64 KiB.
+    pub(super) const MTU: Range<usize> = 6..8;
 }
 
 /// A message of either version.
@@ -66,6 +73,24 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn message_type(&self) -> u8 {
         self.buffer.as_ref()[field::TYPE]
+    }
+
+    #[inline]
+    pub fn code(&self) -> u8 {
+        self.buffer.as_ref()[field::CODE]
+    }
+
+    /// As it is in the header: over the message, and for ICMPv6 a pseudo-header.
+    #[inline]
+    pub fn checksum(&self) -> [u8; 2] {
+        read(self.buffer.as_ref(), field::CHECKSUM)
+    }
+
+    /// Of an error that says that a packet was too big: how many bytes, IP header included, it may
+    /// have. 0 from routers older than RFC 1191.
+    #[inline]
+    pub fn mtu(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::MTU)
     }
 
     /// True for a type of ICMP for IPv4 that quotes the packet it is about.
@@ -96,6 +121,20 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 }
 
+impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
+    /// Sets the checksum, as it is in the header.
+    #[inline]
+    pub fn set_checksum(&mut self, checksum: [u8; 2]) {
+        write(self.buffer.as_mut(), field::CHECKSUM, checksum);
+    }
+
+    /// The quoted packet of an error, to be changed.
+    #[inline]
+    pub fn quoted_mut(&mut self) -> &mut [u8] {
+        &mut self.buffer.as_mut()[HEADER_LEN..]
+    }
+}
+
 /// Addresses, ports and protocol of a quoted IPv4 packet; `None` if it is of a protocol or a
 /// fragment without ports.
 ///
@@ -104,7 +143,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 ///
 /// # Errors
 /// [`Malformed::BadIcmp`] if it ends before the ports or is no IPv4.
-pub(super) fn quoted_v4(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
+pub(crate) fn quoted_v4(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
     let broken = |_| Malformed::BadIcmp;
     let ip = ipv4::Packet::header(packet, 0).map_err(broken)?;
     if ip.version() != 4 || ip.header_len() < ipv4::HEADER_LEN {
@@ -124,7 +163,7 @@ pub(super) fn quoted_v4(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
 }
 
 /// As [`quoted_v4`], for a quoted IPv6 packet.
-pub(super) fn quoted_v6(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
+pub(crate) fn quoted_v6(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
     let broken = |_| Malformed::BadIcmp;
     let ip = ipv6::Packet::header(packet, 0).map_err(broken)?;
     if ip.version() != 6 || ip.source().is_v4() || ip.destination().is_v4() {

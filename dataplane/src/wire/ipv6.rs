@@ -142,6 +142,23 @@ impl<T: AsRef<[u8]>> Packet<T> {
     }
 }
 
+impl<T: AsRef<[u8]>> Packet<T> {
+    /// A view of bytes that begin with a whole fixed header, of a packet that may be cut off behind it:
+    /// what an ICMP error quotes. Only header accessors may be used.
+    ///
+    /// # Errors
+    /// `Truncated`, `BadIpVersion`.
+    pub fn new_header(buffer: T) -> Result<Self, Malformed> {
+        chunk::<HEADER_LEN>(buffer.as_ref(), 0)?;
+        let packet = Self { buffer };
+        if packet.version() == 6 {
+            Ok(packet)
+        } else {
+            Err(Malformed::BadIpVersion)
+        }
+    }
+}
+
 impl<'a> Packet<&'a [u8; HEADER_LEN]> {
     /// The fixed header at `at`; its accessors check no bounds, and nothing else is checked either.
     #[inline(always)]

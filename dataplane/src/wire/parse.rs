@@ -71,12 +71,12 @@ impl Parsed {
 
 /// Addresses, ports and protocol of a quoted packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Endpoints {
-    pub(super) source: Address,
-    pub(super) destination: Address,
-    pub(super) source_port: u16,
-    pub(super) destination_port: u16,
-    pub(super) protocol: u8,
+pub(crate) struct Endpoints {
+    pub(crate) source: Address,
+    pub(crate) destination: Address,
+    pub(crate) source_port: u16,
+    pub(crate) destination_port: u16,
+    pub(crate) protocol: u8,
 }
 
 /// What [`parse_plain`] reads.
