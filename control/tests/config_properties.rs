@@ -13,7 +13,7 @@ use control::config::{
 };
 use dataplane::conn::Timeouts;
 use dataplane::service::{
-    ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
+    ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
 };
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
@@ -111,28 +111,30 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             0..4,
         );
         let schedulers = SchedulerKind::NAMES.map(|(_, kind)| kind).to_vec();
-        (hosts, select(schedulers), method()).prop_map(move |(hosts, scheduler, lb_kind)| {
-            VirtualServer {
-                key: ServiceKey {
-                    address: host(is_v4, number).into(),
-                    port,
-                    protocol,
-                },
-                scheduler,
-                lb_kind,
-                real_servers: hosts
-                    .into_iter()
-                    .map(
-                        |(number, (own, weight, inhibit_on_failure, checks))| RealServer {
-                            address: SocketAddr::new(host(is_v4, number), port),
-                            lb_kind: own.unwrap_or(lb_kind),
-                            weight,
-                            inhibit_on_failure,
-                            checks,
-                        },
-                    )
-                    .collect(),
-            }
+        let flags = (any::<bool>(), any::<bool>())
+            .prop_map(|(port, fallback)| HashFlags { port, fallback });
+        let scheduler = (select(schedulers), flags.clone(), flags)
+            .prop_map(|(kind, sh, mh)| kind.with_flags(sh, mh));
+        (hosts, scheduler, method()).prop_map(move |(hosts, scheduler, lb_kind)| VirtualServer {
+            key: ServiceKey {
+                address: host(is_v4, number).into(),
+                port,
+                protocol,
+            },
+            scheduler,
+            lb_kind,
+            real_servers: hosts
+                .into_iter()
+                .map(
+                    |(number, (own, weight, inhibit_on_failure, checks))| RealServer {
+                        address: SocketAddr::new(host(is_v4, number), port),
+                        lb_kind: own.unwrap_or(lb_kind),
+                        weight,
+                        inhibit_on_failure,
+                        checks,
+                    },
+                )
+                .collect(),
         })
     })
 }

@@ -199,6 +199,16 @@ impl FlowHasher {
         ])
     }
 
+    /// The hash of anything else, by SipHash: for what happens once a connection at most.
+    #[must_use]
+    pub fn hash_of(&self, value: &impl std::hash::Hash) -> u64 {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hasher = DefaultHasher::new();
+        self.0.hash(&mut hasher);
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+
     /// The hash of a key. Of IPv4 addresses only what varies is hashed.
     #[inline(always)]
     #[must_use]

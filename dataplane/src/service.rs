@@ -151,29 +151,132 @@ pub enum SchedulerKind {
     RoundRobin,
     /// `wrr`: weighted round robin.
     WeightedRoundRobin,
+    /// `lc`: least connection.
+    LeastConnection,
     /// `wlc`: weighted least connection, IPVS's default.
     WeightedLeastConnection,
+    /// `lblc`: locality-based least connection.
+    Locality,
+    /// `lblcr`: locality-based least connection with replication.
+    ReplicatedLocality,
+    /// `dh`: hash of the destination address.
+    DestinationHash,
     /// `sh`: hash of the source address.
-    SourceHash,
+    SourceHash(HashFlags),
+    /// `sed`: shortest expected delay.
+    ShortestExpectedDelay,
+    /// `nq`: never queue.
+    NeverQueue,
+    /// `fo`: weighted failover.
+    Failover,
+    /// `ovf`: weighted overflow.
+    Overflow,
+    /// `mh`: Maglev hash of the source address.
+    MaglevHash(HashFlags),
+    /// `twos`: power of two choices.
+    TwoChoices,
+}
+
+/// The flags of `sh` and `mh`: `sh-port`, `sh-fallback` and so on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct HashFlags {
+    /// The client's port is hashed besides its address.
+    pub port: bool,
+    /// A client whose server takes no connection gets another one.
+    pub fallback: bool,
 }
 
 impl SchedulerKind {
-    /// Every kind with the name that IPVS gives it.
-    pub const NAMES: [(&str, Self); 4] = [
+    /// Every kind, without flags, with the name that IPVS gives it.
+    pub const NAMES: [(&str, Self); 14] = [
         ("rr", Self::RoundRobin),
         ("wrr", Self::WeightedRoundRobin),
+        ("lc", Self::LeastConnection),
         ("wlc", Self::WeightedLeastConnection),
-        ("sh", Self::SourceHash),
+        ("lblc", Self::Locality),
+        ("lblcr", Self::ReplicatedLocality),
+        ("dh", Self::DestinationHash),
+        ("sh", Self::SourceHash(HashFlags::NONE)),
+        ("sed", Self::ShortestExpectedDelay),
+        ("nq", Self::NeverQueue),
+        ("fo", Self::Failover),
+        ("ovf", Self::Overflow),
+        ("mh", Self::MaglevHash(HashFlags::NONE)),
+        ("twos", Self::TwoChoices),
     ];
+
+    /// The same with these flags, if it is `sh` or `mh`.
+    #[must_use]
+    pub fn with_flags(self, sh: HashFlags, mh: HashFlags) -> Self {
+        match self {
+            Self::SourceHash(_) => Self::SourceHash(sh),
+            Self::MaglevHash(_) => Self::MaglevHash(mh),
+            Self::RoundRobin
+            | Self::WeightedRoundRobin
+            | Self::LeastConnection
+            | Self::WeightedLeastConnection
+            | Self::Locality
+            | Self::ReplicatedLocality
+            | Self::DestinationHash
+            | Self::ShortestExpectedDelay
+            | Self::NeverQueue
+            | Self::Failover
+            | Self::Overflow
+            | Self::TwoChoices => self,
+        }
+    }
+
+    /// The names of the flags that are set, as ipvsadm shows them.
+    pub fn flags(self) -> impl Iterator<Item = &'static str> {
+        let (flags, [port, fallback]) = match self {
+            Self::SourceHash(flags) => (flags, ["sh-port", "sh-fallback"]),
+            Self::MaglevHash(flags) => (flags, ["mh-port", "mh-fallback"]),
+            Self::RoundRobin
+            | Self::WeightedRoundRobin
+            | Self::LeastConnection
+            | Self::WeightedLeastConnection
+            | Self::Locality
+            | Self::ReplicatedLocality
+            | Self::DestinationHash
+            | Self::ShortestExpectedDelay
+            | Self::NeverQueue
+            | Self::Failover
+            | Self::Overflow
+            | Self::TwoChoices => (HashFlags::NONE, [""; 2]),
+        };
+        let set = [(flags.fallback, fallback), (flags.port, port)];
+        set.into_iter()
+            .filter(|(set, _)| *set)
+            .map(|(_, name)| name)
+    }
 }
 
+impl HashFlags {
+    /// No flag set.
+    pub const NONE: Self = Self {
+        port: false,
+        fallback: false,
+    };
+}
+
+/// The name, without flags.
 impl fmt::Display for SchedulerKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::RoundRobin => "rr",
             Self::WeightedRoundRobin => "wrr",
+            Self::LeastConnection => "lc",
             Self::WeightedLeastConnection => "wlc",
-            Self::SourceHash => "sh",
+            Self::Locality => "lblc",
+            Self::ReplicatedLocality => "lblcr",
+            Self::DestinationHash => "dh",
+            Self::SourceHash(_) => "sh",
+            Self::ShortestExpectedDelay => "sed",
+            Self::NeverQueue => "nq",
+            Self::Failover => "fo",
+            Self::Overflow => "ovf",
+            Self::MaglevHash(_) => "mh",
+            Self::TwoChoices => "twos",
         })
     }
 }
@@ -378,6 +481,20 @@ mod tests {
             assert_eq!(Address::from_octets(address.octets()), address);
             assert!(address.octets().ends_with(&address.last_octets()));
         }
+    }
+
+    #[test]
+    fn schedulers_display_as_they_are_named() {
+        for (name, kind) in SchedulerKind::NAMES {
+            assert_eq!(kind.to_string(), name);
+            assert_eq!(kind.flags().count(), 0);
+        }
+        let flags = HashFlags {
+            port: true,
+            fallback: true,
+        };
+        let names: Vec<_> = SchedulerKind::MaglevHash(flags).flags().collect();
+        assert_eq!(names, ["mh-fallback", "mh-port"]);
     }
 
     #[test]

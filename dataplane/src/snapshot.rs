@@ -91,7 +91,7 @@ impl Snapshot {
         let mut translates_replies = false;
         let mut services = HashMap::with_capacity(virtual_servers.len());
         for service in virtual_servers {
-            let scheduler = Scheduler::new(service.scheduler, &service.real_servers);
+            let scheduler = Scheduler::new(service.scheduler, &service.real_servers, None);
             for RealServer {
                 id,
                 address,
@@ -139,6 +139,13 @@ impl Snapshot {
     #[must_use]
     pub fn with_routes(self, routes: Routes) -> Self {
         Self { routes, ..self }
+    }
+
+    /// True if a scheduler remembers where destinations went.
+    #[must_use]
+    pub fn remembers_destinations(&self) -> bool {
+        let mut services = self.services.values();
+        services.any(|service| service.scheduler.remembers_destinations())
     }
 
     /// A snapshot without virtual servers.

@@ -3,6 +3,7 @@
 mod appliance;
 mod health;
 mod interface;
+mod scheduler;
 mod virtual_server;
 mod vrrp;
 

@@ -208,6 +208,9 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
     )?;
     writeln!(f, "protocol = \"{}\"", key.protocol)?;
     writeln!(f, "lb_algo = \"{scheduler}\"")?;
+    scheduler
+        .flags()
+        .try_for_each(|flag| writeln!(f, "{flag} = true"))?;
     print_lb_kind(f, *lb_kind)?;
     real_servers
         .iter()

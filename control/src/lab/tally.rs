@@ -98,7 +98,18 @@ pub fn share(service: &Service, server: IpAddr) -> Option<f64> {
     let effective = |weight: u32| match service.scheduler {
         SchedulerKind::RoundRobin => Some(weight.min(1)),
         SchedulerKind::WeightedRoundRobin => Some(weight),
-        SchedulerKind::WeightedLeastConnection | SchedulerKind::SourceHash => None,
+        SchedulerKind::LeastConnection
+        | SchedulerKind::WeightedLeastConnection
+        | SchedulerKind::Locality
+        | SchedulerKind::ReplicatedLocality
+        | SchedulerKind::DestinationHash
+        | SchedulerKind::SourceHash(_)
+        | SchedulerKind::ShortestExpectedDelay
+        | SchedulerKind::NeverQueue
+        | SchedulerKind::Failover
+        | SchedulerKind::Overflow
+        | SchedulerKind::MaglevHash(_)
+        | SchedulerKind::TwoChoices => None,
     };
     let mut total = 0.0;
     let mut own = 0.0;
@@ -116,7 +127,7 @@ pub fn share(service: &Service, server: IpAddr) -> Option<f64> {
 mod tests {
     use std::time::Instant;
 
-    use dataplane::service::Protocol;
+    use dataplane::service::{HashFlags, Protocol};
 
     use super::*;
 
@@ -168,7 +179,7 @@ mod tests {
 
     #[test]
     fn other_schedulers_promise_no_shares_but_answers() {
-        let hash = service(SchedulerKind::SourceHash, &[1, 1]);
+        let hash = service(SchedulerKind::SourceHash(HashFlags::NONE), &[1, 1]);
         assert_eq!(share(&hash, ip(1)), None);
         assert!(tally(&[0, 400]).is_as_expected(&hash));
         assert!(!tally(&[]).is_as_expected(&hash), "nobody answered");

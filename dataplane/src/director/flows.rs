@@ -12,8 +12,8 @@ use crate::conn::{
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::device::BURST;
 use crate::forward::{direct, reset};
-use crate::scheduler::{Load, SchedulerState};
-use crate::service::{MAX_VIRTUAL_SERVERS, MacAddress, NextHop, PortIndex, ServerId, TcpMidstream};
+use crate::scheduler::{Load, Memory, Request, Servers};
+use crate::service::{MacAddress, NextHop, PortIndex, ServerId, TcpMidstream};
 use crate::snapshot::{Server, Snapshot};
 use crate::wire::tcp::flags;
 use crate::wire::{self, ethernet};
@@ -35,7 +35,7 @@ pub(super) struct Flows {
     /// Connections on the other workers by `ServerId`, for `wlc`.
     peer_load: Vec<Load>,
     peer_load_time: u64,
-    schedulers: Vec<SchedulerState>,
+    schedulers: Memory,
 }
 
 impl Flows {
@@ -51,13 +51,13 @@ impl Flows {
             worker,
         } = options;
         Self {
+            schedulers: Memory::new(worker, &hasher),
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
             statistics,
             peers,
             peer_load: Vec::new(),
             peer_load_time: 0,
-            schedulers: vec![SchedulerState::starting_at(worker); MAX_VIRTUAL_SERVERS],
         }
     }
 
@@ -66,6 +66,9 @@ impl Flows {
         self.table.set_timeouts(&snapshot.timeouts);
         if snapshot.translates_replies {
             self.table.translate_replies();
+        }
+        if snapshot.remembers_destinations() {
+            self.schedulers.remember_destinations();
         }
         let highest = snapshot.counted_servers().last();
         self.peer_load
@@ -251,30 +254,19 @@ impl Flows {
                 TcpMidstream::Schedule => State::first(slot.tcp_flags),
             }
         };
-        let Self {
-            statistics,
-            peer_load,
-            schedulers,
-            ..
-        } = self;
-        let load = |id: ServerId| {
-            let own = statistics
-                .server(id)
-                .map(ServerStatistics::totals)
-                .unwrap_or_default();
-            let others = peer_load.get(id.0 as usize).copied().unwrap_or_default();
-            Load {
-                active: own.active + others.active,
-                inactive: own.inactive + others.inactive,
-            }
+        let request = Request {
+            client: slot.key.source(),
+            client_port: slot.key.source_port(),
+            destination: slot.key.destination(),
+            now,
         };
-        let mut unkept = SchedulerState::default();
-        let scheduler_state = schedulers
-            .get_mut(service.id.0 as usize)
-            .unwrap_or(&mut unkept);
+        let servers = Connections {
+            own: &self.statistics,
+            peers: &self.peer_load,
+        };
         let server = service
             .scheduler
-            .schedule(scheduler_state, slot.key.source(), load)
+            .schedule(service.id, &mut self.schedulers, &request, &servers)
             .ok_or(Miss::Drop(DropReason::NoRealServer))?;
         let reply = match snapshot.server(server) {
             Some(server) if server.method.rewrites_replies() => {
@@ -471,6 +463,31 @@ fn straight(
 pub(super) struct Arrival {
     pub(super) port: PortIndex,
     pub(super) mac: MacAddress,
+}
+
+/// What schedulers may know of the servers.
+struct Connections<'f> {
+    own: &'f WorkerStatistics,
+    peers: &'f [Load],
+}
+
+impl Servers for Connections<'_> {
+    fn load(&self, id: ServerId) -> Load {
+        let own = self
+            .own
+            .server(id)
+            .map(ServerStatistics::totals)
+            .unwrap_or_default();
+        let others = self.peers.get(id.0 as usize).copied().unwrap_or_default();
+        Load {
+            active: own.active + others.active,
+            inactive: own.inactive + others.inactive,
+        }
+    }
+
+    fn is_overloaded(&self, _: ServerId) -> bool {
+        false
+    }
 }
 
 /// Why a packet of a known connection does not go to its server.

@@ -286,7 +286,8 @@ impl Template {
             }
         };
         *at_mut(frame, l3.wrapping_sub(2))? = ethertype.to_be_bytes();
-        ethernet::set_addresses(at_mut(frame, 0)?, destination, source);
+        ethernet::Addresses::new(destination, source)
+            .write::<{ ethernet::HEADER_LEN }>(at_mut(frame, 0)?);
         Ok(())
     }
 

@@ -1,28 +1,36 @@
 //! `rr`: each server in turn, whatever its weight (`ip_vs_rr.c`).
 
-use super::{Candidate, SchedulerState};
+use super::memory::SchedulerState;
+use super::{Candidate, Servers};
 use crate::service::ServerId;
 
 #[derive(Clone, Debug)]
 pub struct RoundRobin {
-    servers: Vec<ServerId>,
+    ids: Vec<ServerId>,
 }
 
 impl RoundRobin {
     pub(super) fn new(candidates: impl Iterator<Item = Candidate>) -> Self {
         Self {
-            servers: candidates.map(|candidate| candidate.server).collect(),
+            ids: candidates.map(|candidate| candidate.server).collect(),
         }
     }
 
-    pub(super) fn schedule(&self, state: &mut SchedulerState) -> Option<ServerId> {
-        // The list may have become shorter since the last choice.
-        let place = if (state.position as usize) < self.servers.len() {
-            state.position
-        } else {
-            0
-        };
-        state.position = place + 1;
-        self.servers.get(place as usize).copied()
+    pub(super) fn schedule(
+        &self,
+        state: &mut SchedulerState,
+        servers: &impl Servers,
+    ) -> Option<ServerId> {
+        for _ in 0..self.ids.len() {
+            // The list may have become shorter since the last choice.
+            let place = state.position as usize;
+            let place = if place < self.ids.len() { place } else { 0 };
+            state.position = u32::try_from(place + 1).unwrap_or(0);
+            let server = self.ids[place];
+            if !servers.is_overloaded(server) {
+                return Some(server);
+            }
+        }
+        None
     }
 }

@@ -5,46 +5,56 @@
 //! The table has 256 buckets, filled by going round the servers, newest
 //! first as IPVS lists them, each taking as many buckets in a row as its weight. A server of
 //! weight 0 keeps its one bucket a round, and its clients are refused while
-//! the weight is 0: nobody else's server changes.
+//! the weight is 0: nobody else's server changes. With `sh-fallback` they go
+//! to the server of another bucket instead, with `sh-port` the client's port is hashed, too.
 
-use super::Candidate;
-use crate::service::{Address, ServerId};
+use super::hash::{fold, hash_32};
+use super::{Candidate, Request, Servers};
+use crate::service::{HashFlags, ServerId};
 
 /// `IP_VS_SH_TAB_BITS`.
 const TABLE_BITS: u32 = 8;
-/// `GOLDEN_RATIO_32` of `include/linux/hash.h`.
-const GOLDEN_RATIO_32: u32 = 0x61C8_8647;
+const TABLE_SIZE: u32 = 1 << TABLE_BITS;
 
 #[derive(Clone, Debug)]
 pub struct SourceHash {
     /// Empty when there is no server.
     table: Vec<Candidate>,
+    flags: HashFlags,
 }
 
 impl SourceHash {
-    pub(super) fn new(candidates: impl DoubleEndedIterator<Item = Candidate> + Clone) -> Self {
+    pub(super) fn new(
+        flags: HashFlags,
+        candidates: impl DoubleEndedIterator<Item = Candidate> + Clone,
+    ) -> Self {
         let newest_first = candidates.rev();
         let in_a_row = newest_first
             .flat_map(|candidate| std::iter::repeat_n(candidate, candidate.weight.max(1) as usize));
         Self {
-            table: in_a_row.cycle().take(1 << TABLE_BITS).collect(),
+            table: in_a_row.cycle().take(TABLE_SIZE as usize).collect(),
+            flags,
         }
     }
 
-    pub(super) fn schedule(&self, client: Address) -> Option<ServerId> {
-        let candidate = self.table.get(bucket(client))?;
-        (candidate.weight > 0).then_some(candidate.server)
+    pub(super) fn schedule(&self, request: &Request, servers: &impl Servers) -> Option<ServerId> {
+        let port = if self.flags.port {
+            request.client_port
+        } else {
+            0
+        };
+        let value = fold(request.client).wrapping_add(u32::from(port));
+        let first = hash_32(value, TABLE_BITS);
+        let server = |bucket: u32| {
+            let candidate = self.table.get((bucket % TABLE_SIZE) as usize)?;
+            let takes = candidate.weight > 0 && !servers.is_overloaded(candidate.server);
+            takes.then_some(candidate.server)
+        };
+        let chosen = server(first);
+        if chosen.is_some() || !self.flags.fallback {
+            return chosen;
+        }
+        // IPVS begins as many buckets on as the number of the first one.
+        (0..TABLE_SIZE).find_map(|offset| server(2 * first + offset))
     }
-}
-
-/// `ip_vs_sh_hashkey` with port and offset 0.
-fn bucket(client: Address) -> usize {
-    let fold = if client.is_v4() {
-        u32::from_be_bytes(client.last_octets())
-    } else {
-        let words = client.octets();
-        let words = words.as_chunks().0.iter().copied().map(u32::from_be_bytes);
-        words.fold(0, |sum, word| sum ^ word)
-    };
-    (fold.wrapping_mul(GOLDEN_RATIO_32) >> (32 - TABLE_BITS)) as usize
 }

@@ -218,8 +218,11 @@ impl Umem {
     pub fn prepend(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
         let wanted = usize::from(frame.length) + usize::from(bytes);
         let too_short = FrameTooShort { wanted };
+        if self.offset(frame) < usize::from(bytes) {
+            return Err(too_short);
+        }
         // No overflow: the longer packet still ends where it did, below 4096.
-        frame.offset = frame.offset.checked_sub(bytes).ok_or(too_short)?;
+        frame.address -= u32::from(bytes);
         frame.length += bytes;
         Ok(())
     }
@@ -234,7 +237,7 @@ impl Umem {
             wanted: usize::from(bytes),
         };
         frame.length = frame.length.checked_sub(bytes).ok_or(too_short)?;
-        frame.offset += bytes;
+        frame.address += u32::from(bytes);
         Ok(())
     }
 

@@ -21,7 +21,7 @@ use dataplane::counters::{DropReason, WorkerStatistics};
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
-    ForwardingMethod, Address, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
+    ForwardingMethod, Address, HashFlags, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
     ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
@@ -143,7 +143,7 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
             Protocol::Tcp,
             SchedulerKind::WeightedLeastConnection,
         ),
-        (v6, 53, Protocol::Udp, SchedulerKind::SourceHash),
+        (v6, 53, Protocol::Udp, SchedulerKind::SourceHash(HashFlags::NONE)),
     ];
     let services: Vec<_> = (0..)
         .zip(services)

@@ -8,12 +8,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, Tunnel};
+use dataplane::service::{ForwardingMethod, Protocol, ServiceKey, Tunnel};
 
 use super::super::raw::{Entry, Spec, Table, Value, join};
 use super::super::report::Report;
 use super::super::{RealServer, VirtualServer};
 use super::health::{self, Inherited};
+use super::scheduler::scheduler;
 
 pub(super) static VIRTUAL_SERVER: Spec = Spec {
     heading: "[[virtual_server]]",
@@ -22,6 +23,10 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "protocol",
         "lb_algo",
         "lvs_sched",
+        "sh-port",
+        "sh-fallback",
+        "mh-port",
+        "mh-fallback",
         "lb_kind",
         "lvs_method",
         "tun_type",
@@ -39,8 +44,6 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "hysteresis",
         "ip_family",
         "match",
-        "mh-fallback",
-        "mh-port",
         "omega",
         "ops",
         "persistence_engine",
@@ -49,8 +52,6 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "quorum",
         "quorum_down",
         "quorum_up",
-        "sh-fallback",
-        "sh-port",
         "smtp_alert",
         "snmp_name",
         "sorry_server",
@@ -92,10 +93,6 @@ pub(super) static REAL_SERVER: Spec = Spec {
     ],
 };
 
-/// Schedulers of IPVS that are not here yet.
-const LATER_SCHEDULERS: [&str; 10] = [
-    "lc", "lblc", "lblcr", "dh", "sed", "nq", "fo", "ovf", "mh", "twos",
-];
 /// Forwarding methods that are not here yet.
 const LATER_METHODS: [&str; 1] = ["FULLNAT"];
 
@@ -126,9 +123,7 @@ fn virtual_server(
         Some(value) => value.choice(&protocols, &["SCTP"], report),
         None => Some(Protocol::Tcp),
     };
-    let scheduler = table.get_alias(&["lb_algo", "lvs_sched"], report);
-    let scheduler =
-        scheduler.and_then(|v| v.choice(&SchedulerKind::NAMES, &LATER_SCHEDULERS, report));
+    let scheduler = scheduler(table, report);
     let lb_kind = forwarding_method(table, None, report);
     if ["lb_kind", "lvs_method"]
         .iter()
@@ -158,7 +153,7 @@ fn virtual_server(
     }
     Some(VirtualServer {
         key,
-        scheduler: scheduler.unwrap_or(SchedulerKind::WeightedLeastConnection),
+        scheduler,
         lb_kind: lb_kind?,
         real_servers,
     })
