@@ -71,6 +71,19 @@ impl Address {
         self.words[0] == 0 && self.words[1] & Self::MAPPED_MASK == Self::MAPPED
     }
 
+    /// The first address of the network that has this one: all but the first
+    /// `prefix` bits, of 32 or 128, are zero.
+    #[must_use]
+    pub fn network(&self, prefix: u8) -> Self {
+        let prefix = if self.is_v4() {
+            96 + prefix.min(32)
+        } else {
+            prefix.min(128)
+        };
+        let kept = u128::MAX.checked_shl(128 - u32::from(prefix)).unwrap_or(0);
+        Self::from_octets((u128::from_be_bytes(self.octets()) & kept).to_be_bytes())
+    }
+
     const fn to_ipv6(self) -> Ipv6Addr {
         Ipv6Addr::from_octets(self.octets())
     }
@@ -480,6 +493,23 @@ mod tests {
             assert_eq!(address.is_v4(), is_v4, "{text}");
             assert_eq!(Address::from_octets(address.octets()), address);
             assert!(address.octets().ends_with(&address.last_octets()));
+        }
+    }
+
+    #[test]
+    fn networks_keep_their_leading_bits() {
+        for (address, prefix, network) in [
+            ("10.1.2.3", 32, "10.1.2.3"),
+            ("10.1.2.3", 24, "10.1.2.0"),
+            ("10.1.255.3", 17, "10.1.128.0"),
+            ("10.1.2.3", 0, "0.0.0.0"),
+            ("2001:db8:1:2::3", 128, "2001:db8:1:2::3"),
+            ("2001:db8:1:2::3", 48, "2001:db8:1::"),
+            ("2001:db8::", 0, "::"),
+        ] {
+            let [address, network] =
+                [address, network].map(|text| Address::from(text.parse::<IpAddr>().unwrap()));
+            assert_eq!(address.network(prefix), network, "{address}/{prefix}");
         }
     }
 
