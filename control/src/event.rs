@@ -4,9 +4,12 @@
 //! [`Action`]s. Both serialise, so that a test case is a pair of files of
 //! JSON lines.
 
+mod rule;
+
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use dataplane::bpf::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
@@ -108,13 +111,13 @@ pub struct Route {
 pub enum Action {
     /// The forwarding state changed: build a snapshot and publish it.
     Publish,
-    /// Packets of this virtual server are for the workers from now on.
-    Steer {
-        virtual_server: String,
-    },
-    /// Packets of this virtual server are the kernel's from now on.
-    Unsteer {
-        virtual_server: String,
+    /// The steering program goes by this rule from now on.
+    Steer(#[serde(with = "rule::RuleText")] Rule),
+    /// The steering program forgets this rule.
+    Unsteer(#[serde(with = "rule::RuleText")] Rule),
+    /// The interface answers to other MAC addresses than before.
+    OwnMacs {
+        index: u32,
     },
     AddAddress {
         index: u32,

@@ -1,14 +1,28 @@
 // Which packets are the director's.
 //
-// Runs on every packet an interface receives. A packet of a virtual server goes
-// to the AF_XDP socket of its receive queue; every other packet (ARP, ND, ssh,
-// ping, health checks, …) goes on into the kernel as if this program were not
-// there. Steered are:
+// Runs on every packet an interface receives. What belongs to a virtual server
+// goes to the AF_XDP socket of its receive queue; every other packet (ARP, ND,
+// ssh, ping, health checks, …) goes on into the kernel as if this program were
+// not there. In this order:
 //
-//   - TCP and UDP whose destination address, port and protocol are a service,
-//     among them first fragments, which the director counts and drops: the
-//     later fragments carry no port and pass to the kernel;
-//   - ICMP and ICMPv6 errors about a packet that was sent from a service.
+//   1. A frame to a group, or to the MAC address of another host (a switch that
+//      floods, a promiscuous interface), is none of our business: the other
+//      director of a VRRP pair must not forward what is sent to the first.
+//   2. A packet from a denied prefix is dropped.
+//   3. Packets to a service: its address, port and protocol.
+//   4. Packets to an address of a pool, which real servers of FULLNAT answer to.
+//   5. Packets from a real server of NAT, unless they are for this host: the
+//      answers to health checks come from the very same address and port.
+//   6. ICMP errors about a packet that a service sent to a client, that we sent
+//      to a real server of NAT, or that we sent from a pool or into a tunnel.
+//
+// A later fragment carries no port. It goes to the workers when any service, or
+// any real server, has its address and protocol: only they, who saw the first
+// fragment, know better, and hand back to the kernel what is not theirs. A NIC
+// that takes ports into its hash spreads the fragments of a datagram over its
+// queues, and a packet can only be redirected to a socket of the queue that it
+// came by: so first and later fragments may reach different workers, who have
+// to find each other.
 //
 // Under up to two VLAN tags, IPv4 options and a few IPv6 extension headers. A
 // packet that is too short or too nested to tell passes to the kernel.
@@ -27,9 +41,10 @@ typedef unsigned long long u64;
 #define MAP_UINT(name, value) int(*name)[value]
 #define MAP_TYPE(name, type) type *name
 
-enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_PERCPU_ARRAY = 6, BPF_MAP_TYPE_XSKMAP = 17 };
+enum { BPF_MAP_TYPE_HASH = 1, BPF_MAP_TYPE_ARRAY = 2, BPF_MAP_TYPE_PERCPU_ARRAY = 6 };
+enum { BPF_MAP_TYPE_LPM_TRIE = 11, BPF_MAP_TYPE_XSKMAP = 17 };
 enum { BPF_F_NO_PREALLOC = 1 };
-enum { XDP_PASS = 2, XDP_REDIRECT = 4 };
+enum { XDP_DROP = 1, XDP_PASS = 2, XDP_REDIRECT = 4 };
 
 static void *(*bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*bpf_redirect_map)(void *map, u64 key, u64 flags) = (void *)51;
@@ -51,30 +66,112 @@ enum { ICMP_LENGTH = 8 };
 enum { ETH_IPV4 = BE16(0x0800), ETH_IPV6 = BE16(0x86dd) };
 enum { ETH_8021Q = BE16(0x8100), ETH_8021AD = BE16(0x88a8) };
 enum { HOP_BY_HOP = 0, ICMP = 1, TCP = 6, UDP = 17, ROUTING = 43, FRAGMENT = 44, ICMPV6 = 58 };
-enum { DESTINATION_OPTIONS = 60 };
+enum { DESTINATION_OPTIONS = 60, SCTP = 132 };
 // Most IPv6 extension headers that are walked over.
 enum { EXTENSIONS = 4 };
+// Most MAC addresses that an interface answers to.
+enum { OWN_MACS = 4 };
 
-struct service_key {
-	u32 address[4]; // network byte order; IPv4 as ::ffff:a.b.c.d
-	u16 port;       // network byte order
+struct address {
+	u32 words[4]; // network byte order; IPv4 as ::ffff:a.b.c.d
+};
+
+// One end of a flow. Port 0 stands for every port, and for none: that of a
+// later fragment, or of a protocol that has no ports.
+struct endpoint {
+	struct address address;
+	u16 port; // network byte order
 	u8 protocol;
 	u8 zero;
 };
 
-struct counters {
-	u64 steered;   // given to a socket
-	u64 passed;    // no service's
-	u64 no_socket; // a service's, but its queue has no socket: passed to the kernel
+// What an entry of `services` or `returns` is for: bits.
+enum { PACKETS = 1, LATER_FRAGMENTS = 2 };
+
+// What an address of this host is.
+enum { HOST = 1, POOL = 2 };
+
+// What is done with packets from a prefix; the longest prefix decides.
+enum { DENY = 1, ALLOW = 2 };
+
+struct prefix_ipv4 {
+	u32 length; // in bits
+	u32 address; // network byte order
 };
+
+struct prefix_ipv6 {
+	u32 length; // in bits
+	struct address address;
+};
+
+struct counters {
+	u64 steered;    // given to a socket
+	u64 passed;     // no service's
+	u64 no_socket;  // a service's, but its queue has no socket: passed to the kernel
+	u64 not_for_us; // to another host or to a group: passed to the kernel
+	u64 denied;     // from a denied prefix: dropped
+};
+
+struct own_macs {
+	u64 macs[OWN_MACS]; // the first byte on the wire is the lowest; 0: no more
+};
+
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, 131072);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct endpoint);
+	MAP_TYPE(value, u32); // PACKETS, LATER_FRAGMENTS
+} services SEC(".maps");
+
+// Real servers of NAT.
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, 131072);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct endpoint);
+	MAP_TYPE(value, u32); // PACKETS, LATER_FRAGMENTS
+} returns SEC(".maps");
+
+// Ends of tunnels, as the ends of the outer packets: the port is that of GUE.
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_HASH);
+	MAP_UINT(max_entries, 131072);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct endpoint);
+	MAP_TYPE(value, u32);
+} tunnel_servers SEC(".maps");
 
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_HASH);
 	MAP_UINT(max_entries, 65536);
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
-	MAP_TYPE(key, struct service_key);
-	MAP_TYPE(value, u32);
-} services SEC(".maps");
+	MAP_TYPE(key, struct address);
+	MAP_TYPE(value, u32); // HOST, POOL
+} local_addresses SEC(".maps");
+
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LPM_TRIE);
+	MAP_UINT(max_entries, 1048576);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct prefix_ipv4);
+	MAP_TYPE(value, u32); // DENY, ALLOW
+} prefixes_ipv4 SEC(".maps");
+
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_LPM_TRIE);
+	MAP_UINT(max_entries, 1048576);
+	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
+	MAP_TYPE(key, struct prefix_ipv6);
+	MAP_TYPE(value, u32); // DENY, ALLOW
+} prefixes_ipv6 SEC(".maps");
+
+struct {
+	MAP_UINT(type, BPF_MAP_TYPE_ARRAY);
+	MAP_UINT(max_entries, 1);
+	MAP_TYPE(key, u32);
+	MAP_TYPE(value, struct own_macs);
+} own_macs SEC(".maps");
 
 struct {
 	MAP_UINT(type, BPF_MAP_TYPE_XSKMAP);
@@ -90,85 +187,143 @@ struct {
 	MAP_TYPE(value, struct counters);
 } counters SEC(".maps");
 
-// The transport header of an IP packet.
-struct transport {
-	u8 *start; // 0: none that can be told
-	u8 protocol;
+// What an IP packet says of itself.
+struct packet {
+	struct endpoint source;
+	struct endpoint destination;
+	u8 *transport; // 0: a later fragment, which has no transport header
 };
 
-// An IPv4 packet (RFC 791 §3.1) at `ip`.
-INLINE struct transport transport_of_ipv4(u8 *ip, u8 *end)
+INLINE void address_of_ipv4(struct endpoint *end, u8 *address)
 {
-	struct transport none = {0}, found;
-	if (ip + IPV4_LENGTH > end)
-		return none;
-	u32 length = (ip[0] & 15) * 4;
-	// A later fragment has no transport header.
-	if (length < IPV4_LENGTH || (*(u16 *)(ip + 6) & BE16(0x1fff)))
-		return none;
-	found.start = ip + length;
-	found.protocol = ip[9];
-	return found;
+	end->address.words[0] = 0;
+	end->address.words[1] = 0;
+	end->address.words[2] = 0xffff0000; // bytes 00 00 ff ff
+	end->address.words[3] = *(u32 *)address;
 }
 
-// An IPv6 packet (RFC 8200 §3, §4) at `ip`.
-INLINE struct transport transport_of_ipv6(u8 *ip, u8 *end)
-{
-	struct transport none = {0}, found;
-	if (ip + IPV6_LENGTH > end)
-		return none;
-	found.protocol = ip[6];
-	found.start = ip + IPV6_LENGTH;
-	for (int i = 0; i < EXTENSIONS; i++) {
-		u8 *header = found.start;
-		switch (found.protocol) {
-		case HOP_BY_HOP:
-		case ROUTING:
-		case DESTINATION_OPTIONS:
-			if (header + 2 > end)
-				return none;
-			found.start = header + (header[1] + 1) * 8;
-			break;
-		case FRAGMENT:
-			if (header + 8 > end || (*(u16 *)(header + 2) & BE16(0xfff8)))
-				return none;
-			found.start = header + 8;
-			break;
-		default:
-			return found;
-		}
-		found.protocol = header[0];
-	}
-	return found;
-}
-
-INLINE void address_of_ipv4(struct service_key *key, u8 *address)
-{
-	key->address[0] = 0;
-	key->address[1] = 0;
-	key->address[2] = 0xffff0000; // bytes 00 00 ff ff
-	key->address[3] = *(u32 *)address;
-}
-
-INLINE void address_of_ipv6(struct service_key *key, u8 *address)
+INLINE void address_of_ipv6(struct endpoint *end, u8 *address)
 {
 	for (int i = 0; i < 4; i++)
-		key->address[i] = ((u32 *)address)[i];
+		end->address.words[i] = ((u32 *)address)[i];
 }
 
-// Fills in port and protocol and looks the key up. The port is the one at
-// `offset` of the transport header: 0 is the source port, 2 the destination's,
-// of TCP and UDP alike.
-INLINE int is_service(struct service_key *key, struct transport transport, u32 offset, u8 *end)
+// Fills in what follows from the protocol. False: too short for its ports.
+INLINE int read_ports(struct packet *packet, u8 protocol, u8 *end)
 {
-	if (transport.protocol != TCP && transport.protocol != UDP)
+	u8 *transport = packet->transport;
+	packet->source.protocol = packet->destination.protocol = protocol;
+	packet->source.zero = packet->destination.zero = 0;
+	packet->source.port = packet->destination.port = 0;
+	if (!transport || (protocol != TCP && protocol != UDP && protocol != SCTP))
+		return 1;
+	if (transport + 4 > end)
 		return 0;
-	if (!transport.start || transport.start + 4 > end)
+	packet->source.port = *(u16 *)transport;
+	packet->destination.port = *(u16 *)(transport + 2);
+	return 1;
+}
+
+// Reads an IPv4 packet (RFC 791 §3.1) at `ip`. False: it cannot be read.
+INLINE int read_ipv4(struct packet *packet, u8 *ip, u8 *end)
+{
+	if (ip + IPV4_LENGTH > end)
 		return 0;
-	key->port = *(u16 *)(transport.start + offset);
-	key->protocol = transport.protocol;
-	key->zero = 0;
-	return bpf_map_lookup_elem(&services, key) != 0;
+	u32 length = (ip[0] & 15) * 4;
+	if (length < IPV4_LENGTH)
+		return 0;
+	address_of_ipv4(&packet->source, ip + 12);
+	address_of_ipv4(&packet->destination, ip + 16);
+	packet->transport = ip + length;
+	if (*(u16 *)(ip + 6) & BE16(0x1fff))
+		packet->transport = 0;
+	return read_ports(packet, ip[9], end);
+}
+
+// Reads an IPv6 packet (RFC 8200 §3, §4) at `ip`. False: it cannot be read.
+INLINE int read_ipv6(struct packet *packet, u8 *ip, u8 *end)
+{
+	if (ip + IPV6_LENGTH > end)
+		return 0;
+	address_of_ipv6(&packet->source, ip + 8);
+	address_of_ipv6(&packet->destination, ip + 24);
+	u8 protocol = ip[6];
+	u8 *header = ip + IPV6_LENGTH;
+	for (int i = 0; i < EXTENSIONS; i++) {
+		if (protocol == FRAGMENT) {
+			if (header + 8 > end)
+				return 0;
+			protocol = header[0];
+			if (*(u16 *)(header + 2) & BE16(0xfff8)) {
+				packet->transport = 0;
+				return read_ports(packet, protocol, end);
+			}
+			header += 8;
+		} else if (protocol == HOP_BY_HOP || protocol == ROUTING ||
+			   protocol == DESTINATION_OPTIONS) {
+			if (header + 2 > end)
+				return 0;
+			protocol = header[0];
+			header += (header[1] + 1) * 8;
+		} else {
+			break;
+		}
+	}
+	packet->transport = header;
+	return read_ports(packet, protocol, end);
+}
+
+// True if an entry of `map` is for packets of this end.
+INLINE int is_in(void *map, struct endpoint *end, int later_fragment)
+{
+	u32 *what;
+	if (!later_fragment) {
+		what = bpf_map_lookup_elem(map, end);
+		if (what && *what & PACKETS)
+			return 1;
+		if (!end->port)
+			return 0;
+	}
+	struct endpoint every_port = *end;
+	every_port.port = 0;
+	what = bpf_map_lookup_elem(map, &every_port);
+	return what && *what & (later_fragment ? LATER_FRAGMENTS : PACKETS);
+}
+
+// 0: not an address of this host that matters.
+INLINE u32 kind_of(struct address *address)
+{
+	u32 *kind = bpf_map_lookup_elem(&local_addresses, address);
+	return kind ? *kind : 0;
+}
+
+// What is to become of a packet that was read.
+enum verdict { PASS, STEER, NOT_FOR_US, DENIED };
+
+INLINE enum verdict judge_transport(struct packet *packet)
+{
+	int later_fragment = !packet->transport;
+	if (is_in(&services, &packet->destination, later_fragment))
+		return STEER;
+	u32 kind = kind_of(&packet->destination.address);
+	if (kind)
+		return kind == POOL ? STEER : PASS;
+	return is_in(&returns, &packet->source, later_fragment) ? STEER : PASS;
+}
+
+// `about` is the packet that the error is about, `destination` where it goes.
+INLINE enum verdict judge_error(struct packet *about, struct address *destination)
+{
+	int later_fragment = !about->transport;
+	// Where it came from is where the service's packets to clients came from.
+	if (is_in(&services, &about->source, later_fragment))
+		return STEER;
+	if (bpf_map_lookup_elem(&tunnel_servers, &about->destination))
+		return STEER;
+	u32 kind = kind_of(destination);
+	if (kind)
+		return kind == POOL ? STEER : PASS;
+	return is_in(&returns, &about->destination, later_fragment) ? STEER : PASS;
 }
 
 // RFC 792: destination unreachable, time exceeded, parameter problem.
@@ -184,71 +339,90 @@ INLINE int is_icmpv6_error(u8 type)
 	return type >= 1 && type <= 4;
 }
 
-INLINE int is_ours_ipv4(u8 *ip, u8 *end)
+INLINE int has_ports(u8 protocol)
 {
-	struct service_key key;
-	struct transport transport = transport_of_ipv4(ip, end);
-	if (transport.protocol == ICMP) {
-		u8 *icmp = transport.start;
-		if (!icmp || icmp + ICMP_LENGTH > end || !is_icmp_error(icmp[0]))
-			return 0;
-		ip = icmp + ICMP_LENGTH;
-		transport = transport_of_ipv4(ip, end);
-		if (!transport.start)
-			return 0;
-		address_of_ipv4(&key, ip + 12);
-		return is_service(&key, transport, 0, end);
-	}
-	if (!transport.start)
-		return 0;
-	address_of_ipv4(&key, ip + 16);
-	return is_service(&key, transport, 2, end);
+	return protocol == TCP || protocol == UDP || protocol == SCTP;
 }
 
-INLINE int is_ours_ipv6(u8 *ip, u8 *end)
+INLINE enum verdict judge_ipv4(u8 *ip, u8 *end)
 {
-	struct service_key key;
-	struct transport transport = transport_of_ipv6(ip, end);
-	if (transport.protocol == ICMPV6) {
-		u8 *icmp = transport.start;
-		if (!icmp || icmp + ICMP_LENGTH > end || !is_icmpv6_error(icmp[0]))
-			return 0;
-		ip = icmp + ICMP_LENGTH;
-		transport = transport_of_ipv6(ip, end);
-		if (!transport.start)
-			return 0;
-		address_of_ipv6(&key, ip + 8);
-		return is_service(&key, transport, 0, end);
-	}
-	if (!transport.start)
-		return 0;
-	address_of_ipv6(&key, ip + 24);
-	return is_service(&key, transport, 2, end);
+	struct packet packet, about;
+	if (ip + IPV4_LENGTH > end)
+		return PASS;
+	struct prefix_ipv4 source = { .length = 32, .address = *(u32 *)(ip + 12) };
+	u32 *what = bpf_map_lookup_elem(&prefixes_ipv4, &source);
+	if (what && *what == DENY)
+		return DENIED;
+	if (!read_ipv4(&packet, ip, end))
+		return PASS;
+	if (has_ports(packet.source.protocol))
+		return judge_transport(&packet);
+	u8 *icmp = packet.transport;
+	if (packet.source.protocol != ICMP || !icmp || icmp + ICMP_LENGTH > end)
+		return PASS;
+	if (!is_icmp_error(icmp[0]) || !read_ipv4(&about, icmp + ICMP_LENGTH, end))
+		return PASS;
+	return judge_error(&about, &packet.destination.address);
 }
 
-INLINE int is_ours(u8 *packet, u8 *end)
+INLINE enum verdict judge_ipv6(u8 *ip, u8 *end)
+{
+	struct packet packet, about;
+	if (ip + IPV6_LENGTH > end)
+		return PASS;
+	struct prefix_ipv6 source = { .length = 128 };
+	for (int i = 0; i < 4; i++)
+		source.address.words[i] = ((u32 *)(ip + 8))[i];
+	u32 *what = bpf_map_lookup_elem(&prefixes_ipv6, &source);
+	if (what && *what == DENY)
+		return DENIED;
+	if (!read_ipv6(&packet, ip, end))
+		return PASS;
+	if (has_ports(packet.source.protocol))
+		return judge_transport(&packet);
+	u8 *icmp = packet.transport;
+	if (packet.source.protocol != ICMPV6 || !icmp || icmp + ICMP_LENGTH > end)
+		return PASS;
+	if (!is_icmpv6_error(icmp[0]) || !read_ipv6(&about, icmp + ICMP_LENGTH, end))
+		return PASS;
+	return judge_error(&about, &packet.destination.address);
+}
+
+INLINE int is_own_mac(u8 *mac)
+{
+	u32 zero = 0;
+	struct own_macs *own = bpf_map_lookup_elem(&own_macs, &zero);
+	if (!own) // never: the verifier wants it
+		return 0;
+	u64 wanted = *(u32 *)mac | (u64)*(u16 *)(mac + 4) << 32;
+	for (int i = 0; i < OWN_MACS; i++)
+		if (own->macs[i] == wanted)
+			return wanted != 0;
+	return 0;
+}
+
+INLINE enum verdict judge(u8 *packet, u8 *end)
 {
 	if (packet + ETHERNET_LENGTH > end)
-		return 0;
-	// A frame to a group is not for this host alone; a router does not forward
-	// it (RFC 1812 §5.3.4).
-	if (packet[0] & 1)
-		return 0;
+		return PASS;
+	// A group's first byte is odd, and no interface has such an address.
+	if (!is_own_mac(packet))
+		return NOT_FOR_US;
 	u16 type = *(u16 *)(packet + 12);
 	u8 *ip = packet + ETHERNET_LENGTH;
 	for (int i = 0; i < 2; i++) {
 		if (type != ETH_8021Q && type != ETH_8021AD)
 			break;
 		if (ip + VLAN_LENGTH > end)
-			return 0;
+			return PASS;
 		type = *(u16 *)(ip + 2);
 		ip += VLAN_LENGTH;
 	}
 	if (type == ETH_IPV4)
-		return is_ours_ipv4(ip, end);
+		return judge_ipv4(ip, end);
 	if (type == ETH_IPV6)
-		return is_ours_ipv6(ip, end);
-	return 0;
+		return judge_ipv6(ip, end);
+	return PASS;
 }
 
 SEC("xdp")
@@ -258,9 +432,18 @@ int steer(struct xdp_md *context)
 	struct counters *count = bpf_map_lookup_elem(&counters, &zero);
 	if (!count) // never: the verifier wants it
 		return XDP_PASS;
-	if (!is_ours((u8 *)(u64)context->data, (u8 *)(u64)context->data_end)) {
+	switch (judge((u8 *)(u64)context->data, (u8 *)(u64)context->data_end)) {
+	case STEER:
+		break;
+	case PASS:
 		count->passed++;
 		return XDP_PASS;
+	case NOT_FOR_US:
+		count->not_for_us++;
+		return XDP_PASS;
+	case DENIED:
+		count->denied++;
+		return XDP_DROP;
 	}
 	int action = bpf_redirect_map(&sockets, context->rx_queue_index, XDP_PASS);
 	if (action == XDP_REDIRECT)

@@ -10,10 +10,10 @@ use std::error::Error;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-use dataplane::bpf::Steering;
+use dataplane::bpf::{Rule, Steering};
 use dataplane::device::af_xdp::{BindMode, FRAMES_PER_QUEUE, QueueSpec, open_worker};
 use dataplane::device::{BURST, Device};
-use dataplane::service::{Protocol, ServiceKey};
+use dataplane::service::{MacAddress, Protocol, ServiceKey};
 use dataplane::xsk::umem::{FrameSize, Umem};
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -43,11 +43,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (umem, mut pool) = Umem::new(2 * FRAMES_PER_QUEUE, FrameSize::Bytes2048)?;
     let mut devices = open_worker(&umem, &mut pool, &queues, mode)?;
     steering.register_socket(0, &devices[0])?;
-    steering.add_service(&ServiceKey {
+    steering.set_macs(&[mac_of(input)?])?;
+    steering.add(&Rule::VirtualServer(ServiceKey {
         address: service.ip().into(),
         port: service.port(),
         protocol: Protocol::Udp,
-    })?;
+    }))?;
     eprintln!("{:?}", steering.attached());
 
     let mut burst = Vec::with_capacity(BURST);
@@ -75,4 +76,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             next += Duration::from_secs(1);
         }
     }
+}
+
+/// As sysfs writes it: `02:00:00:00:00:01`.
+fn mac_of(interface: &str) -> Result<MacAddress, Box<dyn Error>> {
+    let text = std::fs::read_to_string(format!("/sys/class/net/{interface}/address"))?;
+    let mut mac = MacAddress::default();
+    for (byte, digits) in mac.0.iter_mut().zip(text.trim().split(':')) {
+        *byte = u8::from_str_radix(digits, 16)?;
+    }
+    Ok(mac)
 }

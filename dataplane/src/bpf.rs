@@ -1,5 +1,5 @@
 //! The steering program (`bpf/steer.bpf.c`): loaded, attached to an interface,
-//! told about services and sockets, and detached.
+//! told what to steer and to which sockets, and detached.
 //!
 //! Invariants:
 //! - Each interface has its own copy of the program and of its maps: sockets are
@@ -7,48 +7,32 @@
 //! - The program hangs on a `bpf_link`, which the kernel takes away with the
 //!   process: neither an exit nor a SIGKILL leaves anything attached.
 //!
-//! Needs Linux 5.10. Does not decide which packets are a service's: the program
-//! does.
+//! Needs Linux 5.10. Does not look at packets: the program does, by the [`Rule`]s it
+//! is given.
+
+mod error;
+mod prefix;
+mod rules;
+
+pub use error::SteeringError;
+pub use prefix::{BadPrefix, Prefix};
+pub use rules::Rule;
 
 use std::error::Error;
 use std::fmt;
-use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::maps::{HashMap, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::Ebpf;
+use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{Xdp, xdp::XdpMode};
-use rustix::io::Errno;
 
-use crate::service::ServiceKey;
+use self::error::Step;
+use self::rules::Tables;
+use crate::service::MacAddress;
 use crate::xsk::socket::BindMode;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../bpf/steer.bpf.o");
-
-/// `struct service_key` of the program.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Key {
-    address: [u8; 16],
-    /// Network byte order.
-    port: [u8; 2],
-    protocol: u8,
-    zero: u8,
-}
-
-// SAFETY: bytes only: no padding, and every bit pattern is valid.
-unsafe impl aya::Pod for Key {}
-
-impl From<&ServiceKey> for Key {
-    fn from(key: &ServiceKey) -> Self {
-        Self {
-            address: key.address.octets(),
-            port: key.port.to_be_bytes(),
-            protocol: key.protocol as u8,
-            zero: 0,
-        }
-    }
-}
 
 /// What the program counts, and the `struct counters` of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -61,9 +45,13 @@ pub struct SteeringCounters {
     pub passed: u64,
     /// Packets of a service whose queue has no socket, passed to the kernel.
     pub no_socket: u64,
+    /// Frames to another host or to a group, passed to the kernel.
+    pub not_for_us: u64,
+    /// Packets from a denied prefix, dropped.
+    pub denied: u64,
 }
 
-// SAFETY: three integers: no padding, and every bit pattern is valid.
+// SAFETY: five integers: no padding, and every bit pattern is valid.
 unsafe impl aya::Pod for SteeringCounters {}
 
 /// Where in the receive path the program runs.
@@ -93,11 +81,15 @@ pub struct Attached {
     pub fallback: Option<String>,
 }
 
+/// Most MAC addresses of an interface.
+pub const OWN_MACS: usize = 4;
+
 /// The program on one interface; dropping it detaches it.
 pub struct Steering {
     interface: String,
     attached: Attached,
-    services: HashMap<MapData, Key, u32>,
+    tables: Tables,
+    own_macs: Array<MapData, [u64; OWN_MACS]>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, SteeringCounters>,
     _link: FdLink,
@@ -106,7 +98,7 @@ pub struct Steering {
 impl Steering {
     /// Loads the program and attaches it to the interface, which is in the network
     /// namespace of the calling thread. It passes every packet to the kernel until
-    /// it is told of services and sockets.
+    /// it is told of the interface's MAC addresses, of rules and of sockets.
     ///
     /// Mode `Generic` attaches in the network stack, `Copy` and `ZeroCopy` in the
     /// driver, `Auto` in the driver or, where it cannot, in the network stack.
@@ -120,19 +112,13 @@ impl Steering {
             step,
             source,
         };
-        let load = |source: Box<dyn Error + Send + Sync>| failed(Step::Load, source);
+        let load = |source: LoadError| failed(Step::Load, source);
 
-        let mut object = aya::Ebpf::load(OBJECT).map_err(|error| load(error.into()))?;
-        let mut map = |name: &str| {
-            let map = object.take_map(name);
-            map.ok_or_else(|| load(format!("steer.bpf.o has no map {name}").into()))
-        };
-        fn typed<T: TryFrom<Map, Error = MapError>>(map: Map) -> Result<T, MapError> {
-            map.try_into()
-        }
-        let services = typed(map("services")?).map_err(|error| load(error.into()))?;
-        let sockets = typed(map("sockets")?).map_err(|error| load(error.into()))?;
-        let counters = typed(map("counters")?).map_err(|error| load(error.into()))?;
+        let mut object = Ebpf::load(OBJECT).map_err(|error| load(error.into()))?;
+        let tables = Tables::take(&mut object).map_err(load)?;
+        let own_macs = take(&mut object, "own_macs").map_err(load)?;
+        let sockets = take(&mut object, "sockets").map_err(load)?;
+        let counters = take(&mut object, "counters").map_err(load)?;
         let program: &mut Xdp = object
             .program_mut("steer")
             .ok_or_else(|| load("steer.bpf.o has no program steer".into()))?
@@ -158,7 +144,8 @@ impl Steering {
         Ok(Self {
             interface: interface.to_owned(),
             attached: Attached { mode, fallback },
-            services,
+            tables,
+            own_macs,
             sockets,
             counters,
             _link: link,
@@ -171,27 +158,36 @@ impl Steering {
         &self.attached
     }
 
-    /// Steers the packets of a service from now on. Adding it again does nothing.
-    ///
-    /// # Errors
-    /// The table of services is full (65,536 of them).
-    pub fn add_service(&mut self, service: &ServiceKey) -> Result<(), SteeringError> {
-        let added = self.services.insert(Key::from(service), 1, 0);
-        added.map_err(|error| self.failed(Step::AddService(*service), error))
-    }
-
-    /// Leaves the packets of a service to the kernel from now on. Removing it
-    /// again does nothing.
+    /// The MAC addresses that the interface answers to, at most [`OWN_MACS`]; those
+    /// beyond are ignored. Frames to others are the kernel's, whatever the rules say.
     ///
     /// # Errors
     /// What the kernel says; none is expected.
-    pub fn remove_service(&mut self, service: &ServiceKey) -> Result<(), SteeringError> {
-        match self.services.remove(&Key::from(service)) {
-            Err(error) if errno(&error) != Some(Errno::NOENT) => {
-                Err(self.failed(Step::RemoveService(*service), error))
-            }
-            _ => Ok(()),
+    pub fn set_macs(&mut self, macs: &[MacAddress]) -> Result<(), SteeringError> {
+        let mut own = [0; OWN_MACS];
+        for (own, MacAddress([a, b, c, d, e, f])) in own.iter_mut().zip(macs) {
+            *own = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, 0, 0]);
         }
+        let set = self.own_macs.set(0, own, 0);
+        set.map_err(|error| self.failed(Step::SetMacs, error))
+    }
+
+    /// Steers by this rule, too, from now on. Adding it again does nothing.
+    ///
+    /// # Errors
+    /// The table of such rules is full.
+    pub fn add(&mut self, rule: &Rule) -> Result<(), SteeringError> {
+        let added = self.tables.add(rule);
+        added.map_err(|error| self.failed(Step::Add(*rule), error))
+    }
+
+    /// Does not steer by this rule from now on. Removing it again does nothing.
+    ///
+    /// # Errors
+    /// What the kernel says; none is expected.
+    pub fn remove(&mut self, rule: &Rule) -> Result<(), SteeringError> {
+        let removed = self.tables.remove(rule);
+        removed.map_err(|error| self.failed(Step::Remove(*rule), error))
     }
 
     /// Gives the packets of a receive queue to an AF_XDP socket, which must be bound
@@ -218,6 +214,8 @@ impl Steering {
             total.steered += cpu.steered;
             total.passed += cpu.passed;
             total.no_socket += cpu.no_socket;
+            total.not_for_us += cpu.not_for_us;
+            total.denied += cpu.denied;
         }
         Ok(total)
     }
@@ -240,6 +238,19 @@ impl fmt::Debug for Steering {
     }
 }
 
+/// Why the object could not be used.
+type LoadError = Box<dyn Error + Send + Sync>;
+
+/// A map of the object.
+fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, LoadError>
+where
+    T: TryFrom<Map, Error = MapError>,
+{
+    let map = object.take_map(name);
+    let map = map.ok_or_else(|| format!("steer.bpf.o has no map {name}"))?;
+    Ok(T::try_from(map)?)
+}
+
 /// Attaches the program by a `bpf_link`.
 fn link(
     program: &mut Xdp,
@@ -254,126 +265,4 @@ fn link(
     // On kernels before 5.9 the library falls back to netlink, and what is
     // attached so would outlive a SIGKILL. Dropped here, it is detached.
     Ok(FdLink::try_from(program.take_link(id)?)?)
-}
-
-/// The kernel's error at the bottom of a chain of errors.
-fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
-    let mut next = Some(error);
-    while let Some(error) = next {
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Errno::from_io_error(error);
-        }
-        next = error.source();
-    }
-    None
-}
-
-/// What was being done when it failed.
-#[derive(Clone, Copy, Debug)]
-enum Step {
-    Load,
-    Attach(Mode),
-    AddService(ServiceKey),
-    RemoveService(ServiceKey),
-    RegisterSocket(u32),
-    ReadCounters,
-}
-
-/// Something about the steering program failed; the source says what the kernel
-/// or the loader said.
-#[derive(Debug)]
-pub struct SteeringError {
-    interface: String,
-    step: Step,
-    source: Box<dyn Error + Send + Sync>,
-}
-
-impl SteeringError {
-    fn errno(&self) -> Option<Errno> {
-        errno(self.source.as_ref())
-    }
-
-    /// True when native mode failed for a reason that generic mode may not have.
-    fn has_alternative(&self) -> bool {
-        !matches!(
-            self.errno(),
-            Some(Errno::BUSY | Errno::EXIST | Errno::PERM | Errno::NODEV | Errno::NOMEM)
-        )
-    }
-
-    /// Why native mode could not be had, in half a sentence.
-    fn reason(&self) -> String {
-        match self.errno() {
-            Some(Errno::OPNOTSUPP) => "the driver has no native XDP".to_owned(),
-            Some(errno) => format!("the driver refused native XDP: {errno}"),
-            None => format!("native XDP failed: {}", self.source),
-        }
-    }
-
-    /// The likely cause and what to do about it.
-    fn remedy(&self) -> Option<String> {
-        let interface = &self.interface;
-        Some(match (self.step, self.errno()?) {
-            (_, Errno::PERM | Errno::ACCESS) => {
-                "needs CAP_BPF and CAP_NET_ADMIN: run as root or grant them".to_owned()
-            }
-            (_, Errno::NOMEM) => "not enough memory".to_owned(),
-            (Step::Attach(_), Errno::BUSY | Errno::EXIST) => format!(
-                "another XDP program is attached: stop its owner, or remove it by \
-                 `ip link set dev {interface} xdp off`"
-            ),
-            (Step::Attach(_), Errno::NODEV) => "the interface is gone".to_owned(),
-            (Step::Attach(Mode::Native), Errno::OPNOTSUPP) => {
-                "the driver has no native XDP: use mode \"auto\" or \"generic\"".to_owned()
-            }
-            (Step::Attach(Mode::Native), _) => {
-                "the driver refused it, most often for an MTU above 3500 or for LRO: \
-                 lower the MTU, switch LRO off, or use mode \"auto\" or \"generic\""
-                    .to_owned()
-            }
-            (Step::AddService(_), Errno::TOOBIG) => {
-                "the table is full; it holds 65536 services".to_owned()
-            }
-            _ => return None,
-        })
-    }
-}
-
-impl fmt::Display for SteeringError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let interface = &self.interface;
-        match self.step {
-            Step::Load => write!(f, "{interface}: cannot load the XDP program"),
-            Step::Attach(mode) => {
-                write!(
-                    f,
-                    "{interface}: cannot attach the XDP program in {mode} mode"
-                )
-            }
-            Step::AddService(key) => write!(f, "{interface}: cannot steer {key}"),
-            Step::RemoveService(key) => write!(f, "{interface}: cannot stop steering {key}"),
-            Step::RegisterSocket(queue) => {
-                write!(
-                    f,
-                    "{interface}: cannot use the AF_XDP socket of queue {queue}"
-                )
-            }
-            Step::ReadCounters => {
-                write!(
-                    f,
-                    "{interface}: cannot read the counters of the XDP program"
-                )
-            }
-        }?;
-        match self.remedy() {
-            Some(remedy) => write!(f, ": {remedy}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl Error for SteeringError {
-    fn source(&self) -> Option<&(dyn Error + 'static)> {
-        Some(self.source.as_ref())
-    }
 }

@@ -64,6 +64,11 @@ impl Addresses {
         }
     }
 
+    /// Every address of this host; one that several links have comes several times.
+    pub(super) fn all(&self) -> impl Iterator<Item = IpAddr> {
+        self.present.keys().map(|(_, address)| *address)
+    }
+
     /// What `config` wants on this host. Used before anything is changed, to
     /// ask whether an address is in use elsewhere, and by `want`.
     #[must_use]

@@ -14,20 +14,22 @@ mod addresses;
 mod diff;
 mod ids;
 mod next_hops;
+mod steering;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
-use dataplane::service::{self, ServerId, ServiceKey};
+use dataplane::service::{self, MacAddress, ServerId, ServiceKey};
 use dataplane::snapshot::Snapshot;
 
 pub use addresses::{Addresses, Wanted};
 pub use ids::Servers;
 pub use next_hops::{NextHops, Port, Resolution};
 
-use crate::config::{Check, Config, RealServer, VirtualServer};
+use self::steering::Steering;
+use crate::config::{Check, Config, RealServer};
 use crate::event::{Action, CheckId, Event, NetworkEvent};
 
 /// What is known of a real server by its checks.
@@ -69,6 +71,7 @@ pub struct Controller {
     servers: Servers,
     next_hops: NextHops,
     addresses: Addresses,
+    steering: Steering,
 }
 
 impl Controller {
@@ -86,6 +89,7 @@ impl Controller {
             checks: BTreeMap::new(),
             servers: Servers::default(),
             addresses: Addresses::default(),
+            steering: Steering::default(),
         }
     }
 
@@ -93,7 +97,7 @@ impl Controller {
     pub fn start(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
         let config = self.config.clone();
-        self.take_up(&config, &[], &mut actions);
+        self.take_up(&config, &mut actions);
         actions
     }
 
@@ -148,22 +152,15 @@ impl Controller {
         }
         let changes = diff::changes(&self.config, &config);
         let mut actions = Vec::new();
-        let before = std::mem::replace(&mut self.config, config.clone());
-        self.take_up(&config, &before.virtual_servers, &mut actions);
+        self.config = config.clone();
+        self.take_up(&config, &mut actions);
         Ok((changes, actions))
     }
 
     /// Makes the state that of `config`, keeping what is the same.
-    fn take_up(&mut self, config: &Config, before: &[VirtualServer], actions: &mut Vec<Action>) {
-        let gone = |service: &&VirtualServer| {
-            config
-                .virtual_servers
-                .iter()
-                .all(|kept| kept.key != service.key)
-        };
-        actions.extend(before.iter().filter(gone).map(|service| Action::Unsteer {
-            virtual_server: service.key.to_string(),
-        }));
+    fn take_up(&mut self, config: &Config, actions: &mut Vec<Action>) {
+        let rules = steering::rules(config, &self.addresses);
+        self.steering.keep_only(&rules, actions);
         self.take_up_checks(config, actions);
         self.servers.keep_only(config);
         let real_servers = config
@@ -173,16 +170,8 @@ impl Controller {
         self.next_hops
             .follow(real_servers.map(|server| server.address.ip()), actions);
         actions.push(Action::Publish);
-        let new = |service: &&VirtualServer| before.iter().all(|known| known.key != service.key);
-        actions.extend(
-            config
-                .virtual_servers
-                .iter()
-                .filter(new)
-                .map(|service| Action::Steer {
-                    virtual_server: service.key.to_string(),
-                }),
-        );
+        // Workers know it all before its packets come.
+        self.steering.take_up(rules, actions);
         self.addresses.want(config, &self.ports, actions);
     }
 
@@ -292,8 +281,12 @@ impl Controller {
                 name,
                 mac,
                 up,
+                master,
                 ..
-            } => self.link(index, &name, mac, up, actions),
+            } => {
+                self.steering.link(index, mac, master, &self.ports, actions);
+                self.link(index, &name, mac, up, actions);
+            }
             NetworkEvent::LinkGone { index } => {
                 if let Some(port) = self.ports.iter().find(|port| port.index == index) {
                     actions.push(Action::Log(format!(
@@ -314,6 +307,8 @@ impl Controller {
                 if !present {
                     self.addresses.restore(index, address, actions);
                 }
+                let present = self.addresses.all().any(|kept| kept == address);
+                self.steering.local_address(address, present, actions);
                 self.next_hops.routes_changed(actions);
             }
             NetworkEvent::Neighbor {
@@ -463,6 +458,12 @@ impl Controller {
     #[must_use]
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// The MAC addresses that a port answers to.
+    #[must_use]
+    pub fn own_macs(&self, port: &Port) -> Vec<MacAddress> {
+        self.steering.own_macs(port)
     }
 
     #[must_use]

@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use dataplane::service::{MacAddress, ServiceKey};
+use dataplane::bpf::{Steering, SteeringError};
+use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
@@ -30,7 +31,7 @@ use crate::announce::{self, Announcement, Announcer, Schedule};
 use crate::api;
 use crate::api::query::Query;
 use crate::config::{Config, Format};
-use crate::controller::Controller;
+use crate::controller::{Controller, Port};
 use crate::event::{Action, Event, Route};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
@@ -194,12 +195,15 @@ impl Appliance {
             match action {
                 Action::Publish => self.publish_pending = true,
                 Action::Log(line) => info!("{line}"),
-                Action::Steer { virtual_server } => {
+                Action::Steer(rule) => {
                     // Workers must know it before its packets come.
-                    self.publish();
-                    self.steer(&virtual_server, true);
+                    if self.publish_pending {
+                        self.publish();
+                    }
+                    self.steer(|steering| steering.add(&rule));
                 }
-                Action::Unsteer { virtual_server } => self.steer(&virtual_server, false),
+                Action::Unsteer(rule) => self.steer(|steering| steering.remove(&rule)),
+                Action::OwnMacs { index } => self.set_macs(|port| port.index == index),
                 Action::AddAddress {
                     index,
                     address,
@@ -273,18 +277,22 @@ impl Appliance {
         }
     }
 
-    fn steer(&mut self, virtual_server: &str, on: bool) {
-        let Ok(key) = virtual_server.parse::<ServiceKey>() else {
-            error!("not a virtual server: {virtual_server}");
-            return;
-        };
+    /// Tells the steering program of every interface.
+    fn steer(&mut self, tell: impl Fn(&mut Steering) -> Result<(), SteeringError>) {
         for steering in &mut self.workers.steering {
-            let done = if on {
-                steering.add_service(&key)
-            } else {
-                steering.remove_service(&key)
-            };
-            if let Err(error) = done {
+            if let Err(error) = tell(steering) {
+                error!("{error:#}");
+            }
+        }
+    }
+
+    /// Tells the steering programs of some interfaces what MAC addresses they have.
+    fn set_macs(&mut self, of: impl Fn(&Port) -> bool) {
+        let ports = self.controller.ports().iter();
+        for (port, steering) in ports.zip(&mut self.workers.steering) {
+            if of(port)
+                && let Err(error) = steering.set_macs(&self.controller.own_macs(port))
+            {
                 error!("{error:#}");
             }
         }
@@ -333,7 +341,7 @@ fn say_failure<T>(result: Result<T, netlink::Error>) {
     }
 }
 
-fn announce_on(port: &crate::controller::Port) -> announce::Interface {
+fn announce_on(port: &Port) -> announce::Interface {
     announce::Interface {
         index: port.index,
         name: port.name.clone(),

@@ -55,6 +55,7 @@ pub(super) async fn start(
         announcing: JoinSet::new(),
         to_announce: Vec::new(),
     };
+    appliance.set_macs(|_| true);
     let actions = appliance.controller.start();
     appliance.carry_out(actions).await;
     appliance.settle();

@@ -12,21 +12,22 @@ use std::net::{IpAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::bpf::{Mode, Steering, SteeringCounters};
+use dataplane::bpf::{Mode, Rule, Steering, SteeringCounters};
 use dataplane::device::Device;
 use dataplane::device::af_xdp::{AfXdp, BindMode, FRAMES_PER_QUEUE, open_worker};
-use dataplane::service::{Protocol, ServiceKey};
+use dataplane::service::{MacAddress, Protocol, ServiceKey};
 use dataplane::xsk::umem::{Frame, FramePool, FrameSize, Umem};
 
 use network::{DIRECTOR_MAC, Network, SERVER_MAC, VIP, ifindex, queue};
 
-fn service(address: &str, protocol: Protocol) -> ServiceKey {
+/// Steers what is for port 9000 of the address.
+fn service(address: &str, protocol: Protocol) -> Rule {
     let address: IpAddr = address.parse().unwrap();
-    ServiceKey {
+    Rule::VirtualServer(ServiceKey {
         address: address.into(),
         port: 9000,
         protocol,
-    }
+    })
 }
 
 /// A director's worker over both queues of d0 and the queue of d1.
@@ -46,6 +47,7 @@ impl Worker {
             let frames = 3 * FRAMES_PER_QUEUE;
             let (umem, mut pool) = Umem::new(frames, FrameSize::Bytes2048).unwrap();
             let mut steering = Steering::attach(ifindex("d0"), "d0", mode).unwrap();
+            steering.set_macs(&[MacAddress(DIRECTOR_MAC)]).unwrap();
             let queues = [queue("d0", 0), queue("d0", 1), queue("d1", 0)];
             let devices = open_worker(&umem, &mut pool, &queues, mode).unwrap();
             for device in &devices[..2] {
@@ -161,8 +163,8 @@ fn datagrams_of_both_queues_reach_the_server_and_no_frame_is_lost() {
     assert_eq!(worker.steering.attached().fallback, None);
     assert!(!worker.devices[0].is_zero_copy(), "veth cannot");
     let key = service(VIP, Protocol::Udp);
-    worker.steering.add_service(&key).unwrap();
-    worker.steering.add_service(&key).unwrap();
+    worker.steering.add(&key).unwrap();
+    worker.steering.add(&key).unwrap();
 
     let sent = send_datagrams(&network, 10);
     worker.forward_count(200);
@@ -188,6 +190,7 @@ fn two_workers_share_an_interface() {
     let mut steering = network.within("director", || {
         Steering::attach(ifindex("d0"), "d0", BindMode::Auto).unwrap()
     });
+    steering.set_macs(&[MacAddress(DIRECTOR_MAC)]).unwrap();
     let mut workers = [0, 1].map(|number| {
         let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE, FrameSize::Bytes2048).unwrap();
         let mut devices = network.within("director", || {
@@ -198,7 +201,7 @@ fn two_workers_share_an_interface() {
         (umem, pool, device, Vec::new())
     });
     let key = service(VIP, Protocol::Udp);
-    steering.add_service(&key).unwrap();
+    steering.add(&key).unwrap();
 
     // More than a fill ring holds, so that frames must come round.
     let mut received = [0; 2];
@@ -227,7 +230,7 @@ fn a_full_fill_ring_is_all_that_a_silent_worker_receives() {
     };
     let mut worker = Worker::start(&network, BindMode::Auto);
     let key = service(VIP, Protocol::Udp);
-    worker.steering.add_service(&key).unwrap();
+    worker.steering.add(&key).unwrap();
     send_datagrams(&network, 250); // 5000
     let statistics: Vec<_> = worker.devices.iter().map(Device::statistics).collect();
     let lost = statistics
@@ -250,10 +253,7 @@ fn other_traffic_stays_with_the_kernel() {
     // This one is the director's own, at the VIP.
     let kernel = server(&network, "director");
     let mut worker = Worker::start(&network, BindMode::Auto);
-    worker
-        .steering
-        .add_service(&service(VIP, Protocol::Tcp))
-        .unwrap();
+    worker.steering.add(&service(VIP, Protocol::Tcp)).unwrap();
 
     network.run("ip netns exec CLIENT ping -c 2 -i 0.1 -W 2 10.77.0.2");
     network.run("ip netns exec CLIENT ping -c 2 -i 0.1 -W 2 10.77.0.100");
@@ -265,13 +265,13 @@ fn other_traffic_stays_with_the_kernel() {
     );
 
     let key = service(VIP, Protocol::Udp);
-    worker.steering.add_service(&key).unwrap();
+    worker.steering.add(&key).unwrap();
     send_datagrams(&network, 1);
     assert_eq!(receive_datagrams(&kernel).len(), 0, "steered now");
     assert_eq!(worker.counters().steered, 20);
 
-    worker.steering.remove_service(&key).unwrap();
-    worker.steering.remove_service(&key).unwrap();
+    worker.steering.remove(&key).unwrap();
+    worker.steering.remove(&key).unwrap();
     let sent = send_datagrams(&network, 1);
     assert_eq!(receive_datagrams(&kernel), sent, "the kernel's again");
     worker.forward_count(20);
@@ -286,7 +286,7 @@ fn a_queue_without_a_socket_falls_back_to_the_kernel() {
     let kernel = server(&network, "director");
     let mut worker = Worker::start(&network, BindMode::Auto);
     let key = service(VIP, Protocol::Udp);
-    worker.steering.add_service(&key).unwrap();
+    worker.steering.add(&key).unwrap();
     // Closing the sockets takes them out of the program's map.
     worker.devices.clear();
     let deadline = Instant::now() + Duration::from_secs(2);
@@ -304,10 +304,7 @@ fn generic_mode_forwards_as_well() {
     let server = server(&network, "server");
     let mut worker = Worker::start(&network, BindMode::Generic);
     assert_eq!(worker.steering.attached().mode, Mode::Generic);
-    worker
-        .steering
-        .add_service(&service(VIP, Protocol::Udp))
-        .unwrap();
+    worker.steering.add(&service(VIP, Protocol::Udp)).unwrap();
     let sent = send_datagrams(&network, 10);
     worker.forward_count(200);
     assert_eq!(receive_datagrams(&server), sent);

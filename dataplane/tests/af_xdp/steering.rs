@@ -1,63 +1,139 @@
 //! Each kind of packet that the steering program tells apart, sent raw.
 
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::bpf::Rule;
 use dataplane::device::Device;
-use dataplane::device::af_xdp::{BindMode, FRAMES_PER_QUEUE, open_worker};
-use dataplane::service::Protocol;
-use dataplane::xsk::umem::{FrameSize, Umem};
-use etherparse::PacketBuilder;
+use dataplane::device::af_xdp::{AfXdp, BindMode, FRAMES_PER_QUEUE, open_worker};
+use dataplane::service::{Protocol, ServiceKey};
+use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
+use etherparse::{IpNumber, PacketBuilder};
 
-use super::network::{CLIENT_MAC, DIRECTOR_MAC, Network, VIP, queue};
-use super::{Worker, service};
+use self::Verdict::{Denied, NotForUs, Passed, Steered};
+use super::Worker;
+use super::network::{CLIENT_MAC, DIRECTOR_MAC, Network, queue};
 
-/// The packets that the steering program must tell apart, by name, and whether
-/// they are the director's.
-fn packets() -> Vec<(&'static str, Vec<u8>, bool)> {
-    const CLIENT: [u8; 4] = [10, 77, 0, 1];
-    const VIP: [u8; 4] = [10, 77, 0, 100];
-    const CLIENT6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
-    const VIP6: [u8; 16] = [0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x64];
-    let ethernet = || PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC);
-    let udp = |port| ethernet().ipv4(CLIENT, VIP, 64).udp(5000, port);
-    let udp6 = |port| ethernet().ipv6(CLIENT6, VIP6, 64).udp(5000, port);
-    macro_rules! bytes {
-        ($builder:expr) => {{
-            let mut packet = Vec::new();
-            $builder.write(&mut packet, b"twelve bytes").unwrap();
-            packet
-        }};
+/// What the program does with a packet.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Verdict {
+    Steered,
+    Passed,
+    NotForUs,
+    Denied,
+}
+
+type Case = (&'static str, Vec<u8>, Verdict);
+
+const ICMP: u8 = 1;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SCTP: u8 = 132;
+
+/// Addresses: the director's is 10.77.0.2, which has the VIPs 10.77.0.100 and .101 and the pool
+/// address .200 as well; the real servers are 10.78.0.x.
+fn rules() -> Vec<Rule> {
+    let ip = |text: &str| text.parse::<IpAddr>().unwrap().into();
+    let key = |protocol, address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        let (address, port) = (address.ip().into(), address.port());
+        ServiceKey {
+            address,
+            port,
+            protocol,
+        }
+    };
+    let service = |protocol, address| Rule::VirtualServer(key(protocol, address));
+    let server = |protocol, address| Rule::RealServer(key(protocol, address));
+    let tunnel = |address, gue_port| Rule::TunnelServer {
+        address: ip(address),
+        gue_port,
+    };
+    vec![
+        Rule::LocalAddress(ip("10.77.0.2")),
+        Rule::LocalAddress(ip("10.77.0.100")),
+        Rule::LocalAddress(ip("fd00::2")),
+        Rule::Allow("192.0.2.128/25".parse().unwrap()),
+        Rule::Deny("192.0.2.0/24".parse().unwrap()),
+        // Of IPv6 only, although the program knows IPv4 addresses as ::ffff:…
+        Rule::Deny("::/1".parse().unwrap()),
+        Rule::Allow("::1:0:0:0/80".parse().unwrap()),
+        service(Protocol::Udp, "10.77.0.100:9000"),
+        service(Protocol::Udp, "[fd00::64]:9000"),
+        service(Protocol::Tcp, "10.77.0.101:0"),
+        Rule::PoolAddress(ip("10.77.0.200")),
+        Rule::PoolAddress(ip("fd00::200")),
+        tunnel("10.78.0.5", None),
+        tunnel("fd01::5", None),
+        tunnel("10.78.0.6", Some(6080)),
+        server(Protocol::Udp, "10.78.0.1:8080"),
+        server(Protocol::Udp, "[fd01::1]:8080"),
+        server(Protocol::Tcp, "10.78.0.3:0"),
+    ]
+}
+
+/// A packet of twelve bytes after the ports, of any protocol.
+fn packet(protocol: u8, from: &str, to: &str) -> Vec<u8> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
+    build(
+        protocol,
+        from.ip(),
+        to.ip(),
+        &[&ports[..], b"twelve bytes"].concat(),
+    )
+}
+
+fn build(protocol: u8, from: IpAddr, to: IpAddr, payload: &[u8]) -> Vec<u8> {
+    let ethernet = PacketBuilder::ethernet2(CLIENT_MAC, DIRECTOR_MAC);
+    let step = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ethernet.ipv4(from.octets(), to.octets(), 64),
+        (IpAddr::V6(from), IpAddr::V6(to)) => ethernet.ipv6(from.octets(), to.octets(), 64),
+        _ => panic!("{from} and {to}"),
+    };
+    let mut packet = Vec::new();
+    step.write(&mut packet, IpNumber(protocol), payload)
+        .unwrap();
+    packet
+}
+
+/// An ICMP or ICMPv6 error about the IP packet of a frame.
+fn error(kind: u8, from: &str, to: &str, about: &[u8]) -> Vec<u8> {
+    let (from, to): (IpAddr, IpAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let protocol = if from.is_ipv4() { ICMP } else { ICMPV6 };
+    let body = [&[kind, 0, 0, 0, 0, 0, 0, 0], &about[14..]].concat();
+    build(protocol, from, to, &body)
+}
+
+fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+    packet[at..at + bytes.len()].copy_from_slice(bytes);
+    packet
+}
+
+/// Makes it a fragment at an offset of 24 bytes.
+fn later(packet: Vec<u8>) -> Vec<u8> {
+    if packet[12..14] == [0x08, 0] {
+        with(packet, 20, &[0, 3])
+    } else {
+        extended(packet, 44, [0, 0, 24, 0, 0, 0, 7])
     }
-    // Puts `inner` behind the IPv4 header of `outer`, as the data of an ICMP error.
-    let icmp = |kind: u8, inner: &[u8]| {
-        let builder = ethernet().ipv4(CLIENT, VIP, 64).icmpv4_raw(kind, 0, [0; 4]);
-        let mut packet = Vec::new();
-        builder.write(&mut packet, inner).unwrap();
-        packet
-    };
-    let icmp6 = |kind: u8, inner: &[u8]| {
-        let builder = ethernet()
-            .ipv6(CLIENT6, VIP6, 64)
-            .icmpv6_raw(kind, 0, [0; 4]);
-        let mut packet = Vec::new();
-        builder.write(&mut packet, inner).unwrap();
-        packet
-    };
-    let sent_by_vip = bytes!(ethernet().ipv4(VIP, CLIENT, 64).udp(9000, 5000));
-    let sent_to_vip = bytes!(udp(9000));
-    let sent_by_vip6 = bytes!(ethernet().ipv6(VIP6, CLIENT6, 64).udp(9000, 5000));
-    let with = |mut packet: Vec<u8>, at: usize, bytes: &[u8]| {
-        packet[at..at + bytes.len()].copy_from_slice(bytes);
-        packet
-    };
-    // An extension header of 8 bytes in front of what follows the IPv6 header.
-    let extended = |mut packet: Vec<u8>, kind: u8, body: [u8; 7]| {
-        let next = std::mem::replace(&mut packet[20], kind);
-        let header = [&[next][..], &body[..]].concat();
-        packet.splice(54..54, header);
-        let length = u16::try_from(packet.len() - 54).unwrap();
-        with(packet, 18, &length.to_be_bytes())
-    };
+}
+
+/// Puts an extension header of 8 bytes before what follows the IPv6 header.
+fn extended(mut packet: Vec<u8>, kind: u8, body: [u8; 7]) -> Vec<u8> {
+    let next = std::mem::replace(&mut packet[20], kind);
+    let header = [&[next][..], &body[..]].concat();
+    packet.splice(54..54, header);
+    let length = u16::try_from(packet.len() - 54).unwrap();
+    with(packet, 18, &length.to_be_bytes())
+}
+
+/// Packets to a virtual server, and what looks like them.
+fn to_services() -> Vec<Case> {
+    let udp = || packet(UDP, "10.77.0.1:5000", "10.77.0.100:9000");
+    let udp6 = || packet(UDP, "[fd00::1]:5000", "[fd00::64]:9000");
     let options = |mut packet: Vec<u8>| {
         packet[14] = 0x46;
         packet.splice(34..34, [1, 1, 1, 0]);
@@ -68,107 +144,393 @@ fn packets() -> Vec<(&'static str, Vec<u8>, bool)> {
         packet
     };
     let (q, ad) = ([0x81, 0, 0, 5], [0x88, 0xa8, 0, 6]);
+    let none = [0, 1, 4, 0, 0, 0, 0];
     vec![
-        ("udp", bytes!(udp(9000)), true),
-        ("udp, another port", bytes!(udp(9001)), false),
+        ("udp", udp(), Steered),
         (
-            "udp, another address",
-            with(bytes!(udp(9000)), 33, &[101]),
-            false,
+            "another port",
+            packet(UDP, "10.77.0.1:5000", "10.77.0.100:9001"),
+            Passed,
         ),
         (
-            "tcp, only udp is a service",
-            with(bytes!(udp(9000)), 23, &[6]),
-            false,
+            "another address",
+            packet(UDP, "10.77.0.1:5000", "10.77.0.102:9000"),
+            Passed,
         ),
-        ("to a group", with(bytes!(udp(9000)), 0, &[3]), false),
-        ("tagged", tagged(bytes!(udp(9000)), q), true),
         (
-            "tagged twice",
-            tagged(tagged(bytes!(udp(9000)), q), ad),
-            true,
+            "another protocol",
+            packet(TCP, "10.77.0.1:5000", "10.77.0.100:9000"),
+            Passed,
         ),
+        ("to a group", with(udp(), 0, &[3]), NotForUs),
+        ("to another host", with(udp(), 5, &[0x77]), NotForUs),
+        ("tagged", tagged(udp(), q), Steered),
+        ("tagged twice", tagged(tagged(udp(), q), ad), Steered),
         (
             "tagged three times",
-            tagged(tagged(tagged(bytes!(udp(9000)), q), q), ad),
-            false,
+            tagged(tagged(tagged(udp(), q), q), ad),
+            Passed,
         ),
-        ("ip options", options(bytes!(udp(9000))), true),
+        ("ip options", options(udp()), Steered),
+        ("header length 4", with(udp(), 14, &[0x41]), Passed),
+        ("first fragment", with(udp(), 20, &[0x20, 0]), Steered),
+        ("later fragment", later(udp()), Steered),
         (
-            "header length 4",
-            with(bytes!(udp(9000)), 14, &[0x41]),
-            false,
-        ),
-        (
-            "first fragment",
-            with(bytes!(udp(9000)), 20, &[0x20, 0]),
-            true,
+            "later fragment of another port: cannot be told",
+            later(packet(UDP, "10.77.0.1:5000", "10.77.0.100:9001")),
+            Steered,
         ),
         (
-            "later fragment",
-            with(bytes!(udp(9000)), 20, &[0x20, 3]),
-            false,
-        ),
-        ("echo request", icmp(8, &sent_by_vip[14..]), false),
-        ("unreachable", icmp(3, &sent_by_vip[14..]), true),
-        (
-            "unreachable, eight bytes of it",
-            icmp(3, &sent_by_vip[14..42]),
-            true,
+            "later fragment, another protocol",
+            later(packet(TCP, "10.77.0.1:5000", "10.77.0.100:9000")),
+            Passed,
         ),
         (
-            "unreachable, three bytes of it",
-            icmp(3, &sent_by_vip[14..37]),
-            false,
+            "later fragment of a ping",
+            later(packet(ICMP, "10.77.0.1:0", "10.77.0.100:0")),
+            Passed,
         ),
         (
-            "time exceeded, tagged",
-            tagged(icmp(11, &sent_by_vip[14..]), q),
-            true,
+            "every port",
+            packet(TCP, "10.77.0.1:5000", "10.77.0.101:1234"),
+            Steered,
         ),
         (
-            "parameter problem",
-            icmp(12, &options(sent_by_vip.clone())[14..]),
-            true,
+            "every port, later fragment",
+            later(packet(TCP, "10.77.0.1:5000", "10.77.0.101:1")),
+            Steered,
         ),
         (
-            "unreachable, sent to the VIP",
-            icmp(3, &sent_to_vip[14..]),
-            false,
+            "every port, another protocol",
+            packet(UDP, "10.77.0.1:5000", "10.77.0.101:1234"),
+            Passed,
         ),
-        ("udp6", bytes!(udp6(9000)), true),
-        ("udp6, another port", bytes!(udp6(9001)), false),
+        ("udp6", udp6(), Steered),
         (
-            "udp6, hop by hop",
-            extended(bytes!(udp6(9000)), 0, [0, 1, 4, 0, 0, 0, 0]),
-            true,
+            "udp6, another port",
+            packet(UDP, "[fd00::1]:5000", "[fd00::64]:9001"),
+            Passed,
         ),
+        ("udp6, hop by hop", extended(udp6(), 0, none), Steered),
         (
             "udp6, first fragment",
-            extended(bytes!(udp6(9000)), 44, [0, 0, 1, 0, 0, 0, 7]),
-            true,
+            extended(udp6(), 44, [0, 0, 1, 0, 0, 0, 7]),
+            Steered,
         ),
+        ("udp6, later fragment", later(udp6()), Steered),
         (
-            "udp6, later fragment",
-            extended(bytes!(udp6(9000)), 44, [0, 0, 9, 0, 0, 0, 7]),
-            false,
+            "udp6, later fragment, another protocol",
+            later(packet(TCP, "[fd00::1]:5000", "[fd00::64]:9000")),
+            Passed,
         ),
         (
             "udp6, options and fragment",
-            extended(
-                extended(bytes!(udp6(9000)), 44, [0, 0, 0, 0, 0, 0, 7]),
-                60,
-                [0, 1, 4, 0, 0, 0, 0],
-            ),
-            true,
+            extended(extended(udp6(), 44, [0, 0, 0, 0, 0, 0, 7]), 60, none),
+            Steered,
         ),
-        ("packet too big", icmp6(2, &sent_by_vip6[14..]), true),
+        ("too short for ip", udp()[..20].to_vec(), Passed),
+        ("too short for ports", udp()[..36].to_vec(), Passed),
+    ]
+}
+
+/// Packets from real servers of NAT and FULLNAT.
+fn from_servers() -> Vec<Case> {
+    const CLIENT: &str = "10.99.0.1:5000";
+    vec![
+        ("nat return", packet(UDP, "10.78.0.1:8080", CLIENT), Steered),
         (
-            "neighbor solicitation",
-            icmp6(135, &sent_by_vip6[14..]),
-            false,
+            "nat return, later fragment",
+            later(packet(UDP, "10.78.0.1:8080", CLIENT)),
+            Steered,
         ),
-        ("too short for ip", bytes!(udp(9000))[..20].to_vec(), false),
+        (
+            "from another port",
+            packet(UDP, "10.78.0.1:8081", CLIENT),
+            Passed,
+        ),
+        (
+            "from another server",
+            packet(UDP, "10.78.0.2:8080", CLIENT),
+            Passed,
+        ),
+        (
+            "from the server by another protocol",
+            packet(TCP, "10.78.0.1:8080", CLIENT),
+            Passed,
+        ),
+        (
+            "answer to a health check",
+            packet(UDP, "10.78.0.1:8080", "10.77.0.2:5000"),
+            Passed,
+        ),
+        (
+            "answer to a health check from the VIP",
+            packet(UDP, "10.78.0.1:8080", "10.77.0.100:5000"),
+            Passed,
+        ),
+        (
+            "its later fragment",
+            later(packet(UDP, "10.78.0.1:8080", "10.77.0.2:5000")),
+            Passed,
+        ),
+        (
+            "a client that uses the server's port",
+            packet(UDP, "10.78.0.1:8080", "10.77.0.100:9000"),
+            Steered,
+        ),
+        (
+            "from every port",
+            packet(TCP, "10.78.0.3:1234", CLIENT),
+            Steered,
+        ),
+        (
+            "from every port, by another protocol",
+            packet(UDP, "10.78.0.3:1234", CLIENT),
+            Passed,
+        ),
+        (
+            "nat return, ipv6",
+            packet(UDP, "[fd01::1]:8080", "[fd99::1]:5000"),
+            Steered,
+        ),
+        (
+            "nat return, ipv6, later fragment",
+            later(packet(UDP, "[fd01::1]:8080", "[fd99::1]:5000")),
+            Steered,
+        ),
+        (
+            "health check, ipv6",
+            packet(UDP, "[fd01::1]:8080", "[fd00::2]:5000"),
+            Passed,
+        ),
+        (
+            "to the pool, tcp",
+            packet(TCP, "10.78.0.9:80", "10.77.0.200:5000"),
+            Steered,
+        ),
+        (
+            "to the pool, udp",
+            packet(UDP, "10.78.0.9:80", "10.77.0.200:5000"),
+            Steered,
+        ),
+        (
+            "to the pool, sctp",
+            packet(SCTP, "10.78.0.9:80", "10.77.0.200:5000"),
+            Steered,
+        ),
+        (
+            "to the pool, later fragment",
+            later(packet(UDP, "10.78.0.9:80", "10.77.0.200:5000")),
+            Steered,
+        ),
+        (
+            "to the pool, ipv6",
+            packet(TCP, "[fd01::9]:80", "[fd00::200]:5000"),
+            Steered,
+        ),
+        (
+            "ping of the pool",
+            error(8, "10.78.0.9", "10.77.0.200", &[0; 42]),
+            Passed,
+        ),
+        (
+            "to the pool, another protocol",
+            packet(47, "10.78.0.9:0", "10.77.0.200:0"),
+            Passed,
+        ),
+    ]
+}
+
+/// ICMP errors.
+fn errors() -> Vec<Case> {
+    const ROUTER: &str = "10.78.0.254";
+    let by_vip = packet(UDP, "10.77.0.100:9000", "10.77.0.1:5000");
+    let by_vip6 = packet(UDP, "[fd00::64]:9000", "[fd00::1]:5000");
+    let vip = |kind, about: &[u8]| error(kind, "10.77.0.1", "10.77.0.100", about);
+    let vip6 = |kind, about: &[u8]| error(kind, "fd00::1", "fd00::64", about);
+    let to_server = packet(UDP, "10.99.0.1:5000", "10.78.0.1:8080");
+    let to_server6 = packet(UDP, "[fd99::1]:5000", "[fd01::1]:8080");
+    let checked = packet(UDP, "10.77.0.2:5000", "10.78.0.1:8080");
+    let from_pool = packet(TCP, "10.77.0.200:5000", "10.78.0.9:80");
+    let director = |about: &[u8]| error(3, ROUTER, "10.77.0.2", about);
+    vec![
+        ("echo request", vip(8, &by_vip), Passed),
+        ("unreachable", vip(3, &by_vip), Steered),
+        (
+            "unreachable, eight bytes of it",
+            vip(3, &by_vip[..42]),
+            Steered,
+        ),
+        (
+            "unreachable, three bytes of it",
+            vip(3, &by_vip[..37]),
+            Passed,
+        ),
+        ("time exceeded", vip(11, &by_vip), Steered),
+        ("parameter problem", vip(12, &by_vip), Steered),
+        (
+            "about a later fragment",
+            vip(3, &later(by_vip.clone())),
+            Steered,
+        ),
+        (
+            "about a packet to the VIP",
+            vip(3, &packet(UDP, "10.77.0.1:5000", "10.77.0.100:9000")),
+            Passed,
+        ),
+        (
+            "about another port of the VIP",
+            vip(3, &packet(UDP, "10.77.0.100:9001", "10.77.0.1:5000")),
+            Passed,
+        ),
+        (
+            "about every port",
+            error(
+                3,
+                "10.77.0.1",
+                "10.77.0.101",
+                &packet(TCP, "10.77.0.101:7", "10.77.0.1:5000"),
+            ),
+            Steered,
+        ),
+        ("packet too big", vip6(2, &by_vip6), Steered),
+        (
+            "packet too big about a later fragment",
+            vip6(2, &later(by_vip6.clone())),
+            Steered,
+        ),
+        ("neighbor solicitation", vip6(135, &by_vip6), Passed),
+        (
+            "about a packet to a server",
+            error(3, ROUTER, "10.99.0.1", &to_server),
+            Steered,
+        ),
+        (
+            "about a later fragment to a server",
+            error(3, ROUTER, "10.99.0.1", &later(to_server.clone())),
+            Steered,
+        ),
+        (
+            "about a packet to a server, ipv6",
+            error(2, "fd01::fe", "fd99::1", &to_server6),
+            Steered,
+        ),
+        (
+            "about a packet to another server",
+            error(
+                3,
+                ROUTER,
+                "10.99.0.1",
+                &packet(UDP, "10.99.0.1:5000", "10.78.0.2:8080"),
+            ),
+            Passed,
+        ),
+        ("about a health check", director(&checked), Passed),
+        (
+            "about a packet from the pool",
+            error(3, ROUTER, "10.77.0.200", &from_pool),
+            Steered,
+        ),
+        (
+            "about an ipip packet",
+            director(&packet(4, "10.77.0.2:0", "10.78.0.5:0")),
+            Steered,
+        ),
+        (
+            "about a sit packet",
+            director(&packet(41, "10.77.0.2:0", "10.78.0.5:0")),
+            Steered,
+        ),
+        (
+            "about a gre packet",
+            director(&packet(47, "10.77.0.2:0", "10.78.0.5:0")),
+            Steered,
+        ),
+        (
+            "about an ipip packet in ipv6",
+            error(
+                2,
+                "fd01::fe",
+                "fd00::2",
+                &packet(4, "[fd00::2]:0", "[fd01::5]:0"),
+            ),
+            Steered,
+        ),
+        (
+            "about udp to an ipip server",
+            director(&packet(UDP, "10.77.0.2:1", "10.78.0.5:6080")),
+            Passed,
+        ),
+        (
+            "about an ipip packet to a gue server",
+            director(&packet(4, "10.77.0.2:0", "10.78.0.6:0")),
+            Passed,
+        ),
+        (
+            "about a gue packet",
+            director(&packet(UDP, "10.77.0.2:1", "10.78.0.6:6080")),
+            Steered,
+        ),
+        (
+            "about another port of a gue server",
+            director(&packet(UDP, "10.77.0.2:1", "10.78.0.6:53")),
+            Passed,
+        ),
+    ]
+}
+
+/// Packets from denied prefixes.
+fn denied() -> Vec<Case> {
+    vec![
+        (
+            "denied",
+            packet(UDP, "192.0.2.1:5000", "10.77.0.100:9000"),
+            Denied,
+        ),
+        (
+            "denied, to the host",
+            packet(TCP, "192.0.2.1:5000", "10.77.0.2:22"),
+            Denied,
+        ),
+        (
+            "denied, a later fragment",
+            later(packet(TCP, "192.0.2.1:5000", "10.77.0.2:22")),
+            Denied,
+        ),
+        (
+            "denied, but to another host",
+            with(
+                packet(UDP, "192.0.2.1:5000", "10.77.0.100:9000"),
+                5,
+                &[0x77],
+            ),
+            NotForUs,
+        ),
+        (
+            "allowed",
+            packet(UDP, "192.0.2.128:5000", "10.77.0.100:9000"),
+            Steered,
+        ),
+        (
+            "beside it",
+            packet(UDP, "192.0.3.1:5000", "10.77.0.100:9000"),
+            Steered,
+        ),
+        (
+            "denied, ipv6",
+            packet(UDP, "[2001:db8::1]:5000", "[fd00::64]:9000"),
+            Denied,
+        ),
+        (
+            "allowed, ipv6",
+            packet(UDP, "[::1:0:0:1]:5000", "[fd00::64]:9000"),
+            Steered,
+        ),
+        (
+            "beside it, ipv6",
+            packet(UDP, "[8000::1]:5000", "[fd00::64]:9000"),
+            Steered,
+        ),
     ]
 }
 
@@ -178,34 +540,113 @@ fn the_program_tells_packets_apart() {
         return;
     };
     let mut worker = Worker::start(&network, BindMode::Auto);
-    for address in [VIP, "fd00::64"] {
-        let key = service(address, Protocol::Udp);
-        worker.steering.add_service(&key).unwrap();
+    for rule in rules() {
+        worker.steering.add(&rule).unwrap();
     }
-    let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE, FrameSize::Bytes2048).unwrap();
-    let mut client = network.within("client", || {
-        open_worker(&umem, &mut pool, &[queue("c0", 0)], BindMode::Auto).unwrap()
-    });
-    let mut arrived = Vec::new();
-    for (name, packet, ours) in packets() {
-        let before = worker.counters();
-        let mut frame = pool.take().unwrap();
-        umem.fill(&mut frame, &packet).unwrap();
-        client[0].transmit(frame).unwrap();
-        while client[0].has_outstanding() {
-            client[0].flush(&mut pool);
+    let mut client = Client::open(&network);
+    for (name, packet, verdict) in [to_services(), from_servers(), errors(), denied()].concat() {
+        client.assert_verdict(&mut worker, name, &packet, verdict);
+    }
+}
+
+#[test]
+fn rules_that_are_gone_steer_nothing() {
+    let Some(network) = Network::build("unsteer") else {
+        return;
+    };
+    let mut worker = Worker::start(&network, BindMode::Auto);
+    let mut client = Client::open(&network);
+    let key = |port| ServiceKey {
+        address: "10.77.0.100".parse::<IpAddr>().unwrap().into(),
+        port,
+        protocol: Protocol::Udp,
+    };
+    let to = |port| packet(UDP, "10.77.0.1:5000", &format!("10.77.0.100:{port}"));
+    let fragment = later(to(1));
+    let [first, second, every] = [key(1), key(2), key(0)].map(Rule::VirtualServer);
+    for rule in [first, second, every] {
+        worker.steering.add(&rule).unwrap();
+    }
+    client.assert_verdict(&mut worker, "every port", &to(3), Steered);
+    worker.steering.remove(&every).unwrap();
+    client.assert_verdict(&mut worker, "not every port", &to(3), Passed);
+    client.assert_verdict(&mut worker, "two ports", &fragment, Steered);
+    worker.steering.remove(&first).unwrap();
+    client.assert_verdict(&mut worker, "the first is gone", &to(1), Passed);
+    client.assert_verdict(&mut worker, "the second is left", &to(2), Steered);
+    client.assert_verdict(
+        &mut worker,
+        "for which there may be fragments",
+        &fragment,
+        Steered,
+    );
+    worker.steering.remove(&second).unwrap();
+    client.assert_verdict(&mut worker, "none is left", &fragment, Passed);
+
+    // Every rule, and every one gone again.
+    for rule in rules() {
+        worker.steering.add(&rule).unwrap();
+    }
+    for rule in rules().iter().rev() {
+        worker.steering.remove(rule).unwrap();
+        worker.steering.remove(rule).unwrap();
+    }
+    for (name, packet, verdict) in [to_services(), from_servers(), errors(), denied()].concat() {
+        if verdict != NotForUs {
+            client.assert_verdict(&mut worker, name, &packet, Passed);
         }
-        let deadline = Instant::now() + Duration::from_millis(if ours { 2000 } else { 20 });
+    }
+}
+
+/// Sends raw frames from the client's interface.
+struct Client {
+    umem: Arc<Umem>,
+    pool: FramePool,
+    device: AfXdp,
+}
+
+impl Client {
+    fn open(network: &Network) -> Self {
+        let (umem, mut pool) = Umem::new(FRAMES_PER_QUEUE, FrameSize::Bytes2048).unwrap();
+        let mut devices = network.within("client", || {
+            open_worker(&umem, &mut pool, &[queue("c0", 0)], BindMode::Auto).unwrap()
+        });
+        let device = devices.pop().unwrap();
+        Self { umem, pool, device }
+    }
+
+    /// Sends the frame, sees what the worker gets of it, and what is counted.
+    fn assert_verdict(&mut self, worker: &mut Worker, name: &str, packet: &[u8], verdict: Verdict) {
+        let before = worker.counters();
+        let mut frame = self.pool.take().unwrap();
+        self.umem.fill(&mut frame, packet).unwrap();
+        self.device.transmit(frame).unwrap();
+        while self.device.has_outstanding() {
+            self.device.flush(&mut self.pool);
+        }
+        let steered = verdict == Steered;
+        let mut arrived = Vec::new();
+        let deadline = Instant::now() + Duration::from_millis(if steered { 2000 } else { 10 });
         while arrived.is_empty() && Instant::now() < deadline {
             worker.devices[0].receive(&mut arrived);
             worker.devices[1].receive(&mut arrived);
         }
-        assert_eq!(arrived.len(), usize::from(ours), "{name}");
+        assert_eq!(arrived.len(), usize::from(steered), "{name}");
         for frame in arrived.drain(..) {
             assert_eq!(worker.umem.bytes(&frame), packet, "{name}");
             worker.pool.give(frame);
         }
-        let steered = worker.counters().steered - before.steered;
-        assert_eq!(steered, u64::from(ours), "{name}");
+        for device in &mut worker.devices {
+            device.flush(&mut worker.pool);
+        }
+        let after = worker.counters();
+        assert_eq!(after.steered - before.steered, steered.into(), "{name}");
+        let denied = verdict == Denied;
+        assert_eq!(after.denied - before.denied, denied.into(), "{name}");
+        // The client's kernel sends something now and then, too.
+        let passed = after.passed > before.passed;
+        let not_for_us = after.not_for_us > before.not_for_us;
+        assert!(passed || verdict != Passed, "{name}");
+        assert!(not_for_us || verdict != NotForUs, "{name}");
     }
 }

@@ -1,0 +1,133 @@
+//! What can go wrong with the steering program, in words, with the remedy.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+
+use rustix::io::Errno;
+
+use super::{Mode, Rule};
+
+/// The kernel's error at the bottom of a chain of errors.
+pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return Errno::from_io_error(error);
+        }
+        next = error.source();
+    }
+    None
+}
+
+/// What was being done when it failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Step {
+    Load,
+    Attach(Mode),
+    Add(Rule),
+    Remove(Rule),
+    SetMacs,
+    RegisterSocket(u32),
+    ReadCounters,
+}
+
+/// Something about the steering program failed; the source says what the kernel
+/// or the loader said.
+#[derive(Debug)]
+pub struct SteeringError {
+    pub(super) interface: String,
+    pub(super) step: Step,
+    pub(super) source: Box<dyn Error + Send + Sync>,
+}
+
+impl SteeringError {
+    pub(super) fn errno(&self) -> Option<Errno> {
+        errno(self.source.as_ref())
+    }
+
+    /// True when native mode failed for a reason that generic mode may not have.
+    pub(super) fn has_alternative(&self) -> bool {
+        !matches!(
+            self.errno(),
+            Some(Errno::BUSY | Errno::EXIST | Errno::PERM | Errno::NODEV | Errno::NOMEM)
+        )
+    }
+
+    /// Why native mode could not be had, in half a sentence.
+    pub(super) fn reason(&self) -> String {
+        match self.errno() {
+            Some(Errno::OPNOTSUPP) => "the driver has no native XDP".to_owned(),
+            Some(errno) => format!("the driver refused native XDP: {errno}"),
+            None => format!("native XDP failed: {}", self.source),
+        }
+    }
+
+    /// The likely cause and what to do about it.
+    fn remedy(&self) -> Option<String> {
+        let interface = &self.interface;
+        Some(match (self.step, self.errno()?) {
+            (_, Errno::PERM | Errno::ACCESS) => {
+                "needs CAP_BPF and CAP_NET_ADMIN: run as root or grant them".to_owned()
+            }
+            (_, Errno::NOMEM) => "not enough memory".to_owned(),
+            (Step::Attach(_), Errno::BUSY | Errno::EXIST) => format!(
+                "another XDP program is attached: stop its owner, or remove it by \
+                 `ip link set dev {interface} xdp off`"
+            ),
+            (Step::Attach(_), Errno::NODEV) => "the interface is gone".to_owned(),
+            (Step::Attach(Mode::Native), Errno::OPNOTSUPP) => {
+                "the driver has no native XDP: use mode \"auto\" or \"generic\"".to_owned()
+            }
+            (Step::Attach(Mode::Native), _) => {
+                "the driver refused it, most often for an MTU above 3500 or for LRO: \
+                 lower the MTU, switch LRO off, or use mode \"auto\" or \"generic\""
+                    .to_owned()
+            }
+            (Step::Add(rule), Errno::TOOBIG | Errno::NOSPC) => {
+                format!("the table is full: it holds {}", rule.room())
+            }
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for SteeringError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let interface = &self.interface;
+        match self.step {
+            Step::Load => write!(f, "{interface}: cannot load the XDP program"),
+            Step::Attach(mode) => {
+                write!(
+                    f,
+                    "{interface}: cannot attach the XDP program in {mode} mode"
+                )
+            }
+            Step::Add(rule) => write!(f, "{interface}: cannot steer by {rule}"),
+            Step::Remove(rule) => write!(f, "{interface}: cannot stop steering by {rule}"),
+            Step::SetMacs => write!(f, "{interface}: cannot set its MAC addresses"),
+            Step::RegisterSocket(queue) => {
+                write!(
+                    f,
+                    "{interface}: cannot use the AF_XDP socket of queue {queue}"
+                )
+            }
+            Step::ReadCounters => {
+                write!(
+                    f,
+                    "{interface}: cannot read the counters of the XDP program"
+                )
+            }
+        }?;
+        match self.remedy() {
+            Some(remedy) => write!(f, ": {remedy}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for SteeringError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(self.source.as_ref())
+    }
+}

@@ -1,0 +1,269 @@
+//! By what the program steers, and how that looks in its maps.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use aya::Ebpf;
+use aya::maps::lpm_trie::{self, LpmTrie};
+use aya::maps::{HashMap, MapData, MapError};
+use rustix::io::Errno;
+
+use super::error::errno;
+use super::prefix::Prefix;
+use super::{LoadError, take};
+use crate::service::{Address, ServiceKey};
+
+/// One reason to steer packets, or not to. Ordered so that what keeps packets with the
+/// kernel comes before what takes them from it: added in this order and removed
+/// in the opposite one, no packet is taken that should not be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Rule {
+    /// An address of this host: what comes from a [`RealServer`](Self::RealServer) to it is the
+    /// kernel's, such as the answers to health checks. Not for a pool address.
+    LocalAddress(Address),
+    /// Packets from there pass although a shorter prefix is denied.
+    Allow(Prefix),
+    /// Packets from there are dropped, whatever they are for.
+    Deny(Prefix),
+    /// Packets to this address and port, and ICMP errors about packets from there, are the
+    /// workers'. Port 0: every port.
+    VirtualServer(ServiceKey),
+    /// An address that real servers of FULLNAT answer to: TCP, UDP and SCTP, and ICMP errors, are
+    /// the workers'.
+    PoolAddress(Address),
+    /// ICMP errors about tunnelled packets to this real server are the workers'.
+    TunnelServer {
+        address: Address,
+        /// Host byte order; `None`: IPIP and GRE.
+        gue_port: Option<u16>,
+    },
+    /// Packets from this real server of NAT that are not for this host, and ICMP errors about
+    /// packets to it, are the workers'. Port 0: every port.
+    RealServer(ServiceKey),
+}
+
+impl Rule {
+    /// How many of its kind the program has room for; see `steer.bpf.c`.
+    pub(super) fn room(&self) -> &'static str {
+        match self {
+            Self::LocalAddress(_) | Self::PoolAddress(_) => "65536 addresses",
+            Self::Allow(_) | Self::Deny(_) => "1048576 prefixes",
+            Self::VirtualServer(_) | Self::RealServer(_) => {
+                "131072 ports, and each address takes one more"
+            }
+            Self::TunnelServer { .. } => "131072 protocols and ports of tunnels",
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::LocalAddress(address) => write!(f, "address {address} of this host"),
+            Self::Allow(prefix) => write!(f, "allowed prefix {prefix}"),
+            Self::Deny(prefix) => write!(f, "denied prefix {prefix}"),
+            Self::VirtualServer(key) => write!(f, "virtual server {key}"),
+            Self::PoolAddress(address) => write!(f, "pool address {address}"),
+            Self::TunnelServer { address, gue_port } => {
+                write!(f, "tunnel to {address}")?;
+                gue_port.map_or(Ok(()), |port| write!(f, ", GUE port {port}"))
+            }
+            Self::RealServer(key) => write!(f, "real server {key}"),
+        }
+    }
+}
+
+/// `struct endpoint` of the program.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct End {
+    address: [u8; 16],
+    /// Network byte order.
+    port: [u8; 2],
+    protocol: u8,
+    zero: u8,
+}
+
+// SAFETY: bytes only: no padding, and every bit pattern is valid.
+unsafe impl aya::Pod for End {}
+
+impl End {
+    fn new(address: Address, port: u16, protocol: u8) -> Self {
+        Self {
+            address: address.octets(),
+            port: port.to_be_bytes(),
+            protocol,
+            zero: 0,
+        }
+    }
+}
+
+/// What an entry is for.
+const PACKETS: u32 = 1;
+const LATER_FRAGMENTS: u32 = 2;
+/// What an address of this host is.
+const HOST: u32 = 1;
+const POOL: u32 = 2;
+/// What is done with packets from a prefix.
+const DENY: u32 = 1;
+const ALLOW: u32 = 2;
+
+/// IP protocol numbers of what is in a tunnel's outer packet: IPv4, IPv6, GRE.
+const TUNNELLED: [u8; 3] = [4, 41, 47];
+const UDP: u8 = 17;
+
+/// Ends of flows: those with a port, and for their later fragments one entry for
+/// all of an address and protocol.
+#[derive(Debug)]
+struct Ends {
+    map: HashMap<MapData, End, u32>,
+    keys: BTreeSet<ServiceKey>,
+}
+
+impl Ends {
+    fn new(map: HashMap<MapData, End, u32>) -> Self {
+        let keys = BTreeSet::new();
+        Self { map, keys }
+    }
+
+    fn add(&mut self, key: &ServiceKey) -> Result<(), MapError> {
+        if self.keys.contains(key) {
+            return Ok(());
+        }
+        if key.port != 0 {
+            let end = End::new(key.address, key.port, key.protocol as u8);
+            self.map.insert(end, PACKETS, 0)?;
+        }
+        self.keys.insert(*key);
+        self.fit_portless(key)
+    }
+
+    fn remove(&mut self, key: &ServiceKey) -> Result<(), MapError> {
+        if !self.keys.remove(key) {
+            return Ok(());
+        }
+        if key.port != 0 {
+            let end = End::new(key.address, key.port, key.protocol as u8);
+            absent_is_fine(self.map.remove(&end))?;
+        }
+        self.fit_portless(key)
+    }
+
+    /// Makes the entry without a port what the keys of its address and protocol
+    /// demand.
+    fn fit_portless(&mut self, of: &ServiceKey) -> Result<(), MapError> {
+        let end = End::new(of.address, 0, of.protocol as u8);
+        let every_port = ServiceKey { port: 0, ..*of };
+        let of_address = ServiceKey { port: 0, ..*of }..;
+        let mut same = self
+            .keys
+            .range(of_address)
+            .take_while(|key| key.address == of.address)
+            .filter(|key| key.protocol == of.protocol);
+        if self.keys.contains(&every_port) {
+            self.map.insert(end, PACKETS | LATER_FRAGMENTS, 0)
+        } else if same.next().is_some() {
+            self.map.insert(end, LATER_FRAGMENTS, 0)
+        } else {
+            absent_is_fine(self.map.remove(&end))
+        }
+    }
+}
+
+fn absent_is_fine(removed: Result<(), MapError>) -> Result<(), MapError> {
+    match removed {
+        Err(error) if errno(&error) == Some(Errno::NOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// The program's maps that rules are written to.
+#[derive(Debug)]
+pub(super) struct Tables {
+    services: Ends,
+    returns: Ends,
+    tunnel_servers: HashMap<MapData, End, u32>,
+    local_addresses: HashMap<MapData, [u8; 16], u32>,
+    prefixes_ipv4: LpmTrie<MapData, [u8; 4], u32>,
+    prefixes_ipv6: LpmTrie<MapData, [u8; 16], u32>,
+}
+
+impl Tables {
+    pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
+        Ok(Self {
+            services: Ends::new(take(object, "services")?),
+            returns: Ends::new(take(object, "returns")?),
+            tunnel_servers: take(object, "tunnel_servers")?,
+            local_addresses: take(object, "local_addresses")?,
+            prefixes_ipv4: take(object, "prefixes_ipv4")?,
+            prefixes_ipv6: take(object, "prefixes_ipv6")?,
+        })
+    }
+
+    pub(super) fn add(&mut self, rule: &Rule) -> Result<(), MapError> {
+        match rule {
+            Rule::LocalAddress(address) => self.local_addresses.insert(address.octets(), HOST, 0),
+            Rule::PoolAddress(address) => self.local_addresses.insert(address.octets(), POOL, 0),
+            Rule::Allow(prefix) => self.add_prefix(prefix, ALLOW),
+            Rule::Deny(prefix) => self.add_prefix(prefix, DENY),
+            Rule::VirtualServer(key) => self.services.add(key),
+            Rule::RealServer(key) => self.returns.add(key),
+            Rule::TunnelServer { address, gue_port } => tunnel_ends(*address, *gue_port)
+                .try_for_each(|end| self.tunnel_servers.insert(end, PACKETS, 0)),
+        }
+    }
+
+    pub(super) fn remove(&mut self, rule: &Rule) -> Result<(), MapError> {
+        match rule {
+            // Meanwhile the address may have become one of the other kind.
+            Rule::LocalAddress(address) => self.remove_address(*address, HOST),
+            Rule::PoolAddress(address) => self.remove_address(*address, POOL),
+            Rule::Allow(prefix) | Rule::Deny(prefix) => self.remove_prefix(prefix),
+            Rule::VirtualServer(key) => self.services.remove(key),
+            Rule::RealServer(key) => self.returns.remove(key),
+            Rule::TunnelServer { address, gue_port } => tunnel_ends(*address, *gue_port)
+                .try_for_each(|end| absent_is_fine(self.tunnel_servers.remove(&end))),
+        }
+    }
+
+    fn add_prefix(&mut self, prefix: &Prefix, what: u32) -> Result<(), MapError> {
+        let address = prefix.address;
+        let length = prefix.length().into();
+        if address.is_v4() {
+            let key = lpm_trie::Key::new(length, address.last_octets());
+            self.prefixes_ipv4.insert(&key, what, 0)
+        } else {
+            let key = lpm_trie::Key::new(length, address.octets());
+            self.prefixes_ipv6.insert(&key, what, 0)
+        }
+    }
+
+    fn remove_prefix(&mut self, prefix: &Prefix) -> Result<(), MapError> {
+        let address = prefix.address;
+        let length = prefix.length().into();
+        absent_is_fine(if address.is_v4() {
+            let key = lpm_trie::Key::new(length, address.last_octets());
+            self.prefixes_ipv4.remove(&key)
+        } else {
+            let key = lpm_trie::Key::new(length, address.octets());
+            self.prefixes_ipv6.remove(&key)
+        })
+    }
+
+    fn remove_address(&mut self, address: Address, kind: u32) -> Result<(), MapError> {
+        match self.local_addresses.get(&address.octets(), 0) {
+            Ok(found) if found == kind => {
+                absent_is_fine(self.local_addresses.remove(&address.octets()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn tunnel_ends(address: Address, gue_port: Option<u16>) -> impl Iterator<Item = End> {
+    let gue = gue_port.map(|port| End::new(address, port, UDP));
+    let others = TUNNELLED.map(|protocol| End::new(address, 0, protocol));
+    let others = others.into_iter().filter(move |_| gue_port.is_none());
+    gue.into_iter().chain(others)
+}
