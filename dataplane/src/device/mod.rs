@@ -8,6 +8,7 @@ pub mod af_xdp;
 pub mod pcap;
 #[expect(unsafe_code, reason = "memory shared between threads without a lock")]
 pub mod ring;
+pub mod tap;
 
 use std::os::fd::BorrowedFd;
 

@@ -1,5 +1,5 @@
-//! AF_XDP over `rustix` and `libc`: packet memory, rings, sockets, and what the
-//! driver says of an interface.
+//! AF_XDP over `rustix` and `libc`: packet memory, rings, sockets, what the
+//! driver says of an interface, and tap interfaces.
 //!
 //! Together with `bpf.rs`, the ring device and the prefetch helper this is the only place with
 //! `unsafe` code.
@@ -7,4 +7,5 @@
 pub mod ethtool;
 mod ring;
 pub mod socket;
+pub mod tun;
 pub mod umem;

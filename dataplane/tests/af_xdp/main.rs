@@ -5,6 +5,7 @@
 
 mod network;
 mod steering;
+mod tap;
 
 use std::collections::HashSet;
 use std::error::Error;

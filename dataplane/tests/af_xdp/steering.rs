@@ -28,7 +28,7 @@ type Case = (&'static str, Vec<u8>, Verdict);
 
 const ICMP: u8 = 1;
 const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SCTP: u8 = 132;
 
@@ -75,7 +75,7 @@ fn rules() -> Vec<Rule> {
 }
 
 /// A packet of twelve bytes after the ports, of any protocol.
-fn packet(protocol: u8, from: &str, to: &str) -> Vec<u8> {
+pub(super) fn packet(protocol: u8, from: &str, to: &str) -> Vec<u8> {
     let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
     let ports = [from.port().to_be_bytes(), to.port().to_be_bytes()].concat();
     build(
@@ -107,13 +107,13 @@ fn error(kind: u8, from: &str, to: &str, about: &[u8]) -> Vec<u8> {
     build(protocol, from, to, &body)
 }
 
-fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
+pub(super) fn with(mut packet: Vec<u8>, at: usize, bytes: &[u8]) -> Vec<u8> {
     packet[at..at + bytes.len()].copy_from_slice(bytes);
     packet
 }
 
 /// Makes it a fragment at an offset of 24 bytes.
-fn later(packet: Vec<u8>) -> Vec<u8> {
+pub(super) fn later(packet: Vec<u8>) -> Vec<u8> {
     if packet[12..14] == [0x08, 0] {
         with(packet, 20, &[0, 3])
     } else {

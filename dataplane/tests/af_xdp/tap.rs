@@ -1,0 +1,180 @@
+//! The way back to the kernel.
+
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::time::Duration;
+
+use dataplane::bpf::Rule;
+use dataplane::device::Device;
+use dataplane::device::af_xdp::BindMode;
+use dataplane::device::tap::{self, Tap};
+use dataplane::service::{Protocol, ServiceKey};
+use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
+
+use super::Worker;
+use super::network::{Network, VIP};
+use super::steering::{UDP, packet};
+
+/// A tap in the director's namespace.
+struct Back {
+    umem: Arc<Umem>,
+    pool: FramePool,
+    tap: Tap,
+}
+
+impl Back {
+    fn open(network: &Network) -> Self {
+        let (umem, pool) = Umem::new(64, FrameSize::Bytes2048).unwrap();
+        let interface = network.within("director", || tap::create().unwrap());
+        let tap = Tap::new(interface, &umem);
+        Self { umem, pool, tap }
+    }
+
+    fn write(&mut self, packet: &[u8]) {
+        let mut frame = self.pool.take().unwrap();
+        self.umem.fill(&mut frame, packet).unwrap();
+        self.tap.transmit(frame).unwrap();
+        assert!(self.tap.has_outstanding());
+        self.tap.flush(&mut self.pool);
+        assert_eq!(self.pool.len(), 64);
+    }
+}
+
+/// The packet with a right UDP checksum: none in IPv4.
+fn udp(from: &str, to: &str) -> Vec<u8> {
+    let mut packet = packet(UDP, from, to);
+    let at = packet.len() - 12;
+    let v4 = packet[12..14] == [0x08, 0];
+    // Of "twelve bytes" the first four become length and checksum.
+    packet[at..at + 2].copy_from_slice(&16_u16.to_be_bytes());
+    packet[at + 2..at + 4].copy_from_slice(&[0, 0]);
+    if !v4 {
+        let header = [&packet[22..54], &[0, 0, 0, 16, 0, 0, 0, UDP]].concat();
+        let sum: u32 = header
+            .chunks(2)
+            .chain(packet[54..].chunks(2))
+            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+            .sum();
+        let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+        packet[at + 2..at + 4].copy_from_slice(&(!folded).to_be_bytes());
+    }
+    packet
+}
+
+/// A socket that waits a moment for a datagram.
+fn socket(network: &Network, role: &str, address: &str) -> UdpSocket {
+    let socket = network.within(role, || UdpSocket::bind(address).unwrap());
+    let patience = Some(Duration::from_millis(300));
+    socket.set_read_timeout(patience).unwrap();
+    socket
+}
+
+fn came_from(socket: &UdpSocket) -> Option<String> {
+    let mut buffer = [0; 64];
+    let (length, from) = socket.recv_from(&mut buffer).ok()?;
+    assert_eq!(&buffer[..length], b"ve bytes");
+    Some(from.to_string())
+}
+
+#[test]
+fn the_kernel_receives_what_is_written_to_the_tap() {
+    let Some(network) = Network::build("tap") else {
+        return;
+    };
+    // The strictest check of the path back; the director has no route by the tap.
+    let strict = "ip netns exec DIRECTOR sysctl -qw net.ipv4.conf.all.rp_filter=1";
+    network.run(strict);
+    network.run("ip -n DIRECTOR addr add fd00::2/64 dev d0 nodad");
+    let mut back = Back::open(&network);
+    assert!(
+        back.tap.name().starts_with("appliance"),
+        "{}",
+        back.tap.name()
+    );
+    let here = socket(&network, "director", "10.77.0.2:7000");
+    let here6 = socket(&network, "director", "[fd00::2]:7000");
+
+    let ours = udp("10.77.0.1:5000", "10.77.0.2:7000");
+    back.write(&ours);
+    assert_eq!(came_from(&here).as_deref(), Some("10.77.0.1:5000"));
+    let mut tagged = ours.clone();
+    tagged.splice(12..12, [0x88, 0xa8, 0, 6, 0x81, 0, 0, 5]);
+    back.write(&tagged);
+    assert_eq!(came_from(&here).as_deref(), Some("10.77.0.1:5000"));
+    back.write(&udp("[fd00::1]:5000", "[fd00::2]:7000"));
+    assert_eq!(came_from(&here6).as_deref(), Some("[fd00::1]:5000"));
+
+    // A packet for another host is routed onward where the host routes.
+    let server = socket(&network, "server", "10.78.0.1:7000");
+    let onward = udp("10.77.0.1:5000", "10.78.0.1:7000");
+    network.run("ip netns exec DIRECTOR sysctl -qw net.ipv4.ip_forward=0");
+    back.write(&onward);
+    assert_eq!(came_from(&server), None);
+    network.run("ip netns exec DIRECTOR sysctl -qw net.ipv4.ip_forward=1");
+    back.write(&onward);
+    assert_eq!(came_from(&server).as_deref(), Some("10.77.0.1:5000"));
+
+    // A frame that is none is counted.
+    for runt in [&ours[..13], &tagged[..19]] {
+        back.write(runt);
+    }
+    assert_eq!(back.tap.statistics().tx_invalid, 2);
+    assert_eq!(back.tap.statistics().tx_dropped, 0);
+
+    drop(back);
+    let links = network.run("ip -n DIRECTOR -o link show");
+    assert!(!links.contains("appliance"), "{links}");
+}
+
+#[test]
+fn a_connection_lives_although_every_packet_went_through_a_worker() {
+    let Some(network) = Network::build("back") else {
+        return;
+    };
+    let mut worker = Worker::start(&network, BindMode::Auto);
+    let address: IpAddr = VIP.parse().unwrap();
+    let key = ServiceKey {
+        address: address.into(),
+        port: 7000,
+        protocol: Protocol::Tcp,
+    };
+    worker.steering.add(&Rule::VirtualServer(key)).unwrap();
+    let interface = network.within("director", || tap::create().unwrap());
+    let mut tap = Tap::new(interface.try_clone().unwrap(), &worker.umem);
+    let listener = network.within("director", || TcpListener::bind((VIP, 7000)).unwrap());
+
+    let client = network.within("client", || {
+        std::thread::spawn(|| {
+            let mut stream = TcpStream::connect((VIP, 7000))?;
+            stream.write_all(&[7; 100_000])?;
+            stream.shutdown(std::net::Shutdown::Write)?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            std::io::Result::Ok(answer)
+        })
+    });
+    let host = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).unwrap();
+        write!(stream, "{} bytes", received.len()).unwrap();
+    });
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let mut burst = Vec::new();
+    while !client.is_finished() && std::time::Instant::now() < deadline {
+        for device in &mut worker.devices {
+            device.receive(&mut burst);
+        }
+        for frame in burst.drain(..) {
+            tap.transmit(frame).unwrap();
+        }
+        tap.flush(&mut worker.pool);
+        for device in &mut worker.devices {
+            device.flush(&mut worker.pool);
+        }
+    }
+    assert_eq!(client.join().unwrap().unwrap(), "100000 bytes");
+    host.join().unwrap();
+    assert!(worker.counters().steered > 4, "{:?}", worker.counters());
+}
