@@ -17,7 +17,6 @@ pub mod counters;
 pub mod device;
 pub mod director;
 pub mod flow;
-mod forward;
 pub mod forward;
 pub mod persistence;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]

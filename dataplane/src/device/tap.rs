@@ -148,6 +148,13 @@ impl Device for Tap {
         Ok(())
     }
 
+    fn transmit_burst(&mut self, frames: &mut Vec<Frame>) {
+        for frame in frames.drain(..) {
+            self.write(&frame);
+            self.written.push(frame);
+        }
+    }
+
     fn flush(&mut self, pool: &mut FramePool) {
         for frame in self.written.drain(..) {
             pool.give(frame);
