@@ -18,6 +18,7 @@ pub mod device;
 pub mod director;
 pub mod flow;
 pub mod forward;
+pub mod fragments;
 pub mod persistence;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
 mod prefetch;

@@ -1,0 +1,179 @@
+use etherparse::{
+    IpFragOffset, IpHeaders, IpNumber, Ipv4Header, Ipv6Extensions, Ipv6FragmentHeader, Ipv6Header,
+    PacketBuilder,
+};
+use proptest::prelude::*;
+
+use super::*;
+use crate::wire;
+
+fn key(number: u32) -> FragmentKey {
+    FragmentKey {
+        source: Address::v4([10, 0, 0, 1]),
+        destination: Address::v4([192, 168, 1, 100]),
+        identification: number,
+        protocol: 17,
+    }
+}
+
+fn table(datagrams: usize, waiting: usize) -> FragmentTable<u64, u32> {
+    FragmentTable::new(FragmentOptions {
+        datagrams,
+        waiting,
+        ..FragmentOptions::default()
+    })
+}
+
+fn released(table: &mut FragmentTable<u64, u32>, key: &FragmentKey) -> Vec<u32> {
+    std::iter::from_fn(|| table.release(key)).collect()
+}
+
+#[test]
+fn later_fragments_go_where_the_first_went_until_the_timeout() {
+    let mut table = table(64, 4);
+    table.insert(key(1), 11, 0);
+    table.insert(key(2), 22, 10);
+    assert_eq!(table.get(&key(1), 29_999), Some(11));
+    assert_eq!(table.get(&key(1), 30_000), None);
+    assert_eq!(table.get(&key(2), 30_000), Some(22));
+    assert_eq!(table.get(&key(3), 0), None);
+}
+
+#[test]
+fn fragments_out_of_order_wait_and_leave_in_their_order() {
+    let mut table = table(64, 8);
+    for (datagram, frame) in [(1, 101), (2, 201), (1, 102), (1, 103)] {
+        table.wait(key(datagram), frame, 5).unwrap();
+    }
+    table.insert(key(1), 11, 6);
+    assert_eq!(released(&mut table, &key(1)), [101, 102, 103]);
+    assert_eq!(released(&mut table, &key(1)), []);
+    assert_eq!((table.waiting(), table.counters().released), (1, 3));
+    assert_eq!(table.get(&key(1), 7), Some(11));
+}
+
+#[test]
+fn a_first_fragment_that_comes_twice_takes_one_place() {
+    let mut table = table(8, 0);
+    for time in 0..100 {
+        table.insert(key(1), 11, time);
+    }
+    for other in 2..=8 {
+        table.insert(key(other), u64::from(other), 100);
+    }
+    assert_eq!(table.counters().evicted, 0);
+    table.insert(key(1), 12, 100);
+    assert_eq!(table.get(&key(1), 100), Some(12));
+}
+
+#[test]
+fn what_waits_too_long_is_given_back() {
+    let mut table = table(8, 8);
+    table.wait(key(1), 101, 0).unwrap();
+    table.wait(key(2), 201, 500).unwrap();
+    assert_eq!(table.expire(999), None);
+    assert_eq!(table.expire(1000), Some(101));
+    assert_eq!(table.expire(1000), None);
+    assert_eq!(table.expire(1500), Some(201));
+    assert_eq!((table.waiting(), table.counters().expired), (0, 2));
+}
+
+#[test]
+fn an_attack_is_bounded_and_counted() {
+    let mut table = table(1024, 16);
+    let mut refused = 0;
+    for number in 0..100_000 {
+        table.insert(key(number), 1, 0);
+        refused += u64::from(table.wait(key(number + 1_000_000), number, 0).is_err());
+    }
+    assert_eq!(table.decisions.len(), 1024);
+    assert_eq!(table.queue.len(), 16);
+    let counters = table.counters();
+    assert_eq!((counters.refused, refused), (100_000 - 16, 100_000 - 16));
+    let kept = (0..100_000).filter(|number| table.get(&key(*number), 0).is_some());
+    assert_eq!(100_000 - kept.count() as u64, counters.evicted);
+    assert!(counters.evicted >= 100_000 - 1024);
+
+    // After it, the table serves as before.
+    let sorted = (0..16).map(|_| table.expire(1_000).unwrap());
+    assert_eq!(sorted.collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
+    table.insert(key(7), 77, 30_000);
+    assert_eq!(table.get(&key(7), 30_001), Some(77));
+    assert_eq!(table.counters().evicted, counters.evicted);
+}
+
+#[test]
+fn the_oldest_decision_goes_first() {
+    let mut table = table(WAYS, 0); // one set
+    for number in 0..10 {
+        table.insert(key(number), 1, u64::from(number));
+    }
+    let kept: Vec<u32> = (0..10)
+        .filter(|number| table.get(&key(*number), 10).is_some())
+        .collect();
+    assert_eq!(kept, [2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(table.counters().evicted, 2);
+}
+
+proptest! {
+    #[test]
+    fn fragments_of_a_datagram_have_one_key_and_others_have_another(
+        [first_id, second_id] in any::<[u32; 2]>(),
+        is_v4 in any::<bool>(),
+        later in 1_u16..1000,
+    ) {
+        let key_of = |id: u32, offset: u16, source: u8| {
+            let frame = if is_v4 { v4(id, offset, source) } else { v6(id, offset, source) };
+            let parsed = wire::parse(&frame).unwrap();
+            FragmentKey::new(&frame, &parsed).unwrap()
+        };
+        prop_assert_eq!(key_of(first_id, 0, 1), key_of(first_id, later, 1));
+        prop_assert_ne!(key_of(first_id, 0, 1), key_of(first_id, later, 2));
+        let same = if is_v4 { first_id & 0xffff == second_id & 0xffff } else { first_id == second_id };
+        prop_assert_eq!(key_of(first_id, 0, 1) == key_of(second_id, later, 1), same);
+    }
+}
+
+fn v4(id: u32, offset: u16, source: u8) -> Vec<u8> {
+    let header = Ipv4Header {
+        identification: (id & 0xffff) as u16,
+        dont_fragment: false,
+        more_fragments: true,
+        fragment_offset: IpFragOffset::try_new(offset).unwrap(),
+        time_to_live: 64,
+        source: [10, 0, 0, source],
+        destination: [192, 168, 1, 100],
+        ..Ipv4Header::default()
+    };
+    written(IpHeaders::Ipv4(header, Default::default()))
+}
+
+/// With destination options in front of the fragment header.
+fn v6(id: u32, offset: u16, source: u8) -> Vec<u8> {
+    let options = etherparse::Ipv6RawExtHeader::new_raw(
+        IpNumber::IPV6_FRAGMENTATION_HEADER,
+        &[1, 4, 0, 0, 0, 0],
+    );
+    let offset = IpFragOffset::try_new(offset).unwrap();
+    let extensions = Ipv6Extensions {
+        hop_by_hop_options: Some(options.unwrap()),
+        fragment: Some(Ipv6FragmentHeader::new(IpNumber::UDP, offset, true, id)),
+        ..Ipv6Extensions::default()
+    };
+    let header = Ipv6Header {
+        hop_limit: 64,
+        source: [0x20, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, source],
+        destination: [0x20; 16],
+        ..Ipv6Header::default()
+    };
+    written(IpHeaders::Ipv6(header, extensions))
+}
+
+fn written(ip: IpHeaders) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2([2; 6], [2; 6])
+        .ip(ip)
+        .write(&mut frame, IpNumber::UDP, &[0, 1, 0, 2, 0, 40, 0, 0])
+        .unwrap();
+    frame
+}
