@@ -20,7 +20,7 @@
 use super::fragment::{self, Oversize};
 use super::rewrite::at_mut;
 use crate::counters::DropReason;
-use crate::service::{Address, MacAddress, Protocol, Tunnel};
+use crate::service::{Address, Protocol, Tunnel};
 use crate::wire::checksum::Sum;
 use crate::wire::ethernet::{self, ethertype};
 use crate::wire::{gre, gue, ipv4, ipv6, udp};
@@ -222,7 +222,7 @@ impl Template {
     }
 
     /// Wraps the packet in `frame`, whose IP header is at `l3`, for the next hop with these MAC
-    /// addresses. Tags stay.
+    /// `addresses`. Tags stay.
     ///
     /// # Errors
     /// [`Refused`]; the frame is unchanged.
@@ -232,7 +232,7 @@ impl Template {
         umem: &Umem,
         frame: &mut Frame,
         l3: usize,
-        (destination, source): (MacAddress, MacAddress),
+        addresses: &ethernet::Addresses,
         variation: Variation,
     ) -> Result<(), Refused> {
         fragment::check_size(umem.bytes(frame), l3, self.inner_is_v4, self.inner_mtu)
@@ -240,7 +240,7 @@ impl Template {
         let grown = umem.prepend(frame, self.overhead);
         grown.map_err(|_| DropReason::BadIpTotalLength)?;
         let bytes = umem.bytes_mut(frame);
-        if let Err(reason) = self.encapsulate(bytes, l3, (destination, source), variation) {
+        if let Err(reason) = self.encapsulate(bytes, l3, addresses, variation) {
             return Err(self.undo(umem, frame, reason));
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Template {
         &self,
         frame: &mut [u8],
         l3: usize,
-        (destination, source): (MacAddress, MacAddress),
+        addresses: &ethernet::Addresses,
         variation: Variation,
     ) -> Result<(), DropReason> {
         let at = l3 + usize::from(self.overhead);
@@ -286,8 +286,7 @@ impl Template {
             }
         };
         *at_mut(frame, l3.wrapping_sub(2))? = ethertype.to_be_bytes();
-        ethernet::Addresses::new(destination, source)
-            .write::<{ ethernet::HEADER_LEN }>(at_mut(frame, 0)?);
+        addresses.write(at_mut::<{ ethernet::HEADER_LEN }>(frame, 0)?);
         Ok(())
     }
 

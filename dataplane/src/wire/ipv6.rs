@@ -274,6 +274,28 @@ pub fn walk(bytes: &[u8], at: usize, next_header: u8) -> Result<Upper, Malformed
     })
 }
 
+/// The identification in the fragment header of the packet at the start of `packet`; `None` for one
+/// without that header.
+#[cold]
+#[must_use]
+pub fn fragment_identification(packet: &[u8]) -> Option<u32> {
+    let mut number = Packet::new_header(packet).ok()?.next_header();
+    let mut offset = HEADER_LEN;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        if !is_extension(number) {
+            return None;
+        }
+        let header: &[u8; 8] = chunk(packet, offset).ok()?;
+        let [next, length, _, _, identification @ ..] = *header;
+        if number == extension::FRAGMENT {
+            return Some(u32::from_be_bytes(identification));
+        }
+        number = next;
+        offset += (usize::from(length) + 1) * 8;
+    }
+    None
+}
+
 const fn is_extension(number: u8) -> bool {
     use extension::{DESTINATION_OPTIONS, FRAGMENT, HOP_BY_HOP, ROUTING};
     matches!(

@@ -344,7 +344,7 @@ proptest! {
         }
         let mut wrapped = vec![0; usize::from(template.overhead())];
         wrapped.extend(&client);
-        let macs = (MacAddress([2; 6]), MacAddress([4; 6]));
+        let macs = &ethernet::Addresses::new(MacAddress([2; 6]), MacAddress([4; 6]));
         let variation = Variation { identification: 1, entropy: 2 };
         template.encapsulate(&mut wrapped, 14, macs, variation).unwrap();
         let router = if outer_is_v4 == router.is_v4() { router } else { source };
@@ -401,7 +401,7 @@ fn other_errors_about_tunnels_are_host_unreachable() {
         identification: 1,
         entropy: 2,
     };
-    let macs = (MacAddress([2; 6]), MacAddress([4; 6]));
+    let macs = &ethernet::Addresses::new(MacAddress([2; 6]), MacAddress([4; 6]));
     template
         .encapsulate(&mut wrapped, 14, macs, variation)
         .unwrap();

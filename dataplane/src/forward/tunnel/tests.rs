@@ -7,6 +7,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::service::MacAddress;
 use crate::xsk::umem::{FrameSize, HEADROOM};
 
 const ROUTER: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -76,7 +77,12 @@ fn wrap(options: &Options, frame: &[u8], l3: usize, variation: Variation) -> Vec
     let mut wrapped = vec![0xee; usize::from(template.overhead())];
     wrapped.extend(frame);
     template
-        .encapsulate(&mut wrapped, l3, (ROUTER, OURS), variation)
+        .encapsulate(
+            &mut wrapped,
+            l3,
+            &ethernet::Addresses::new(ROUTER, OURS),
+            variation,
+        )
         .unwrap();
     wrapped
 }
@@ -205,7 +211,7 @@ proptest! {
     ) {
         let template = Template::new(&options(tunnel, checksum, inner_is_v4, outer_is_v4));
         let variation = Variation { identification: 1, entropy: 2 };
-        let _ = template.encapsulate(&mut frame, l3, (ROUTER, OURS), variation);
+        let _ = template.encapsulate(&mut frame, l3, &ethernet::Addresses::new(ROUTER, OURS), variation);
     }
 }
 
@@ -218,7 +224,15 @@ fn what_does_not_fit_is_refused_unchanged() {
         entropy: 2,
     };
     let template = Template::new(&options(Tunnel::Ipip, false, true, true));
-    let forward = |frame: &mut Frame| template.forward(&umem, frame, 14, (ROUTER, OURS), variation);
+    let forward = |frame: &mut Frame| {
+        template.forward(
+            &umem,
+            frame,
+            14,
+            &ethernet::Addresses::new(ROUTER, OURS),
+            variation,
+        )
+    };
     let of_length =
         |ip_len: usize, class, hops| packet(true, 0, class, hops, &vec![3; ip_len - 28]);
 
