@@ -11,3 +11,4 @@ pub mod lab;
 pub mod netlink;
 pub mod replay;
 pub mod run;
+pub mod scripts;
