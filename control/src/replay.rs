@@ -2,9 +2,10 @@
 //!
 //! The capture's timestamps are the time. Nothing of this machine is used, so
 //! the same input gives the same output everywhere: every real server is up, there is one
-//! interface, one worker, a fixed hash, and a next hop's MAC address is made of the real
+//! interface with an MTU of 3600 (its addresses are 192.0.2.1 and 2001:db8::1), one worker, a fixed hash, and a next hop's MAC address is made of the real
 //! server's IP address: `02:00:` and its last four bytes.
 
+use std::net::Ipv6Addr;
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -15,6 +16,7 @@ use dataplane::counters::{Counters, DropReason, WorkerStatistics};
 use dataplane::device::pcap::{CaptureReader, CaptureWriter, PcapDevice};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
+use dataplane::routes::{Egress, Routes};
 use dataplane::service::{
     Address, MAX_SERVERS, MacAddress, NextHop, PortIndex, RealServer, ServerId, VirtualServer,
     VirtualServerId,
@@ -27,6 +29,11 @@ use crate::config::Config;
 
 /// MAC address of the one interface.
 const OWN_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+/// Its IP addresses, from which tunnelled packets come (RFC 5737, RFC 3849).
+const OWN_V4: [u8; 4] = [192, 0, 2, 1];
+const OWN_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+/// Most bytes of an IP packet that it sends.
+const MTU: u16 = 3600;
 
 /// Sends every packet of `input` through a director that works by `config`,
 /// writes what it transmits to `output`, and returns what it counted.
@@ -52,6 +59,7 @@ pub fn replay(config: &Config, input: &Path, output: &Path) -> anyhow::Result<Co
         max_connections: config.appliance.max_connections,
         hasher: FlowHasher::fixed(),
         worker: 0,
+        kernel: None,
     };
     let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS, 1))];
     let director = Director::new(options, published, &statistics);
@@ -132,12 +140,19 @@ fn snapshot(config: &Config) -> Snapshot {
         });
     }
     let appliance = &config.appliance;
+    let interface = Egress {
+        mac: OWN_MAC,
+        mtu: MTU,
+        v4: Some(Address::v4(OWN_V4)),
+        v6: Some(Address::from_octets(OWN_V6.octets())),
+    };
     Snapshot::new(
         1,
         appliance.timeouts,
         appliance.tcp_midstream,
         &virtual_servers,
     )
+    .with_routes(Routes::new([], Vec::new(), vec![interface]))
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -4,7 +4,7 @@
 //! read them at any time. Counters only grow; gauges are marked as such.
 //!
 //! Invariant, asserted by the tests:
-//! `rx_packets = tx_packets + Σ drops + waiting`.
+//! `rx_packets + fragments_made = tx_packets + Σ drops + waiting`.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -55,7 +55,7 @@ drop_reasons! {
     BadIcmp = "bad_icmp", "The ICMP header, or the packet that it quotes, is cut off or broken.";
     NotIp = "not_ip", "Neither IPv4 nor IPv6.";
     NotTcpOrUdp = "not_tcp_or_udp", "Neither TCP nor UDP, nor an ICMP error about either.";
-    Fragment = "fragment", "A fragment of an IP datagram: fragments are not balanced in this version.";
+    Fragment = "fragment", "A fragment of an IP datagram whose first one did not come within a second.";
     NoVirtualServer = "no_virtual_server", "No virtual server has this address, port and protocol.";
     NoRealServer = "no_real_server", "The virtual server has no real server that takes new connections.";
     TcpMidstream = "tcp_midstream", "A TCP packet of no known connection, and tcp_midstream is \"drop\" or the packet is itself a RST.";
@@ -65,6 +65,7 @@ drop_reasons! {
     IcmpNoConnection = "icmp_no_connection", "An ICMP error about no known connection.";
     TableFull = "table_full", "The connection table is full of connections that may not be evicted.";
     TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
+    TooBig = "too_big", "Longer than its way allows, and not to be fragmented; the sender could not be told.";
     TxRingFull = "tx_ring_full", "The transmit ring of the outgoing interface is full.";
 }
 
@@ -133,6 +134,12 @@ counters! {
     connections,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
     resets_sent,
+    /// Transmitted packets that are ICMP errors made here.
+    icmp_sent,
+    /// Transmitted packets that were no connection's and no virtual server's, and went to the kernel.
+    returned_to_kernel,
+    /// Fragments made of packets that were longer than their way allows, beyond the first of each.
+    fragments_made,
 }
 
 impl Counters {

@@ -14,6 +14,7 @@
 //! once for each new snapshot.
 
 mod flows;
+mod sending;
 mod translate;
 
 use std::sync::Arc;
@@ -26,11 +27,12 @@ use crate::conn::{Candidate, ConnectionTable, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
+use crate::forward::fragment::Fragments;
 use crate::prefetch::prefetch_address;
-use crate::service::{PortIndex, Protocol, ServerId};
+use crate::service::{PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
 use crate::wire::{self, Kind, tcp};
-use crate::xsk::umem::{Frame, Umem};
+use crate::xsk::umem::{Frame, FramePool, Umem};
 
 /// What becomes of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,8 +40,12 @@ pub enum Verdict {
     /// Leaves by this interface, rewritten.
     Transmit(PortIndex),
     Drop(DropReason),
-    /// Its real server's next hop has no MAC address yet.
-    Wait(ServerId),
+    /// To be tried again later: its next hop has no MAC address, or its datagram's first fragment
+    /// has not come yet. The reason to drop it when that takes too long.
+    Wait(DropReason),
+    /// Longer than its way allows: to be cut into fragments of at most so many bytes, IP header
+    /// included, which are then tried like frames that waited.
+    Cut(u16),
 }
 
 /// Sizes and identity of a director.
@@ -50,6 +56,8 @@ pub struct DirectorOptions {
     pub hasher: FlowHasher,
     /// Number of this worker, from 0.
     pub worker: u32,
+    /// Where frames leave that turn out to be the kernel's; without it they are dropped.
+    pub kernel: Option<PortIndex>,
 }
 
 /// One worker's director: its connections and how it treats a burst.
@@ -78,6 +86,16 @@ struct Slot {
 
 const _: () = assert!(size_of::<Slot>() == 64);
 
+/// A frame on its way through the slower stages.
+struct Packet<'a> {
+    snapshot: &'a Snapshot,
+    slot: &'a Slot,
+    ingress: PortIndex,
+    umem: &'a Umem,
+    /// As in [`Director::process`].
+    now: u64,
+}
+
 /// What a frame is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
@@ -86,6 +104,10 @@ enum What {
     Plain,
     /// Any other TCP or UDP.
     Packet,
+    /// Of a datagram in fragments, the one with the ports.
+    FirstFragment,
+    /// Another one, which has no key.
+    LaterFragment,
     /// An ICMP error about what a real server sent.
     IcmpError,
     /// Nothing to be forwarded.
@@ -139,8 +161,12 @@ impl Slot {
             Protocol::Tcp
         };
         match parsed.kind {
-            Kind::Packet => {
-                self.what = What::Packet;
+            Kind::Packet | Kind::FirstFragment => {
+                self.what = if parsed.kind == Kind::FirstFragment {
+                    What::FirstFragment
+                } else {
+                    What::Packet
+                };
                 self.key = FlowKey::new(
                     parsed.source,
                     parsed.source_port,
@@ -160,8 +186,9 @@ impl Slot {
                     protocol,
                 );
             }
-            Kind::FirstFragment | Kind::LaterFragment => {
-                return self.unwanted(DropReason::Fragment);
+            Kind::LaterFragment => {
+                *self = Self::EMPTY;
+                self.what = What::LaterFragment;
             }
             Kind::OtherProtocol => return self.unwanted(DropReason::NotTcpOrUdp),
             Kind::NotIp => return self.unwanted(DropReason::NotIp),
@@ -285,22 +312,83 @@ impl Director {
         for number in others.numbers() {
             let frame = &mut frames[number];
             flows.counters.tx_bytes -= frame.len() as u64;
-            let verdict = flows.decide(snapshot, &slots[number], ingress, umem, frame, now);
+            let packet = Packet {
+                snapshot,
+                slot: &slots[number],
+                ingress,
+                umem,
+                now,
+            };
+            let verdict = flows.decide(&packet, frame);
             flows.count(verdict, frame);
             verdicts[number] = verdict;
         }
     }
 
     /// Tries again to forward a frame that waited for its next hop.
-    pub fn retry(&mut self, umem: &Umem, frame: &mut Frame) -> Verdict {
+    pub fn retry(
+        &mut self,
+        ingress: PortIndex,
+        umem: &Umem,
+        frame: &mut Frame,
+        now: u64,
+    ) -> Verdict {
         let snapshot: &Snapshot = self.published.load();
         let slot = Slot::of(umem.bytes(frame), &self.flows.table);
-        let verdict = self.flows.retry(snapshot, &slot, umem, frame);
-        if !matches!(verdict, Verdict::Wait(_)) {
+        let packet = Packet {
+            snapshot,
+            slot: &slot,
+            ingress,
+            umem,
+            now,
+        };
+        let verdict = self.flows.retry(&packet, frame);
+        if !matches!(verdict, Verdict::Wait(_) | Verdict::Cut(_)) {
             self.flows.counters.waiting -= 1;
             self.flows.count(verdict, frame);
         }
         verdict
+    }
+
+    /// Cuts a packet into fragments of at most `mtu` bytes, IP header included, each in a frame of
+    /// `pool`, which wait to be tried.
+    ///
+    /// # Errors
+    /// There are not enough free frames, or the packet cannot be cut; `pieces` is as it was.
+    pub(crate) fn cut(
+        &mut self,
+        umem: &Umem,
+        frame: &Frame,
+        mtu: u16,
+        pool: &mut FramePool,
+        pieces: &mut Vec<Frame>,
+    ) -> Result<(), DropReason> {
+        let packet = umem.bytes(frame);
+        let l3_offset = usize::from(Slot::of(packet, &self.flows.table).l3_offset);
+        let already = pieces.len();
+        let cut = Fragments::new(packet, l3_offset, mtu)?.try_for_each(|piece| {
+            let mut fresh = pool.take().ok_or(DropReason::TxRingFull)?;
+            let written = umem
+                .set_length(&mut fresh, piece.len())
+                .map_err(|_| DropReason::TooBig)
+                .and_then(|()| piece.write(umem.bytes_mut(&mut fresh)));
+            match written {
+                Ok(()) => pieces.push(fresh),
+                Err(_) => pool.give(fresh),
+            }
+            written
+        });
+        if cut.is_err() {
+            for piece in pieces.drain(already..) {
+                pool.give(piece);
+            }
+            return cut;
+        }
+        // The packet waits already: what is more of it waits from now on.
+        let more = (pieces.len() - already).saturating_sub(1) as u64;
+        self.flows.counters.waiting += more;
+        self.flows.counters.fragments_made += more;
+        Ok(())
     }
 
     /// Counts a frame that was to be sent or waited, and was dropped instead.
@@ -311,7 +399,7 @@ impl Director {
                 counters.tx_packets -= 1;
                 counters.tx_bytes -= length as u64;
             }
-            Verdict::Wait(_) => counters.waiting -= 1,
+            Verdict::Wait(_) | Verdict::Cut(_) => counters.waiting -= 1,
             Verdict::Drop(_) => return,
         }
         counters.drop_packet(reason);
@@ -320,11 +408,18 @@ impl Director {
     /// After each burst: expires connections, a bounded number, and publishes
     /// the counters. True if timers are left that should be looked at soon.
     pub fn tick(&mut self, now: u64) -> bool {
+        self.flows.allow_icmp(now);
         let behind = self.flows.expire(now);
         self.flows.sum_peer_load(self.published.load(), now);
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);
         behind
+    }
+
+    /// True if frames that wait for the first fragment of their datagram should be tried again. Asked
+    /// once a turn.
+    pub(crate) fn fragment_came(&mut self) -> bool {
+        std::mem::take(&mut self.flows.fragment_came)
     }
 
     /// Where this worker publishes what it counts.

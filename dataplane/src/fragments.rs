@@ -1,17 +1,15 @@
 //! Which connection a fragment belongs to.
 //!
 //! Only the first fragment of a datagram has ports. What was decided for it is kept here for the
-//! others; others that come before it wait, a short time and a bounded number of them. Nothing is put
-//! together: each fragment is forwarded by itself, and the real server reassembles.
+//! others. Nothing is put together: each fragment is forwarded by itself, and the real server
+//! reassembles.
 //!
-//! Sizes are fixed, so that an attack costs a bounded amount of memory and time. First fragments of
-//! datagrams that never end push out the oldest decision of their set; later fragments without a
-//! first one fill the queue, and further ones are refused. Both are counted.
+//! The size is fixed, so that an attack costs a bounded amount of memory and time: first fragments of
+//! datagrams that never end push out the oldest decision of their set.
 //!
-//! Not done here: overlapping fragments (RFC 5722) are the real server's to refuse, and fragments of
+//! Not done here: waiting for a first fragment that comes late is the worker's; overlapping fragments (RFC 5722) are the real server's to refuse, and fragments of
 //! one datagram that arrive at different workers do not meet.
 
-use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
 use crate::service::Address;
@@ -59,47 +57,28 @@ impl FragmentKey {
 pub struct FragmentOptions {
     /// Most datagrams whose decision is kept; rounded up to a power of two, at least 8.
     pub datagrams: usize,
-    /// Most fragments that wait for their first one.
-    pub waiting: usize,
     /// How long a decision is kept, in milliseconds from the first fragment on.
     pub timeout: u64,
-    /// How long a fragment waits, in milliseconds.
-    pub waiting_time: u64,
 }
 
 impl Default for FragmentOptions {
-    /// 30 seconds as Linux reassembles (`ipfrag_time`), one second of waiting.
+    /// 30 seconds as Linux reassembles (`ipfrag_time`).
     fn default() -> Self {
         Self {
             datagrams: 4096,
-            waiting: 256,
             timeout: 30_000,
-            waiting_time: 1_000,
         }
     }
 }
 
-/// What happened so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FragmentCounters {
-    /// Decisions pushed out before their time by those of other datagrams.
-    pub evicted: u64,
-    /// Fragments that waited and whose first one came.
-    pub released: u64,
-    /// Fragments that waited in vain.
-    pub expired: u64,
-    /// Fragments that found the queue full.
-    pub refused: u64,
-}
-
-/// The decisions of one worker, `T`, and the frames that wait for one, `F`.
+/// The decisions of one worker, `T`.
 #[derive(Debug)]
-pub struct FragmentTable<T, F> {
+pub struct FragmentTable<T> {
     /// Sets of [`WAYS`].
     decisions: Box<[Option<Decision<T>>]>,
-    queue: VecDeque<Waiting<F>>,
     options: FragmentOptions,
-    counters: FragmentCounters,
+    /// Decisions pushed out before their time by those of other datagrams.
+    evicted: u64,
     /// Keyed at random, so that nobody can aim at one set.
     hasher: RandomState,
 }
@@ -111,29 +90,20 @@ struct Decision<T> {
     deadline: u64,
 }
 
-#[derive(Debug)]
-struct Waiting<F> {
-    key: FragmentKey,
-    frame: F,
-    deadline: u64,
-}
-
-impl<T: Copy, F> FragmentTable<T, F> {
+impl<T: Copy> FragmentTable<T> {
     /// An empty table. All memory is allocated here.
     #[must_use]
     pub fn new(options: FragmentOptions) -> Self {
         let slots = options.datagrams.max(WAYS).next_power_of_two();
         Self {
             decisions: vec![None; slots].into_boxed_slice(),
-            queue: VecDeque::with_capacity(options.waiting),
             options,
-            counters: FragmentCounters::default(),
+            evicted: 0,
             hasher: RandomState::new(),
         }
     }
 
-    /// Notes what was decided for a first fragment. [`release`](Self::release) then returns the
-    /// fragments that waited for it. One that comes twice is decided anew.
+    /// Notes what was decided for a first fragment. One that comes twice is decided anew.
     pub fn insert(&mut self, key: FragmentKey, value: T, now: u64) {
         let deadline = now.saturating_add(self.options.timeout);
         let set = Self::set(&mut self.decisions, &self.hasher, &key);
@@ -147,7 +117,7 @@ impl<T: Copy, F> FragmentTable<T, F> {
             return;
         };
         if rank(slot) > 1 {
-            self.counters.evicted += 1;
+            self.evicted += 1;
         }
         *slot = Some(Decision {
             key,
@@ -166,54 +136,10 @@ impl<T: Copy, F> FragmentTable<T, F> {
             .map(|decision| decision.value)
     }
 
-    /// Keeps a later fragment whose first one has not come.
-    ///
-    /// # Errors
-    /// Gives the frame back when too many wait already; it is counted.
-    pub fn wait(&mut self, key: FragmentKey, frame: F, now: u64) -> Result<(), F> {
-        if self.queue.len() >= self.options.waiting {
-            self.counters.refused += 1;
-            return Err(frame);
-        }
-        let deadline = now.saturating_add(self.options.waiting_time);
-        self.queue.push_back(Waiting {
-            key,
-            frame,
-            deadline,
-        });
-        Ok(())
-    }
-
-    /// The next frame that waited for this datagram's first fragment, in the order of arrival; to be
-    /// called until there is none.
-    pub fn release(&mut self, key: &FragmentKey) -> Option<F> {
-        let at = self.queue.iter().position(|waiting| waiting.key == *key)?;
-        let waiting = self.queue.remove(at)?;
-        self.counters.released += 1;
-        Some(waiting.frame)
-    }
-
-    /// The next frame that has waited long enough, to be dropped; to be called until there is none.
-    #[inline]
-    pub fn expire(&mut self, now: u64) -> Option<F> {
-        // All wait equally long, so the first is the next to go.
-        if self.queue.front()?.deadline > now {
-            return None;
-        }
-        self.counters.expired += 1;
-        self.queue.pop_front().map(|waiting| waiting.frame)
-    }
-
-    /// Number of frames that wait.
-    #[inline]
+    /// Decisions pushed out before their time by those of other datagrams.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.queue.len()
-    }
-
-    #[must_use]
-    pub fn counters(&self) -> FragmentCounters {
-        self.counters
+    pub fn evicted(&self) -> u64 {
+        self.evicted
     }
 
     fn set<'a>(

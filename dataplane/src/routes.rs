@@ -49,24 +49,35 @@ impl Prefix {
     }
 }
 
-/// Routes with the gateways they name.
+/// What forwarding knows of an interface of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Egress {
+    pub mac: MacAddress,
+    /// Most bytes of an IP packet.
+    pub mtu: u16,
+    /// The director's addresses there, from which tunnelled packets are sent.
+    pub v4: Option<Address>,
+    pub v6: Option<Address>,
+}
+
+/// Routes with the gateways they name, and the interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     by_prefix: HashMap<Prefix, Via>,
     /// Those in `by_prefix`, longest first.
     lengths: Vec<u8>,
     gateways: Vec<Option<NextHop>>,
-    ports: Vec<MacAddress>,
+    ports: Vec<Egress>,
 }
 
 impl Routes {
-    /// Of two routes for a prefix the last one counts. `gateways` are indexed by [`GatewayId`], `None` where the MAC
-    /// address is not known; `ports` are the interfaces' own MAC addresses by [`PortIndex`].
+    /// Of two routes for a prefix the last one counts. `gateways` are indexed by [`GatewayId`], `None`
+    /// where the MAC address is not known; `ports` by [`PortIndex`].
     #[must_use]
     pub fn new(
         routes: impl IntoIterator<Item = (Prefix, Via)>,
         gateways: Vec<Option<NextHop>>,
-        ports: Vec<MacAddress>,
+        ports: Vec<Egress>,
     ) -> Self {
         let by_prefix: HashMap<_, _> = routes.into_iter().collect();
         let mut lengths: Vec<_> = by_prefix.keys().map(|prefix| prefix.length).collect();
@@ -99,11 +110,25 @@ impl Routes {
         self.gateways.get(usize::from(id.0))?.as_ref()
     }
 
-    /// An interface's own MAC address.
+    /// An interface; `None` where interfaces are not known, as in replay.
     #[inline(always)]
     #[must_use]
-    pub fn own_mac(&self, port: PortIndex) -> Option<MacAddress> {
-        self.ports.get(usize::from(port.0)).copied()
+    pub fn egress(&self, port: PortIndex) -> Option<&Egress> {
+        self.ports.get(usize::from(port.0))
+    }
+
+    /// Most bytes of an IP packet that leaves by `port`.
+    #[inline(always)]
+    #[must_use]
+    pub fn mtu(&self, port: PortIndex) -> u16 {
+        self.egress(port).map_or(u16::MAX, |egress| egress.mtu)
+    }
+
+    /// The largest MTU of all interfaces: what is received is no longer.
+    #[must_use]
+    pub fn largest_mtu(&self) -> u16 {
+        let mtus = self.ports.iter().map(|egress| egress.mtu);
+        mtus.max().unwrap_or(u16::MAX)
     }
 }
 

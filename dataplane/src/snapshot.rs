@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
 use crate::conn::Timeouts;
+use crate::forward::tunnel;
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
@@ -38,6 +39,7 @@ pub struct Snapshot {
     /// The same, of servers that packets can go to by DR at this moment, and nothing else: all
     /// that most packets need.
     direct: Vec<Option<DirectHop>>,
+    tunnels: Vec<tunnel::Template>,
 }
 
 /// A [`NextHop`] as the hot path wants it.
@@ -68,6 +70,10 @@ pub struct Server {
     pub address: Address,
     /// Host byte order.
     pub port: u16,
+    /// Its virtual server's address is IPv4.
+    serves_v4: bool,
+    /// TUN: its outer headers are in `tunnels`, once its way is known.
+    tunnel: Option<u32>,
 }
 
 impl Snapshot {
@@ -113,6 +119,8 @@ impl Snapshot {
                     method: *method,
                     address: *address,
                     port: *port,
+                    tunnel: None,
+                    serves_v4: service.key.address.is_v4(),
                     available: *available,
                     counted: scheduler.counts_connections(),
                     next_hop: *next_hop,
@@ -132,13 +140,56 @@ impl Snapshot {
             services,
             servers,
             direct,
+            tunnels: Vec::new(),
         }
     }
 
-    /// The same with the ways to clients; without them replies go back to where the request came from.
+    /// The same with the ways to clients, without which replies go back to where the request came
+    /// from, and with the interfaces, without which nothing can be tunnelled.
     #[must_use]
-    pub fn with_routes(self, routes: Routes) -> Self {
-        Self { routes, ..self }
+    pub fn with_routes(mut self, routes: Routes) -> Self {
+        let largest = routes.largest_mtu();
+        for hop in &mut self.direct {
+            // What may be too long for its way is looked at more closely.
+            *hop = hop.filter(|hop| routes.mtu(hop.port) >= largest);
+        }
+        self.routes = routes;
+        self.build_tunnels();
+        self
+    }
+
+    fn build_tunnels(&mut self) {
+        for server in self.servers.iter_mut().flatten() {
+            let ForwardingMethod::Tunnel(tunnel) = server.method else {
+                continue;
+            };
+            let egress = server.next_hop.and_then(|hop| self.routes.egress(hop.port));
+            let source = egress.and_then(|egress| match server.address.is_v4() {
+                true => egress.v4,
+                false => egress.v6,
+            });
+            let (Some(egress), Some(source)) = (egress, source) else {
+                continue;
+            };
+            let template = tunnel::Template::new(&tunnel::Options {
+                tunnel,
+                checksum: false,
+                inner_is_v4: server.serves_v4,
+                source,
+                source_bits: 0,
+                destination: server.address,
+                mtu: egress.mtu,
+            });
+            server.tunnel = u32::try_from(self.tunnels.len()).ok();
+            self.tunnels.push(template);
+        }
+    }
+
+    /// The outer headers for a TUN server; `None` while its way, or an address of our own on it, is not known.
+    #[inline(always)]
+    #[must_use]
+    pub fn tunnel(&self, server: &Server) -> Option<&tunnel::Template> {
+        self.tunnels.get(server.tunnel? as usize)
     }
 
     /// True if a scheduler remembers where destinations went.

@@ -22,6 +22,8 @@ use crate::xsk::umem::{Frame, FramePool, Umem};
 
 /// Most frames that wait for the MAC address of their next hop.
 const WAITING: usize = 256;
+/// Most fragments that a packet is cut into: of a frame of 4096 bytes, into 68 bytes and more.
+pub(crate) const MOST_PIECES: usize = 96;
 /// How long a frame waits, in milliseconds.
 const WAITING_TIME: u64 = 1000;
 /// How long an adaptive worker spins after the last packet before it sleeps.
@@ -87,6 +89,8 @@ pub struct Worker<D> {
     burst: Vec<Frame>,
     verdicts: [Verdict; BURST],
     waiting: VecDeque<Waiting>,
+    /// The fragments of a packet that is being cut; empty between packets.
+    pieces: Vec<Frame>,
     requests: Receiver<ListConnections>,
     listing: Option<(ListConnections, usize)>,
     /// Timers are due that the last turn had no time for.
@@ -95,11 +99,13 @@ pub struct Worker<D> {
     device_statistics_due: u64,
 }
 
-/// A frame without a next hop.
+/// A frame that is tried again.
 #[derive(Debug)]
 struct Waiting {
     frame: Frame,
-    server: ServerId,
+    ingress: PortIndex,
+    /// Why it is dropped at the deadline.
+    reason: DropReason,
     deadline: u64,
 }
 
@@ -127,6 +133,7 @@ impl<D: Device> Worker<D> {
             burst: Vec::with_capacity(BURST),
             verdicts: [Verdict::Drop(DropReason::NotIp); BURST],
             waiting: VecDeque::with_capacity(WAITING),
+            pieces: Vec::with_capacity(MOST_PIECES),
             requests,
             listing: None,
             behind: false,
@@ -161,9 +168,10 @@ impl<D: Device> Worker<D> {
         for port in 0..self.ports.len() {
             received += self.burst(port, now);
         }
+        let news = self.director.fragment_came() | adopted;
         let waited = !self.waiting.is_empty();
         if waited {
-            self.retry_waiting(adopted, now);
+            self.retry_waiting(news, now);
         }
         for port in &mut self.ports {
             if received > 0 || waited || port.device.has_outstanding() {
@@ -195,12 +203,18 @@ impl<D: Device> Worker<D> {
 
     fn burst(&mut self, port: usize, now: u64) -> usize {
         let Port { index, device } = &mut self.ports[port];
+        let ingress = *index;
         let received = device.receive(&mut self.burst);
         if received == 0 {
             return 0;
         }
-        self.director
-            .process(*index, &self.umem, &mut self.burst, now, &mut self.verdicts);
+        self.director.process(
+            ingress,
+            &self.umem,
+            &mut self.burst,
+            now,
+            &mut self.verdicts,
+        );
         // Nearly always all of a burst leaves by one interface; what the ring has no room for
         // stays in the burst, and goes the way of other frames.
         let first = self.verdicts[0];
@@ -213,7 +227,7 @@ impl<D: Device> Worker<D> {
             self.ports[device].device.transmit_burst(&mut self.burst);
         }
         if !self.burst.is_empty() {
-            self.carry_out_burst(received, now);
+            self.carry_out_burst(ingress, received, now);
         }
         received
     }
@@ -226,18 +240,18 @@ impl<D: Device> Worker<D> {
 
     /// Carries out the last verdicts of `received` ones: those of the frames that are left.
     #[inline(never)]
-    fn carry_out_burst(&mut self, received: usize, now: u64) {
+    fn carry_out_burst(&mut self, ingress: PortIndex, received: usize, now: u64) {
         let mut burst = std::mem::take(&mut self.burst);
         let verdicts = self.verdicts;
         let rest = received - burst.len();
         for (frame, verdict) in burst.drain(..).zip(&verdicts[rest..]) {
-            self.carry_out(frame, *verdict, now);
+            self.carry_out(frame, ingress, *verdict, now);
         }
         self.burst = burst;
     }
 
     #[inline(always)]
-    fn carry_out(&mut self, frame: Frame, verdict: Verdict, now: u64) {
+    fn carry_out(&mut self, frame: Frame, ingress: PortIndex, verdict: Verdict, now: u64) {
         match verdict {
             Verdict::Transmit(port) => {
                 let length = frame.len();
@@ -252,45 +266,83 @@ impl<D: Device> Worker<D> {
                 }
             }
             Verdict::Drop(_) => self.pool.give(frame),
-            Verdict::Wait(server) => {
+            Verdict::Wait(reason) => {
                 if self.waiting.len() < WAITING {
                     self.waiting.push_back(Waiting {
                         frame,
-                        server,
+                        ingress,
+                        reason,
                         deadline: now + WAITING_TIME,
                     });
                 } else {
-                    self.director.dropped_after(
-                        verdict,
-                        DropReason::NextHopUnresolved,
-                        frame.len(),
-                    );
+                    self.director.dropped_after(verdict, reason, frame.len());
                     self.pool.give(frame);
                 }
             }
+            Verdict::Cut(mtu) => self.cut(frame, ingress, mtu, now),
         }
     }
 
-    /// Sends what waited, if a new snapshot knows the way, and gives up on
+    /// Cuts a packet that is longer than its way allows, and sends the pieces as fragments that
+    /// arrived.
+    #[cold]
+    fn cut(&mut self, frame: Frame, ingress: PortIndex, mtu: u16, now: u64) {
+        let mut pieces = std::mem::take(&mut self.pieces);
+        let cut = self
+            .director
+            .cut(&self.umem, &frame, mtu, &mut self.pool, &mut pieces);
+        let length = frame.len();
+        self.pool.give(frame);
+        if let Err(reason) = cut {
+            self.director
+                .dropped_after(Verdict::Cut(mtu), reason, length);
+        }
+        for mut piece in pieces.drain(..) {
+            let verdict = self.director.retry(ingress, &self.umem, &mut piece, now);
+            match verdict {
+                // The first fragment has a way, or none of them does.
+                Verdict::Wait(reason) => {
+                    let length = piece.len();
+                    self.director.dropped_after(verdict, reason, length);
+                    self.pool.give(piece);
+                }
+                Verdict::Cut(_) => {
+                    let length = piece.len();
+                    self.director
+                        .dropped_after(verdict, DropReason::TooBig, length);
+                    self.pool.give(piece);
+                }
+                Verdict::Transmit(_) | Verdict::Drop(_) => {
+                    self.carry_out(piece, ingress, verdict, now);
+                }
+            }
+        }
+        self.pieces = pieces;
+    }
+
+    /// Sends what waited, if its way may be known by now, and gives up on
     /// what waited too long.
     #[cold]
-    fn retry_waiting(&mut self, adopted: bool, now: u64) {
+    fn retry_waiting(&mut self, news: bool, now: u64) {
         for _ in 0..self.waiting.len() {
             let Some(mut waiting) = self.waiting.pop_front() else {
                 return;
             };
-            let unresolved = Verdict::Wait(waiting.server);
-            if adopted {
-                let verdict = self.director.retry(&self.umem, &mut waiting.frame);
+            let unresolved = Verdict::Wait(waiting.reason);
+            if news {
+                let ingress = waiting.ingress;
+                let verdict = self
+                    .director
+                    .retry(ingress, &self.umem, &mut waiting.frame, now);
                 if verdict != unresolved {
-                    self.carry_out(waiting.frame, verdict, now);
+                    self.carry_out(waiting.frame, ingress, verdict, now);
                     continue;
                 }
             }
             if waiting.deadline <= now {
                 let length = waiting.frame.len();
                 self.director
-                    .dropped_after(unresolved, DropReason::NextHopUnresolved, length);
+                    .dropped_after(unresolved, waiting.reason, length);
                 self.pool.give(waiting.frame);
             } else {
                 self.waiting.push_back(waiting);

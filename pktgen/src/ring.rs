@@ -226,6 +226,7 @@ impl Ring {
             // The same every time, so that runs and instruction counts can be compared.
             hasher: FlowHasher::fixed(),
             worker: 0,
+            kernel: None,
         };
         let statistics = [Arc::new(WorkerStatistics::new(MAX_SERVERS, 1))];
         let director = Director::new(options, published, &statistics);

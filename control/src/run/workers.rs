@@ -145,6 +145,7 @@ impl Workers {
                 max_connections: appliance.max_connections.div_ceil(workers),
                 hasher: hasher.clone(),
                 worker,
+                kernel: None,
             };
             let director = Director::new(options, Arc::clone(published), &statistics);
             let (requests, receiver) = mpsc::channel();

@@ -67,6 +67,13 @@ pub struct Place {
 impl Place {
     /// A place like any other, for what has no key.
     pub const FIRST: Self = Self { bucket: 0, tag: 1 };
+
+    /// A number that is the same for all packets with one key, and spread evenly over its lower bits.
+    #[inline(always)]
+    #[must_use]
+    pub const fn entropy(self) -> u32 {
+        self.bucket.wrapping_mul(0x9e37_79b1)
+    }
 }
 
 /// Buckets for a fixed number of entries.

@@ -5,18 +5,21 @@
 
 use std::sync::Arc;
 
-use super::{DirectorOptions, Slot, Verdict, What};
+use super::sending::{ICMP_PER_SECOND, Refusal};
+use super::{DirectorOptions, Packet, Slot, Verdict, What};
 use crate::conn::{
     Connection, ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts,
 };
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::device::BURST;
-use crate::forward::{direct, reset};
+use crate::flow::FlowKey;
+use crate::forward::{direct, icmp};
+use crate::fragments::{FragmentOptions, FragmentTable};
 use crate::scheduler::{Load, Memory, Request, Servers};
-use crate::service::{MacAddress, NextHop, PortIndex, ServerId, TcpMidstream};
-use crate::snapshot::{Server, Snapshot};
+use crate::service::{PortIndex, ServerId, TcpMidstream};
+use crate::snapshot::Snapshot;
+use crate::wire;
 use crate::wire::tcp::flags;
-use crate::wire::{self, ethernet};
 use crate::xsk::umem::{Frame, Umem};
 
 /// Timers examined at most after each burst.
@@ -36,6 +39,18 @@ pub(super) struct Flows {
     peer_load: Vec<Load>,
     peer_load_time: u64,
     schedulers: Memory,
+    /// Keys of the first fragments of datagrams.
+    pub(super) fragments: FragmentTable<FlowKey>,
+    /// A first fragment came since this was last asked.
+    pub(super) fragment_came: bool,
+    /// ICMP errors that may be sent within this second.
+    pub(super) icmp_left: u32,
+    /// Of the worker's time.
+    icmp_second: u64,
+    /// Of the outer IPv4 header of the last tunnelled packet.
+    pub(super) identification: u16,
+    /// The way back to the kernel, if there is one.
+    pub(super) kernel: Option<PortIndex>,
 }
 
 impl Flows {
@@ -49,9 +64,17 @@ impl Flows {
             max_connections,
             hasher,
             worker,
+            kernel,
         } = options;
         Self {
             schedulers: Memory::new(worker, &hasher),
+            fragments: FragmentTable::new(FragmentOptions::default()),
+            fragment_came: false,
+            icmp_left: ICMP_PER_SECOND,
+            icmp_second: 0,
+            // Far from the other workers'.
+            identification: u16::try_from(worker).unwrap_or(0).wrapping_mul(0x9e37),
+            kernel,
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
             statistics,
@@ -107,77 +130,66 @@ impl Flows {
 
     /// Decides what becomes of a frame and rewrites it if it leaves.
     #[inline(never)]
-    pub(super) fn decide(
-        &mut self,
-        snapshot: &Snapshot,
-        slot: &Slot,
-        ingress: PortIndex,
-        umem: &Umem,
-        frame: &mut Frame,
-        now: u64,
-    ) -> Verdict {
-        if matches!(slot.what, What::Plain | What::Packet)
-            && let Some(verdict) = self.translate(snapshot, slot, umem, frame, now)
-        {
-            return verdict;
-        }
-        self.decide_unusual(snapshot, slot, ingress, umem, frame, now)
-    }
-
-    /// The same for all other frames.
-    #[inline(never)]
-    fn decide_unusual(
-        &mut self,
-        snapshot: &Snapshot,
-        slot: &Slot,
-        ingress: PortIndex,
-        umem: &Umem,
-        frame: &mut Frame,
-        now: u64,
-    ) -> Verdict {
-        if let What::Unwanted(reason) = slot.what {
+    pub(super) fn decide(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
+        let what = packet.slot.what;
+        if let What::Unwanted(reason) = what {
             return Verdict::Drop(reason);
         }
-        let arrival = Arrival {
-            port: ingress,
-            mac: ethernet::source(umem.bytes(frame)).unwrap_or_default(),
-        };
-        let target = match self.table.find(slot.place, &slot.key) {
-            Some((entry, direction)) => {
-                match self.packet_of(snapshot, entry, direction, slot, now) {
-                    Err(Refused::Anew) => {
-                        self.remove(entry);
-                        self.counters.connections_reused += 1;
-                        self.new_connection(snapshot, slot, arrival, now)
-                    }
-                    Err(Refused::Drop(reason)) => Err(Miss::Drop(reason)),
-                    Ok(()) => Ok((entry, direction)),
+        if matches!(what, What::Plain | What::Packet)
+            && let Some(egress) = self
+                .translate(packet, frame)
+                .or_else(|| self.wrap(packet, frame))
+        {
+            return Verdict::Transmit(egress);
+        }
+        let decided = self.decide_unusual(packet, frame);
+        self.carry_out(decided, packet, frame)
+    }
+
+    /// The same for what is not of a connection that goes on as before.
+    fn decide_unusual(
+        &mut self,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
+        match packet.slot.what {
+            What::LaterFragment => return self.forward_later_fragment(packet, frame),
+            What::FirstFragment => return self.forward_first_fragment(packet, frame),
+            What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
+        }
+        let (entry, direction) = self.connection_of(packet, frame)?;
+        self.forward(entry, direction, packet, frame)
+    }
+
+    /// The connection of a packet with a key, which advances or is made.
+    pub(super) fn connection_of(
+        &mut self,
+        packet: &Packet<'_>,
+        frame: &Frame,
+    ) -> Result<(EntryIndex, Direction), Refusal> {
+        let slot = packet.slot;
+        match self.table.find(slot.place, &slot.key) {
+            Some((entry, direction)) => match self.packet_of(packet, entry, direction) {
+                Err(Refused::Anew) => {
+                    self.remove(entry);
+                    self.counters.connections_reused += 1;
+                    self.new_connection(packet, frame)
                 }
-            }
-            None => self.new_connection(snapshot, slot, arrival, now),
-        };
-        match target {
-            Ok((entry, direction)) => self.forward(snapshot, entry, direction, slot, umem, frame),
-            Err(Miss::Drop(reason)) => Verdict::Drop(reason),
-            Err(Miss::Reset) => match reset::answer(umem, frame) {
-                Ok(()) => {
-                    self.counters.resets_sent += 1;
-                    Verdict::Transmit(ingress)
-                }
-                Err(reason) => Verdict::Drop(reason),
+                Err(Refused::Drop(reason)) => Err(Refusal::Drop(reason)),
+                Ok(()) => Ok((entry, direction)),
             },
+            None => self.new_connection(packet, frame),
         }
     }
 
     /// A packet of a known connection: its state advances.
     fn packet_of(
         &mut self,
-        snapshot: &Snapshot,
+        packet: &Packet<'_>,
         entry: EntryIndex,
         direction: Direction,
-        slot: &Slot,
-        now: u64,
     ) -> Result<(), Refused> {
+        let (slot, now) = (packet.slot, packet.now);
         let connection = self.table.get(entry);
         let (server, state) = (connection.server(), connection.state());
         if slot.what == What::IcmpError {
@@ -188,7 +200,8 @@ impl Flows {
             self.advance(entry, Seen::Server, slot.tcp_flags, now);
             return Ok(());
         }
-        if !snapshot
+        if !packet
+            .snapshot
             .server(server)
             .is_some_and(|server| server.available)
         {
@@ -230,27 +243,31 @@ impl Flows {
     #[inline(never)]
     fn new_connection(
         &mut self,
-        snapshot: &Snapshot,
-        slot: &Slot,
-        arrival: Arrival,
-        now: u64,
-    ) -> Result<(EntryIndex, Direction), Miss> {
+        packet: &Packet<'_>,
+        frame: &Frame,
+    ) -> Result<(EntryIndex, Direction), Refusal> {
+        let Packet {
+            snapshot,
+            slot,
+            now,
+            ..
+        } = *packet;
         if slot.what == What::IcmpError {
-            return Err(Miss::Drop(DropReason::IcmpNoConnection));
+            return Err(Refusal::NotOurs(DropReason::IcmpNoConnection));
         }
         let service = snapshot
             .service(&slot.key.service())
-            .ok_or(Miss::Drop(DropReason::NoVirtualServer))?;
+            .ok_or(Refusal::NotOurs(DropReason::NoVirtualServer))?;
         let state = if !slot.key.is_tcp() {
             State::Udp
         } else if is_connection_request(slot.tcp_flags) {
             State::SynRecv
         } else if slot.tcp_flags & flags::RST != 0 {
-            return Err(Miss::Drop(DropReason::TcpMidstream));
+            return Err(Refusal::Drop(DropReason::TcpMidstream));
         } else {
             match snapshot.tcp_midstream {
-                TcpMidstream::Reset => return Err(Miss::Reset),
-                TcpMidstream::Drop => return Err(Miss::Drop(DropReason::TcpMidstream)),
+                TcpMidstream::Reset => return Err(Refusal::Reset),
+                TcpMidstream::Drop => return Err(Refusal::Drop(DropReason::TcpMidstream)),
                 TcpMidstream::Schedule => State::first(slot.tcp_flags),
             }
         };
@@ -267,10 +284,13 @@ impl Flows {
         let server = service
             .scheduler
             .schedule(service.id, &mut self.schedulers, &request, &servers)
-            .ok_or(Miss::Drop(DropReason::NoRealServer))?;
+            .ok_or(Refusal::Answer(
+                DropReason::NoRealServer,
+                icmp::Error::PortUnreachable,
+            ))?;
         let reply = match snapshot.server(server) {
             Some(server) if server.method.rewrites_replies() => {
-                Some(self.reply(snapshot, server, slot, arrival)?)
+                Some(self.reply(packet, server, frame)?)
             }
             Some(_) | None => None,
         };
@@ -283,18 +303,18 @@ impl Flows {
         Ok((entry, Direction::Request))
     }
 
-    fn insert(&mut self, slot: &Slot, new: New, now: u64) -> Result<EntryIndex, Miss> {
+    fn insert(&mut self, slot: &Slot, new: New, now: u64) -> Result<EntryIndex, Refusal> {
         let entry = match self.table.insert(slot.place, slot.key, new, now) {
             Ok(entry) => entry,
             Err(TableFull) => {
                 let oldest = self
                     .table
                     .oldest_half_open()
-                    .ok_or(Miss::Drop(DropReason::TableFull))?;
+                    .ok_or(Refusal::Drop(DropReason::TableFull))?;
                 self.remove(oldest);
                 self.counters.connections_evicted += 1;
                 let inserted = self.table.insert(slot.place, slot.key, new, now);
-                inserted.map_err(|TableFull| Miss::Drop(DropReason::TableFull))?
+                inserted.map_err(|TableFull| Refusal::Drop(DropReason::TableFull))?
             }
         };
         self.counters.connections_created += 1;
@@ -305,64 +325,6 @@ impl Flows {
         Ok(entry)
     }
 
-    /// Sends a frame that waited, if its connection is still there.
-    pub(super) fn retry(
-        &mut self,
-        snapshot: &Snapshot,
-        slot: &Slot,
-        umem: &Umem,
-        frame: &mut Frame,
-    ) -> Verdict {
-        match self.table.find(slot.place, &slot.key) {
-            Some((entry, direction)) => self.forward(snapshot, entry, direction, slot, umem, frame),
-            None => Verdict::Drop(DropReason::ServerUnavailable),
-        }
-    }
-
-    /// Sends a frame of a connection on its way, if the way is known.
-    fn forward(
-        &mut self,
-        snapshot: &Snapshot,
-        entry: EntryIndex,
-        direction: Direction,
-        slot: &Slot,
-        umem: &Umem,
-        frame: &mut Frame,
-    ) -> Verdict {
-        if self.table.get(entry).is_translated() {
-            return self.forward_translated(snapshot, entry, direction, slot, umem, frame);
-        }
-        let id = self.table.get(entry).server();
-        match snapshot.server(id) {
-            None => Verdict::Drop(DropReason::ServerUnavailable),
-            Some(Server { next_hop: None, .. }) => Verdict::Wait(id),
-            Some(Server {
-                next_hop: Some(next_hop),
-                ..
-            }) => self.send_direct(id, next_hop, slot, umem, frame),
-        }
-    }
-
-    /// Last stage of DR: addresses the frame to its real server.
-    fn send_direct(
-        &self,
-        id: ServerId,
-        next_hop: &NextHop,
-        slot: &Slot,
-        umem: &Umem,
-        frame: &mut Frame,
-    ) -> Verdict {
-        let l3_offset = usize::from(slot.l3_offset);
-        if let Err(reason) = direct::forward(umem.bytes_mut(frame), l3_offset, slot.is_v4, next_hop)
-        {
-            return Verdict::Drop(reason);
-        }
-        if let Some(statistics) = self.statistics.server(id) {
-            statistics.count_packet((frame.len() - l3_offset) as u64);
-        }
-        Verdict::Transmit(next_hop.port)
-    }
-
     #[inline(always)]
     pub(super) fn count(&mut self, verdict: Verdict, frame: &Frame) {
         match verdict {
@@ -371,7 +333,7 @@ impl Flows {
                 self.counters.tx_bytes += frame.len() as u64;
             }
             Verdict::Drop(reason) => self.counters.drop_packet(reason),
-            Verdict::Wait(_) => self.counters.waiting += 1,
+            Verdict::Wait(_) | Verdict::Cut(_) => self.counters.waiting += 1,
         }
     }
 
@@ -381,6 +343,15 @@ impl Flows {
             server.shift(Some(connection.state().is_active()), None);
         }
         connection
+    }
+
+    /// Once a burst: a new second, a new allowance of ICMP errors.
+    pub(super) fn allow_icmp(&mut self, now: u64) {
+        let second = now / 1000;
+        if second != self.icmp_second {
+            self.icmp_second = second;
+            self.icmp_left = ICMP_PER_SECOND;
+        }
     }
 
     /// True if the budget ended before the timers that are due.
@@ -458,13 +429,6 @@ fn straight(
     Some(hop.port)
 }
 
-/// Where a frame came from.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Arrival {
-    pub(super) port: PortIndex,
-    pub(super) mac: MacAddress,
-}
-
 /// What schedulers may know of the servers.
 struct Connections<'f> {
     own: &'f WorkerStatistics,
@@ -495,13 +459,6 @@ enum Refused {
     /// The connection is over; this packet begins a new one.
     Anew,
     Drop(DropReason),
-}
-
-/// Why a packet of no connection gets none.
-pub(super) enum Miss {
-    Drop(DropReason),
-    /// The client is told by a RST.
-    Reset,
 }
 
 /// A SYN that asks for a connection: nothing else is set that contradicts it.

@@ -4,15 +4,18 @@
 //! key is sent between the ends of the other, turned round. So replies go on when their real server was removed
 //! from the configuration, and the way to the client is the only thing that replies look up.
 
-use super::flows::{Arrival, Flows, Miss};
-use super::{Slot, Verdict, What};
+use super::flows::Flows;
+use super::sending::Refusal;
+use super::{Packet, Slot, What};
 use crate::conn::{Connection, Direction, EntryIndex, Reply, State, Way};
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
+use crate::forward::fragment;
+use crate::forward::icmp::{self, OuterSource};
 use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
 use crate::routes::{Routes, Via};
-use crate::service::NextHop;
-use crate::snapshot::{Server, Snapshot};
+use crate::service::{NextHop, PortIndex, ServerId};
+use crate::snapshot::Server;
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::tcp::flags;
 use crate::wire::{self, ethernet};
@@ -24,12 +27,16 @@ impl Flows {
     #[inline(always)]
     pub(super) fn translate(
         &mut self,
-        snapshot: &Snapshot,
-        slot: &Slot,
-        umem: &Umem,
+        packet: &Packet<'_>,
         frame: &mut Frame,
-        now: u64,
-    ) -> Option<Verdict> {
+    ) -> Option<PortIndex> {
+        let Packet {
+            snapshot,
+            slot,
+            umem,
+            now,
+            ..
+        } = *packet;
         let (connection, reply, direction) = self.table.translated(slot.candidate, &slot.key)?;
         if flags::changes_state(slot.tcp_flags) || !connection.state().is_kept() {
             return None;
@@ -45,11 +52,20 @@ impl Flows {
             }
             Direction::Reply => way_out(&snapshot.routes, reply, umem.bytes(frame))?,
         };
-        connection.refresh(now);
-        let (id, rewrite) = (connection.server(), rewrite(connection, reply, direction));
-        if let Err(reason) = apply(&rewrite, slot, umem, frame, &next_hop) {
-            return Some(Verdict::Drop(reason));
+        if frame.len()
+            > usize::from(slot.l3_offset) + usize::from(snapshot.routes.mtu(next_hop.port))
+        {
+            return None;
         }
+        let (id, rewrite) = (connection.server(), rewrite(connection, reply, direction));
+        apply(&rewrite, slot, umem, frame, &next_hop).ok()?;
+        connection.refresh(now);
+        self.count_translated(id, direction, slot, frame);
+        Some(next_hop.port)
+    }
+
+    #[inline(always)]
+    fn count_translated(&self, id: ServerId, direction: Direction, slot: &Slot, frame: &Frame) {
         if let Some(statistics) = self.statistics.server(id) {
             let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
             match direction {
@@ -57,53 +73,63 @@ impl Flows {
                 Direction::Reply => statistics.count_reply(bytes),
             }
         }
-        Some(Verdict::Transmit(next_hop.port))
     }
 
     /// Sends a packet of a translated connection, whose state has been seen to.
     pub(super) fn forward_translated(
         &mut self,
-        snapshot: &Snapshot,
         entry: EntryIndex,
         direction: Direction,
-        slot: &Slot,
-        umem: &Umem,
+        packet: &Packet<'_>,
         frame: &mut Frame,
-    ) -> Verdict {
+    ) -> Result<PortIndex, Refusal> {
+        let Packet {
+            snapshot,
+            slot,
+            umem,
+            ..
+        } = *packet;
         let id = self.table.get(entry).server();
         let Some(reply) = self.table.reply_mut(entry) else {
-            return Verdict::Drop(DropReason::ServerUnavailable);
+            return Err(Refusal::Drop(DropReason::ServerUnavailable));
         };
         let next_hop = match direction {
-            Direction::Request => match snapshot.server(id) {
-                None => return Verdict::Drop(DropReason::ServerUnavailable),
-                Some(Server { next_hop: None, .. }) => return Verdict::Wait(id),
-                Some(Server {
-                    next_hop: Some(next_hop),
-                    ..
-                }) => {
-                    learn_way(reply, umem.bytes(frame));
-                    *next_hop
-                }
-            },
-            Direction::Reply => match way_out(&snapshot.routes, reply, umem.bytes(frame)) {
-                None => return Verdict::Drop(DropReason::NextHopUnresolved),
-                Some(next_hop) => next_hop,
-            },
-        };
-        let reply = *reply;
-        let rewrite = rewrite(self.table.get(entry), &reply, direction);
-        if let Err(reason) = apply(&rewrite, slot, umem, frame, &next_hop) {
-            return Verdict::Drop(reason);
-        }
-        if let Some(statistics) = self.statistics.server(id) {
-            let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
-            match direction {
-                Direction::Request => statistics.count_packet(bytes),
-                Direction::Reply => statistics.count_reply(bytes),
+            Direction::Request => {
+                let Some(server) = snapshot.server(id) else {
+                    return Err(Refusal::Drop(DropReason::ServerUnavailable));
+                };
+                learn_way(reply, umem.bytes(frame));
+                server.next_hop
             }
+            Direction::Reply => way_out(&snapshot.routes, reply, umem.bytes(frame)),
+        };
+        let Some(next_hop) = next_hop else {
+            return Err(Refusal::Wait(DropReason::NextHopUnresolved));
+        };
+        let (l3, mtu) = (
+            usize::from(slot.l3_offset),
+            snapshot.routes.mtu(next_hop.port),
+        );
+        fragment::check_size(umem.bytes(frame), l3, slot.is_v4, mtu)?;
+        let reply = *reply;
+        let connection = self.table.get(entry);
+        let rewrite = rewrite(connection, &reply, direction);
+        if slot.what == What::IcmpError {
+            let source = match direction {
+                Direction::Request => OuterSource::Keep,
+                Direction::Reply => OuterSource::Set(connection.key().destination()),
+            };
+            let bytes = umem.bytes_mut(frame);
+            match slot.is_v4 {
+                true => icmp::rewrite_error_v4(bytes, l3, &rewrite, source)?,
+                false => icmp::rewrite_error_v6(bytes, l3, &rewrite, source)?,
+            }
+            write_addresses(bytes, &next_hop)?;
+        } else {
+            apply(&rewrite, slot, umem, frame, &next_hop)?;
         }
-        Verdict::Transmit(next_hop.port)
+        self.count_translated(id, direction, slot, frame);
+        Ok(next_hop.port)
     }
 
     /// The reply half of a new connection to `server`.
@@ -113,12 +139,11 @@ impl Flows {
     /// came by another virtual server and goes on.
     pub(super) fn reply(
         &mut self,
-        snapshot: &Snapshot,
+        packet: &Packet<'_>,
         server: &Server,
-        slot: &Slot,
-        arrival: Arrival,
-    ) -> Result<Reply, Miss> {
-        let client = &slot.key;
+        frame: &Frame,
+    ) -> Result<Reply, Refusal> {
+        let client = &packet.slot.key;
         // Port 0 is every port: the one that the client asked for.
         let port = match server.port {
             0 => client.destination_port(),
@@ -131,7 +156,7 @@ impl Flows {
                 self.table.get(entry).state(),
                 State::Established | State::SynRecv | State::Udp
             ) {
-                return Err(Miss::Drop(DropReason::TranslationConflict));
+                return Err(Refusal::Drop(DropReason::TranslationConflict));
             }
             self.remove(entry);
         }
@@ -149,10 +174,10 @@ impl Flows {
             Sum::ZERO.bytes(&after.ports()),
         );
         let neighbor = Way::Neighbor {
-            port: arrival.port,
-            mac: arrival.mac,
+            port: packet.ingress,
+            mac: ethernet::source(packet.umem.bytes(frame)).unwrap_or_default(),
         };
-        let way = match snapshot.routes.route(source) {
+        let way = match packet.snapshot.routes.route(source) {
             Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
             // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
             // is no other MAC address to answer to.
@@ -208,12 +233,19 @@ fn apply(
         rewrite.apply_v4(bytes, l3, l4, protocol)?;
     } else {
         let [l3, l4] = [slot.l3_offset, slot.l4_offset].map(usize::from);
-        match slot.is_v4 {
-            true => rewrite.apply_v4(bytes, l3, l4, protocol)?,
-            false => rewrite.apply_v6(bytes, l3, l4, protocol)?,
+        match (slot.is_v4, slot.what == What::LaterFragment) {
+            (true, false) => rewrite.apply_v4(bytes, l3, l4, protocol)?,
+            (false, false) => rewrite.apply_v6(bytes, l3, l4, protocol)?,
+            (true, true) => rewrite.apply_v4_addresses(bytes, l3)?,
+            (false, true) => rewrite.apply_v6_addresses(bytes, l3)?,
         }
     }
-    let ethernet = bytes
+    write_addresses(bytes, next_hop)
+}
+
+#[inline(always)]
+fn write_addresses(frame: &mut [u8], next_hop: &NextHop) -> Result<(), DropReason> {
+    let ethernet = frame
         .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
         .ok_or(DropReason::Truncated)?;
     next_hop.addresses().write(ethernet);
@@ -239,8 +271,8 @@ fn way_out(routes: &Routes, reply: &Reply, frame: &[u8]) -> Option<NextHop> {
             port,
             destination: mac,
             // Replay and tests know no interfaces: there the reply's own destination is ours.
-            source: match routes.own_mac(port) {
-                Some(own) => own,
+            source: match routes.egress(port) {
+                Some(own) => own.mac,
                 None => ethernet::destination(frame)?,
             },
         }),

@@ -16,21 +16,34 @@ fn key(number: u32) -> FragmentKey {
     }
 }
 
-fn table(datagrams: usize, waiting: usize) -> FragmentTable<u64, u32> {
+fn table(datagrams: usize) -> FragmentTable<u64> {
     FragmentTable::new(FragmentOptions {
         datagrams,
-        waiting,
         ..FragmentOptions::default()
     })
 }
 
-fn released(table: &mut FragmentTable<u64, u32>, key: &FragmentKey) -> Vec<u32> {
-    std::iter::from_fn(|| table.release(key)).collect()
+#[test]
+fn an_attack_is_bounded_and_counted() {
+    let mut table = table(1024);
+    for number in 0..100_000 {
+        table.insert(key(number), 1, 0);
+    }
+    assert_eq!(table.decisions.len(), 1024);
+    let kept = (0..100_000).filter(|number| table.get(&key(*number), 0).is_some());
+    assert_eq!(100_000 - kept.count() as u64, table.evicted());
+    assert!(table.evicted() >= 100_000 - 1024);
+
+    // After it, the table serves as before.
+    let evicted = table.evicted();
+    table.insert(key(7), 77, 30_000);
+    assert_eq!(table.get(&key(7), 30_001), Some(77));
+    assert_eq!(table.evicted(), evicted);
 }
 
 #[test]
 fn later_fragments_go_where_the_first_went_until_the_timeout() {
-    let mut table = table(64, 4);
+    let mut table = table(64);
     table.insert(key(1), 11, 0);
     table.insert(key(2), 22, 10);
     assert_eq!(table.get(&key(1), 29_999), Some(11));
@@ -40,71 +53,22 @@ fn later_fragments_go_where_the_first_went_until_the_timeout() {
 }
 
 #[test]
-fn fragments_out_of_order_wait_and_leave_in_their_order() {
-    let mut table = table(64, 8);
-    for (datagram, frame) in [(1, 101), (2, 201), (1, 102), (1, 103)] {
-        table.wait(key(datagram), frame, 5).unwrap();
-    }
-    table.insert(key(1), 11, 6);
-    assert_eq!(released(&mut table, &key(1)), [101, 102, 103]);
-    assert_eq!(released(&mut table, &key(1)), []);
-    assert_eq!((table.waiting(), table.counters().released), (1, 3));
-    assert_eq!(table.get(&key(1), 7), Some(11));
-}
-
-#[test]
 fn a_first_fragment_that_comes_twice_takes_one_place() {
-    let mut table = table(8, 0);
+    let mut table = table(8);
     for time in 0..100 {
         table.insert(key(1), 11, time);
     }
     for other in 2..=8 {
         table.insert(key(other), u64::from(other), 100);
     }
-    assert_eq!(table.counters().evicted, 0);
+    assert_eq!(table.evicted(), 0);
     table.insert(key(1), 12, 100);
     assert_eq!(table.get(&key(1), 100), Some(12));
 }
 
 #[test]
-fn what_waits_too_long_is_given_back() {
-    let mut table = table(8, 8);
-    table.wait(key(1), 101, 0).unwrap();
-    table.wait(key(2), 201, 500).unwrap();
-    assert_eq!(table.expire(999), None);
-    assert_eq!(table.expire(1000), Some(101));
-    assert_eq!(table.expire(1000), None);
-    assert_eq!(table.expire(1500), Some(201));
-    assert_eq!((table.waiting(), table.counters().expired), (0, 2));
-}
-
-#[test]
-fn an_attack_is_bounded_and_counted() {
-    let mut table = table(1024, 16);
-    let mut refused = 0;
-    for number in 0..100_000 {
-        table.insert(key(number), 1, 0);
-        refused += u64::from(table.wait(key(number + 1_000_000), number, 0).is_err());
-    }
-    assert_eq!(table.decisions.len(), 1024);
-    assert_eq!(table.queue.len(), 16);
-    let counters = table.counters();
-    assert_eq!((counters.refused, refused), (100_000 - 16, 100_000 - 16));
-    let kept = (0..100_000).filter(|number| table.get(&key(*number), 0).is_some());
-    assert_eq!(100_000 - kept.count() as u64, counters.evicted);
-    assert!(counters.evicted >= 100_000 - 1024);
-
-    // After it, the table serves as before.
-    let sorted = (0..16).map(|_| table.expire(1_000).unwrap());
-    assert_eq!(sorted.collect::<Vec<_>>(), (0..16).collect::<Vec<_>>());
-    table.insert(key(7), 77, 30_000);
-    assert_eq!(table.get(&key(7), 30_001), Some(77));
-    assert_eq!(table.counters().evicted, counters.evicted);
-}
-
-#[test]
 fn the_oldest_decision_goes_first() {
-    let mut table = table(WAYS, 0); // one set
+    let mut table = table(WAYS); // one set
     for number in 0..10 {
         table.insert(key(number), 1, u64::from(number));
     }
@@ -112,7 +76,7 @@ fn the_oldest_decision_goes_first() {
         .filter(|number| table.get(&key(*number), 10).is_some())
         .collect();
     assert_eq!(kept, [2, 3, 4, 5, 6, 7, 8, 9]);
-    assert_eq!(table.counters().evicted, 2);
+    assert_eq!(table.evicted(), 2);
 }
 
 proptest! {

@@ -52,7 +52,8 @@ fn history(mut bytes: &[u8], umem: &Umem, pool: &mut FramePool) {
         max_connections: CONNECTIONS,
         hasher: FlowHasher::fixed(),
         worker: 0,
-    };
+            kernel: None,
+        };
     let mut director = Director::new(options, Arc::clone(&published), &statistics);
     // Never freed by the worker: see `Published`.
     let mut snapshots = vec![published.load_full()];

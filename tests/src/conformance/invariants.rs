@@ -4,14 +4,15 @@
 //! - A frame that leaves is a frame that came, in order, at the same time, the same to the byte but for its MAC
 //!   addresses and one hop less to live, with a right IPv4 checksum; it goes to a real server of the
 //!   configuration.
-//! - Or it is a RST to where a TCP segment came from, with right checksums.
+//! - Or it is a RST to where a TCP segment came from, an ICMP error that quotes a packet, a translated packet, one in a
+//!   tunnel, or a fragment: with right checksums, and otherwise what came in.
 
 use anyhow::{Context, bail, ensure};
 use control::config::Config;
 use dataplane::counters::{Counters, DropReason};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::Frame;
+use super::{Frame, rewriting};
 use crate::script::{DIRECTOR, Mac, mac_of};
 
 pub(super) fn check(
@@ -27,27 +28,43 @@ pub(super) fn check(
         .flat_map(|service| &service.real_servers)
         .map(|server| mac_of(server.address.ip()))
         .collect();
-    let mut remaining = sent.iter();
-    let mut resets = 0;
+    let mut unused: Vec<_> = sent.iter().map(Some).collect();
+    let (mut last, mut resets, mut answers) = (0, 0, 0);
     for (number, frame) in (1..).zip(received) {
-        let cause = remaining
-            .by_ref()
-            .find(|cause| is_forwarded(cause, frame) || is_reset_of(cause, frame))
+        let (at, cause, what) = unused
+            .iter()
+            .enumerate()
+            .find_map(|(at, cause)| {
+                cause.and_then(|cause| Some((at, cause, leaves_as(cause, frame)?)))
+            })
             .with_context(|| {
-                format!("out.pcap: packet {number} is neither a packet of in.pcap forwarded, in order, nor a RST for one")
+                format!("out.pcap: packet {number} is nothing that a packet of in.pcap may become")
             })?;
+        // Of a packet that is cut, more than one fragment leaves.
+        if what != Leaving::Piece {
+            unused[at] = None;
+        }
+        if !is_fragment(&cause.bytes) {
+            ensure!(at >= last, "out.pcap: packet {number} overtook another one");
+            last = at;
+        }
         let (destination, source) = (&frame.bytes[..6], &frame.bytes[6..12]);
         ensure!(
             source == DIRECTOR,
             "out.pcap: packet {number} is not from the director's MAC address"
         );
-        if is_forwarded(cause, frame) {
-            ensure!(
-                servers.iter().any(|server| server == destination),
+        let to_server = servers.iter().any(|server| server == destination);
+        match what {
+            Leaving::Forwarded | Leaving::Wrapped => ensure!(
+                to_server,
                 "out.pcap: packet {number} goes to a MAC address of no real server"
-            );
-        } else {
-            resets += 1;
+            ),
+            Leaving::Translated | Leaving::Piece => ensure!(
+                to_server || sent.iter().any(|other| other.bytes[6..12] == *destination),
+                "out.pcap: packet {number} goes to a MAC address that nobody has"
+            ),
+            Leaving::Reset => resets += 1,
+            Leaving::Answer => answers += 1,
         }
     }
     ensure!(
@@ -55,7 +72,47 @@ pub(super) fn check(
         "resets_sent is {}, and out.pcap has {resets}",
         counters.resets_sent
     );
+    ensure!(
+        answers == counters.icmp_sent,
+        "icmp_sent is {}, and out.pcap has {answers}",
+        counters.icmp_sent
+    );
     Ok(())
+}
+
+/// What a frame that leaves is of the one that came.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Leaving {
+    Forwarded,
+    Translated,
+    Wrapped,
+    Reset,
+    Answer,
+    /// One fragment of it.
+    Piece,
+}
+
+type IsIt = fn(&Frame, &Frame) -> bool;
+
+fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
+    let candidates: [(Leaving, IsIt); 8] = [
+        (Leaving::Forwarded, is_forwarded),
+        (Leaving::Reset, is_reset_of),
+        (Leaving::Answer, rewriting::is_answer),
+        (Leaving::Translated, rewriting::is_translated),
+        (Leaving::Translated, rewriting::is_translated_fragment),
+        (Leaving::Piece, rewriting::is_piece),
+        (Leaving::Wrapped, |cause, frame| {
+            rewriting::unwrapped(frame).is_some_and(|inner| is_forwarded(cause, &inner))
+        }),
+        (Leaving::Piece, |cause, frame| {
+            rewriting::unwrapped(frame).is_some_and(|inner| rewriting::is_piece(cause, &inner))
+        }),
+    ];
+    let mut candidates = candidates.into_iter();
+    candidates
+        .find(|(_, is_it)| is_it(cause, frame))
+        .map(|(what, _)| what)
 }
 
 fn accounts(sent: &[Frame], received: &[Frame], counters: &Counters) -> anyhow::Result<()> {
@@ -78,7 +135,7 @@ fn accounts(sent: &[Frame], received: &[Frame], counters: &Counters) -> anyhow::
         (
             "tx_packets + drops",
             counters.tx_packets + drops,
-            counters.rx_packets,
+            counters.rx_packets + counters.fragments_made,
         ),
         ("waiting", counters.waiting, 0),
     ] {
@@ -99,7 +156,8 @@ fn accounts(sent: &[Frame], received: &[Frame], counters: &Counters) -> anyhow::
 /// True if `frame` is `cause` on its way to a real server.
 fn is_forwarded(cause: &Frame, frame: &Frame) -> bool {
     let mut expected = cause.bytes.clone();
-    if cause.time != frame.time || expected.len() != frame.bytes.len() {
+    let late = is_fragment(&cause.bytes) && cause.time <= frame.time;
+    if !(cause.time == frame.time || late) || expected.len() != frame.bytes.len() {
         return false;
     }
     let Ok(at) = l3_offset(&expected) else {
@@ -117,8 +175,18 @@ fn is_forwarded(cause: &Frame, frame: &Frame) -> bool {
     expected == frame.bytes && sum(&frame.bytes[at..at + header_len]) == 0xffff
 }
 
+/// True for a fragment of an IPv4 or IPv6 datagram.
+fn is_fragment(frame: &[u8]) -> bool {
+    let packet = l3_offset(frame).ok().and_then(|at| frame.get(at..));
+    match packet {
+        Some(ip) if ip[0] >> 4 == 4 => u16::from_be_bytes([ip[6], ip[7]]) & 0x3fff != 0,
+        Some(ip) => ip[6] == 44,
+        None => false,
+    }
+}
+
 /// Where the IP header begins.
-fn l3_offset(frame: &[u8]) -> anyhow::Result<usize> {
+pub(super) fn l3_offset(frame: &[u8]) -> anyhow::Result<usize> {
     let mut at = 12;
     loop {
         match frame.get(at..at + 2) {
@@ -129,7 +197,7 @@ fn l3_offset(frame: &[u8]) -> anyhow::Result<usize> {
     }
 }
 
-fn sum(words: &[u8]) -> u32 {
+pub(super) fn sum(words: &[u8]) -> u32 {
     let words = words
         .chunks(2)
         .map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]));

@@ -20,6 +20,7 @@ use crate::script::{self, Script};
 
 mod diff;
 mod invariants;
+mod rewriting;
 
 /// One case.
 #[derive(Clone, Debug)]

@@ -1,0 +1,275 @@
+//! How frames leave that did not go the straight way, and what becomes of those that may not.
+
+use super::flows::Flows;
+use super::{Packet, Slot, Verdict, What};
+use crate::conn::{Direction, EntryIndex};
+use crate::counters::DropReason;
+use crate::forward::fragment::{self, Oversize};
+use crate::forward::tunnel::{self, Variation};
+use crate::forward::{direct, icmp, reset};
+use crate::fragments::FragmentKey;
+use crate::service::{Address, ForwardingMethod, NextHop, PortIndex};
+use crate::snapshot::Server;
+use crate::wire;
+use crate::xsk::umem::Frame;
+
+/// ICMP errors that a worker sends at most in a second: Linux's `icmp_msgs_per_sec`.
+pub(super) const ICMP_PER_SECOND: u32 = 1000;
+
+/// Why a packet goes no further, and what is done about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    Drop(DropReason),
+    /// The client is told by a RST.
+    Reset,
+    /// The sender is told by an ICMP error, if that is allowed now.
+    Answer(DropReason, icmp::Error),
+    /// It may go later, and is dropped for this reason if it cannot.
+    Wait(DropReason),
+    /// It is longer than its way allows: to be cut into fragments of at most so many bytes.
+    Cut(u16),
+    /// No connection's and no virtual server's: the kernel's, if there is a way back to it.
+    NotOurs(DropReason),
+}
+
+impl From<DropReason> for Refusal {
+    fn from(reason: DropReason) -> Self {
+        if reason == DropReason::TtlExceeded {
+            Self::Answer(reason, icmp::Error::TimeExceeded)
+        } else {
+            Self::Drop(reason)
+        }
+    }
+}
+
+impl From<Oversize> for Refusal {
+    fn from(oversize: Oversize) -> Self {
+        match oversize {
+            Oversize::TooBig { mtu } => {
+                Self::Answer(DropReason::TooBig, icmp::Error::TooBig { mtu })
+            }
+            Oversize::Fragment { mtu } => Self::Cut(mtu),
+        }
+    }
+}
+
+impl From<tunnel::Refused> for Refusal {
+    fn from(refused: tunnel::Refused) -> Self {
+        match refused {
+            tunnel::Refused::Oversize(oversize) => oversize.into(),
+            tunnel::Refused::Drop(reason) => reason.into(),
+        }
+    }
+}
+
+impl Flows {
+    /// Nearly all packets with TUN: plain ones of a connection that goes on as before. `None`, and
+    /// nothing changed, for all other frames.
+    #[inline(always)]
+    pub(super) fn wrap(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Option<PortIndex> {
+        let Packet { snapshot, slot, .. } = *packet;
+        if slot.what != What::Plain {
+            return None;
+        }
+        let connection = self.table.straight(slot.candidate, &slot.key)?;
+        let id = connection.server();
+        let server = snapshot
+            .server(id)
+            .filter(|server| server.available && !server.method.rewrites_replies())?;
+        let (template, hop) = (snapshot.tunnel(server)?, server.next_hop.as_ref()?);
+        self.identification = self.identification.wrapping_add(1);
+        let variation = Variation {
+            identification: self.identification,
+            entropy: slot.place.entropy(),
+        };
+        let bytes = (frame.len() - usize::from(wire::PLAIN_L3_OFFSET)) as u64;
+        let l3 = usize::from(wire::PLAIN_L3_OFFSET);
+        let wrapped = template.forward(packet.umem, frame, l3, &hop.addresses(), variation);
+        wrapped.ok()?;
+        connection.refresh(packet.now);
+        if let Some(statistics) = self.statistics.server(id) {
+            statistics.count_packet(bytes);
+        }
+        Some(hop.port)
+    }
+
+    /// Sends a packet of a connection, whose state has been seen to.
+    pub(super) fn forward(
+        &mut self,
+        entry: EntryIndex,
+        direction: Direction,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
+        if self.table.get(entry).is_translated() {
+            return self.forward_translated(entry, direction, packet, frame);
+        }
+        let id = self.table.get(entry).server();
+        let Some(server) = packet.snapshot.server(id) else {
+            return Err(Refusal::Drop(DropReason::ServerUnavailable));
+        };
+        let Some(hop) = &server.next_hop else {
+            return Err(Refusal::Wait(DropReason::NextHopUnresolved));
+        };
+        let bytes = (frame.len() - usize::from(packet.slot.l3_offset)) as u64;
+        match server.method {
+            ForwardingMethod::Tunnel(_) => self.send_wrapped(server, hop, packet, frame)?,
+            ForwardingMethod::Direct | ForwardingMethod::Nat | ForwardingMethod::FullNat => {
+                send_direct(hop, packet, frame)?;
+            }
+        }
+        if let Some(statistics) = self.statistics.server(id) {
+            statistics.count_packet(bytes);
+        }
+        Ok(hop.port)
+    }
+
+    fn send_wrapped(
+        &mut self,
+        server: &Server,
+        hop: &NextHop,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<(), Refusal> {
+        let Some(template) = packet.snapshot.tunnel(server) else {
+            return Err(Refusal::Wait(DropReason::NextHopUnresolved));
+        };
+        self.identification = self.identification.wrapping_add(1);
+        let variation = Variation {
+            identification: self.identification,
+            entropy: packet.slot.place.entropy(),
+        };
+        let l3 = usize::from(packet.slot.l3_offset);
+        template.forward(packet.umem, frame, l3, &hop.addresses(), variation)?;
+        Ok(())
+    }
+
+    /// A first fragment has ports and goes as a packet would; those of its datagram that follow, or
+    /// wait, go the same way.
+    pub(super) fn forward_first_fragment(
+        &mut self,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
+        self.note_first_fragment(packet, frame)?;
+        let (entry, direction) = self.connection_of(packet, frame)?;
+        self.forward(entry, direction, packet, frame)
+    }
+
+    /// Before it is rewritten.
+    fn note_first_fragment(&mut self, packet: &Packet<'_>, frame: &Frame) -> Result<(), Refusal> {
+        let key = fragment_key(packet, frame)?;
+        self.fragments.insert(key, packet.slot.key, packet.now);
+        self.fragment_came = true;
+        Ok(())
+    }
+
+    /// A later fragment belongs to the connection of its datagram's first one, and waits for that.
+    pub(super) fn forward_later_fragment(
+        &mut self,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
+        let key = fragment_key(packet, frame)?;
+        let Some(flow) = self.fragments.get(&key, packet.now) else {
+            return Err(Refusal::Wait(DropReason::Fragment));
+        };
+        match self.table.find(self.table.place(&flow), &flow) {
+            Some((entry, direction)) => self.forward(entry, direction, packet, frame),
+            None => Err(Refusal::NotOurs(DropReason::NoVirtualServer)),
+        }
+    }
+
+    /// Sends a frame that waited, if that is possible now.
+    pub(super) fn retry(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
+        let decided = self.forward_again(packet, frame);
+        self.carry_out(decided, packet, frame)
+    }
+
+    /// Its connection, if it is not a later fragment, has seen it already.
+    fn forward_again(
+        &mut self,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
+        let slot = packet.slot;
+        match slot.what {
+            What::LaterFragment => return self.forward_later_fragment(packet, frame),
+            What::FirstFragment => self.note_first_fragment(packet, frame)?,
+            What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
+        }
+        match self.table.find(slot.place, &slot.key) {
+            Some((entry, direction)) => self.forward(entry, direction, packet, frame),
+            None => Err(Refusal::Drop(DropReason::ServerUnavailable)),
+        }
+    }
+
+    /// What was decided becomes a verdict; a frame that goes no further may become an answer.
+    pub(super) fn carry_out(
+        &mut self,
+        decided: Result<PortIndex, Refusal>,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Verdict {
+        let (umem, slot) = (packet.umem, packet.slot);
+        match decided {
+            Ok(egress) => Verdict::Transmit(egress),
+            Err(Refusal::Drop(reason)) => Verdict::Drop(reason),
+            Err(Refusal::Wait(reason)) => Verdict::Wait(reason),
+            Err(Refusal::Cut(mtu)) => Verdict::Cut(mtu),
+            Err(Refusal::NotOurs(reason)) => match self.kernel {
+                Some(port) => {
+                    self.counters.returned_to_kernel += 1;
+                    Verdict::Transmit(port)
+                }
+                None => Verdict::Drop(reason),
+            },
+            Err(Refusal::Reset) => match reset::answer(umem, frame) {
+                Ok(()) => {
+                    self.counters.resets_sent += 1;
+                    Verdict::Transmit(packet.ingress)
+                }
+                Err(reason) => Verdict::Drop(reason),
+            },
+            Err(Refusal::Answer(reason, error)) => {
+                let l3 = usize::from(slot.l3_offset);
+                let local = self.local_address(slot);
+                if self.icmp_left == 0 || !icmp::answer(umem, frame, l3, local, error) {
+                    return Verdict::Drop(reason);
+                }
+                self.icmp_left -= 1;
+                self.counters.icmp_sent += 1;
+                Verdict::Transmit(packet.ingress)
+            }
+        }
+    }
+
+    /// Whom an ICMP error comes from: the virtual server, also for a real server's packet.
+    fn local_address(&self, slot: &Slot) -> Address {
+        match self.table.find(slot.place, &slot.key) {
+            Some((entry, Direction::Reply)) => self.table.get(entry).key().destination(),
+            Some((_, Direction::Request)) | None => slot.key.destination(),
+        }
+    }
+}
+
+/// Last stage of DR: addresses the frame to its real server.
+fn send_direct(hop: &NextHop, packet: &Packet<'_>, frame: &mut Frame) -> Result<(), Refusal> {
+    let Packet {
+        snapshot,
+        slot,
+        umem,
+        ..
+    } = *packet;
+    let l3 = usize::from(slot.l3_offset);
+    let mtu = snapshot.routes.mtu(hop.port);
+    fragment::check_size(umem.bytes(frame), l3, slot.is_v4, mtu)?;
+    direct::forward(umem.bytes_mut(frame), l3, slot.is_v4, hop)?;
+    Ok(())
+}
+
+fn fragment_key(packet: &Packet<'_>, frame: &Frame) -> Result<FragmentKey, Refusal> {
+    let bytes = packet.umem.bytes(frame);
+    let parsed = wire::parse(bytes).map_err(DropReason::from)?;
+    FragmentKey::new(bytes, &parsed).ok_or(Refusal::Drop(DropReason::Fragment))
+}
