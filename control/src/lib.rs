@@ -12,3 +12,4 @@ pub mod netlink;
 pub mod replay;
 pub mod run;
 pub mod scripts;
+pub mod vrrp;

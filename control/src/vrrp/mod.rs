@@ -1,0 +1,9 @@
+//! VRRP: which director has the addresses.
+//!
+//! `packet` reads and writes advertisements, `machine` is one virtual router,
+//! sans-I/O; `router` holds the instances of a configuration, their sync
+//! groups and what they track. The controller owns the router; sockets are
+//! in `run`.
+
+pub mod machine;
+pub mod packet;
