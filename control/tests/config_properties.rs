@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use control::config::{
     Appliance, Authentication, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues,
-    RealServer, VirtualAddress, VirtualServer, VrrpInstance, VrrpScript, VrrpState, XdpMode, parse,
-    to_toml,
+    RealServer, Tracked, VirtualAddress, VirtualServer, VrrpDefaults, VrrpInstance, VrrpScript,
+    VrrpState, VrrpSyncGroup, XdpMode, parse, to_toml,
 };
+use control::vrrp::machine::Garp;
+use control::vrrp::packet::{Peer, Version};
 use dataplane::conn::Timeouts;
 use dataplane::service::{
     ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
@@ -215,51 +217,140 @@ fn scripts() -> impl Strategy<Value = Vec<VrrpScript>> {
     })
 }
 
+fn virtual_addresses(
+    is_v4: bool,
+    numbers: std::ops::Range<u32>,
+) -> impl Strategy<Value = Vec<VirtualAddress>> {
+    let label = if is_v4 {
+        option::of("[a-z0-9:]{1,15}").boxed()
+    } else {
+        Just(None).boxed()
+    };
+    let longest = if is_v4 { 32 } else { 128 };
+    let rest = (1_u8..=longest, option::of(interface_name()), label);
+    btree_map(numbers, rest, 1..4).prop_map(move |addresses| {
+        let address = |(number, (prefix_length, interface, label))| VirtualAddress {
+            address: host(is_v4, number),
+            prefix_length,
+            interface,
+            label,
+        };
+        addresses.into_iter().map(address).collect()
+    })
+}
+
+fn garp() -> impl Strategy<Value = Garp> {
+    let count = 0_u32..=1000;
+    (time(), count.clone(), time(), count.clone(), time(), count).prop_map(
+        |(master_delay, master_repeat, master_refresh, refresh, lower_prio_delay, lower)| Garp {
+            master_delay,
+            master_repeat,
+            master_refresh,
+            master_refresh_repeat: refresh,
+            lower_prio_delay,
+            lower_prio_repeat: lower,
+        },
+    )
+}
+
+/// What depends on the IP version: version, interval, password, addresses,
+/// sources and peers.
+type Spoken = (
+    Version,
+    Duration,
+    Option<Authentication>,
+    Vec<VirtualAddress>,
+    Option<IpAddr>,
+    Vec<Peer>,
+);
+
+fn spoken() -> impl Strategy<Value = Spoken> {
+    (any::<bool>(), any::<bool>()).prop_flat_map(|(is_v2, is_v4)| {
+        let is_v2 = is_v2 && is_v4;
+        let version = if is_v2 { Version::V2 } else { Version::V3 };
+        let advert_int = if is_v2 {
+            (1_u64..=255).prop_map(Duration::from_secs).boxed()
+        } else {
+            let hundredths = 1_u64..=4095;
+            hundredths
+                .prop_map(|n| Duration::from_millis(10 * n))
+                .boxed()
+        };
+        let password = text().prop_map(|auth_pass| Authentication { auth_pass });
+        let authentication = option::of(password);
+        let authentication = authentication.prop_map(move |found| found.filter(|_| is_v2));
+        let source = option::of((1_u32..99).prop_map(move |n| host(is_v4, n)));
+        let peers = btree_map(1_u32..1 << 20, (any::<u8>(), any::<u8>()), 0..3);
+        let peers = peers.prop_map(move |peers| {
+            let peer = |(number, (min_ttl, max_ttl))| Peer {
+                address: host(is_v4, number),
+                min_ttl,
+                max_ttl,
+            };
+            peers.into_iter().map(peer).collect()
+        });
+        let addresses = virtual_addresses(is_v4, 1..1 << 20);
+        (
+            Just(version),
+            advert_int,
+            authentication,
+            addresses,
+            source,
+            peers,
+        )
+    })
+}
+
 /// One instance, which may track the scripts.
 fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use<> {
     let names: Vec<_> = scripts.iter().map(|s| s.name.clone()).collect();
-    let addresses = any::<bool>().prop_flat_map(|is_v4| {
-        let label = if is_v4 {
-            option::of("[a-z0-9:]{1,15}").boxed()
-        } else {
-            Just(None).boxed()
-        };
-        let longest = if is_v4 { 32 } else { 128 };
-        let rest = (1_u8..=longest, option::of(interface_name()), label);
-        btree_map(1_u32..1 << 20, rest, 1..4).prop_map(move |addresses| {
-            let address = |(number, (prefix_length, interface, label))| VirtualAddress {
-                address: host(is_v4, number),
-                prefix_length,
-                interface,
-                label,
-            };
-            addresses.into_iter().map(address).collect::<Vec<_>>()
-        })
-    });
     let state = select(vec![VrrpState::Master, VrrpState::Backup]);
-    let authentication = option::of(text().prop_map(|auth_pass| Authentication { auth_pass }));
-    let advert_int = (10_000_u64..255_000_000).prop_map(Duration::from_micros);
-    let ids = (1_u8.., 1_u8.., state);
+    let ids = (text(), interface_name(), 1_u8.., 1_u8.., state);
+    let excluded = (any::<bool>(), any::<bool>()).prop_flat_map(|(is_v4, is_some)| {
+        let addresses = virtual_addresses(is_v4, 1 << 21..1 << 22);
+        addresses.prop_map(move |all| if is_some { all } else { Vec::new() })
+    });
+    let flags = any::<[bool; 4]>();
+    let preempt_delay = (0_u64..=1_000_000_000).prop_map(Duration::from_micros);
+    let interfaces = btree_map(interface_name(), option::of(-253_i16..=253), 0..3);
+    let weight = option::of(-253_i16..=253);
     (
-        text(),
-        interface_name(),
         ids,
-        advert_int,
-        authentication,
-        addresses,
+        spoken(),
+        excluded,
+        flags,
+        preempt_delay,
+        garp(),
+        interfaces,
+        weight,
     )
         .prop_map(
-            move |(name, interface, ids, advert_int, authentication, virtual_ipaddress)| {
+            move |(ids, spoken, excluded, flags, preempt_delay, garp, interfaces, weight)| {
+                let tracked = |(name, weight)| Tracked { name, weight };
+                let (name, interface, virtual_router_id, priority, state) = ids;
+                let (version, advert_int, authentication, addresses, source, peers) = spoken;
                 VrrpInstance {
                     name,
-                    state: ids.2,
+                    state,
                     interface,
-                    virtual_router_id: ids.0,
-                    priority: ids.1,
+                    version,
+                    virtual_router_id,
+                    priority,
                     advert_int,
                     authentication,
-                    virtual_ipaddress,
-                    track_script: names.clone(),
+                    virtual_ipaddress: addresses,
+                    virtual_ipaddress_excluded: excluded,
+                    nopreempt: flags[0],
+                    preempt_delay,
+                    dont_track_primary: flags[1],
+                    mcast_src_ip: source,
+                    unicast_src_ip: source,
+                    unicast_peer: peers,
+                    garp,
+                    lower_prio_no_advert: flags[2],
+                    higher_prio_send_advert: flags[3],
+                    track_script: names.iter().map(|n| tracked((n.clone(), weight))).collect(),
+                    track_interface: interfaces.into_iter().map(tracked).collect(),
                 }
             },
         )
@@ -268,6 +359,10 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
 fn config() -> impl Strategy<Value = Config> {
     scripts().prop_flat_map(|vrrp_scripts| {
         let instances = vec(instance(&vrrp_scripts), 0..2);
+        let delays = (time(), 0_u64..=1_000_000).prop_map(|(startup_delay, micros)| VrrpDefaults {
+            startup_delay,
+            garp_interval: Duration::from_micros(micros),
+        });
         (
             option::of(text()),
             appliance(),
@@ -275,15 +370,27 @@ fn config() -> impl Strategy<Value = Config> {
             Just(vrrp_scripts),
             instances,
             virtual_servers(),
+            delays,
+            option::of(text()),
         )
             .prop_map(
-                |(router_id, appliance, interfaces, scripts, instances, servers)| Config {
-                    router_id,
-                    appliance,
-                    interfaces,
-                    vrrp_scripts: scripts,
-                    vrrp_instances: instances,
-                    virtual_servers: servers,
+                |(router_id, appliance, interfaces, scripts, instances, servers, vrrp, group)| {
+                    let members: Vec<_> = instances.iter().map(|i| i.name.clone()).collect();
+                    let group = group.filter(|_| !members.is_empty());
+                    let group = group.map(|name| VrrpSyncGroup {
+                        name,
+                        group: members,
+                    });
+                    Config {
+                        router_id,
+                        vrrp,
+                        appliance,
+                        interfaces,
+                        vrrp_scripts: scripts,
+                        vrrp_instances: instances,
+                        vrrp_sync_groups: group.into_iter().collect(),
+                        virtual_servers: servers,
+                    }
                 },
             )
     })

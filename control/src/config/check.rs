@@ -25,7 +25,7 @@ pub struct Checked {
 }
 
 /// Every section with its keys, in the order of the documentation.
-pub(super) static SPECS: [&Spec; 14] = [
+pub(super) static SPECS: [&Spec; 15] = [
     &ROOT,
     &GLOBAL_DEFS,
     &appliance::APPLIANCE,
@@ -34,6 +34,7 @@ pub(super) static SPECS: [&Spec; 14] = [
     &vrrp::SCRIPT,
     &vrrp::INSTANCE,
     &vrrp::AUTHENTICATION,
+    &vrrp::SYNC_GROUP,
     &virtual_server::VIRTUAL_SERVER,
     &virtual_server::REAL_SERVER,
     &health::PARAMETERS,
@@ -50,11 +51,11 @@ static ROOT: Spec = Spec {
         "interface",
         "vrrp_script",
         "vrrp_instance",
+        "vrrp_sync_group",
         "virtual_server",
     ],
     shared: &[],
     unsupported: &[
-        "vrrp_sync_group",
         "static_ipaddress",
         "static_routes",
         "static_rules",
@@ -67,7 +68,20 @@ static ROOT: Spec = Spec {
 
 static GLOBAL_DEFS: Spec = Spec {
     heading: "[global_defs]",
-    keys: &["router_id"],
+    keys: &[
+        "router_id",
+        "vrrp_version",
+        "vrrp_startup_delay",
+        "vrrp_garp_interval",
+        "vrrp_garp_master_delay",
+        "vrrp_garp_master_repeat",
+        "vrrp_garp_master_refresh",
+        "vrrp_garp_master_refresh_repeat",
+        "vrrp_garp_lower_prio_delay",
+        "vrrp_garp_lower_prio_repeat",
+        "vrrp_lower_prio_no_advert",
+        "vrrp_higher_prio_send_advert",
+    ],
     shared: &[],
     unsupported: &[
         "enable_script_security",
@@ -76,11 +90,11 @@ static GLOBAL_DEFS: Spec = Spec {
         "script_user",
         "smtp_connect_timeout",
         "smtp_server",
-        "vrrp_garp_interval",
         "vrrp_gna_interval",
+        "vrrp_mcast_group4",
+        "vrrp_mcast_group6",
         "vrrp_skip_check_adv_addr",
         "vrrp_strict",
-        "vrrp_version",
     ],
 };
 
@@ -109,20 +123,25 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let root = Table::new(document, String::new(), &ROOT, report);
     let interfaces = interface::interfaces(&root, report);
     let vrrp_scripts = vrrp::scripts(&root, report);
-    let vrrp_instances = vrrp::instances(&root, report);
+    let global = subsection(&root, "global_defs", &GLOBAL_DEFS, report);
+    let defaults = global.as_ref().map(|table| vrrp::defaults(table, report));
+    let defaults = defaults.unwrap_or_default();
+    let vrrp_instances = vrrp::instances(&root, &defaults, report);
+    let vrrp_sync_groups = vrrp::sync_groups(&root, &vrrp_instances, report);
     Config {
-        router_id: router_id(&root, report),
+        router_id: global.as_ref().and_then(|table| router_id(table, report)),
+        vrrp: defaults.vrrp,
         appliance: appliance::appliance(&root, report),
         interfaces,
         vrrp_scripts,
         vrrp_instances,
+        vrrp_sync_groups,
         virtual_servers: virtual_server::virtual_servers(&root, report),
     }
 }
 
-fn router_id(root: &Table<'_>, report: &mut Report<'_>) -> Option<String> {
-    let table = subsection(root, "global_defs", &GLOBAL_DEFS, report)?;
-    Some(table.get("router_id")?.text(report)?.to_owned())
+fn router_id(global: &Table<'_>, report: &mut Report<'_>) -> Option<String> {
+    Some(global.get("router_id")?.text(report)?.to_owned())
 }
 
 /// A `[section]` that occurs at most once.

@@ -24,13 +24,17 @@ mod report;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod vrrp;
 
 pub use check::{Checked, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use load::{Format, load, load_as};
 pub use print::to_toml;
+pub use vrrp::{
+    Authentication, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
+    VrrpSyncGroup,
+};
 
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -43,11 +47,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub router_id: Option<String>,
+    pub vrrp: VrrpDefaults,
     pub appliance: Appliance,
     /// Empty: every Ethernet interface that is up.
     pub interfaces: Vec<Interface>,
     pub vrrp_scripts: Vec<VrrpScript>,
     pub vrrp_instances: Vec<VrrpInstance>,
+    pub vrrp_sync_groups: Vec<VrrpSyncGroup>,
     pub virtual_servers: Vec<VirtualServer>,
 }
 
@@ -101,65 +107,6 @@ pub enum XdpMode {
     Copy,
     /// Generic XDP.
     Generic,
-}
-
-/// `[[vrrp_script]]`: kept for VRRP; nothing runs it yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VrrpScript {
-    pub name: String,
-    pub script: String,
-    pub interval: Duration,
-    /// −253..=253, added to the priority of the instances that track it.
-    pub weight: i16,
-}
-
-/// `[[vrrp_instance]]`: until VRRP exists, an instance simply holds its
-/// addresses and the protocol's parameters are only carried along.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VrrpInstance {
-    pub name: String,
-    pub state: VrrpState,
-    pub interface: String,
-    /// 1..=255
-    pub virtual_router_id: u8,
-    /// 1..=255; 255 is the owner of the addresses.
-    pub priority: u8,
-    pub advert_int: Duration,
-    pub authentication: Option<Authentication>,
-    pub virtual_ipaddress: Vec<VirtualAddress>,
-    /// Names of [`Config::vrrp_scripts`].
-    pub track_script: Vec<String>,
-}
-
-/// The state that an instance starts in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum VrrpState {
-    Master,
-    Backup,
-}
-
-/// `authentication = { auth_type = "PASS", auth_pass = "…" }`; PASS is the
-/// only type.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Authentication {
-    pub auth_pass: String,
-}
-
-/// Without the password: this type ends up in logs.
-impl fmt::Debug for Authentication {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentication").finish_non_exhaustive()
-    }
-}
-
-/// An address that the director holds: `192.168.1.100/24 dev eth0 label eth0:0`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct VirtualAddress {
-    pub address: IpAddr,
-    pub prefix_length: u8,
-    /// `None`: the interface of the instance.
-    pub interface: Option<String>,
-    pub label: Option<String>,
 }
 
 /// `[[virtual_server]]`.

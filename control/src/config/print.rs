@@ -2,6 +2,8 @@
 //!
 //! Invariant: [`parse`](super::parse) makes the same [`Config`] of it again.
 
+mod vrrp;
+
 use std::fmt::{self, Display, Write};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
 
 use super::{
     Appliance, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues, RealServer,
-    VirtualAddress, VirtualServer, VrrpInstance, VrrpScript, VrrpState, XdpMode, duration,
+    VirtualServer, XdpMode, duration,
 };
 
 /// The effective configuration: what `check --print` shows.
@@ -26,24 +28,33 @@ impl Display for Printed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             router_id,
+            vrrp,
             appliance,
             interfaces,
             vrrp_scripts,
             vrrp_instances,
+            vrrp_sync_groups,
             virtual_servers,
         } = self.0;
+        writeln!(f, "[global_defs]")?;
         if let Some(router_id) = router_id {
-            writeln!(f, "[global_defs]\nrouter_id = {}\n", quoted(router_id))?;
+            writeln!(f, "router_id = {}", quoted(router_id))?;
         }
+        vrrp::print_defaults(f, vrrp)?;
         print_appliance(f, appliance)?;
         if interfaces.is_empty() {
             f.write_str("\n# no [[interface]]: every Ethernet interface that is up\n")?;
         }
         interfaces.iter().try_for_each(|i| print_interface(f, i))?;
-        vrrp_scripts.iter().try_for_each(|s| print_script(f, s))?;
+        vrrp_scripts
+            .iter()
+            .try_for_each(|s| vrrp::print_script(f, s))?;
         vrrp_instances
             .iter()
-            .try_for_each(|i| print_instance(f, i))?;
+            .try_for_each(|i| vrrp::print_instance(f, i))?;
+        vrrp_sync_groups
+            .iter()
+            .try_for_each(|g| vrrp::print_sync_group(f, g))?;
         virtual_servers
             .iter()
             .try_for_each(|s| print_virtual_server(f, s))
@@ -125,73 +136,6 @@ fn print_interface(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Re
         Queues::List(list) => writeln!(f, "queues = {list:?}")?,
     }
     writeln!(f, "mode = \"{mode}\"")
-}
-
-fn print_script(f: &mut fmt::Formatter<'_>, script: &VrrpScript) -> fmt::Result {
-    let VrrpScript {
-        name,
-        script,
-        interval,
-        weight,
-    } = script;
-    writeln!(f, "\n[[vrrp_script]]\nname = {}", quoted(name))?;
-    writeln!(f, "script = {}", quoted(script))?;
-    print_time(f, "interval", *interval)?;
-    writeln!(f, "weight = {weight}")
-}
-
-fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance) -> fmt::Result {
-    let VrrpInstance {
-        name,
-        state,
-        interface,
-        virtual_router_id,
-        priority,
-        advert_int,
-        authentication,
-        virtual_ipaddress,
-        track_script,
-    } = instance;
-    let state = match state {
-        VrrpState::Master => "MASTER",
-        VrrpState::Backup => "BACKUP",
-    };
-    writeln!(f, "\n[[vrrp_instance]]\nname = {}", quoted(name))?;
-    writeln!(f, "state = \"{state}\"")?;
-    writeln!(f, "interface = {}", quoted(interface))?;
-    writeln!(f, "virtual_router_id = {virtual_router_id}")?;
-    writeln!(f, "priority = {priority}")?;
-    print_time(f, "advert_int", *advert_int)?;
-    if let Some(authentication) = authentication {
-        let password = quoted(&authentication.auth_pass);
-        writeln!(
-            f,
-            "authentication = {{ auth_type = \"PASS\", auth_pass = {password} }}"
-        )?;
-    }
-    let addresses = virtual_ipaddress.iter().map(|a| quoted(&address_text(a)));
-    writeln!(f, "virtual_ipaddress = [{}]", commas(addresses))?;
-    if !track_script.is_empty() {
-        let names = track_script.iter().map(|name| quoted(name));
-        writeln!(f, "track_script = [{}]", commas(names))?;
-    }
-    Ok(())
-}
-
-fn address_text(address: &VirtualAddress) -> String {
-    let VirtualAddress {
-        address,
-        prefix_length,
-        interface,
-        label,
-    } = address;
-    let mut text = format!("{address}/{prefix_length}");
-    for (option, argument) in [("dev", interface), ("label", label)] {
-        if let Some(argument) = argument {
-            let _ = write!(text, " {option} {argument}");
-        }
-    }
-    text
 }
 
 fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> fmt::Result {

@@ -1,0 +1,58 @@
+//! Values that are a name or an address, and options after it, in keepalived's
+//! words: `eth1 weight -20`, `192.0.2.1 min_ttl 254`.
+
+use super::super::super::Tracked;
+use super::super::super::raw::Value;
+use super::super::super::report::Report;
+use super::WEIGHT;
+use crate::vrrp::packet::{Peer, TTL};
+
+/// `NAME [weight NUMBER]`; the name of a script may have spaces in it.
+pub(super) fn tracked(value: &Value<'_>, report: &mut Report<'_>) -> Option<Tracked> {
+    let text = value.text(report)?;
+    let Some((name, number)) = text.rsplit_once(" weight ") else {
+        let (name, weight) = (text.to_owned(), None);
+        return Some(Tracked { name, weight });
+    };
+    let weight = number.trim().parse::<i16>().ok();
+    let Some(weight) = weight.filter(|weight| WEIGHT.contains(&i64::from(*weight))) else {
+        let expected = format!("{} to {} after weight", WEIGHT.start(), WEIGHT.end());
+        value.reject(expected, "correct the number", report);
+        return None;
+    };
+    let (name, weight) = (name.to_owned(), Some(weight));
+    Some(Tracked { name, weight })
+}
+
+/// `ADDRESS [min_ttl NUMBER] [max_ttl NUMBER]`
+pub(super) fn peer(value: &Value<'_>, report: &mut Report<'_>) -> Option<Peer> {
+    let text = value.text(report)?;
+    let mut words = text.split_whitespace();
+    let address = words.next().and_then(|word| word.parse().ok());
+    let Some(address) = address else {
+        let example = r#"write one, such as "192.0.2.2" or "192.0.2.2 min_ttl 254""#;
+        value.reject("an IP address", example, report);
+        return None;
+    };
+    let mut peer = Peer {
+        address: value.check_host(address, report)?,
+        min_ttl: 0,
+        max_ttl: TTL,
+    };
+    while let Some(option) = words.next() {
+        let ttl = words.next().and_then(|word| word.parse().ok());
+        match (option, ttl) {
+            ("min_ttl", Some(ttl)) => peer.min_ttl = ttl,
+            ("max_ttl", Some(ttl)) => peer.max_ttl = ttl,
+            _ => {
+                value.reject(
+                    "ADDRESS [min_ttl 0 to 255] [max_ttl 0 to 255]",
+                    format_args!("correct or remove {option:?}"),
+                    report,
+                );
+                return None;
+            }
+        }
+    }
+    Some(peer)
+}

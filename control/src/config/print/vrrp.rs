@@ -1,0 +1,177 @@
+//! The sections of VRRP.
+
+use std::fmt::{self, Write};
+
+use super::super::{
+    Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+};
+use super::{commas, print_ip, print_time, quoted};
+use crate::vrrp::machine::Garp;
+use crate::vrrp::packet::{Peer, TTL};
+
+/// Ends the section `[global_defs]`.
+pub(super) fn print_defaults(f: &mut fmt::Formatter<'_>, vrrp: &VrrpDefaults) -> fmt::Result {
+    let VrrpDefaults {
+        startup_delay,
+        garp_interval,
+    } = vrrp;
+    print_time(f, "vrrp_startup_delay", *startup_delay)?;
+    print_time(f, "vrrp_garp_interval", *garp_interval)?;
+    writeln!(f)
+}
+
+pub(super) fn print_script(f: &mut fmt::Formatter<'_>, script: &VrrpScript) -> fmt::Result {
+    let VrrpScript {
+        name,
+        script,
+        interval,
+        weight,
+    } = script;
+    writeln!(f, "\n[[vrrp_script]]\nname = {}", quoted(name))?;
+    writeln!(f, "script = {}", quoted(script))?;
+    print_time(f, "interval", *interval)?;
+    writeln!(f, "weight = {weight}")
+}
+
+pub(super) fn print_sync_group(f: &mut fmt::Formatter<'_>, group: &VrrpSyncGroup) -> fmt::Result {
+    let VrrpSyncGroup { name, group } = group;
+    writeln!(f, "\n[[vrrp_sync_group]]\nname = {}", quoted(name))?;
+    let members = group.iter().map(|name| quoted(name));
+    writeln!(f, "group = [{}]", commas(members))
+}
+
+pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance) -> fmt::Result {
+    let VrrpInstance {
+        name,
+        state,
+        interface,
+        version,
+        virtual_router_id,
+        priority,
+        advert_int,
+        authentication,
+        virtual_ipaddress,
+        virtual_ipaddress_excluded,
+        nopreempt,
+        preempt_delay,
+        dont_track_primary,
+        mcast_src_ip,
+        unicast_src_ip,
+        unicast_peer,
+        garp,
+        lower_prio_no_advert,
+        higher_prio_send_advert,
+        track_script,
+        track_interface,
+    } = instance;
+    let state = match state {
+        VrrpState::Master => "MASTER",
+        VrrpState::Backup => "BACKUP",
+    };
+    writeln!(f, "\n[[vrrp_instance]]\nname = {}", quoted(name))?;
+    writeln!(f, "state = \"{state}\"")?;
+    writeln!(f, "interface = {}", quoted(interface))?;
+    writeln!(f, "version = {}", version.number())?;
+    writeln!(f, "virtual_router_id = {virtual_router_id}")?;
+    writeln!(f, "priority = {priority}")?;
+    print_time(f, "advert_int", *advert_int)?;
+    if let Some(authentication) = authentication {
+        let password = quoted(&authentication.auth_pass);
+        writeln!(
+            f,
+            "authentication = {{ auth_type = \"PASS\", auth_pass = {password} }}"
+        )?;
+    }
+    let texts = virtual_ipaddress.iter().map(address_text);
+    print_list(f, "virtual_ipaddress", texts)?;
+    let texts = virtual_ipaddress_excluded.iter().map(address_text);
+    print_list(f, "virtual_ipaddress_excluded", texts)?;
+    writeln!(f, "nopreempt = {nopreempt}")?;
+    print_time(f, "preempt_delay", *preempt_delay)?;
+    writeln!(f, "dont_track_primary = {dont_track_primary}")?;
+    let sources = [
+        ("mcast_src_ip", mcast_src_ip),
+        ("unicast_src_ip", unicast_src_ip),
+    ];
+    for (key, address) in sources {
+        if let Some(address) = address {
+            print_ip(f, key, *address)?;
+        }
+    }
+    print_list(f, "unicast_peer", unicast_peer.iter().map(peer_text))?;
+    print_garp(f, garp)?;
+    writeln!(f, "lower_prio_no_advert = {lower_prio_no_advert}")?;
+    writeln!(f, "higher_prio_send_advert = {higher_prio_send_advert}")?;
+    print_list(f, "track_script", track_script.iter().map(tracked_text))?;
+    print_list(
+        f,
+        "track_interface",
+        track_interface.iter().map(tracked_text),
+    )
+}
+
+fn print_garp(f: &mut fmt::Formatter<'_>, garp: &Garp) -> fmt::Result {
+    let Garp {
+        master_delay,
+        master_repeat,
+        master_refresh,
+        master_refresh_repeat,
+        lower_prio_delay,
+        lower_prio_repeat,
+    } = garp;
+    print_time(f, "garp_master_delay", *master_delay)?;
+    writeln!(f, "garp_master_repeat = {master_repeat}")?;
+    print_time(f, "garp_master_refresh", *master_refresh)?;
+    writeln!(f, "garp_master_refresh_repeat = {master_refresh_repeat}")?;
+    print_time(f, "garp_lower_prio_delay", *lower_prio_delay)?;
+    writeln!(f, "garp_lower_prio_repeat = {lower_prio_repeat}")
+}
+
+/// A list of texts, unless it is empty.
+fn print_list(
+    f: &mut fmt::Formatter<'_>,
+    key: &str,
+    texts: impl Iterator<Item = String>,
+) -> fmt::Result {
+    let list = commas(texts.map(|text| quoted(&text)));
+    if list.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "{key} = [{list}]")
+}
+
+fn tracked_text(tracked: &Tracked) -> String {
+    let Tracked { name, weight } = tracked;
+    match weight {
+        Some(weight) => format!("{name} weight {weight}"),
+        None => name.clone(),
+    }
+}
+
+fn peer_text(peer: &Peer) -> String {
+    let Peer {
+        address,
+        min_ttl,
+        max_ttl,
+    } = peer;
+    if (*min_ttl, *max_ttl) == (0, TTL) {
+        return address.to_string();
+    }
+    format!("{address} min_ttl {min_ttl} max_ttl {max_ttl}")
+}
+
+fn address_text(address: &VirtualAddress) -> String {
+    let VirtualAddress {
+        address,
+        prefix_length,
+        interface,
+        label,
+    } = address;
+    let mut text = format!("{address}/{prefix_length}");
+    for (option, argument) in [("dev", interface), ("label", label)] {
+        if let Some(argument) = argument {
+            let _ = write!(text, " {option} {argument}");
+        }
+    }
+    text
+}

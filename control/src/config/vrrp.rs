@@ -1,0 +1,147 @@
+//! What a configuration says about VRRP.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::vrrp::machine::Garp;
+use crate::vrrp::packet::{Peer, Version};
+
+/// keys of `[global_defs]` that are of VRRP as a whole. The defaults that it
+/// gives to instances (`vrrp_version`, `vrrp_garp_*`) are already in them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VrrpDefaults {
+    /// From the start to taking part in VRRP.
+    pub startup_delay: Duration,
+    /// Between two announcements of any address.
+    pub garp_interval: Duration,
+}
+
+/// One millisecond between announcements, keepalived has none: hundreds of
+/// addresses must not overrun a switch's ARP policer.
+impl Default for VrrpDefaults {
+    fn default() -> Self {
+        Self {
+            startup_delay: Duration::ZERO,
+            garp_interval: Duration::from_millis(1),
+        }
+    }
+}
+
+/// `[[vrrp_script]]`: nothing runs it yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VrrpScript {
+    pub name: String,
+    pub script: String,
+    pub interval: Duration,
+    /// −253..=253, added to the priority of the instances that track it.
+    pub weight: i16,
+}
+
+/// `[[vrrp_instance]]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VrrpInstance {
+    pub name: String,
+    pub state: VrrpState,
+    pub interface: String,
+    pub version: Version,
+    /// 1..=255
+    pub virtual_router_id: u8,
+    /// 1..=255; 255 is the owner of the addresses.
+    pub priority: u8,
+    /// Whole seconds to 255 in VRRPv2, hundredths to 40.95 s in VRRPv3.
+    pub advert_int: Duration,
+    /// VRRPv2 only.
+    pub authentication: Option<Authentication>,
+    /// In the advertisements; all of one IP version.
+    pub virtual_ipaddress: Vec<VirtualAddress>,
+    /// Held as well, but not in the advertisements; of either IP version.
+    pub virtual_ipaddress_excluded: Vec<VirtualAddress>,
+    pub nopreempt: bool,
+    pub preempt_delay: Duration,
+    /// The interface may be down without a fault.
+    pub dont_track_primary: bool,
+    pub mcast_src_ip: Option<IpAddr>,
+    pub unicast_src_ip: Option<IpAddr>,
+    /// Empty: multicast.
+    pub unicast_peer: Vec<Peer>,
+    pub garp: Garp,
+    pub lower_prio_no_advert: bool,
+    pub higher_prio_send_advert: bool,
+    /// Names of [`Config::vrrp_scripts`](super::Config::vrrp_scripts).
+    pub track_script: Vec<Tracked>,
+    /// Names of interfaces.
+    pub track_interface: Vec<Tracked>,
+}
+
+impl VrrpInstance {
+    /// Everything that the master holds.
+    pub fn held(&self) -> impl Iterator<Item = &VirtualAddress> {
+        self.virtual_ipaddress
+            .iter()
+            .chain(&self.virtual_ipaddress_excluded)
+    }
+
+    /// Whether VRRP is spoken over IPv4.
+    #[must_use]
+    pub fn is_ipv4(&self) -> bool {
+        let first = self.virtual_ipaddress.first();
+        first.is_none_or(|first| first.address.is_ipv4())
+    }
+
+    /// The source of advertisements that the file gives.
+    #[must_use]
+    pub fn source(&self) -> Option<IpAddr> {
+        self.unicast_src_ip.or(self.mcast_src_ip)
+    }
+}
+
+/// Something that an instance tracks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tracked {
+    pub name: String,
+    /// `None`: what the tracked thing says itself; of an interface: 0.
+    /// 0: its failure is a fault. Negative: taken off while it fails.
+    /// Positive: added while it does not.
+    pub weight: Option<i16>,
+}
+
+/// `[[vrrp_sync_group]]`: instances that are master, backup or at fault together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VrrpSyncGroup {
+    pub name: String,
+    /// Names of instances, each in one group at most.
+    pub group: Vec<String>,
+}
+
+/// The state that an instance starts in. An election follows at once; only
+/// the owner starts as master.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VrrpState {
+    Master,
+    Backup,
+}
+
+/// `authentication = { auth_type = "PASS", auth_pass = "…" }`; PASS is the
+/// only type.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authentication {
+    pub auth_pass: String,
+}
+
+/// Without the password: this type ends up in logs.
+impl fmt::Debug for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authentication").finish_non_exhaustive()
+    }
+}
+
+/// An address that the director holds: `192.168.1.100/24 dev eth0 label eth0:0`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VirtualAddress {
+    pub address: IpAddr,
+    pub prefix_length: u8,
+    /// `None`: the interface of the instance.
+    pub interface: Option<String>,
+    pub label: Option<String>,
+}
