@@ -32,19 +32,22 @@ struct Step {
 
 /// What a step came to: actions, or the lines of a refusal.
 fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: Instant) -> String {
+    let now = begin + Duration::from_secs_f64(step.at);
     let actions: Vec<Action> = match step {
-        Step { start: true, .. } => controller.start(),
-        Step { stop: true, .. } => controller.stop(),
+        Step { start: true, .. } => controller.start(now),
+        Step { stop: true, .. } => {
+            let mut actions = controller.stop_vrrp(now);
+            actions.extend(controller.stop());
+            actions
+        }
         Step {
-            event: Some(event),
-            at,
-            ..
-        } => controller.handle(event, begin + Duration::from_secs_f64(at)),
+            event: Some(event), ..
+        } => controller.handle(event, now),
         Step {
             reload: Some(file), ..
         } => {
             let config = load(&directory.join(file));
-            match controller.reload(config) {
+            match controller.reload(config, now) {
                 Ok((changes, actions)) => {
                     let changes = serde_json::to_string(&changes).expect("strings");
                     return format!("{{\"changes\":{changes},\"actions\":{}}}", json(&actions));

@@ -13,6 +13,8 @@ use dataplane::bpf::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
+use crate::vrrp::machine::State;
+use crate::vrrp::packet::Datagram;
 
 /// Names one health check: `virtual_server` is a `ServiceKey` as displayed,
 /// `TCP 192.168.1.100:80`.
@@ -51,8 +53,22 @@ pub enum Event {
         destination: IpAddr,
         route: Option<Route>,
     },
+    /// For the directors' election.
+    Vrrp(VrrpEvent),
     /// Once a second.
     Tick,
+}
+
+/// What the instances of VRRP wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VrrpEvent {
+    /// A packet of protocol 112 came in by an interface.
+    Datagram { index: u32, datagram: Datagram },
+    /// The time that the controller asked for has come.
+    Timer,
+    /// The result of a `vrrp_script` changed.
+    Script { name: String, succeeds: bool },
 }
 
 /// A change of links, addresses, routes or neighbours.
@@ -134,6 +150,30 @@ pub enum Action {
     Announce {
         index: u32,
         address: IpAddr,
+    },
+    /// The same for what an instance of VRRP holds, in bursts that VRRP times:
+    /// so many frames for each address.
+    AnnounceInstance {
+        instance: String,
+        repeat: u32,
+    },
+    /// What is being announced for an instance is not its any more.
+    StopAnnouncing {
+        instance: String,
+    },
+    /// Send a packet of protocol 112 by an interface.
+    SendAdvert {
+        instance: String,
+        index: u32,
+        source: IpAddr,
+        destination: IpAddr,
+        message: Vec<u8>,
+    },
+    /// An instance of VRRP changed its state: for scripts.
+    VrrpState {
+        instance: String,
+        state: State,
+        priority: u8,
     },
     LookUpRoute {
         destination: IpAddr,

@@ -1,6 +1,7 @@
 //! Which VIP addresses the director holds, and on which interface.
 //!
-//! An address of a `vrrp_instance` goes where the file says. That of a virtual server which no
+//! An address of a `vrrp_instance` goes where the file says, while the
+//! instance is master. That of a virtual server which no
 //! instance manages and no interface has goes, as a host address, to the
 //! interface whose subnet holds it; one outside every subnet is left to the
 //! routers, and said.
@@ -21,6 +22,8 @@ pub struct Wanted {
     pub address: IpAddr,
     pub prefix_length: u8,
     pub label: Option<String>,
+    /// The `vrrp_instance` that holds it, and announces it.
+    pub instance: Option<String>,
 }
 
 /// An address that an interface has.
@@ -69,18 +72,25 @@ impl Addresses {
         self.present.keys().map(|(_, address)| *address)
     }
 
-    /// What `config` wants on this host. Used before anything is changed, to
+    /// What `config` wants on this host while `masters` are the instances in
+    /// state MASTER. Used before anything is changed, to
     /// ask whether an address is in use elsewhere, and by `want`.
     #[must_use]
-    pub fn plan(&self, config: &Config, ports: &[Port]) -> BTreeMap<IpAddr, Wanted> {
+    pub fn plan(
+        &self,
+        config: &Config,
+        ports: &[Port],
+        masters: &BTreeSet<String>,
+    ) -> BTreeMap<IpAddr, Wanted> {
         let mut wanted = BTreeMap::new();
-        for instance in &config.vrrp_instances {
+        let held = config.vrrp_instances.iter();
+        for instance in held.filter(|instance| masters.contains(&instance.name)) {
             for VirtualAddress {
                 address,
                 prefix_length,
                 interface,
                 label,
-            } in &instance.virtual_ipaddress
+            } in instance.held()
             {
                 let name = interface.as_ref().unwrap_or(&instance.interface);
                 if let Some(port) = ports.iter().find(|port| port.name == *name) {
@@ -92,6 +102,7 @@ impl Addresses {
                             address: *address,
                             prefix_length: *prefix_length,
                             label: label.clone(),
+                            instance: Some(instance.name.clone()),
                         },
                     );
                 }
@@ -103,7 +114,7 @@ impl Addresses {
                 .present
                 .iter()
                 .any(|((_, present), state)| *present == address && !state.ours);
-            if wanted.contains_key(&address) || somebody_has_it {
+            if is_managed(config, address) || somebody_has_it {
                 continue;
             }
             if let Some(port) = ports
@@ -118,6 +129,7 @@ impl Addresses {
                         address,
                         prefix_length: if address.is_ipv4() { 32 } else { 128 },
                         label: None,
+                        instance: None,
                     },
                 );
             }
@@ -136,8 +148,14 @@ impl Addresses {
     }
 
     /// Takes up what `config` wants: adds, announces and removes addresses.
-    pub(super) fn want(&mut self, config: &Config, ports: &[Port], actions: &mut Vec<Action>) {
-        let plan = self.plan(config, ports);
+    pub(super) fn want(
+        &mut self,
+        config: &Config,
+        ports: &[Port],
+        masters: &BTreeSet<String>,
+        actions: &mut Vec<Action>,
+    ) {
+        let plan = self.plan(config, ports, masters);
         let unwanted = self
             .wanted
             .values()
@@ -158,15 +176,18 @@ impl Addresses {
         for wanted in plan.values() {
             if self.wanted.get(&wanted.address) != Some(wanted) {
                 actions.push(add(wanted));
-                actions.push(Action::Announce {
-                    index: wanted.index,
-                    address: wanted.address,
-                });
+                if wanted.instance.is_none() {
+                    actions.push(Action::Announce {
+                        index: wanted.index,
+                        address: wanted.address,
+                    });
+                }
             }
         }
         for service in &config.virtual_servers {
             let address = service.address().ip();
             let held = plan.contains_key(&address)
+                || is_managed(config, address)
                 || self.present.keys().any(|(_, present)| *present == address);
             if !held && self.unplaced.insert(address) {
                 actions.push(Action::Log(format!(
@@ -214,11 +235,23 @@ impl Addresses {
         actions.extend(std::mem::take(&mut self.wanted).values().map(remove));
     }
 
+    /// What an instance of VRRP holds now.
+    pub fn of_instance<'a>(&'a self, instance: &'a str) -> impl Iterator<Item = &'a Wanted> {
+        let held = self.wanted.values();
+        held.filter(move |wanted| wanted.instance.as_deref() == Some(instance))
+    }
+
     fn subnet_holds(&self, index: u32, address: IpAddr) -> bool {
         self.present.iter().any(|((on, present), state)| {
             *on == index && !state.ours && same_subnet(*present, address, state.prefix_length)
         })
     }
+}
+
+/// True if an instance of VRRP decides whether this host has the address.
+fn is_managed(config: &Config, address: IpAddr) -> bool {
+    let mut instances = config.vrrp_instances.iter();
+    instances.any(|instance| instance.held().any(|held| held.address == address))
 }
 
 fn add(wanted: &Wanted) -> Action {

@@ -36,9 +36,7 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.appliance.tcp_midstream != after.appliance.tcp_midstream {
         lines.push("appliance.tcp_midstream changed".to_owned());
     }
-    if before.vrrp_instances != after.vrrp_instances {
-        lines.push("vrrp_instance changed".to_owned());
-    }
+    vrrp_changes(before, after, &mut lines);
     for service in &before.virtual_servers {
         if find(after, service).is_none() {
             lines.push(format!("virtual_server {} removed", service.key));
@@ -55,6 +53,33 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
         }
     }
     lines
+}
+
+fn vrrp_changes(before: &Config, after: &Config, lines: &mut Vec<String>) {
+    for old in &before.vrrp_instances {
+        let mut kept = after.vrrp_instances.iter();
+        match kept.find(|new| new.name == old.name) {
+            None => lines.push(format!("vrrp_instance {} removed", old.name)),
+            Some(new) if new != old => {
+                lines.push(format!("vrrp_instance {} changed", old.name));
+            }
+            Some(_) => {}
+        }
+    }
+    for new in &after.vrrp_instances {
+        if before.vrrp_instances.iter().all(|old| old.name != new.name) {
+            lines.push(format!("vrrp_instance {} added", new.name));
+        }
+    }
+    if before.vrrp_sync_groups != after.vrrp_sync_groups {
+        lines.push("vrrp_sync_group changed".to_owned());
+    }
+    if before.vrrp_scripts != after.vrrp_scripts {
+        lines.push("vrrp_script changed".to_owned());
+    }
+    if before.vrrp != after.vrrp {
+        lines.push("global_defs: vrrp_startup_delay or vrrp_garp_interval changed".to_owned());
+    }
 }
 
 fn find<'a>(config: &'a Config, service: &VirtualServer) -> Option<&'a VirtualServer> {

@@ -15,6 +15,7 @@ mod diff;
 mod ids;
 mod next_hops;
 mod steering;
+mod vrrp;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -31,6 +32,7 @@ pub use next_hops::{NextHops, Port, Resolution};
 use self::steering::Steering;
 use crate::config::{Check, Config, RealServer};
 use crate::event::{Action, CheckId, Event, NetworkEvent};
+use crate::vrrp::router::Router;
 
 /// What is known of a real server by its checks.
 #[derive(Clone, Debug, PartialEq)]
@@ -72,6 +74,7 @@ pub struct Controller {
     next_hops: NextHops,
     addresses: Addresses,
     steering: Steering,
+    vrrp: Router,
 }
 
 impl Controller {
@@ -90,14 +93,15 @@ impl Controller {
             servers: Servers::default(),
             addresses: Addresses::default(),
             steering: Steering::default(),
+            vrrp: Router::default(),
         }
     }
 
     /// The first actions.
-    pub fn start(&mut self) -> Vec<Action> {
+    pub fn start(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
         let config = self.config.clone();
-        self.take_up(&config, &mut actions);
+        self.take_up(&config, now, &mut actions);
         actions
     }
 
@@ -136,6 +140,7 @@ impl Controller {
                     actions.push(Action::Publish);
                 }
             }
+            Event::Vrrp(event) => self.vrrp(event, now, &mut actions),
             Event::Tick => self.next_hops.tick(now, &mut actions),
         }
         actions
@@ -145,7 +150,11 @@ impl Controller {
     ///
     /// # Errors
     /// One line for each change that needs a restart.
-    pub fn reload(&mut self, config: Config) -> Result<(Vec<String>, Vec<Action>), Vec<String>> {
+    pub fn reload(
+        &mut self,
+        config: Config,
+        now: Instant,
+    ) -> Result<(Vec<String>, Vec<Action>), Vec<String>> {
         let refused = diff::needs_restart(&self.config, &config);
         if !refused.is_empty() {
             return Err(refused);
@@ -153,12 +162,12 @@ impl Controller {
         let changes = diff::changes(&self.config, &config);
         let mut actions = Vec::new();
         self.config = config.clone();
-        self.take_up(&config, &mut actions);
+        self.take_up(&config, now, &mut actions);
         Ok((changes, actions))
     }
 
     /// Makes the state that of `config`, keeping what is the same.
-    fn take_up(&mut self, config: &Config, actions: &mut Vec<Action>) {
+    fn take_up(&mut self, config: &Config, now: Instant, actions: &mut Vec<Action>) {
         let rules = steering::rules(config, &self.addresses);
         self.steering.keep_only(&rules, actions);
         self.take_up_checks(config, actions);
@@ -172,7 +181,9 @@ impl Controller {
         actions.push(Action::Publish);
         // Workers know it all before its packets come.
         self.steering.take_up(rules, actions);
-        self.addresses.want(config, &self.ports, actions);
+        let outputs = self.vrrp.take_up(config, now);
+        self.want_addresses(actions);
+        self.carry(outputs, actions);
     }
 
     fn take_up_checks(&mut self, config: &Config, actions: &mut Vec<Action>) {
@@ -275,6 +286,7 @@ impl Controller {
     }
 
     fn network(&mut self, event: NetworkEvent, now: Instant, actions: &mut Vec<Action>) {
+        self.vrrp_network(&event, now, actions);
         match event {
             NetworkEvent::Link {
                 index,
@@ -453,6 +465,11 @@ impl Controller {
     #[must_use]
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
+    }
+
+    #[must_use]
+    pub fn router(&self) -> &Router {
+        &self.vrrp
     }
 
     #[must_use]

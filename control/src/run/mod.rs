@@ -9,9 +9,10 @@ mod interfaces;
 mod queries;
 mod reload;
 mod start;
+mod vrrp;
 mod workers;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,7 @@ use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
 use tracing::{debug, error, info, warn};
 
@@ -32,10 +33,11 @@ use crate::api;
 use crate::api::query::Query;
 use crate::config::{Config, Format};
 use crate::controller::{Controller, Port};
-use crate::event::{Action, Event, Route};
+use crate::event::{Action, Event, NetworkEvent, Route, VrrpEvent};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
 
+use self::vrrp::{Place, Sockets};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -71,6 +73,9 @@ struct Appliance {
     /// Announcements under way.
     announcing: JoinSet<()>,
     to_announce: Vec<Announcement>,
+    vrrp: Sockets,
+    /// Announcements under way for each `vrrp_instance`.
+    announcing_instances: BTreeMap<String, AbortHandle>,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -152,6 +157,10 @@ impl Appliance {
                         self.handle(event).await;
                     }
                 }
+                (index, datagram) = self.vrrp.receive() => {
+                    self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram })).await;
+                }
+                () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
                 Some(query) = questions.recv() => self.answer(query).await,
                 _ = tick.tick() => self.tick().await?,
                 _ = signals.hangup.recv() => self.reload_on_signal().await,
@@ -163,8 +172,40 @@ impl Appliance {
     }
 
     async fn handle(&mut self, event: Event) {
+        let is_network = matches!(
+            event,
+            Event::Network(NetworkEvent::Link { .. } | NetworkEvent::LinkGone { .. })
+        );
         let actions = self.controller.handle(event, Instant::now());
+        if is_network {
+            self.listen_to_vrrp();
+        }
         self.carry_out(actions).await;
+    }
+
+    /// The time has come that the instances of VRRP asked for. First they see
+    /// what has come in before.
+    async fn vrrp_timer(&mut self) {
+        for (index, datagram) in self.vrrp.drain() {
+            self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram }))
+                .await;
+        }
+        self.handle(Event::Vrrp(VrrpEvent::Timer)).await;
+    }
+
+    /// Has a socket wherever an instance may be spoken to.
+    fn listen_to_vrrp(&mut self) {
+        let router = self.controller.router();
+        let mut places = BTreeSet::new();
+        for instance in router.instances() {
+            let config = instance.config();
+            places.extend(router.index(config).map(|index| Place {
+                index,
+                interface: config.interface.clone(),
+                is_ipv4: config.is_ipv4(),
+            }));
+        }
+        self.vrrp.listen(&places);
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
@@ -185,6 +226,8 @@ impl Appliance {
             self.retained.pop_front();
         }
         while self.announcing.try_join_next().is_some() {}
+        // Those that could not be opened are tried again.
+        self.listen_to_vrrp();
         Ok(())
     }
 
@@ -242,6 +285,23 @@ impl Appliance {
                         address,
                     }));
                 }
+                Action::AnnounceInstance { instance, repeat } => {
+                    self.announce_instance(instance, repeat);
+                }
+                Action::StopAnnouncing { instance } => {
+                    if let Some(task) = self.announcing_instances.remove(&instance) {
+                        task.abort();
+                    }
+                }
+                Action::SendAdvert {
+                    instance: _,
+                    index,
+                    source,
+                    destination,
+                    message,
+                } => self.vrrp.send(index, source, destination, &message),
+                // Nothing runs scripts yet.
+                Action::VrrpState { .. } => {}
                 Action::LookUpRoute { destination } => match self.requests.route(destination).await
                 {
                     Ok(route) => {
@@ -318,6 +378,36 @@ impl Appliance {
         }
     }
 
+    /// Announces everything that an instance holds, from the beginning if it
+    /// is being announced already.
+    fn announce_instance(&mut self, instance: String, repeat: u32) {
+        let held = self.controller.addresses().of_instance(&instance);
+        let announcements: Vec<_> = held
+            .filter_map(|wanted| {
+                let mut ports = self.controller.ports().iter();
+                let port = ports.find(|port| port.index == wanted.index)?;
+                Some(Announcement {
+                    interface: announce_on(port),
+                    address: wanted.address,
+                })
+            })
+            .collect();
+        let schedule = Schedule {
+            repeat,
+            delay: Duration::ZERO,
+            interval: self.controller.config().vrrp.garp_interval,
+        };
+        let announcer = Arc::clone(&self.announcer);
+        let task = self.announcing.spawn(async move {
+            if let Err(error) = announcer.announce(&announcements, &schedule).await {
+                warn!("{error}");
+            }
+        });
+        if let Some(before) = self.announcing_instances.insert(instance, task) {
+            before.abort();
+        }
+    }
+
     fn publish(&mut self) {
         self.publish_pending = false;
         let snapshot = Arc::new(self.controller.snapshot());
@@ -328,10 +418,31 @@ impl Appliance {
 
     /// Gives back what was taken: the addresses first, so that no new traffic
     /// comes, then, by the drop of the workers, sockets and programs.
+    ///
+    /// Another director takes over first, if there is one: until then this one
+    /// serves.
     async fn stop(mut self) {
+        let actions = self.controller.stop_vrrp(Instant::now());
+        self.carry_out(actions).await;
+        while !self.controller.router().has_stopped() {
+            tokio::select! {
+                (index, datagram) = self.vrrp.receive() => {
+                    self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram })).await;
+                }
+                () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
+            }
+        }
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;
+    }
+}
+
+/// Until a time, or for ever.
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reloading: the file again, as one transaction or not at all.
 
+use std::time::Instant;
+
 use tracing::{error, info};
 
 use super::{Appliance, start};
@@ -24,8 +26,12 @@ impl Appliance {
         start::refuse_addresses_in_use(&self.controller, &config)
             .await
             .map_err(refuse)?;
-        let (changes, actions) = self.controller.reload(config).map_err(refused)?;
+        let (changes, actions) = self
+            .controller
+            .reload(config, Instant::now())
+            .map_err(refused)?;
         self.carry_out(actions).await;
+        self.listen_to_vrrp();
         self.settle();
         for change in &changes {
             info!("reload: {change}");

@@ -1,6 +1,6 @@
 //! From nothing to forwarding: what is checked and made, in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface, Link};
+use super::vrrp::Sockets;
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
@@ -54,10 +55,13 @@ pub(super) async fn start(
         announcer: Arc::new(announcer),
         announcing: JoinSet::new(),
         to_announce: Vec::new(),
+        vrrp: Sockets::default(),
+        announcing_instances: BTreeMap::new(),
     };
     appliance.set_macs(|_| true);
-    let actions = appliance.controller.start();
+    let actions = appliance.controller.start(Instant::now());
     appliance.carry_out(actions).await;
+    appliance.listen_to_vrrp();
     appliance.settle();
     wait_for_next_hops(&mut appliance, events).await;
     say_ready(&config);
@@ -71,7 +75,7 @@ async fn first_dump(events: &mut mpsc::Receiver<Event>) -> anyhow::Result<Vec<Ne
         match event {
             Event::Network(NetworkEvent::RoutesChanged) => return Ok(known),
             Event::Network(event) => known.push(event),
-            Event::Health { .. } | Event::Route { .. } | Event::Tick => {}
+            Event::Health { .. } | Event::Route { .. } | Event::Vrrp(_) | Event::Tick => {}
         }
     }
     bail!("cannot read the kernel's network tables")
@@ -125,8 +129,7 @@ fn port(interface: &Interface) -> Port {
 pub(super) fn refuse_unknown_interfaces(config: &Config, ports: &[Port]) -> anyhow::Result<()> {
     for instance in &config.vrrp_instances {
         let others = instance
-            .virtual_ipaddress
-            .iter()
+            .held()
             .filter_map(|address| address.interface.as_ref());
         for name in others.chain([&instance.interface]) {
             if !ports.iter().any(|port| port.name == *name) {
@@ -150,7 +153,10 @@ pub(super) async fn refuse_addresses_in_use(
     controller: &Controller,
     config: &Config,
 ) -> anyhow::Result<()> {
-    let plan = controller.addresses().plan(config, controller.ports());
+    // Whether another director has what VRRP manages is VRRP's to find out.
+    let nobody = BTreeSet::new();
+    let addresses = controller.addresses();
+    let plan = addresses.plan(config, controller.ports(), &nobody);
     let mut probes = JoinSet::new();
     for wanted in controller.addresses().missing(&plan) {
         let Some(port) = controller

@@ -259,6 +259,24 @@ impl Machine {
         }
     }
 
+    /// Gives up at once: the instance is removed.
+    pub fn abandon(&mut self, now: Instant, out: &mut Vec<Output>) {
+        if self.state == State::Master && self.timers.hand_over.is_none() {
+            self.send_stop(out);
+        }
+        self.timers = Timers::default();
+        self.change(State::Init, now, "removed", out);
+    }
+
+    /// Takes other parameters up, in whatever state it is. The next
+    /// advertisement has them.
+    pub fn set_parameters(&mut self, parameters: Parameters) {
+        if self.master.is_none() {
+            self.master_advert_int = parameters.advert_int;
+        }
+        self.parameters = parameters;
+    }
+
     /// True if nothing is left to be done, in [`State::Init`].
     #[must_use]
     pub fn has_stopped(&self) -> bool {

@@ -7,3 +7,4 @@
 
 pub mod machine;
 pub mod packet;
+pub mod router;

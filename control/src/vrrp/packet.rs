@@ -18,6 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use dataplane::wire::checksum::Sum;
+use serde::{Deserialize, Serialize};
 
 /// The IP protocol number of VRRP.
 pub const PROTOCOL: u8 = 112;
@@ -116,7 +117,7 @@ pub struct Advert {
 }
 
 /// A packet of protocol 112 as it was received.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
     pub source: IpAddr,
     pub destination: IpAddr,

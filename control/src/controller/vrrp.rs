@@ -1,0 +1,113 @@
+//! The controller's part in VRRP: what the instances want becomes actions.
+
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::Controller;
+use crate::event::{Action, NetworkEvent, VrrpEvent};
+use crate::vrrp::machine::{Output, State};
+use crate::vrrp::router::{Complaint, Outputs};
+
+impl Controller {
+    pub(super) fn vrrp(&mut self, event: VrrpEvent, now: Instant, actions: &mut Vec<Action>) {
+        let outputs = match event {
+            VrrpEvent::Datagram { index, datagram } => {
+                let (outputs, complaint) = self.vrrp.datagram(index, &datagram, now);
+                actions.extend(complaint.map(|Complaint(line)| Action::Log(line)));
+                outputs
+            }
+            VrrpEvent::Timer => self.vrrp.timeout(now),
+            VrrpEvent::Script { name, succeeds } => self.vrrp.script(&name, succeeds, now),
+        };
+        self.carry(outputs, actions);
+    }
+
+    /// Tells the instances what they have to know of the network.
+    pub(super) fn vrrp_network(
+        &mut self,
+        event: &NetworkEvent,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) {
+        let outputs = match event {
+            NetworkEvent::Link {
+                index, name, up, ..
+            } => self.vrrp.link(*index, name, *up, now),
+            NetworkEvent::LinkGone { index } => self.vrrp.link_gone(*index, now),
+            NetworkEvent::Address {
+                index,
+                address,
+                present,
+                ..
+            } => self.vrrp.address(*index, *address, *present, now),
+            NetworkEvent::Neighbor { .. } | NetworkEvent::RoutesChanged => return,
+        };
+        self.carry(outputs, actions);
+    }
+
+    /// Gives up being master, if there is an instance. Another director is
+    /// waited for: go on until [`Router::has_stopped`](crate::vrrp::router::Router::has_stopped).
+    pub fn stop_vrrp(&mut self, now: Instant) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let outputs = self.vrrp.stop(now);
+        self.carry(outputs, &mut actions);
+        actions
+    }
+
+    /// Adds and removes addresses, so that this host has those that it should.
+    pub(super) fn want_addresses(&mut self, actions: &mut Vec<Action>) {
+        let masters = self.masters();
+        self.addresses
+            .want(&self.config, &self.ports, &masters, actions);
+    }
+
+    fn masters(&self) -> BTreeSet<String> {
+        let instances = self.vrrp.instances().iter();
+        let masters = instances.filter(|i| i.machine().state() == State::Master);
+        masters.map(|i| i.config().name.clone()).collect()
+    }
+
+    pub(super) fn carry(&mut self, outputs: Outputs, actions: &mut Vec<Action>) {
+        for (instance, output) in outputs {
+            match output {
+                Output::Send { priority } => self.send_adverts(&instance, priority, actions),
+                Output::AddAddresses => self.want_addresses(actions),
+                Output::RemoveAddresses => {
+                    actions.push(Action::StopAnnouncing { instance });
+                    self.want_addresses(actions);
+                }
+                Output::Announce { repeat } => {
+                    actions.push(Action::AnnounceInstance { instance, repeat });
+                }
+                Output::Changed { from, to, why } => {
+                    actions.push(Action::Log(format!(
+                        "vrrp_instance {instance}: {from} -> {to}: {why}"
+                    )));
+                    let known = self.vrrp.instance(&instance);
+                    actions.push(Action::VrrpState {
+                        state: to,
+                        priority: known.map_or(0, |known| known.machine().priority()),
+                        instance,
+                    });
+                }
+            }
+        }
+    }
+
+    fn send_adverts(&self, instance: &str, priority: u8, actions: &mut Vec<Action>) {
+        let Some(known) = self.vrrp.instance(instance) else {
+            return; // removed from the file: the others find out by its silence
+        };
+        let Some(index) = self.vrrp.index(known.config()) else {
+            return; // its interface is gone
+        };
+        let packets = known.packets(priority).into_iter();
+        actions.extend(packets.map(|packet| Action::SendAdvert {
+            instance: instance.to_owned(),
+            index,
+            source: packet.source,
+            destination: packet.destination,
+            message: packet.message,
+        }));
+    }
+}

@@ -1,0 +1,343 @@
+//! The instances of a configuration: which advertisement is whose, what each
+//! tracks, and which are master together.
+//!
+//! Sans-I/O like the machines inside. Interfaces, addresses, scripts and
+//! datagrams are fed in; [`Output`]s come out, each with its instance.
+//!
+//! Invariant: two instances never share interface, IP version and virtual
+//! router id, so that every advertisement has one owner at most.
+
+mod instance;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+pub use instance::{Instance, Refused};
+
+use super::machine::{Fault, Output, State};
+use super::packet::{Advert, Datagram, PRIORITY_OWNER, Refusal};
+use crate::config::{Config, Tracked, VrrpInstance, VrrpScript, VrrpSyncGroup};
+
+/// What an instance wants done.
+pub type Outputs = Vec<(String, Output)>;
+
+/// What is known of an interface.
+#[derive(Clone, Debug)]
+struct Link {
+    name: String,
+    up: bool,
+}
+
+/// All instances.
+#[derive(Debug, Default)]
+pub struct Router {
+    instances: Vec<Instance>,
+    groups: Vec<VrrpSyncGroup>,
+    scripts: Vec<VrrpScript>,
+    /// Scripts that fail; those without a result count as succeeding.
+    failed_scripts: BTreeSet<String>,
+    links: BTreeMap<u32, Link>,
+    /// Addresses of interfaces in the order in which they came.
+    addresses: Vec<(u32, IpAddr)>,
+    /// Advertisements that no instance wanted to look at.
+    refused: BTreeMap<&'static str, Refused>,
+}
+
+/// What is to be said about a refused advertisement.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint(pub String);
+
+impl Router {
+    /// Takes the instances of `config` up: those that are there already keep
+    /// their state.
+    pub fn take_up(&mut self, config: &Config, now: Instant) -> Outputs {
+        let mut outputs = Outputs::new();
+        let mut before = std::mem::take(&mut self.instances);
+        self.groups.clone_from(&config.vrrp_sync_groups);
+        self.scripts.clone_from(&config.vrrp_scripts);
+        let startup_delay = config.vrrp.startup_delay;
+        for wanted in &config.vrrp_instances {
+            let known = before.iter().position(|old| old.is_the_same_router(wanted));
+            match known.map(|place| before.remove(place)) {
+                Some(mut instance) => {
+                    instance.set_config(wanted.clone(), startup_delay);
+                    self.instances.push(instance);
+                }
+                None => {
+                    let instance = Instance::new(wanted.clone(), startup_delay);
+                    self.instances.push(instance);
+                }
+            }
+        }
+        for mut instance in before {
+            instance.abandon(now, &mut outputs);
+        }
+        for place in 0..self.instances.len() {
+            self.observe(place, now, &mut outputs);
+            self.instances[place].start(now, &mut outputs);
+        }
+        self.follow_groups(now, outputs)
+    }
+
+    /// An interface is there, up or not.
+    pub fn link(&mut self, index: u32, name: &str, up: bool, now: Instant) -> Outputs {
+        let name = name.to_owned();
+        self.links.insert(index, Link { name, up });
+        self.observe_all(now)
+    }
+
+    /// An interface is there no more.
+    pub fn link_gone(&mut self, index: u32, now: Instant) -> Outputs {
+        self.links.remove(&index);
+        self.addresses.retain(|(on, _)| *on != index);
+        self.observe_all(now)
+    }
+
+    /// An interface has an address, or has it no more.
+    pub fn address(&mut self, index: u32, address: IpAddr, present: bool, now: Instant) -> Outputs {
+        self.addresses.retain(|known| *known != (index, address));
+        if present {
+            self.addresses.push((index, address));
+        }
+        self.observe_all(now)
+    }
+
+    /// A script's result changed.
+    pub fn script(&mut self, name: &str, succeeds: bool, now: Instant) -> Outputs {
+        if succeeds {
+            self.failed_scripts.remove(name);
+        } else {
+            self.failed_scripts.insert(name.to_owned());
+        }
+        self.observe_all(now)
+    }
+
+    /// A packet of protocol 112 came in by an interface. The complaint is to
+    /// be logged; each kind comes once for each instance.
+    pub fn datagram(
+        &mut self,
+        index: u32,
+        datagram: &Datagram,
+        now: Instant,
+    ) -> (Outputs, Option<Complaint>) {
+        let mut outputs = Outputs::new();
+        let interface = self.links.get(&index).map_or("?", |link| &link.name);
+        let source = datagram.source;
+        let advert = match Advert::parse(datagram) {
+            Ok(advert) => advert,
+            Err(refusal) => {
+                let complaint = self.refuse(index, datagram, refusal.name(), &refusal);
+                return (outputs, complaint);
+            }
+        };
+        let router = advert.virtual_router_id;
+        let own = |instance: &&mut Instance| {
+            instance.hears(interface, source.is_ipv4()) && instance.router_id() == router
+        };
+        let Some(instance) = self.instances.iter_mut().find(own) else {
+            let what = format!("its virtual_router_id {router} is not ours");
+            let complaint = self.refuse(index, datagram, "virtual_router_id", &what);
+            return (outputs, complaint);
+        };
+        if self.addresses.contains(&(index, source)) {
+            let refusal = Refusal::OwnAddress;
+            let complaint = instance.refuse(refusal.name(), source, &refusal);
+            return (outputs, complaint);
+        }
+        let complaint = match instance.advert(&advert, datagram, now, &mut outputs) {
+            Ok(complaint) => complaint,
+            Err(refusal) => instance.refuse(refusal.name(), source, &refusal),
+        };
+        (self.follow_groups(now, outputs), complaint)
+    }
+
+    fn refuse(
+        &mut self,
+        index: u32,
+        datagram: &Datagram,
+        kind: &'static str,
+        why: &dyn std::fmt::Display,
+    ) -> Option<Complaint> {
+        let refused = self.refused.entry(kind).or_default();
+        refused.count(datagram.source).then(|| {
+            let interface = self.links.get(&index).map_or("?", |link| &link.name);
+            Complaint(format!(
+                "VRRP on {interface}: an advertisement of {} is refused: {why}; counted from now on",
+                datagram.source
+            ))
+        })
+    }
+
+    /// When [`timeout`](Self::timeout) is to be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        let machines = self.instances.iter();
+        machines.filter_map(|i| i.machine().deadline()).min()
+    }
+
+    /// Does what is due.
+    pub fn timeout(&mut self, now: Instant) -> Outputs {
+        let mut outputs = Outputs::new();
+        for instance in &mut self.instances {
+            instance.timeout(now, &mut outputs);
+        }
+        self.follow_groups(now, outputs)
+    }
+
+    /// Gives every address up, see [`Machine::stop`](super::machine::Machine::stop).
+    pub fn stop(&mut self, now: Instant) -> Outputs {
+        let mut outputs = Outputs::new();
+        self.groups.clear();
+        for instance in &mut self.instances {
+            instance.stop(now, &mut outputs);
+        }
+        outputs
+    }
+
+    /// True when nothing is left to be done after [`stop`](Self::stop).
+    #[must_use]
+    pub fn has_stopped(&self) -> bool {
+        self.instances.iter().all(|i| i.machine().has_stopped())
+    }
+
+    #[must_use]
+    pub fn instances(&self) -> &[Instance] {
+        &self.instances
+    }
+
+    #[must_use]
+    pub fn instance(&self, name: &str) -> Option<&Instance> {
+        self.instances.iter().find(|i| i.config().name == name)
+    }
+
+    /// The sync group that an instance is in.
+    #[must_use]
+    pub fn group_of(&self, name: &str) -> Option<&VrrpSyncGroup> {
+        let is_member = |group: &&VrrpSyncGroup| group.group.iter().any(|member| member == name);
+        self.groups.iter().find(is_member)
+    }
+
+    /// Refused packets that belong to no instance, by reason.
+    #[must_use]
+    pub fn refused(&self) -> &BTreeMap<&'static str, Refused> {
+        &self.refused
+    }
+
+    /// The kernel's index of an instance's interface, while it is there.
+    #[must_use]
+    pub fn index(&self, instance: &VrrpInstance) -> Option<u32> {
+        self.index_of(&instance.interface)
+    }
+
+    fn index_of(&self, interface: &str) -> Option<u32> {
+        let mut links = self.links.iter();
+        let found = links.find(|(_, link)| link.name == interface);
+        found.map(|(index, _)| *index)
+    }
+
+    fn is_up(&self, interface: &str) -> bool {
+        let mut links = self.links.values();
+        links.any(|link| link.name == interface && link.up)
+    }
+
+    fn observe_all(&mut self, now: Instant) -> Outputs {
+        let mut outputs = Outputs::new();
+        for place in 0..self.instances.len() {
+            self.observe(place, now, &mut outputs);
+        }
+        self.follow_groups(now, outputs)
+    }
+
+    /// Tells an instance how everything is that it depends on.
+    fn observe(&mut self, place: usize, now: Instant, outputs: &mut Outputs) {
+        let config = self.instances[place].config();
+        let link = config.dont_track_primary || self.is_up(&config.interface);
+        let primary = config.source().or_else(|| self.primary(config));
+        let mut weight = 0;
+        let mut faults = vec![(Fault::Link, !link)];
+        let mut track = |tracked: &Tracked, default: i16, kind: &str, fine: bool| match i32::from(
+            tracked.weight.unwrap_or(default),
+        ) {
+            0 => {
+                let name = format!("{kind} {}", tracked.name);
+                faults.push((Fault::Tracked(name), !fine));
+            }
+            lost if lost < 0 => weight += if fine { 0 } else { lost },
+            won => weight += if fine { won } else { 0 },
+        };
+        for tracked in &config.track_interface {
+            track(tracked, 0, "track_interface", self.is_up(&tracked.name));
+        }
+        for tracked in &config.track_script {
+            let mut scripts = self.scripts.iter();
+            let script = scripts.find(|script| script.name == tracked.name);
+            let fine = !self.failed_scripts.contains(&tracked.name);
+            let default = script.map_or(0, |script| script.weight);
+            track(tracked, default, "track_script", fine);
+        }
+        let instance = &mut self.instances[place];
+        instance.observe(primary, weight, faults, now, outputs);
+    }
+
+    /// The address that advertisements come from: the interface's first one
+    /// that no instance manages; of IPv6 the link-local one (RFC 9568 §5.1.2.1).
+    fn primary(&self, config: &VrrpInstance) -> Option<IpAddr> {
+        let index = self.index_of(&config.interface)?;
+        let is_managed = |address: &IpAddr| {
+            let mut held = self.instances.iter().flat_map(|i| i.config().held());
+            held.any(|held| held.address == *address)
+        };
+        let fits = |address: &IpAddr| match address {
+            IpAddr::V4(_) => config.is_ipv4(),
+            IpAddr::V6(v6) => !config.is_ipv4() && v6.is_unicast_link_local(),
+        };
+        let here = self.addresses.iter().filter(|(on, _)| *on == index);
+        let mut here = here.map(|(_, address)| *address);
+        let is_owner = config.priority == PRIORITY_OWNER;
+        here.find(|address| fits(address) && (is_owner || !is_managed(address)))
+    }
+
+    /// Lets the other members of a sync group follow what changed.
+    fn follow_groups(&mut self, now: Instant, mut outputs: Outputs) -> Outputs {
+        let mut seen = 0;
+        while let Some((name, output)) = outputs.get(seen) {
+            seen += 1;
+            let Output::Changed { to, .. } = output else {
+                continue;
+            };
+            let (to, name) = (*to, name.clone());
+            let Some(group) = self.group_of(&name) else {
+                continue;
+            };
+            let members = group.group.clone();
+            let is_member = |instance: &Instance| members.contains(&instance.config().name);
+            // One whose only fault is the group's is not at fault itself.
+            let at_fault = self.instances.iter().filter(|i| is_member(i));
+            let at_fault = at_fault.clone().any(Instance::is_at_fault_itself);
+            for instance in self.instances.iter_mut().filter(|i| is_member(i)) {
+                instance.set_group_fault(at_fault, now, &mut outputs);
+                if instance.config().name == name {
+                    continue;
+                }
+                match to {
+                    State::Master => instance.follow_to_master(now, &mut outputs),
+                    State::Backup => instance.follow_to_backup(now, &mut outputs),
+                    State::Init | State::Fault => {}
+                }
+            }
+        }
+        outputs
+    }
+}
+
+/// What is sent for one output: a packet for the group, or one for each peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outgoing {
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub message: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::super::packet::TTL;
+use super::*;
+
+const TWO: &str = r#"
+[[vrrp_instance]]
+name = "VI_1"
+interface = "eth0"
+virtual_router_id = 51
+virtual_ipaddress = ["192.168.1.100/24"]
+track_interface = ["eth1"]
+
+[[vrrp_instance]]
+name = "VI_2"
+interface = "eth0"
+virtual_router_id = 52
+authentication = { auth_type = "PASS", auth_pass = "1111" }
+virtual_ipaddress = ["192.168.1.101/24"]
+track_interface = ["eth2 weight -20", "eth3 weight 5"]
+"#;
+const GROUP: &str = "[[vrrp_sync_group]]\nname = \"VG\"\ngroup = [\"VI_1\", \"VI_2\"]\n";
+
+fn config(text: &str) -> Config {
+    let checked = crate::config::parse(text, Path::new("test.toml"));
+    checked.unwrap_or_else(|errors| panic!("{errors}")).config
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+/// A router with eth0 (192.168.1.1) to eth3, all up, and its clock.
+struct Bench {
+    router: Router,
+    now: Instant,
+}
+
+impl Bench {
+    fn new(text: &str) -> Self {
+        let now = Instant::now();
+        let mut router = Router::default();
+        for index in 0..4 {
+            router.link(index, &format!("eth{index}"), true, now);
+        }
+        router.address(0, ip("192.168.1.100"), true, now);
+        router.address(0, ip("192.168.1.1"), true, now);
+        router.take_up(&config(text), now);
+        Self { router, now }
+    }
+
+    fn states(&self) -> Vec<State> {
+        let instances = self.router.instances().iter();
+        instances.map(|i| i.machine().state()).collect()
+    }
+
+    fn run_for(&mut self, time: Duration) -> Outputs {
+        let end = self.now + time;
+        let mut all = Outputs::new();
+        while let Some(due) = self.router.deadline().filter(|due| *due <= end) {
+            all.extend(self.router.timeout(due));
+        }
+        self.now = end;
+        all
+    }
+
+    fn hear(&mut self, instance: &str, priority: u8, source: &str) -> Option<Complaint> {
+        let mut datagram = self.datagram(instance, priority, source);
+        datagram.ttl = TTL;
+        self.router.datagram(0, &datagram, self.now).1
+    }
+
+    /// What the instance would send, from another source.
+    fn datagram(&self, instance: &str, priority: u8, source: &str) -> Datagram {
+        let instance = self.router.instance(instance).unwrap();
+        let packet = &instance.packets(priority)[0];
+        // VRRPv2: the addresses of IP are not in the checksum.
+        Datagram {
+            source: ip(source),
+            destination: packet.destination,
+            ttl: TTL,
+            message: packet.message.clone(),
+        }
+    }
+}
+
+#[test]
+fn the_source_is_the_first_address_that_is_not_virtual() {
+    let bench = Bench::new(TWO);
+    let packets = bench.router.instance("VI_1").unwrap().packets(100);
+    assert_eq!(packets.len(), 1);
+    assert_eq!(packets[0].source, ip("192.168.1.1"));
+    assert_eq!(packets[0].destination, ip("224.0.0.18"));
+}
+
+#[test]
+fn each_advertisement_has_one_owner() {
+    let mut bench = Bench::new(TWO);
+    bench.run_for(Duration::from_secs(4));
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    assert_eq!(bench.hear("VI_1", 200, "192.168.1.2"), None);
+    assert_eq!(bench.states(), [State::Backup, State::Master]);
+}
+
+#[test]
+fn refusals_are_counted_and_said_once() {
+    let mut bench = Bench::new(TWO);
+    let mut datagram = bench.datagram("VI_2", 200, "192.168.1.2");
+    datagram.ttl = 64;
+    for time in 0..3 {
+        let (outputs, complaint) = bench.router.datagram(0, &datagram, bench.now);
+        assert!(outputs.is_empty());
+        assert_eq!(complaint.is_some(), time == 0);
+    }
+    let refused = bench.router.instance("VI_2").unwrap().refused();
+    assert_eq!(refused["ttl"].total, 3);
+    assert_eq!(refused["ttl"].last, Some(ip("192.168.1.2")));
+
+    let stranger = Bench::new(&TWO.replace("= 52", "= 53"));
+    let datagram = stranger.datagram("VI_2", 200, "192.168.1.2");
+    let (_, complaint) = bench.router.datagram(0, &datagram, bench.now);
+    assert!(complaint.unwrap().0.contains("virtual_router_id 53"));
+    assert_eq!(bench.router.refused()["virtual_router_id"].total, 1);
+
+    let complaint = bench.hear("VI_2", 200, "192.168.1.1").unwrap();
+    assert!(
+        complaint.0.contains("its source address is ours"),
+        "{complaint:?}"
+    );
+    // On another interface there is no such instance.
+    let datagram = bench.datagram("VI_1", 200, "192.168.1.2");
+    assert!(bench.router.datagram(1, &datagram, bench.now).0.is_empty());
+    assert_eq!(bench.router.refused()["virtual_router_id"].total, 2);
+}
+
+#[test]
+fn other_addresses_are_said_and_followed() {
+    let mut bench = Bench::new(TWO);
+    let other = Bench::new(&TWO.replace("1.101/24", "1.102/24"));
+    let datagram = other.datagram("VI_2", 200, "192.168.1.2");
+    let (_, complaint) = bench.router.datagram(0, &datagram, bench.now);
+    assert!(complaint.unwrap().0.contains("192.168.1.102"));
+    let master = bench.router.instance("VI_2").unwrap().machine().master();
+    assert_eq!(master, Some((ip("192.168.1.2"), 200)));
+}
+
+#[test]
+fn tracked_interfaces() {
+    let mut bench = Bench::new(TWO);
+    let priority = |bench: &Bench| bench.router.instances()[1].machine().priority();
+    assert_eq!(priority(&bench), 105);
+    bench.router.link(2, "eth2", false, bench.now);
+    assert_eq!(priority(&bench), 85);
+    bench.router.link(3, "eth3", false, bench.now);
+    assert_eq!(priority(&bench), 80);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    bench.router.link(1, "eth1", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Backup]);
+    bench.router.link(1, "eth1", true, bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    bench.router.link_gone(0, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Fault]);
+}
+
+#[test]
+fn tracked_scripts() {
+    let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\nweight = -30\n";
+    let text = format!("{script}{TWO}")
+        .replace("track_interface = [\"eth1\"]", "track_script = [\"chk\"]");
+    let mut bench = Bench::new(&text);
+    let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+    assert_eq!(priority(&bench), 100);
+    bench.router.script("chk", false, bench.now);
+    assert_eq!(priority(&bench), 70);
+    bench.router.script("chk", true, bench.now);
+    assert_eq!(priority(&bench), 100);
+}
+
+#[test]
+fn a_sync_group_is_master_backup_and_at_fault_together() {
+    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
+    bench.run_for(Duration::from_secs(4));
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    bench.hear("VI_2", 200, "192.168.1.2");
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    bench.router.link(1, "eth1", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Fault]);
+    bench.router.link(1, "eth1", true, bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+}
+
+#[test]
+fn a_reload_keeps_the_state() {
+    let mut bench = Bench::new(TWO);
+    bench.run_for(Duration::from_secs(4));
+    let text = TWO.replace(
+        "virtual_router_id = 51",
+        "virtual_router_id = 51\npriority = 50",
+    );
+    let outputs = bench.router.take_up(&config(&text), bench.now);
+    assert_eq!(outputs, []);
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    assert_eq!(bench.router.instances()[0].machine().priority(), 50);
+
+    let outputs = bench.router.take_up(&config(""), bench.now);
+    let removed = outputs
+        .iter()
+        .filter(|(_, o)| *o == Output::RemoveAddresses);
+    assert_eq!(removed.count(), 2);
+    assert!(bench.router.instances().is_empty());
+}
