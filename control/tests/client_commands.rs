@@ -49,6 +49,11 @@ fn answer(query: Query) {
             packets_total: 0,
         }])),
         Query::Health(reply) => drop(reply.send(vec![])),
+        Query::Vrrp(reply) => drop(reply.send(view::Vrrp {
+            instances: vec![],
+            refused: vec![],
+            timer_slip: view::TimerSlip::default(),
+        })),
         Query::Config(reply) => drop(reply.send(view::Config {
             toml: "[appliance]\n".to_owned(),
         })),

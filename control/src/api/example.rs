@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use super::view::{
     AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
-    Reload, Service, Traffic, Worker, WorkerInterface,
+    Reload, Service, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, Worker, WorkerInterface,
 };
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -223,6 +223,73 @@ pub(crate) fn drops() -> Vec<Drop> {
             "The connection table is full of connections that may not be evicted.",
         ),
     ]
+}
+
+pub(crate) fn vrrp() -> Vrrp {
+    let master = VrrpInstance {
+        name: "VI_1".to_owned(),
+        state: "MASTER".into(),
+        since_seconds: 3725,
+        faults: vec![],
+        interface: "eth0".to_owned(),
+        version: 2,
+        virtual_router_id: 51,
+        priority: 100,
+        configured_priority: 100,
+        advert_int_milliseconds: 1000,
+        sync_group: None,
+        source: Some([192, 168, 1, 1].into()),
+        master: None,
+        master_priority: None,
+        addresses: vec!["192.168.1.100/24".to_owned()],
+        adverts_sent_total: 3725,
+        adverts_received_total: 2,
+        became_master_total: 1,
+        released_master_total: 0,
+        priority_zero_sent_total: 0,
+        priority_zero_received_total: 1,
+        late_adverts_total: 0,
+        refused: vec![VrrpRefused {
+            reason: "password".into(),
+            total: 17,
+            last: Some([192, 168, 1, 9].into()),
+        }],
+    };
+    let backup = VrrpInstance {
+        name: "VI_2".to_owned(),
+        state: "BACKUP".into(),
+        version: 3,
+        virtual_router_id: 52,
+        priority: 80,
+        advert_int_milliseconds: 100,
+        master: Some([192, 168, 1, 2].into()),
+        master_priority: Some(101),
+        addresses: vec!["192.168.1.101/32".to_owned(), "10.0.0.1/24".to_owned()],
+        refused: vec![],
+        ..master.clone()
+    };
+    let fault = VrrpInstance {
+        name: "VI_3".to_owned(),
+        state: "FAULT".into(),
+        faults: vec!["the interface is down".to_owned()],
+        addresses: vec!["192.168.2.100/24".to_owned()],
+        refused: vec![],
+        ..master.clone()
+    };
+    Vrrp {
+        instances: vec![master, backup, fault],
+        refused: vec![VrrpRefused {
+            reason: "virtual_router_id".into(),
+            total: 3,
+            last: Some([192, 168, 1, 7].into()),
+        }],
+        timer_slip: TimerSlip {
+            timers_total: 3725,
+            p50_microseconds: 1100,
+            p99_microseconds: 1300,
+            max_microseconds: 5200,
+        },
+    }
 }
 
 pub(crate) fn health() -> Vec<HealthCheck> {

@@ -22,6 +22,7 @@ pub enum Query {
     /// Every drop reason, those that never happened included.
     Drops(oneshot::Sender<Vec<view::Drop>>),
     Health(oneshot::Sender<Vec<view::HealthCheck>>),
+    Vrrp(oneshot::Sender<view::Vrrp>),
     Config(oneshot::Sender<view::Config>),
     /// Read the configuration file again and apply it as a whole or not at all.
     Reload(oneshot::Sender<Result<view::Reload, view::Refused>>),

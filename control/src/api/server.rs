@@ -146,6 +146,7 @@ fn router(queries: mpsc::Sender<Query>, limits: Limits) -> Router {
         .route("/api/v1/workers", answer(Query::Workers))
         .route("/api/v1/drops", answer(Query::Drops))
         .route("/api/v1/health", answer(Query::Health))
+        .route("/api/v1/vrrp", answer(Query::Vrrp))
         .route("/api/v1/config", answer(Query::Config))
         .route("/api/v1/reload", post(reload))
         .fallback(not_found)
@@ -249,7 +250,7 @@ impl IntoResponse for Failure {
                 StatusCode::NOT_FOUND,
                 format!(
                     "there is no {path}: there are /healthz, /api/v1/reload and \
-                     /api/v1/{{services,connections,neighbors,workers,drops,health,config,version}}"
+                     /api/v1/{{services,connections,neighbors,workers,drops,health,vrrp,config,version}}"
                 ),
             ),
             Self::NotAllowed(method, path) => (

@@ -252,6 +252,74 @@ pub struct HealthCheck {
     pub failures: u64,
 }
 
+/// The directors' election: `show vrrp --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vrrp {
+    pub instances: Vec<VrrpInstance>,
+    /// Packets that are no instance's.
+    pub refused: Vec<VrrpRefused>,
+    pub timer_slip: TimerSlip,
+}
+
+/// An instance of VRRP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpInstance {
+    pub name: String,
+    /// keepalived's word: `INIT`, `BACKUP`, `MASTER` or `FAULT`.
+    pub state: Word,
+    /// Time spent in `state`.
+    pub since_seconds: u64,
+    /// What keeps it in `FAULT`.
+    pub faults: Vec<String>,
+    pub interface: String,
+    /// 2 or 3
+    pub version: u8,
+    pub virtual_router_id: u8,
+    /// With the weights of what it tracks.
+    pub priority: u8,
+    pub configured_priority: u8,
+    pub advert_int_milliseconds: u64,
+    /// Its `vrrp_sync_group`.
+    pub sync_group: Option<String>,
+    /// Where its advertisements come from.
+    pub source: Option<IpAddr>,
+    /// Of a backup: whom it follows.
+    pub master: Option<IpAddr>,
+    pub master_priority: Option<u8>,
+    /// `virtual_ipaddress` and `virtual_ipaddress_excluded`, with prefix.
+    pub addresses: Vec<String>,
+    pub adverts_sent_total: u64,
+    /// Those that were followed.
+    pub adverts_received_total: u64,
+    pub became_master_total: u64,
+    pub released_master_total: u64,
+    pub priority_zero_sent_total: u64,
+    pub priority_zero_received_total: u64,
+    /// Sent later than half an `advert_int` after their time.
+    pub late_adverts_total: u64,
+    /// Advertisements for it that were refused, by reason.
+    pub refused: Vec<VrrpRefused>,
+}
+
+/// Refused advertisements of one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VrrpRefused {
+    /// One of those in docs/vrrp.md: `password`.
+    pub reason: Word,
+    pub total: u64,
+    /// Sender of the last one.
+    pub last: Option<IpAddr>,
+}
+
+/// How much later than asked for the control thread's timers ran.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimerSlip {
+    pub timers_total: u64,
+    pub p50_microseconds: u64,
+    pub p99_microseconds: u64,
+    pub max_microseconds: u64,
+}
+
 /// The effective configuration: `show config --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {

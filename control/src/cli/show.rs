@@ -23,7 +23,7 @@ pub struct Show {
     /// What to show
     #[arg(value_enum, default_value_t = What::Services)]
     what: What,
-    /// Print JSON: an array, or an object for config
+    /// Print JSON: an array, or an object for vrrp and config
     #[arg(long)]
     json: bool,
     /// Of drops, show also the reasons that never occurred
@@ -45,6 +45,8 @@ enum What {
     Drops,
     /// Every health check and its last result
     Health,
+    /// The directors' election: state, priority and refused advertisements
+    Vrrp,
     /// The effective configuration, all defaults filled in, as TOML
     Config,
 }
@@ -59,6 +61,7 @@ impl What {
             Self::Workers => "workers",
             Self::Drops => "drops",
             Self::Health => "health",
+            Self::Vrrp => "vrrp",
             Self::Config => "config",
         }
     }
@@ -120,6 +123,7 @@ fn render(client: &Client, what: What, all: bool, out: &mut dyn Write) -> anyhow
         What::Workers => tables::workers(out, &get::<Vec<_>>(client, what)?)?,
         What::Drops => tables::drops(out, &get::<Vec<_>>(client, what)?, all)?,
         What::Health => tables::health(out, &get::<Vec<_>>(client, what)?)?,
+        What::Vrrp => tables::vrrp(out, &get(client, what)?)?,
         What::Config => out.write_all(get::<view::Config>(client, what)?.toml.as_bytes())?,
     }
     Ok(())

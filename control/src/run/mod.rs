@@ -37,7 +37,7 @@ use crate::event::{Action, Event, NetworkEvent, Route, VrrpEvent};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
 
-use self::vrrp::{Place, Sockets};
+use self::vrrp::{Place, Slip, Sockets};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -74,6 +74,8 @@ struct Appliance {
     announcing: JoinSet<()>,
     to_announce: Vec<Announcement>,
     vrrp: Sockets,
+    /// How late the timers of VRRP ran.
+    slip: Slip,
     /// Announcements under way for each `vrrp_instance`.
     announcing_instances: BTreeMap<String, AbortHandle>,
 }
@@ -186,6 +188,10 @@ impl Appliance {
     /// The time has come that the instances of VRRP asked for. First they see
     /// what has come in before.
     async fn vrrp_timer(&mut self) {
+        let now = Instant::now();
+        if let Some(due) = self.controller.router().deadline() {
+            self.slip.record(now.saturating_duration_since(due));
+        }
         for (index, datagram) in self.vrrp.drain() {
             self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram }))
                 .await;

@@ -33,6 +33,7 @@ impl Appliance {
             Query::Workers(reply) => drop(reply.send(self.workers())),
             Query::Drops(reply) => drop(reply.send(self.drops())),
             Query::Health(reply) => drop(reply.send(self.health())),
+            Query::Vrrp(reply) => drop(reply.send(self.show_vrrp())),
             Query::Config(reply) => {
                 let toml = config::to_toml(self.controller.config());
                 drop(reply.send(view::Config { toml }));

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface, Link};
-use super::vrrp::Sockets;
+use super::vrrp::{Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
@@ -56,6 +56,7 @@ pub(super) async fn start(
         announcing: JoinSet::new(),
         to_announce: Vec::new(),
         vrrp: Sockets::default(),
+        slip: Slip::new(),
         announcing_instances: BTreeMap::new(),
     };
     appliance.set_macs(|_| true);

@@ -6,6 +6,11 @@
 //! on a timer, it must have seen every packet, or a pause of this process
 //! would look like the silence of another director.
 
+mod show;
+mod slip;
+
+pub(super) use slip::Slip;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
 use std::io::{self, IoSliceMut};

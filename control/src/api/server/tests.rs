@@ -105,6 +105,7 @@ fn truthful(query: Query) {
         Query::Workers(reply) => drop(reply.send(example::workers())),
         Query::Drops(reply) => drop(reply.send(example::drops())),
         Query::Health(reply) => drop(reply.send(example::health())),
+        Query::Vrrp(reply) => drop(reply.send(example::vrrp())),
         Query::Config(reply) => drop(reply.send(example::config())),
         Query::Reload(reply) => drop(reply.send(Ok(example::reload()))),
     }
@@ -149,6 +150,7 @@ fn every_view_arrives_as_it_was_sent() {
         client.get::<Vec<view::HealthCheck>>("health").unwrap(),
         example::health()
     );
+    assert_eq!(client.get::<view::Vrrp>("vrrp").unwrap(), example::vrrp());
     assert_eq!(
         client.get::<view::Config>("config").unwrap(),
         example::config()

@@ -1,6 +1,10 @@
 //! The tables of `appliance show`: pure functions from what the appliance
 //! answers to text. Nothing to show is said in words.
 
+mod vrrp;
+
+pub(super) use vrrp::vrrp;
+
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -418,6 +422,7 @@ mod tests {
         golden("drops", |out| drops(out, &example::drops(), false));
         golden("drops_all", |out| drops(out, &example::drops(), true));
         golden("health", |out| health(out, &example::health()));
+        golden("vrrp", |out| vrrp(out, &example::vrrp()));
     }
 
     #[test]

@@ -1,0 +1,111 @@
+# What the scenarios of VRRP share: a second director, `peer`, with the real
+# keepalived, and a third, `third`, to have two keepaliveds side by side.
+# Whoever has the VIP answers for it with its own name: peer and third by a
+# server of their own, the director by rs1.
+#
+# shellcheck shell=bash
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+
+PEER=10.77.0.3
+declare -A KEEPALIVED
+
+# make_directors [THIRD]: the network, rs1, and the other directors.
+make_directors() {
+    command -v keepalived >/dev/null || skip "keepalived is not installed"
+    make_network 1
+    start_nginx 1
+    local number=3 host
+    for host in peer "$@"; do
+        add_host "$host"
+        plug "$host" eth0 "$host"
+        addresses "$host" eth0 "10.77.0.$number/24" "fd77::$number/64"
+        default_route "$host" 10.77.0.1 fd77::1
+        exec_on "$host" python3 "$HERE/vrrp_serve.py" "$host" &
+        wait_until 5 "$host answers" on "$host" curl -sfo /dev/null "http://10.77.0.$number/"
+        number=$((number + 1))
+    done
+}
+
+# keepalived_conf HOST LINES…: its configuration; the lines are those of the instance.
+keepalived_conf() {
+    local host=$1
+    shift
+    {
+        printf 'global_defs {\n router_id %s\n script_user root\n}\nvrrp_instance VI_1 {\n' "$host"
+        printf ' interface eth0\n virtual_router_id 51\n'
+        printf ' %s\n' "$@"
+        printf '}\n'
+    } >"$WORK/$host.conf"
+}
+
+# start_keepalived HOST
+start_keepalived() {
+    local host=$1
+    exec_on "$host" keepalived --vrrp --dont-fork --log-console --log-detail --no-syslog \
+        --use-file "$WORK/$host.conf" --pid "$WORK/$host.pid" --vrrp_pid "$WORK/$host.vrrp.pid" \
+        >>"$WORK/$host.log" 2>&1 &
+    KEEPALIVED[$host]=$!
+}
+
+# stop_keepalived HOST
+stop_keepalived() {
+    kill -TERM "${KEEPALIVED[$1]}"
+    wait "${KEEPALIVED[$1]}" 2>/dev/null || true
+}
+
+# kill_keepalived HOST: parent and child at once, nothing is tidied up; then its addresses go,
+# as they would with the machine.
+kill_keepalived() {
+    local pids
+    pids=$(pgrep -P "${KEEPALIVED[$1]}" || true)
+    kill -9 "${KEEPALIVED[$1]}" $pids
+    wait "${KEEPALIVED[$1]}" 2>/dev/null || true
+    rm -f "$WORK/$1.pid" "$WORK/$1.vrrp.pid"
+    on_ip "$1" address delete "$VIP/32" dev eth0 2>/dev/null || true
+}
+
+# has_vip HOST [ADDRESS]
+has_vip() { on_ip "$1" -o address show dev eth0 to "${2:-$VIP}" | grep -q .; }
+
+# only HOST [ADDRESS]: it has the VIP, no other director has.
+only() {
+    local host
+    for host in director peer third; do
+        ip netns list | grep -q "^$PREFIX$host\b" || continue
+        if [ "$host" = "$1" ]; then
+            has_vip "$host" "${2:-$VIP}" || return 1
+        elif has_vip "$host" "${2:-$VIP}"; then
+            return 1
+        fi
+    done
+}
+
+# vrrp_state: ours.
+vrrp_state() { ask vrrp '.instances[0].state'; }
+vrrp_is() { [ "$(vrrp_state)" = "$1" ]; }
+
+# vrrp_config LINES…: starts the configuration with one instance.
+vrrp_config() {
+    config '[[vrrp_instance]]' 'name = "VI_1"' 'interface = "eth0"' 'virtual_router_id = 51' "$@"
+    virtual_server "$VIP:80" TCP rr
+    real_server 10.77.0.101:80 1
+}
+
+# ask_for_vip: in the background, until `asked` is called. The answer is in $WORK/asked.
+ask_for_vip() {
+    mkfifo "$WORK/stdin" 2>/dev/null || true
+    on client python3 "$HERE/vrrp_ask.py" "$VIP" <"$WORK/stdin" >"$WORK/asked" &
+    ASKER=$!
+    exec 7>"$WORK/stdin"
+    sleep 0.3
+}
+
+asked() {
+    sleep 0.3
+    exec 7>&-
+    wait "$ASKER"
+    cat "$WORK/asked"
+}
+
+# gap: milliseconds in which nobody answered, at the last change of the server.
+gap() { jq '[.changes[].milliseconds] | max' <<<"$1"; }
