@@ -91,7 +91,7 @@ vrrp_config() {
     real_server 10.77.0.101:80 1
 }
 
-# ask_for_vip: in the background, until `asked` is called. The answer is in $WORK/asked.
+# ask_for_vip: in the background, until `asked` is called, which leaves what it found in $ANSWERS.
 ask_for_vip() {
     mkfifo "$WORK/stdin" 2>/dev/null || true
     on client python3 "$HERE/vrrp_ask.py" "$VIP" <"$WORK/stdin" >"$WORK/asked" &
@@ -104,8 +104,11 @@ asked() {
     sleep 0.3
     exec 7>&-
     wait "$ASKER"
-    cat "$WORK/asked"
+    ANSWERS=$(<"$WORK/asked")
 }
 
-# gap: milliseconds in which nobody answered, at the last change of the server.
-gap() { jq '[.changes[].milliseconds] | max' <<<"$1"; }
+# gap FROM TO: milliseconds in which nobody answered when one followed the other.
+gap() {
+    jq --arg from "$1" --arg to "$2" \
+        '[.changes[] | select(.from == $from and .to == $to) | .milliseconds] | max' <<<"$ANSWERS"
+}

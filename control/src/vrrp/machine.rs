@@ -419,7 +419,7 @@ impl Machine {
         if is_due(self.timers.master_down) {
             let why = match self.master {
                 Some((address, _)) => format!("no advertisement of {address} any more"),
-                None => "no advertisement of another director".to_owned(),
+                None => "no advertisement of a higher priority".to_owned(),
             };
             self.become_master(now, &why, out);
         }

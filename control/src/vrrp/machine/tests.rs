@@ -115,7 +115,7 @@ fn becomes_master_after_the_master_down_interval() {
         Output::Changed {
             from: State::Backup,
             to: State::Master,
-            why: "no advertisement of another director".to_owned(),
+            why: "no advertisement of a higher priority".to_owned(),
         },
         Output::Send { priority: 100 },
         Output::AddAddresses,
