@@ -57,11 +57,17 @@ stop_keepalived() {
 # as they would with the machine.
 kill_keepalived() {
     local pids
-    pids=$(pgrep -P "${KEEPALIVED[$1]}" || true)
-    kill -9 "${KEEPALIVED[$1]}" $pids
+    mapfile -t pids < <(pgrep -P "${KEEPALIVED[$1]}")
+    kill -9 "${KEEPALIVED[$1]}" "${pids[@]}"
+    on_ip "$1" address flush dev eth0 to $VIP
     wait "${KEEPALIVED[$1]}" 2>/dev/null || true
     rm -f "$WORK/$1.pid" "$WORK/$1.vrrp.pid"
-    on_ip "$1" address delete "$VIP/32" dev eth0 2>/dev/null || true
+}
+
+# kill_director: the same for ours.
+kill_director() {
+    stop_director KILL || true
+    on_ip director address flush dev eth0 to $VIP
 }
 
 # has_vip HOST [ADDRESS]
@@ -84,20 +90,25 @@ only() {
 vrrp_state() { ask vrrp '.instances[0].state'; }
 vrrp_is() { [ "$(vrrp_state)" = "$1" ]; }
 
-# vrrp_config LINES…: starts the configuration with one instance.
+# vrrp_config LINES…: the configuration with one instance, and a virtual server for its address.
 vrrp_config() {
     config '[[vrrp_instance]]' 'name = "VI_1"' 'interface = "eth0"' 'virtual_router_id = 51' "$@"
     virtual_server "$VIP:80" TCP rr
     real_server 10.77.0.101:80 1
 }
 
+
+# logged PATTERN: how many lines of our log have it.
+logged() { grep -c -- "$1" "$LOG" || true; }
+
 # ask_for_vip: in the background, until `asked` is called, which leaves what it found in $ANSWERS.
 ask_for_vip() {
     mkfifo "$WORK/stdin" 2>/dev/null || true
-    on client python3 "$HERE/vrrp_ask.py" "$VIP" <"$WORK/stdin" >"$WORK/asked" &
+    : >"$WORK/asking"
+    on client python3 "$HERE/vrrp_ask.py" "$VIP" <"$WORK/stdin" >"$WORK/asked" 2>"$WORK/asking" &
     ASKER=$!
     exec 7>"$WORK/stdin"
-    sleep 0.3
+    wait_until 5 "the first answer" test -s "$WORK/asking"
 }
 
 asked() {

@@ -1,6 +1,7 @@
 """Asks http://ADDRESS/ every few milliseconds, each time on a new connection,
 until stdin ends, and prints a JSON object about it: who answered how often, how
 many failed, and for each change of the answering server how long nobody did.
+The first answer is said on stderr.
 
 usage: vrrp_ask.py ADDRESS [MILLISECONDS]
 """
@@ -25,6 +26,8 @@ async def ask():
             writer.write(b"GET / HTTP/1.0\r\n\r\n")
             answer = await reader.read()
             writer.close()
+        if not answers:
+            print("answered", file=sys.stderr, flush=True)
         answers.append((time.monotonic(), answer.split()[-1].decode()))
     except (OSError, TimeoutError, IndexError):
         failures += 1

@@ -1,0 +1,80 @@
+# VRRPv3 with advertisements every 100 ms: either side stops, dies, loses its
+# link and returns. The VIP is on one side only.
+source "$(dirname "$0")/vrrp.bash"
+make_directors
+
+ours() { vrrp_config 'version = 3' 'advert_int = 0.1' "virtual_ipaddress = [\"$VIP/24\"]" "$@"; }
+ours 'priority = 100'
+keepalived_conf peer 'state BACKUP' 'version 3' 'advert_int 0.1' 'priority 150' "virtual_ipaddress { $VIP/24" '}'
+start_keepalived peer
+start_director
+wait_until 5 "keepalived is master" only peer
+wait_until 1 "we know" vrrp_is BACKUP
+equal "whom we follow" "$(ask vrrp '.instances[0].master')" $PEER
+
+echo "-- keepalived stops: we wait for the skew time, 61 ms"
+ask_for_vip
+stop_keepalived peer
+wait_until 2 "we take over" only director
+asked
+between "failover, ms" "$(gap peer rs1)" 0 160
+
+echo "-- it returns and preempts; then it is killed: Master_Down_Interval is 361 ms"
+start_keepalived peer
+wait_until 3 "it preempts" only peer
+ask_for_vip
+kill_keepalived peer
+wait_until 2 "we take over" only director
+asked
+between "failover, ms" "$(gap peer rs1)" 200 460
+
+echo "-- its link goes down and up"
+start_keepalived peer
+wait_until 3 "it preempts" only peer
+unplug peer
+wait_until 2 "we take over" has_vip director
+replug peer
+wait_until 3 "it preempts" only peer
+
+echo "-- a reload gives us the higher priority"
+ours 'priority = 200'
+reload
+wait_until 3 "we preempt" only director
+equal "priority" "$(ask vrrp '.instances[0].priority')" 200
+
+echo "-- our link goes down and up"
+unplug director
+wait_until 2 "it takes over" only peer
+equal "our state" "$(vrrp_state)" FAULT
+contains "why" "$(ask vrrp '.instances[0].faults[0]')" 'interface is down'
+replug director
+wait_until 3 "we preempt" only director
+
+echo "-- we stop, and are killed"
+ask_for_vip
+stop_director TERM
+wait_until 2 "it takes over" only peer
+asked
+# Those that were under way when the other took over.
+between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 3
+between "planned failover, ms" "$(gap rs1 peer)" 0 50
+start_director
+wait_until 3 "we preempt" only director
+ask_for_vip
+kill_director
+wait_until 2 "it takes over" only peer
+asked
+between "failover, ms" "$(gap rs1 peer)" 200 410
+
+echo "-- nopreempt: we leave a master alone, and take over when it goes"
+ours 'priority = 200' 'nopreempt = true'
+start_director
+sleep 1
+only peer || fail "we preempted in spite of nopreempt"
+equal "our state" "$(vrrp_state)" BACKUP
+stop_keepalived peer
+wait_until 2 "we take over" only director
+equal "advertisements that were late" "$(ask vrrp '.instances[0].late_adverts_total')" 0
+stop_director TERM
+has_vip director && fail "the VIP is left behind"
+true

@@ -1,0 +1,129 @@
+# VRRP over IPv6 and to unicast peers, a sync group, a tracked interface, and
+# advertisements that are refused.
+source "$(dirname "$0")/vrrp.bash"
+make_directors
+# A second interface of the director, to be tracked.
+cable director eth9 switch director9
+
+cat >"$CONFIG" <<END
+[[interface]]
+name = "eth0"
+[[vrrp_instance]]
+name = "VI_1"
+interface = "eth0"
+virtual_router_id = 51
+version = 3
+advert_int = 0.1
+priority = 100
+virtual_ipaddress = ["fe80::51/64", "$VIP6/64"]
+track_interface = ["eth9 weight -60"]
+[[vrrp_instance]]
+name = "VI_2"
+interface = "eth0"
+virtual_router_id = 52
+version = 3
+advert_int = 0.1
+priority = 100
+unicast_src_ip = "$DIRECTOR"
+unicast_peer = ["$PEER"]
+virtual_ipaddress = ["$VIP/24"]
+[[vrrp_instance]]
+name = "VI_3"
+interface = "eth0"
+virtual_router_id = 53
+authentication = { auth_type = "PASS", auth_pass = "1111" }
+virtual_ipaddress = ["10.77.0.200/24"]
+virtual_ipaddress_excluded = ["10.77.0.201/32", "fd77::201/128"]
+END
+virtual_server "$VIP:80" TCP rr
+real_server 10.77.0.101:80 1
+virtual_server "[$VIP6]:80" TCP rr
+real_server '[fd77::101]:80' 1
+
+cat >"$WORK/peer.conf" <<END
+global_defs {
+    router_id peer
+}
+vrrp_instance VI_1 {
+    interface eth0
+    virtual_router_id 51
+    version 3
+    advert_int 0.1
+    priority 50
+    virtual_ipaddress {
+        fe80::51/64
+        $VIP6/64
+    }
+}
+vrrp_instance VI_2 {
+    interface eth0
+    virtual_router_id 52
+    version 3
+    advert_int 0.1
+    priority 50
+    unicast_src_ip $PEER
+    unicast_peer {
+        $DIRECTOR
+    }
+    virtual_ipaddress {
+        $VIP/24
+    }
+}
+END
+state_of() { ask vrrp ".instances[$1].state"; }
+both_on() { only "$1" $VIP && only "$1" $VIP6; }
+
+start_keepalived peer
+wait_until 3 "keepalived is master of both" both_on peer
+start_director
+wait_until 3 "we preempt both" both_on director
+equal "who answers, IPv6" "$(one_answer "http://[$VIP6]/")" rs1
+equal "who answers, IPv4" "$(one_answer http://$VIP/)" rs1
+contains "source of the IPv6 instance" "$(ask vrrp '.instances[0].source')" '^fe80::'
+equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
+
+echo "-- a tracked interface that goes down takes 60 off the priority"
+on_ip switch link set director9 down
+wait_until 3 "keepalived preempts IPv6" only peer $VIP6
+equal "our priority" "$(ask vrrp '.instances[0].priority')" 40
+only director $VIP || fail "IPv4 moved as well"
+on_ip switch link set director9 up
+wait_until 3 "we preempt" both_on director
+
+echo "-- keepalived becomes master when we stop, we when it does"
+stop_director TERM
+wait_until 3 "keepalived is master of both" both_on peer
+start_director
+wait_until 3 "we preempt both" both_on director
+stop_keepalived peer
+
+echo "-- excluded addresses are held too"
+wait_until 5 "the third instance is master" eval '[ "$(state_of 2)" = MASTER ]'
+for address in 10.77.0.200 10.77.0.201 fd77::201; do
+    wait_until 1 "we have $address" has_vip director $address
+done
+
+echo "-- what is refused is counted, and logged once"
+for _ in 1 2 3; do
+    on peer python3 "$HERE/vrrp_send.py" 53 2222 255 10.77.0.200
+    on peer python3 "$HERE/vrrp_send.py" 53 1111 254 10.77.0.200
+    on peer python3 "$HERE/vrrp_send.py" 99 1111 255 10.77.0.200
+done
+refused_total() {
+    ask vrrp "[.instances[].refused[], .refused[] | select(.reason == \"$1\") | .total] | add // 0"
+}
+for reason in password ttl virtual_router_id; do
+    wait_until 1 "$reason is counted" eval '[ "$(refused_total $reason)" = 3 ]'
+done
+equal "lines of the log about a password" "$(logged 'its password is not ours')" 1
+equal "lines about a TTL" "$(logged 'its TTL is 254')" 1
+equal "lines about a router id" "$(logged 'virtual_router_id 99 is not ours')" 1
+equal "state" "$(state_of 2)" MASTER
+contains "the table" "$("$APPLIANCE" show vrrp --socket "$SOCKET")" 'VI_3 +MASTER .* 10.77.0.201/32'
+echo "-- other addresses are followed, and said"
+on peer python3 "$HERE/vrrp_send.py" 53 1111 255 10.77.0.222
+wait_until 1 "it is followed" eval '[ "$(state_of 2)" = BACKUP ]'
+equal "lines about other addresses" "$(logged 'has other addresses (10.77.0.222)')" 1
+stop_director TERM
+left=$(on_ip director -o address show dev eth0 to 10.77.0.192/26)
+equal "addresses that are left" "$left" ""
