@@ -29,10 +29,9 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use super::query::Query;
-use super::socket::Listener;
 use super::{listing, view};
 
-pub use super::socket::{BindError, bind};
+pub use super::socket::{BindError, Listener, bind};
 
 /// Clients served at a time.
 pub const MAX_CLIENTS: usize = 128;

@@ -5,6 +5,7 @@
 //! signals, the tick of every second; the controller says what is to be done,
 //! and this file's `Appliance` does it.
 
+mod clients;
 mod interfaces;
 mod queries;
 mod reload;
@@ -12,7 +13,7 @@ mod start;
 mod vrrp;
 mod workers;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,11 +34,12 @@ use crate::api;
 use crate::api::query::Query;
 use crate::config::{Config, Format};
 use crate::controller::{Controller, Port};
-use crate::event::{Action, Event, NetworkEvent, Route, VrrpEvent};
+use crate::event::{Action, Event, NetworkEvent, Route};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
 
-use self::vrrp::{Place, Slip, Sockets};
+use self::clients::Clients;
+use self::vrrp::{Slip, Sockets, until};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -106,11 +108,12 @@ async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
-    let server = api::server::serve(listener, queries);
+    let mut clients = Clients::serve(listener, queries)?;
     let result = tokio::select! {
         result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
-        failed = server => failed.context("the control socket failed"),
+        failed = clients.failure() => Err(failed),
     };
+    clients.stop();
     appliance.stop().await;
     result
 }
@@ -159,9 +162,7 @@ impl Appliance {
                         self.handle(event).await;
                     }
                 }
-                (index, datagram) = self.vrrp.receive() => {
-                    self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram })).await;
-                }
+                (index, datagram) = self.vrrp.receive() => self.datagram(index, datagram).await,
                 () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
                 Some(query) = questions.recv() => self.answer(query).await,
                 _ = tick.tick() => self.tick().await?,
@@ -183,35 +184,6 @@ impl Appliance {
             self.listen_to_vrrp();
         }
         self.carry_out(actions).await;
-    }
-
-    /// The time has come that the instances of VRRP asked for. First they see
-    /// what has come in before.
-    async fn vrrp_timer(&mut self) {
-        let now = Instant::now();
-        if let Some(due) = self.controller.router().deadline() {
-            self.slip.record(now.saturating_duration_since(due));
-        }
-        for (index, datagram) in self.vrrp.drain() {
-            self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram }))
-                .await;
-        }
-        self.handle(Event::Vrrp(VrrpEvent::Timer)).await;
-    }
-
-    /// Has a socket wherever an instance may be spoken to.
-    fn listen_to_vrrp(&mut self) {
-        let router = self.controller.router();
-        let mut places = BTreeSet::new();
-        for instance in router.instances() {
-            let config = instance.config();
-            places.extend(router.index(config).map(|index| Place {
-                index,
-                interface: config.interface.clone(),
-                is_ipv4: config.is_ipv4(),
-            }));
-        }
-        self.vrrp.listen(&places);
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
@@ -384,36 +356,6 @@ impl Appliance {
         }
     }
 
-    /// Announces everything that an instance holds, from the beginning if it
-    /// is being announced already.
-    fn announce_instance(&mut self, instance: String, repeat: u32) {
-        let held = self.controller.addresses().of_instance(&instance);
-        let announcements: Vec<_> = held
-            .filter_map(|wanted| {
-                let mut ports = self.controller.ports().iter();
-                let port = ports.find(|port| port.index == wanted.index)?;
-                Some(Announcement {
-                    interface: announce_on(port),
-                    address: wanted.address,
-                })
-            })
-            .collect();
-        let schedule = Schedule {
-            repeat,
-            delay: Duration::ZERO,
-            interval: self.controller.config().vrrp.garp_interval,
-        };
-        let announcer = Arc::clone(&self.announcer);
-        let task = self.announcing.spawn(async move {
-            if let Err(error) = announcer.announce(&announcements, &schedule).await {
-                warn!("{error}");
-            }
-        });
-        if let Some(before) = self.announcing_instances.insert(instance, task) {
-            before.abort();
-        }
-    }
-
     fn publish(&mut self) {
         self.publish_pending = false;
         let snapshot = Arc::new(self.controller.snapshot());
@@ -428,27 +370,10 @@ impl Appliance {
     /// Another director takes over first, if there is one: until then this one
     /// serves.
     async fn stop(mut self) {
-        let actions = self.controller.stop_vrrp(Instant::now());
-        self.carry_out(actions).await;
-        while !self.controller.router().has_stopped() {
-            tokio::select! {
-                (index, datagram) = self.vrrp.receive() => {
-                    self.handle(Event::Vrrp(VrrpEvent::Datagram { index, datagram })).await;
-                }
-                () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
-            }
-        }
+        self.stop_vrrp().await;
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;
-    }
-}
-
-/// Until a time, or for ever.
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

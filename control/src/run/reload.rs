@@ -23,9 +23,8 @@ impl Appliance {
         let config = checked.config;
         let refuse = |error: anyhow::Error| refused(vec![error.to_string()]);
         start::refuse_unknown_interfaces(&config, self.controller.ports()).map_err(refuse)?;
-        start::refuse_addresses_in_use(&self.controller, &config)
-            .await
-            .map_err(refuse)?;
+        let in_use = start::refuse_addresses_in_use(&self.controller, &config);
+        self.meanwhile(in_use).await.map_err(refuse)?;
         let (changes, actions) = self
             .controller
             .reload(config, Instant::now())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, bail};
+use dataplane::service::MacAddress;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
@@ -146,14 +147,17 @@ pub(super) fn refuse_unknown_interfaces(config: &Config, ports: &[Port]) -> anyh
     Ok(())
 }
 
+/// An address that was asked for, and who has it.
+type Probed = (Wanted, Result<Option<MacAddress>, announce::Error>);
+
 /// Asks the network for every address that is about to be taken.
 ///
 /// # Errors
 /// Another host has one of them.
-pub(super) async fn refuse_addresses_in_use(
+pub(super) fn refuse_addresses_in_use(
     controller: &Controller,
     config: &Config,
-) -> anyhow::Result<()> {
+) -> impl Future<Output = anyhow::Result<()>> + use<> {
     // Whether another director has what VRRP manages is VRRP's to find out.
     let nobody = BTreeSet::new();
     let addresses = controller.addresses();
@@ -173,6 +177,10 @@ pub(super) async fn refuse_addresses_in_use(
             (wanted, answer)
         });
     }
+    nobody_answers(probes)
+}
+
+async fn nobody_answers(mut probes: JoinSet<Probed>) -> anyhow::Result<()> {
     while let Some(probed) = probes.join_next().await {
         let (
             Wanted {

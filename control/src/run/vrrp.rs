@@ -8,8 +8,10 @@
 
 mod show;
 mod slip;
+mod turn;
 
 pub(super) use slip::Slip;
+pub(super) use turn::until;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;

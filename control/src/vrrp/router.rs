@@ -185,6 +185,13 @@ impl Router {
         self.follow_groups(now, outputs)
     }
 
+    /// Advertisements that were sent late, over all instances.
+    #[must_use]
+    pub fn late_adverts(&self) -> u64 {
+        let machines = self.instances.iter().map(Instance::machine);
+        machines.map(|m| m.statistics().late_adverts).sum()
+    }
+
     /// Gives every address up, see [`Machine::stop`](super::machine::Machine::stop).
     pub fn stop(&mut self, now: Instant) -> Outputs {
         let mut outputs = Outputs::new();

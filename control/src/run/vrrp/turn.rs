@@ -1,0 +1,117 @@
+//! The control loop's part in VRRP.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
+
+use super::super::{Appliance, announce_on};
+use super::Place;
+use crate::announce::{Announcement, Schedule};
+use crate::event::{Event, VrrpEvent};
+use crate::vrrp::packet::Datagram;
+
+/// Until a time, or for ever.
+pub(in super::super) async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Appliance {
+    pub(in super::super) async fn datagram(&mut self, index: u32, datagram: Datagram) {
+        let event = VrrpEvent::Datagram { index, datagram };
+        self.handle(Event::Vrrp(event)).await;
+    }
+
+    /// The time has come that the instances of VRRP asked for. First they see
+    /// what has come in before.
+    pub(in super::super) async fn vrrp_timer(&mut self) {
+        let due = self.controller.router().deadline();
+        let slip = due.map_or(Duration::ZERO, |due| due.elapsed());
+        self.slip.record(slip);
+        for (index, datagram) in self.vrrp.drain() {
+            self.datagram(index, datagram).await;
+        }
+        let late = self.controller.router().late_adverts();
+        self.handle(Event::Vrrp(VrrpEvent::Timer)).await;
+        if self.controller.router().late_adverts() > late {
+            warn!(
+                "VRRP: an advertisement is late by {slip:.1?}, more than half its interval: \
+                 this thread was not scheduled, or had too much to do"
+            );
+        }
+    }
+
+    /// Has a socket wherever an instance may be spoken to.
+    pub(in super::super) fn listen_to_vrrp(&mut self) {
+        let router = self.controller.router();
+        let mut places = BTreeSet::new();
+        for instance in router.instances() {
+            let config = instance.config();
+            places.extend(router.index(config).map(|index| Place {
+                index,
+                interface: config.interface.clone(),
+                is_ipv4: config.is_ipv4(),
+            }));
+        }
+        self.vrrp.listen(&places);
+    }
+
+    /// Announces everything that an instance holds, from the beginning if it
+    /// is being announced already.
+    pub(in super::super) fn announce_instance(&mut self, instance: String, repeat: u32) {
+        let held = self.controller.addresses().of_instance(&instance);
+        let announcements: Vec<_> = held
+            .filter_map(|wanted| {
+                let mut ports = self.controller.ports().iter();
+                let port = ports.find(|port| port.index == wanted.index)?;
+                Some(Announcement {
+                    interface: announce_on(port),
+                    address: wanted.address,
+                })
+            })
+            .collect();
+        let schedule = Schedule {
+            repeat,
+            delay: Duration::ZERO,
+            interval: self.controller.config().vrrp.garp_interval,
+        };
+        let announcer = Arc::clone(&self.announcer);
+        let task = self.announcing.spawn(async move {
+            if let Err(error) = announcer.announce(&announcements, &schedule).await {
+                warn!("{error}");
+            }
+        });
+        if let Some(before) = self.announcing_instances.insert(instance, task) {
+            before.abort();
+        }
+    }
+
+    /// Does something that takes a while, and nothing but VRRP meanwhile:
+    /// silence would cost the addresses.
+    pub(in super::super) async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                (index, datagram) = self.vrrp.receive() => self.datagram(index, datagram).await,
+                () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
+            }
+        }
+    }
+
+    /// Gives up being master, once another has taken over or nobody does.
+    pub(in super::super) async fn stop_vrrp(&mut self) {
+        let actions = self.controller.stop_vrrp(Instant::now());
+        self.carry_out(actions).await;
+        while !self.controller.router().has_stopped() {
+            tokio::select! {
+                (index, datagram) = self.vrrp.receive() => self.datagram(index, datagram).await,
+                () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
+            }
+        }
+    }
+}
