@@ -46,21 +46,56 @@ fn expected(advert: &Advert) -> Expected {
     }
 }
 
-/// Recorded from keepalived 2.2.7.
+fn hex(text: &str) -> Vec<u8> {
+    let bytes = text.split_whitespace();
+    bytes
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect()
+}
+
+/// Recorded from keepalived 2.2.7: we read them, and would send the same.
 #[test]
-fn keepalived_v2() {
-    let message = datagram(&v2(), "192.168.1.1", "224.0.0.18").message;
-    let recorded = [
-        0x21, 0x33, 0x64, 0x01, 0x01, 0x01, 0x00, 0x00, 0xc0, 0xa8, 0x01, 0x64, 0x31, 0x31, 0x31,
-        0x31, 0, 0, 0, 0,
+fn as_keepalived_sends_them() {
+    let v2 = Advert {
+        priority: 50,
+        addresses: vec![v4("10.77.0.100")],
+        ..v2()
+    };
+    let over_ipv4 = Advert {
+        priority: 150,
+        ..v3(&["10.77.0.100"])
+    };
+    let over_ipv6 = Advert {
+        virtual_router_id: 52,
+        priority: 99,
+        advert_int: Duration::from_millis(250),
+        ..v3(&["fe80::51", "fd77::100"])
+    };
+    let (here, link_local) = ("10.77.0.3", "fe80::2825:9fff:feff:b7b8");
+    let cases = [
+        (
+            v2,
+            here,
+            "21 33 32 01 01 01 3e b7 0a 4d 00 64 31 31 31 31 00 00 00 00",
+        ),
+        (over_ipv4, here, "31 33 96 01 00 0a 43 31 0a 4d 00 64"),
+        (
+            over_ipv6,
+            link_local,
+            "31 34 63 02 00 19 f1 5a fe 80 00 00 00 00 00 00 00 00 00 00 00 00 00 51 \
+             fd 77 00 00 00 00 00 00 00 00 00 00 00 00 01 00",
+        ),
     ];
-    assert_eq!(message[..6], recorded[..6]);
-    assert_eq!(message[8..], recorded[8..]);
-    let by_hand = [0x2133_u32, 0x6401, 0x0101, 0xc0a8, 0x0164, 0x3131, 0x3131];
-    let sum: u32 = by_hand.iter().sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from(folded).unwrap();
-    assert_eq!(message[6..8], checksum.to_be_bytes());
+    for (advert, source, bytes) in cases {
+        let group = if source == here {
+            "224.0.0.18"
+        } else {
+            "ff02::12"
+        };
+        let sent = datagram(&advert, source, group);
+        assert_eq!(sent.message, hex(bytes), "{advert:?}");
+        assert_eq!(Advert::parse(&sent), Ok(advert));
+    }
 }
 
 #[test]

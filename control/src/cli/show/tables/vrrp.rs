@@ -57,7 +57,7 @@ pub(in super::super) fn vrrp(out: &mut dyn Write, vrrp: &Vrrp) -> io::Result<()>
     for (name, refused) in of_instances.chain(of_none) {
         let last = refused
             .last
-            .map_or(NONE.to_owned(), |last| last.to_string());
+            .map_or_else(|| NONE.to_owned(), |last| last.to_string());
         writeln!(
             out,
             "refused: {name}: {} × {}, last of {last}",
