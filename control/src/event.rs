@@ -13,6 +13,7 @@ use dataplane::bpf::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
+use crate::scripts::Script;
 use crate::vrrp::machine::State;
 use crate::vrrp::packet::Datagram;
 
@@ -36,6 +37,15 @@ impl fmt::Display for CheckId {
     }
 }
 
+/// What a `MISC_CHECK` with `misc_dynamic` or a `FILE_CHECK` does to a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WeightChange {
+    /// To this, if no other check has a say.
+    Set(u32),
+    Add(i64),
+}
+
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -45,6 +55,9 @@ pub enum Event {
         id: CheckId,
         healthy: bool,
         reason: String,
+        /// What a check that passes wants of the real server's weight.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        weight: Option<WeightChange>,
     },
     /// The kernel's view of the network changed.
     Network(NetworkEvent),
@@ -186,10 +199,16 @@ pub enum Action {
     },
     StartCheck {
         id: CheckId,
-        check: Check,
+        check: Box<Check>,
     },
     StopCheck {
         id: CheckId,
+    },
+    /// Tell somebody: `notify_*`, `quorum_*`.
+    RunScript {
+        script: Script,
+        /// In words, for the log.
+        cause: String,
     },
     /// One line for the log: cause and effect.
     Log(String),

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::config::{
-    Check, CheckKind, Config, Diagnostics, Format, Queues, XdpMode, load, load_as, parse, to_toml,
+    Check, CheckKind, CheckSource, Config, Diagnostics, DnsCheck, Format, HttpGet, Queues,
+    RecordType, UdpCheck, UdpReply, XdpMode, load, load_as, parse, to_toml,
 };
 use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, Tunnel};
@@ -61,7 +62,7 @@ fn dr_toml_is_what_it_says() {
         let expected = expected.map(|(host, weight)| (format!("192.168.1.{host}:{port}"), weight));
         assert_eq!(servers, expected);
     }
-    let is_http = |check: &Check| matches!(check.kind, CheckKind::HttpGet { .. });
+    let is_http = |check: &Check| matches!(check.kind, CheckKind::HttpGet(_));
     let checks = |index: usize| {
         let servers = config.virtual_servers[index].real_servers.iter();
         servers.flat_map(|s| &s.checks).collect::<Vec<_>>()
@@ -145,20 +146,106 @@ fn check_defaults_are_keepalived_s() {
     };
     for check in [tcp, http] {
         assert_eq!(check.target, socket("192.168.1.101:80"));
-        assert_eq!(check.bindto, None);
+        assert_eq!(check.source, CheckSource::default());
         assert_eq!(check.connect_timeout, Duration::from_secs(5));
         assert_eq!(check.delay_loop, Duration::from_secs(60));
         assert_eq!(check.warmup, Duration::from_secs(60));
-        assert_eq!(check.retry, 1);
+        assert_eq!((check.retry, check.rise), (1, 1));
         assert!(!check.alpha);
     }
     assert_eq!(tcp.delay_before_retry, Duration::from_secs(1));
     assert_eq!(http.delay_before_retry, Duration::from_secs(3));
-    let CheckKind::HttpGet { urls, virtualhost } = &http.kind else {
+    let CheckKind::HttpGet(HttpGet {
+        urls, virtualhost, ..
+    }) = &http.kind
+    else {
         panic!("{http:?}");
     };
     assert_eq!(urls[0].status_code, [(200, 299)]);
     assert_eq!(*virtualhost, None);
+}
+
+/// keepalived.conf(5) says them kind by kind.
+#[test]
+fn defaults_of_other_kinds_are_keepalived_s() {
+    let checks = checks(
+        r#"
+        [[virtual_server.real_server]]
+        address = "192.168.1.101:80"
+        delay_loop = 7
+        SSL_GET = { url = { path = "/" } }
+        UDP_CHECK = { require_reply = true }
+        DNS_CHECK = {}
+        SMTP_CHECK = {}
+        PING_CHECK = {}
+        MISC_CHECK = { misc_path = "/bin/check 'a b'" }
+        "#,
+    );
+    let names: Vec<_> = checks.iter().map(|check| check.kind.name()).collect();
+    assert_eq!(
+        names,
+        [
+            "SSL_GET",
+            "UDP_CHECK",
+            "DNS_CHECK",
+            "SMTP_CHECK",
+            "PING_CHECK",
+            "MISC_CHECK"
+        ]
+    );
+    let retries: Vec<_> = checks.iter().map(|check| check.retry).collect();
+    assert_eq!(retries, [1, 1, 3, 1, 1, 0]);
+    let delays = checks
+        .iter()
+        .map(|check| check.delay_before_retry.as_secs());
+    assert_eq!(delays.collect::<Vec<_>>(), [3, 1, 7, 1, 1, 1]);
+    assert_eq!(
+        checks[1].kind,
+        CheckKind::UdpCheck(UdpCheck {
+            payload: None,
+            reply: Some(UdpReply {
+                content: Vec::new(),
+                min_length: 0,
+                max_length: 255,
+            }),
+        })
+    );
+    assert_eq!(
+        checks[2].kind,
+        CheckKind::DnsCheck(DnsCheck {
+            record_type: RecordType::Soa,
+            name: ".".into(),
+        })
+    );
+    let CheckKind::MiscCheck(misc) = &checks[5].kind else {
+        panic!("{:?}", checks[5]);
+    };
+    assert_eq!(misc.script.words, ["/bin/check", "a b"]);
+    assert_eq!(misc.timeout, Duration::from_secs(7));
+    assert!(!misc.dynamic);
+}
+
+/// The example of keepalived.conf(5).
+#[test]
+fn hexadecimal_is_free_in_its_form() {
+    let checks = checks(
+        r#"
+        [[virtual_server.real_server]]
+        address = "192.168.1.101:80"
+        UDP_CHECK = { payload = "Ab12f 3 456 546443123", require_reply = "1x X2 x" }
+        "#,
+    );
+    let CheckKind::UdpCheck(udp) = &checks[0].kind else {
+        panic!("{checks:?}");
+    };
+    let expected = [
+        0xab, 0x12, 0x0f, 0x03, 0x45, 0x06, 0x54, 0x64, 0x43, 0x12, 0x03,
+    ];
+    assert_eq!(udp.payload.as_deref(), Some(expected.as_slice()));
+    assert_eq!(
+        udp.reply.as_ref().unwrap().content,
+        [(0x10, 0xf0), (0x02, 0x0f), (0x00, 0xf0)]
+    );
 }
 
 #[test]
@@ -210,11 +297,16 @@ fn the_innermost_parameter_counts() {
     let alphas: Vec<_> = checks.iter().map(|c| c.alpha).collect();
     assert_eq!(alphas, [true, false, true, true]);
     assert_eq!(checks[2].target, socket("192.168.2.101:8080"));
-    assert_eq!(checks[2].bindto, Some("192.168.2.1".parse().unwrap()));
+    assert_eq!(
+        checks[2].source.bindto,
+        Some("192.168.2.1".parse().unwrap())
+    );
 
-    let http = checks[2..].iter().filter_map(|check| match &check.kind {
-        CheckKind::HttpGet { urls, virtualhost } => Some((urls, virtualhost.as_deref())),
-        CheckKind::TcpCheck => None,
+    let http = checks[2..].iter().map(|check| {
+        let CheckKind::HttpGet(get) = &check.kind else {
+            panic!("{check:?}");
+        };
+        (&get.urls, get.virtualhost.as_deref())
     });
     let http: Vec<_> = http.collect();
     assert_eq!(http[0].1, Some("real.example"));

@@ -2,15 +2,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "config_properties/health.rs"]
+mod health;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
 use control::config::{
-    Appliance, Authentication, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues,
-    RealServer, Tracked, VirtualAddress, VirtualServer, VrrpDefaults, VrrpInstance, VrrpScript,
-    VrrpState, VrrpSyncGroup, XdpMode, parse, to_toml,
+    Appliance, Authentication, Config, Idle, Interface, Queues, Tracked, VirtualAddress,
+    VirtualServer, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode,
+    parse, to_toml,
 };
+use control::scripts::Policy;
 use control::vrrp::machine::Garp;
 use control::vrrp::packet::{Peer, Version};
 use dataplane::conn::Timeouts;
@@ -21,6 +25,8 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
+
+use health::{quorum, real_server, script_user};
 
 fn time() -> impl Strategy<Value = Duration> {
     let micros = prop_oneof![
@@ -51,46 +57,11 @@ fn host(is_v4: bool, number: u32) -> IpAddr {
     }
 }
 
-fn url() -> impl Strategy<Value = CheckUrl> {
-    let codes = vec((100_u16..=599, 0_u16..100), 1..4);
-    let codes = codes.prop_map(|codes| {
-        let range = |(first, more): (u16, u16)| (first, (first + more).min(599));
-        codes.into_iter().map(range).collect()
-    });
-    ("/[!-~]{0,12}", codes, option::of(word())).prop_map(|(path, status_code, virtualhost)| {
-        CheckUrl {
-            path,
-            status_code,
-            virtualhost,
-        }
-    })
-}
-
-fn check(is_v4: bool, kind: impl Strategy<Value = CheckKind>) -> impl Strategy<Value = Check> {
-    let target = (1_u32..1 << 20, 1_u16..).prop_map(move |(n, port)| (host(is_v4, n), port));
-    let bindto = option::of((1_u32..1 << 20).prop_map(move |n| host(is_v4, n)));
-    let times = (time(), time(), time(), time());
-    (kind, target, bindto, times, 0_u32..=65535, any::<bool>()).prop_map(
-        |(kind, target, bindto, times, retry, alpha)| Check {
-            kind,
-            target: target.into(),
-            bindto,
-            connect_timeout: times.0,
-            delay_loop: times.1,
-            retry,
-            delay_before_retry: times.2,
-            warmup: times.3,
-            alpha,
-        },
-    )
-}
-
-/// In the order that a file gives them: `TCP_CHECK`s first.
-fn checks(is_v4: bool) -> impl Strategy<Value = Vec<Check>> {
-    let http = (vec(url(), 1..3), option::of(word()));
-    let http = http.prop_map(|(urls, virtualhost)| CheckKind::HttpGet { urls, virtualhost });
-    let tcp = vec(check(is_v4, Just(CheckKind::TcpCheck)), 0..3);
-    (tcp, vec(check(is_v4, http), 0..2)).prop_map(|(tcp, http)| [tcp, http].concat())
+fn method() -> impl Strategy<Value = ForwardingMethod> {
+    let tunnels = [Tunnel::Ipip, Tunnel::Gre, Tunnel::Gue { port: 6080 }];
+    let mut methods = vec![ForwardingMethod::Direct, ForwardingMethod::Nat];
+    methods.extend(tunnels.map(ForwardingMethod::Tunnel));
+    select(methods)
 }
 
 fn virtual_server() -> impl Strategy<Value = VirtualServer> {
@@ -99,53 +70,43 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         1_u32..1 << 20,
         1_u16..,
         select(vec![Protocol::Tcp, Protocol::Udp]),
+        method(),
     );
-    key.prop_flat_map(|(is_v4, number, port, protocol)| {
+    key.prop_flat_map(|(is_v4, number, port, protocol, lb_kind)| {
         // Above every virtual server's number: none is its own real server.
-        let hosts = btree_map(
-            (1_u32 << 20)..1 << 21,
-            (
-                option::of(method()),
-                0_u32..=65535,
-                any::<bool>(),
-                checks(is_v4),
-            ),
-            0..4,
-        );
+        let hosts = btree_set((1_u32 << 20)..1 << 21, 0..4);
+        let real_servers = hosts.prop_flat_map(move |hosts| {
+            let server =
+                |host_number| real_server(SocketAddr::new(host(is_v4, host_number), port), lb_kind);
+            hosts.into_iter().map(server).collect::<Vec<_>>()
+        });
         let schedulers = SchedulerKind::NAMES.map(|(_, kind)| kind).to_vec();
         let flags = (any::<bool>(), any::<bool>())
             .prop_map(|(port, fallback)| HashFlags { port, fallback });
         let scheduler = (select(schedulers), flags.clone(), flags)
             .prop_map(|(kind, sh, mh)| kind.with_flags(sh, mh));
-        (hosts, scheduler, method()).prop_map(move |(hosts, scheduler, lb_kind)| VirtualServer {
-            key: ServiceKey {
-                address: host(is_v4, number).into(),
-                port,
-                protocol,
-            },
+        let sorry = SocketAddr::new(host(is_v4, 1 << 21), port);
+        (
+            real_servers,
             scheduler,
-            lb_kind,
-            real_servers: hosts
-                .into_iter()
-                .map(
-                    |(number, (own, weight, inhibit_on_failure, checks))| RealServer {
-                        address: SocketAddr::new(host(is_v4, number), port),
-                        lb_kind: own.unwrap_or(lb_kind),
-                        weight,
-                        inhibit_on_failure,
-                        checks,
+            quorum(sorry, lb_kind),
+            any::<bool>(),
+        )
+            .prop_map(
+                move |(real_servers, scheduler, quorum, omega)| VirtualServer {
+                    key: ServiceKey {
+                        address: host(is_v4, number).into(),
+                        port,
+                        protocol,
                     },
-                )
-                .collect(),
-        })
+                    scheduler,
+                    lb_kind,
+                    real_servers,
+                    quorum,
+                    omega,
+                },
+            )
     })
-}
-
-fn method() -> impl Strategy<Value = ForwardingMethod> {
-    let tunnels = [Tunnel::Ipip, Tunnel::Gre, Tunnel::Gue { port: 6080 }];
-    let mut methods = vec![ForwardingMethod::Direct, ForwardingMethod::Nat];
-    methods.extend(tunnels.map(ForwardingMethod::Tunnel));
-    select(methods)
 }
 
 fn virtual_servers() -> impl Strategy<Value = Vec<VirtualServer>> {
@@ -363,8 +324,10 @@ fn config() -> impl Strategy<Value = Config> {
             startup_delay,
             garp_interval: Duration::from_micros(micros),
         });
+        let policy = (option::of(script_user()), any::<bool>())
+            .prop_map(|(user, security)| Policy { user, security });
         (
-            option::of(text()),
+            (option::of(text()), policy),
             appliance(),
             interfaces(),
             Just(vrrp_scripts),
@@ -374,15 +337,17 @@ fn config() -> impl Strategy<Value = Config> {
             option::of(text()),
         )
             .prop_map(
-                |(router_id, appliance, interfaces, scripts, instances, servers, vrrp, group)| {
+                |(global, appliance, interfaces, scripts, instances, servers, vrrp, group)| {
                     let members: Vec<_> = instances.iter().map(|i| i.name.clone()).collect();
                     let group = group.filter(|_| !members.is_empty());
                     let group = group.map(|name| VrrpSyncGroup {
                         name,
                         group: members,
                     });
+                    let (router_id, policy) = global;
                     Config {
                         router_id,
+                        scripts: policy,
                         vrrp,
                         appliance,
                         interfaces,

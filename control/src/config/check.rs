@@ -4,6 +4,7 @@ mod appliance;
 mod health;
 mod interface;
 mod scheduler;
+mod scripts;
 mod virtual_server;
 mod vrrp;
 
@@ -25,7 +26,7 @@ pub struct Checked {
 }
 
 /// Every section with its keys, in the order of the documentation.
-pub(super) static SPECS: [&Spec; 15] = [
+pub(super) static SPECS: [&Spec; 24] = [
     &ROOT,
     &GLOBAL_DEFS,
     &appliance::APPLIANCE,
@@ -38,9 +39,18 @@ pub(super) static SPECS: [&Spec; 15] = [
     &virtual_server::VIRTUAL_SERVER,
     &virtual_server::REAL_SERVER,
     &health::PARAMETERS,
+    &health::CONNECTION,
     &health::TCP_CHECK,
+    &health::SSL_GET,
     &health::HTTP_GET,
     &health::URL,
+    &health::UDP_CHECK,
+    &health::DNS_CHECK,
+    &health::SMTP_CHECK,
+    &health::PING_CHECK,
+    &health::MISC_CHECK,
+    &health::FILE_CHECK,
+    &SCRIPT,
 ];
 
 static ROOT: Spec = Spec {
@@ -66,6 +76,14 @@ static ROOT: Spec = Spec {
     ],
 };
 
+/// A script with its own user, as a table.
+static SCRIPT: Spec = Spec {
+    heading: "script",
+    keys: &["script", "user"],
+    shared: &[],
+    unsupported: &[],
+};
+
 static GLOBAL_DEFS: Spec = Spec {
     heading: "[global_defs]",
     keys: &[
@@ -81,13 +99,13 @@ static GLOBAL_DEFS: Spec = Spec {
         "vrrp_garp_lower_prio_repeat",
         "vrrp_lower_prio_no_advert",
         "vrrp_higher_prio_send_advert",
+        "script_user",
+        "enable_script_security",
     ],
     shared: &[],
     unsupported: &[
-        "enable_script_security",
         "notification_email",
         "notification_email_from",
-        "script_user",
         "smtp_connect_timeout",
         "smtp_server",
         "vrrp_gna_interval",
@@ -124,12 +142,14 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let interfaces = interface::interfaces(&root, report);
     let vrrp_scripts = vrrp::scripts(&root, report);
     let global = subsection(&root, "global_defs", &GLOBAL_DEFS, report);
+    let scripts = global.as_ref().map(|table| scripts::policy(table, report));
     let defaults = global.as_ref().map(|table| vrrp::defaults(table, report));
     let defaults = defaults.unwrap_or_default();
     let vrrp_instances = vrrp::instances(&root, &defaults, report);
     let vrrp_sync_groups = vrrp::sync_groups(&root, &vrrp_instances, report);
     Config {
         router_id: global.as_ref().and_then(|table| router_id(table, report)),
+        scripts: scripts.unwrap_or_default(),
         vrrp: defaults.vrrp,
         appliance: appliance::appliance(&root, report),
         interfaces,

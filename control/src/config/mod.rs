@@ -16,6 +16,7 @@
 mod check;
 mod diagnostic;
 mod duration;
+mod health;
 mod lines;
 mod load;
 mod print;
@@ -28,6 +29,10 @@ mod vrrp;
 
 pub use check::{Checked, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub use health::{
+    BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
+    MiscCheck, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
+};
 pub use load::{Format, load, load_as};
 pub use print::to_toml;
 pub use vrrp::{
@@ -35,19 +40,21 @@ pub use vrrp::{
     VrrpSyncGroup,
 };
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream};
-use serde::{Deserialize, Serialize};
+
+use crate::scripts::{Policy, Script};
 
 /// A whole configuration file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     pub router_id: Option<String>,
     pub vrrp: VrrpDefaults,
+    /// `script_user` and `enable_script_security`.
+    pub scripts: Policy,
     pub appliance: Appliance,
     /// Empty: every Ethernet interface that is up.
     pub interfaces: Vec<Interface>,
@@ -117,6 +124,22 @@ pub struct VirtualServer {
     /// The method of real servers that name none.
     pub lb_kind: ForwardingMethod,
     pub real_servers: Vec<RealServer>,
+    pub quorum: Quorum,
+    /// At the end, `quorum_down` and `notify_down` are run for what is up.
+    pub omega: bool,
+}
+
+/// How many real servers a virtual server needs, and what happens with fewer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Quorum {
+    /// The sum of the weights of real servers that are up, 1 at least.
+    pub quorum: u32,
+    /// Less than `quorum`: so much more gains it and so much less loses it.
+    pub hysteresis: u32,
+    pub up: Option<Script>,
+    pub down: Option<Script>,
+    /// Serves alone while there is no quorum. It has no checks.
+    pub sorry_server: Option<RealServer>,
 }
 
 impl VirtualServer {
@@ -124,6 +147,11 @@ impl VirtualServer {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.key.address.into(), self.key.port)
+    }
+
+    /// The real servers and, at the end, the sorry server.
+    pub fn all_servers(&self) -> impl Iterator<Item = &RealServer> + Clone {
+        self.real_servers.iter().chain(&self.quorum.sorry_server)
     }
 
     /// Shorthand for the key's protocol.
@@ -144,48 +172,6 @@ pub struct RealServer {
     pub inhibit_on_failure: bool,
     /// All must pass for the server to be up; none: always up.
     pub checks: Vec<Check>,
-}
-
-/// A health check of one real server, every parameter filled in.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Check {
-    pub kind: CheckKind,
-    /// Where to connect.
-    pub target: SocketAddr,
-    /// Source address of the check's connection.
-    pub bindto: Option<IpAddr>,
-    pub connect_timeout: Duration,
-    /// Time between checks while the result does not change.
-    pub delay_loop: Duration,
-    /// Failures tolerated before the server is down: it goes down at failure
-    /// `retry + 1` in a row.
-    pub retry: u32,
-    /// Time between a failed try and the next.
-    pub delay_before_retry: Duration,
-    /// The first check starts after a random part of this.
-    pub warmup: Duration,
-    /// Start as down until the first check passes (`alpha`).
-    pub alpha: bool,
-}
-
-/// What a check does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CheckKind {
-    /// A TCP connection is accepted.
-    TcpCheck,
-    /// Every url answers as it should.
-    HttpGet {
-        urls: Vec<CheckUrl>,
-        virtualhost: Option<String>,
-    },
-}
-
-/// One url of an `HTTP_GET`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CheckUrl {
-    pub path: String,
-    /// Accepted status codes, inclusive ranges; keepalived's default is 200–299.
-    pub status_code: Vec<(u16, u16)>,
-    /// Overrides the check's `virtualhost`.
-    pub virtualhost: Option<String>,
+    pub notify_up: Option<Script>,
+    pub notify_down: Option<Script>,
 }

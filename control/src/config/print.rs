@@ -2,9 +2,10 @@
 //!
 //! Invariant: [`parse`](super::parse) makes the same [`Config`] of it again.
 
+mod checks;
 mod vrrp;
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,9 +13,12 @@ use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
 
 use super::{
-    Appliance, Check, CheckKind, CheckUrl, Config, Idle, Interface, Queues, RealServer,
-    VirtualServer, XdpMode, duration,
+    Appliance, Config, Idle, Interface, Queues, Quorum, RealServer, VirtualServer, XdpMode,
+    duration,
 };
+use crate::scripts::Policy;
+
+use self::checks::{print_check, print_script as print_command, print_user};
 
 /// The effective configuration: what `check --print` shows.
 #[must_use]
@@ -29,6 +33,7 @@ impl Display for Printed<'_> {
         let Config {
             router_id,
             vrrp,
+            scripts,
             appliance,
             interfaces,
             vrrp_scripts,
@@ -36,10 +41,7 @@ impl Display for Printed<'_> {
             vrrp_sync_groups,
             virtual_servers,
         } = self.0;
-        writeln!(f, "[global_defs]")?;
-        if let Some(router_id) = router_id {
-            writeln!(f, "router_id = {}", quoted(router_id))?;
-        }
+        print_global_defs(f, router_id.as_deref(), scripts)?;
         vrrp::print_defaults(f, vrrp)?;
         print_appliance(f, appliance)?;
         if interfaces.is_empty() {
@@ -59,6 +61,20 @@ impl Display for Printed<'_> {
             .iter()
             .try_for_each(|s| print_virtual_server(f, s))
     }
+}
+
+fn print_global_defs(
+    f: &mut fmt::Formatter<'_>,
+    router_id: Option<&str>,
+    scripts: &Policy,
+) -> fmt::Result {
+    let Policy { user, security } = scripts;
+    writeln!(f, "[global_defs]")?;
+    if let Some(router_id) = router_id {
+        writeln!(f, "router_id = {}", quoted(router_id))?;
+    }
+    print_user(f, "script_user", user.as_ref())?;
+    writeln!(f, "enable_script_security = {security}")
 }
 
 fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Result {
@@ -144,6 +160,8 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
         scheduler,
         lb_kind,
         real_servers,
+        quorum,
+        omega,
     } = server;
     writeln!(
         f,
@@ -156,9 +174,30 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
         .flags()
         .try_for_each(|flag| writeln!(f, "{flag} = true"))?;
     print_lb_kind(f, *lb_kind)?;
+    print_quorum(f, quorum)?;
+    writeln!(f, "omega = {omega}")?;
     real_servers
         .iter()
         .try_for_each(|s| print_real_server(f, s))
+}
+
+fn print_quorum(f: &mut fmt::Formatter<'_>, quorum: &Quorum) -> fmt::Result {
+    let Quorum {
+        quorum,
+        hysteresis,
+        up,
+        down,
+        sorry_server,
+    } = quorum;
+    writeln!(f, "quorum = {quorum}\nhysteresis = {hysteresis}")?;
+    print_command(f, "quorum_up", up.as_ref())?;
+    print_command(f, "quorum_down", down.as_ref())?;
+    let Some(server) = sorry_server else {
+        return Ok(());
+    };
+    writeln!(f, "sorry_server = \"{}\"", server.address)?;
+    writeln!(f, "sorry_server_inhibit = {}", server.inhibit_on_failure)?;
+    writeln!(f, "sorry_server_lvs_method = \"{}\"", server.lb_kind)
 }
 
 fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Result {
@@ -168,6 +207,8 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
         weight,
         inhibit_on_failure,
         checks,
+        notify_up,
+        notify_down,
     } = server;
     writeln!(
         f,
@@ -176,6 +217,8 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
     print_lb_kind(f, *lb_kind)?;
     writeln!(f, "weight = {weight}")?;
     writeln!(f, "inhibit_on_failure = {inhibit_on_failure}")?;
+    print_command(f, "notify_up", notify_up.as_ref())?;
+    print_command(f, "notify_down", notify_down.as_ref())?;
     checks.iter().try_for_each(|c| print_check(f, c))
 }
 
@@ -189,67 +232,6 @@ fn print_lb_kind(f: &mut fmt::Formatter<'_>, method: ForwardingMethod) -> fmt::R
         }
         ForwardingMethod::Direct | ForwardingMethod::Nat | ForwardingMethod::FullNat => Ok(()),
     }
-}
-
-fn print_check(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Result {
-    let Check {
-        kind,
-        target,
-        bindto,
-        connect_timeout,
-        delay_loop,
-        retry,
-        delay_before_retry,
-        warmup,
-        alpha,
-    } = check;
-    match kind {
-        CheckKind::TcpCheck => writeln!(f, "\n[[virtual_server.real_server.TCP_CHECK]]")?,
-        CheckKind::HttpGet { urls, virtualhost } => {
-            writeln!(f, "\n[[virtual_server.real_server.HTTP_GET]]")?;
-            writeln!(f, "url = [{}]", commas(urls.iter().map(url_text)))?;
-            print_virtualhost(f, virtualhost.as_deref())?;
-        }
-    }
-    print_ip(f, "connect_ip", target.ip())?;
-    writeln!(f, "connect_port = {}", target.port())?;
-    if let Some(bindto) = bindto {
-        print_ip(f, "bindto", *bindto)?;
-    }
-    print_time(f, "connect_timeout", *connect_timeout)?;
-    print_time(f, "delay_loop", *delay_loop)?;
-    writeln!(f, "retry = {retry}")?;
-    print_time(f, "delay_before_retry", *delay_before_retry)?;
-    print_time(f, "warmup", *warmup)?;
-    writeln!(f, "alpha = {alpha}")
-}
-
-fn url_text(url: &CheckUrl) -> String {
-    let CheckUrl {
-        path,
-        status_code,
-        virtualhost,
-    } = url;
-    let codes = status_code.iter().map(|(first, last)| {
-        if first == last {
-            first.to_string()
-        } else {
-            format!("\"{first}-{last}\"")
-        }
-    });
-    let mut text = format!(
-        "{{ path = {}, status_code = [{}]",
-        quoted(path),
-        commas(codes)
-    );
-    if let Some(virtualhost) = virtualhost {
-        let _ = write!(text, ", virtualhost = {}", quoted(virtualhost));
-    }
-    text + " }"
-}
-
-fn print_virtualhost(f: &mut fmt::Formatter<'_>, virtualhost: Option<&str>) -> fmt::Result {
-    virtualhost.map_or(Ok(()), |name| writeln!(f, "virtualhost = {}", quoted(name)))
 }
 
 fn print_ip(f: &mut fmt::Formatter<'_>, key: &str, address: IpAddr) -> fmt::Result {

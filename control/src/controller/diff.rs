@@ -37,6 +37,9 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
         lines.push("appliance.tcp_midstream changed".to_owned());
     }
     vrrp_changes(before, after, &mut lines);
+    if before.scripts != after.scripts {
+        lines.push("script_user, enable_script_security changed".to_owned());
+    }
     for service in &before.virtual_servers {
         if find(after, service).is_none() {
             lines.push(format!("virtual_server {} removed", service.key));
@@ -97,6 +100,12 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
             before.scheduler, after.scheduler
         ));
     }
+    if before.quorum != after.quorum {
+        lines.push(format!("{name}: quorum, sorry_server changed"));
+    }
+    if before.omega != after.omega {
+        lines.push(format!("{name}: omega {}", after.omega));
+    }
     let find = |servers: &'_ [RealServer], wanted: &RealServer| -> Option<RealServer> {
         servers
             .iter()
@@ -133,6 +142,11 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
             lines.push(format!(
                 "{name}: real_server {address}: inhibit_on_failure {}",
                 server.inhibit_on_failure
+            ));
+        }
+        if old.notify_up != server.notify_up || old.notify_down != server.notify_down {
+            lines.push(format!(
+                "{name}: real_server {address}: notify_up, notify_down changed"
             ));
         }
         if old.checks != server.checks {

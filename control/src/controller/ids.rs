@@ -40,8 +40,7 @@ impl Servers {
         let servers = || {
             config.virtual_servers.iter().flat_map(|service| {
                 service
-                    .real_servers
-                    .iter()
+                    .all_servers()
                     .map(|server| (service.key, server.address))
             })
         };

@@ -12,12 +12,12 @@
 
 mod addresses;
 mod diff;
+mod health;
 mod ids;
 mod next_hops;
 mod steering;
 mod vrrp;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -26,39 +26,15 @@ use dataplane::service::{self, MacAddress, ServerId, ServiceKey};
 use dataplane::snapshot::Snapshot;
 
 pub use addresses::{Addresses, Wanted};
+pub use health::CheckState;
 pub use ids::Servers;
 pub use next_hops::{NextHops, Port, Resolution};
 
+use self::health::Health;
 use self::steering::Steering;
-use crate::config::{Check, Config, RealServer};
+use crate::config::{Config, RealServer, VirtualServer};
 use crate::event::{Action, CheckId, Event, NetworkEvent};
 use crate::vrrp::router::Router;
-
-/// What is known of a real server by its checks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckState {
-    pub check: Check,
-    /// `None`: no result yet; the server counts as up, unless `alpha`.
-    pub healthy: Option<bool>,
-    /// What the last change was about.
-    pub reason: Option<String>,
-}
-
-impl CheckState {
-    fn new(check: Check) -> Self {
-        Self {
-            check,
-            healthy: None,
-            reason: None,
-        }
-    }
-
-    /// Whether the server may be used as far as this check is concerned.
-    #[must_use]
-    pub fn passes(&self) -> bool {
-        self.healthy.unwrap_or(!self.check.alpha)
-    }
-}
 
 /// Names a real server of a virtual server.
 pub type ServerKey = (ServiceKey, SocketAddr);
@@ -69,7 +45,7 @@ pub struct Controller {
     config: Config,
     ports: Vec<Port>,
     generation: u64,
-    checks: BTreeMap<ServerKey, Vec<CheckState>>,
+    health: Health,
     servers: Servers,
     next_hops: NextHops,
     addresses: Addresses,
@@ -89,7 +65,7 @@ impl Controller {
             next_hops: NextHops::new(ports.clone()),
             ports,
             generation: 0,
-            checks: BTreeMap::new(),
+            health: Health::default(),
             servers: Servers::default(),
             addresses: Addresses::default(),
             steering: Steering::default(),
@@ -108,6 +84,7 @@ impl Controller {
     /// The actions before the end: what was taken is given back.
     pub fn stop(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.health.stop(&mut actions);
         self.addresses.release(&mut actions);
         actions
     }
@@ -120,7 +97,10 @@ impl Controller {
                 id,
                 healthy,
                 reason,
-            } => self.health(&id, healthy, reason, &mut actions),
+                weight,
+            } => self
+                .health
+                .result(&id, healthy, reason, weight, &mut actions),
             Event::Network(event) => self.network(event, now, &mut actions),
             Event::Route { destination, route } => {
                 let before = self.next_hops.next_hop(destination);
@@ -170,12 +150,12 @@ impl Controller {
     fn take_up(&mut self, config: &Config, now: Instant, actions: &mut Vec<Action>) {
         let rules = steering::rules(config, &self.addresses);
         self.steering.keep_only(&rules, actions);
-        self.take_up_checks(config, actions);
+        self.health.take_up(config, actions);
         self.servers.keep_only(config);
         let real_servers = config
             .virtual_servers
             .iter()
-            .flat_map(|service| &service.real_servers);
+            .flat_map(VirtualServer::all_servers);
         self.next_hops
             .follow(real_servers.map(|server| server.address.ip()), actions);
         actions.push(Action::Publish);
@@ -184,105 +164,6 @@ impl Controller {
         let outputs = self.vrrp.take_up(config, now);
         self.want_addresses(actions);
         self.carry(outputs, actions);
-    }
-
-    fn take_up_checks(&mut self, config: &Config, actions: &mut Vec<Action>) {
-        let mut before = std::mem::take(&mut self.checks);
-        for service in &config.virtual_servers {
-            for server in &service.real_servers {
-                let known = before
-                    .remove(&(service.key, server.address))
-                    .unwrap_or_default();
-                let states = self.take_up_server_checks(service.key, server, known, actions);
-                self.checks.insert((service.key, server.address), states);
-            }
-        }
-        for (server, states) in before {
-            actions.extend((0..states.len()).map(|check| Action::StopCheck {
-                id: check_id(server, check),
-            }));
-        }
-    }
-
-    /// Keeps the state of checks that did not change; the others start anew,
-    /// with the last verdict standing until the first result.
-    fn take_up_server_checks(
-        &self,
-        service: ServiceKey,
-        server: &RealServer,
-        known: Vec<CheckState>,
-        actions: &mut Vec<Action>,
-    ) -> Vec<CheckState> {
-        let key = (service, server.address);
-        let stale = known.len().max(server.checks.len());
-        let mut known = known.into_iter();
-        let mut states = Vec::with_capacity(server.checks.len());
-        for number in 0..stale {
-            let id = check_id(key, number);
-            match (known.next(), server.checks.get(number)) {
-                (Some(state), Some(check)) if state.check == *check => states.push(state),
-                (old, check) => {
-                    if old.is_some() {
-                        actions.push(Action::StopCheck { id: id.clone() });
-                    }
-                    if let Some(check) = check {
-                        let mut state = CheckState::new(check.clone());
-                        if let Some(old) = old {
-                            state.healthy = old.healthy;
-                            state.reason = old.reason;
-                        }
-                        states.push(state);
-                        actions.push(Action::StartCheck {
-                            id,
-                            check: check.clone(),
-                        });
-                    }
-                }
-            }
-        }
-        states
-    }
-
-    fn health(&mut self, id: &CheckId, healthy: bool, reason: String, actions: &mut Vec<Action>) {
-        let Some(service) = self
-            .config
-            .virtual_servers
-            .iter()
-            .find(|service| service.key.to_string() == id.virtual_server)
-        else {
-            return; // removed while its last result was on the way
-        };
-        let key = (service.key, id.real_server);
-        let Some(states) = self.checks.get_mut(&key) else {
-            return;
-        };
-        let up_before = states.iter().all(CheckState::passes);
-        let Some(state) = states.get_mut(id.check) else {
-            return;
-        };
-        let changed = state.healthy != Some(healthy);
-        state.healthy = Some(healthy);
-        state.reason = Some(reason.clone());
-        let up = states.iter().all(CheckState::passes);
-        let now_up = service
-            .real_servers
-            .iter()
-            .filter(|server| {
-                self.checks
-                    .get(&(service.key, server.address))
-                    .is_some_and(|all| all.iter().all(CheckState::passes))
-            })
-            .count();
-        let total = service.real_servers.len();
-        if up != up_before {
-            let word = if up { "up" } else { "down" };
-            actions.push(Action::Log(format!(
-                "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
-            )));
-            actions.push(Action::Publish);
-        } else if changed && !healthy {
-            actions.push(Action::Log(format!("{id} fails another check: {reason}")));
-        }
     }
 
     fn network(&mut self, event: NetworkEvent, now: Instant, actions: &mut Vec<Action>) {
@@ -392,23 +273,9 @@ impl Controller {
         let appliance = &self.config.appliance;
         let mut virtual_servers = Vec::with_capacity(self.config.virtual_servers.len());
         for service in &self.config.virtual_servers {
-            let mut real_servers = Vec::with_capacity(service.real_servers.len());
-            for server in &service.real_servers {
-                let up = self.is_up(service.key, server);
-                let weight = if up { server.weight } else { 0 };
-                let Some(id) = self.servers.id(service.key, server.address) else {
-                    continue;
-                };
-                real_servers.push(service::RealServer {
-                    id,
-                    address: server.address.ip().into(),
-                    port: server.address.port(),
-                    method: server.lb_kind,
-                    weight,
-                    available: up || server.inhibit_on_failure,
-                    next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
-                });
-            }
+            let real_servers = service.all_servers();
+            let real_servers = real_servers.filter_map(|server| self.scheduled(service, server));
+            let real_servers = real_servers.collect();
             let Some(id) = self.servers.virtual_server_id(service.key) else {
                 continue;
             };
@@ -427,6 +294,43 @@ impl Controller {
         )
     }
 
+    /// A real server, or the sorry server, as workers are to use it now.
+    fn scheduled(
+        &self,
+        service: &VirtualServer,
+        server: &RealServer,
+    ) -> Option<service::RealServer> {
+        let (weight, available) = self.weight_and_availability(service, server);
+        Some(service::RealServer {
+            id: self.servers.id(service.key, server.address)?,
+            address: server.address.ip().into(),
+            port: server.address.port(),
+            method: server.lb_kind,
+            weight,
+            available: available || server.inhibit_on_failure,
+            next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
+        })
+    }
+
+    /// The weight of a server now, and whether its connections are served. Of
+    /// real servers that are up without a quorum they are, though the sorry server
+    /// gets the new ones.
+    #[must_use]
+    pub fn weight_and_availability(
+        &self,
+        service: &VirtualServer,
+        server: &RealServer,
+    ) -> (u32, bool) {
+        let key = (service.key, server.address);
+        let has_quorum = self.health.has_quorum(service.key);
+        match &service.quorum.sorry_server {
+            Some(sorry) if sorry.address == server.address && has_quorum => (0, false),
+            Some(sorry) if sorry.address == server.address => (sorry.weight, true),
+            Some(_) if !has_quorum => (0, self.health.is_up(key)),
+            Some(_) | None => (self.health.weight(key), self.health.is_up(key)),
+        }
+    }
+
     /// Frees the ids of removed servers that no worker refers to any more.
     pub fn free_ids(&mut self, oldest_generation: u64, totals: impl Fn(ServerId) -> ServerTotals) {
         self.servers
@@ -436,15 +340,19 @@ impl Controller {
     /// True if every check of the server passes.
     #[must_use]
     pub fn is_up(&self, service: ServiceKey, server: &RealServer) -> bool {
-        self.checks
-            .get(&(service, server.address))
-            .is_none_or(|states| states.iter().all(CheckState::passes))
+        self.health.is_up((service, server.address))
+    }
+
+    /// Whether the real servers that are up weigh enough.
+    #[must_use]
+    pub fn has_quorum(&self, service: ServiceKey) -> bool {
+        self.health.has_quorum(service)
     }
 
     /// The checks of a real server.
     #[must_use]
     pub fn checks(&self, server: ServerKey) -> &[CheckState] {
-        self.checks.get(&server).map_or(&[], Vec::as_slice)
+        self.health.checks(server)
     }
 
     #[must_use]

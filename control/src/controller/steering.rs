@@ -113,7 +113,7 @@ pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
 }
 
 fn rules_of_servers(service: &VirtualServer) -> impl Iterator<Item = Rule> {
-    service.real_servers.iter().filter_map(|server| {
+    service.all_servers().filter_map(|server| {
         let address = server.address.ip().into();
         match server.lb_kind {
             // Their answers do not pass here, or go to a pool address.

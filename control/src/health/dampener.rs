@@ -10,11 +10,13 @@
 //!   ┌────────────────────┐ ─────────────────────────────────► ┌────────┐
 //!   │  up (or not alpha) │                                    │  down  │ ⟲ delay_loop
 //!   └────────────────────┘ ◄───────────────────────────────── └────────┘
-//!        ⟲ delay_loop                 one success
+//!        ⟲ delay_loop             success rise in a row
 //! ```
 //!
 //! A server that is down is looked at every `delay_loop`: retries only protect
-//! a server that is up. A try that says nothing about the real server (the
+//! a server that is up. `rise`, 1 in keepalived, is their counterpart: a
+//! success that is not yet enough is followed by the next try after
+//! `delay_before_retry`. A try that says nothing about the real server (the
 //! director ran out of sockets) changes nothing and is repeated after `delay_loop`.
 
 use std::time::{Duration, Instant};
@@ -40,8 +42,11 @@ pub struct Dampener {
     delay_loop: Duration,
     delay_before_retry: Duration,
     retry: u32,
+    rise: u32,
     healthy: bool,
     failures: u32,
+    /// Successes in a row while down.
+    successes: u32,
     next: Instant,
 }
 
@@ -64,8 +69,10 @@ impl Dampener {
             delay_loop: check.delay_loop,
             delay_before_retry: check.delay_before_retry,
             retry: check.retry,
+            rise: check.rise,
             healthy,
             failures: 0,
+            successes: 0,
             next: now + warmup,
         }
     }
@@ -91,10 +98,17 @@ impl Dampener {
     /// A try that ended at `now` passed.
     pub fn passed(&mut self, now: Instant) -> Option<Change> {
         self.failures = 0;
-        self.wait(now, self.delay_loop);
         if self.healthy {
+            self.wait(now, self.delay_loop);
             return None;
         }
+        self.successes += 1;
+        if self.successes < self.rise {
+            self.wait(now, self.delay_before_retry);
+            return None;
+        }
+        self.wait(now, self.delay_loop);
+        self.successes = 0;
         self.healthy = true;
         Some(Change::Up)
     }
@@ -102,6 +116,7 @@ impl Dampener {
     /// A try that ended at `now` failed.
     pub fn failed(&mut self, now: Instant) -> Option<Change> {
         self.failures = self.failures.saturating_add(1);
+        self.successes = 0;
         if !self.healthy {
             self.wait(now, self.delay_loop);
             return None;

@@ -1,11 +1,13 @@
 //! Health checks: is a real server fit to get new connections?
 //!
 //! One task per check, all on the control thread. [`dampener`] decides when to
-//! try and what a row of results means; [`tcp`] and [`http`] do a single try.
-//! Only changes become [`Event`]s; the rest can be read by [`Checker::status`].
+//! try and what a row of results means; a [`Probe`] does a single try, in the
+//! module of its kind. Only changes become [`Event`]s; the rest can be read by
+//! [`Checker::status`].
 //!
 //! Invariants: a check has at most one try running, so at most one socket; a
-//! stopped check's task is cancelled with whatever it was doing. Checks go to
+//! stopped check's task is cancelled with whatever it was doing, scripts
+//! included. Checks go to
 //! the real server's own address, never to the virtual server's, so they take
 //! the kernel's ordinary path also where the director holds the VIP.
 //!
@@ -13,8 +15,16 @@
 //! changes. That is the controller's.
 
 pub mod dampener;
+pub mod dns;
+pub mod file;
 pub mod http;
+pub mod misc;
+pub mod ping;
+pub mod smtp;
+mod source;
 pub mod tcp;
+mod tls;
+pub mod udp;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -24,26 +34,67 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use self::dampener::{Change, Dampener};
+use self::dampener::Dampener;
 use crate::config::{Check, CheckKind};
-use crate::event::{CheckId, Event};
+use crate::event::{CheckId, Event, WeightChange};
+use crate::scripts::Runner;
 
 /// What one try found, with the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Passed(String),
+    /// Passed, with something to say about the real server's weight.
+    Weighed(WeightChange, String),
     Failed(String),
     /// The try could not be made for a reason on this host.
     Inconclusive(String),
 }
 
-/// Makes one try of a check; ends within `connect_timeout` for each connection
-/// and for each answer.
-pub async fn try_once(check: &Check) -> Outcome {
-    match &check.kind {
-        CheckKind::TcpCheck => tcp::check(check).await,
-        CheckKind::HttpGet { urls, virtualhost } => {
-            http::check(check, urls, virtualhost.as_deref()).await
+/// A check that can be tried: with what is made once and not for every try.
+#[derive(Debug)]
+pub struct Probe {
+    check: Check,
+    http: Result<http::Prepared, String>,
+    runner: Runner,
+}
+
+impl Probe {
+    /// `runner` is for checks that run a script.
+    #[must_use]
+    pub fn new(check: Check, runner: Runner) -> Self {
+        let http = match &check.kind {
+            CheckKind::HttpGet(get) => http::Prepared::new(get).map_err(|error| error.to_string()),
+            CheckKind::TcpCheck
+            | CheckKind::UdpCheck(_)
+            | CheckKind::DnsCheck(_)
+            | CheckKind::SmtpCheck { .. }
+            | CheckKind::PingCheck
+            | CheckKind::MiscCheck(_)
+            | CheckKind::FileCheck(_) => Err("not an HTTP check".into()),
+        };
+        Self {
+            check,
+            http,
+            runner,
+        }
+    }
+
+    /// Makes one try; it ends within `connect_timeout` for each connection and
+    /// for each answer, a script's within its own.
+    pub async fn try_once(&self) -> Outcome {
+        let check = &self.check;
+        match &check.kind {
+            CheckKind::TcpCheck => tcp::check(check).await,
+            CheckKind::HttpGet(get) => match &self.http {
+                Ok(prepared) => http::check(check, get, prepared).await,
+                Err(why) => Outcome::Inconclusive(why.clone()),
+            },
+            CheckKind::UdpCheck(udp) => udp::check(check, udp).await,
+            CheckKind::DnsCheck(dns) => dns::check(check, dns).await,
+            CheckKind::SmtpCheck { helo_name } => smtp::check(check, helo_name.as_deref()).await,
+            CheckKind::PingCheck => ping::check(check).await,
+            CheckKind::MiscCheck(misc) => misc::check(&self.runner, misc).await,
+            CheckKind::FileCheck(file) => file::check(file).await,
         }
     }
 }
@@ -79,6 +130,7 @@ pub struct Status {
 #[derive(Debug)]
 pub struct Checker {
     events: mpsc::Sender<Event>,
+    runner: Runner,
     running: BTreeMap<CheckId, Running>,
 }
 
@@ -111,9 +163,10 @@ impl Checker {
     /// Changes are sent to `events`; a full channel holds the checks up rather
     /// than lose one.
     #[must_use]
-    pub fn new(events: mpsc::Sender<Event>) -> Self {
+    pub fn new(events: mpsc::Sender<Event>, runner: Runner) -> Self {
         Self {
             events,
+            runner,
             running: BTreeMap::new(),
         }
     }
@@ -145,7 +198,8 @@ impl Checker {
         });
         let task = Task {
             id: id.clone(),
-            check: check.clone(),
+            probe: Probe::new(check.clone(), self.runner.clone()),
+            weight: None,
             dampener,
             record: sender,
             events: self.events.clone(),
@@ -194,7 +248,9 @@ impl Checker {
 
 struct Task {
     id: CheckId,
-    check: Check,
+    probe: Probe,
+    /// As last reported.
+    weight: Option<WeightChange>,
     dampener: Dampener,
     record: watch::Sender<Record>,
     events: mpsc::Sender<Event>,
@@ -204,7 +260,7 @@ impl Task {
     async fn run(mut self) {
         loop {
             tokio::time::sleep_until(self.dampener.next().into()).await;
-            let outcome = try_once(&self.check).await;
+            let outcome = self.probe.try_once().await;
             if let Some(event) = self.account(outcome)
                 && self.events.send(event).await.is_err()
             {
@@ -216,8 +272,17 @@ impl Task {
 
     fn account(&mut self, outcome: Outcome) -> Option<Event> {
         let now = Instant::now();
+        let weight = match &outcome {
+            Outcome::Passed(_) => None,
+            Outcome::Weighed(weight, _) => Some(*weight),
+            Outcome::Failed(_) | Outcome::Inconclusive(_) => self.weight,
+        };
+        let weighs_otherwise = weight != self.weight;
+        self.weight = weight;
         let (change, last_result, reason) = match outcome {
-            Outcome::Passed(reason) => (self.dampener.passed(now), LastResult::Passed, reason),
+            Outcome::Passed(reason) | Outcome::Weighed(_, reason) => {
+                (self.dampener.passed(now), LastResult::Passed, reason)
+            }
             Outcome::Failed(reason) => (self.dampener.failed(now), LastResult::Failed, reason),
             Outcome::Inconclusive(reason) => {
                 self.dampener.inconclusive(now);
@@ -243,10 +308,11 @@ impl Task {
             ),
             LastResult::Inconclusive | LastResult::Passed | LastResult::NotTried => {}
         }
-        let event = change.map(|change| Event::Health {
+        let event = (change.is_some() || weighs_otherwise).then(|| Event::Health {
             id: self.id.clone(),
-            healthy: change == Change::Up,
+            healthy: self.dampener.healthy(),
             reason: reason.clone(),
+            weight,
         });
         self.record.send_modify(|record| {
             record.healthy = self.dampener.healthy();
@@ -255,7 +321,7 @@ impl Task {
             record.failures = self.dampener.failures();
             record.tries += 1;
             record.next = self.dampener.next();
-            if event.is_some() {
+            if change.is_some() {
                 record.changed = now;
             }
         });

@@ -4,19 +4,30 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use super::*;
+use crate::config::{CheckSource, CheckUrl, HttpGet, HttpProtocol};
+use crate::scripts::Policy;
 
 fn tcp_check(target: SocketAddr) -> Check {
     Check {
         kind: CheckKind::TcpCheck,
         target,
-        bindto: None,
+        source: CheckSource::default(),
         connect_timeout: Duration::from_millis(500),
         delay_loop: Duration::from_millis(50),
         retry: 1,
+        rise: 1,
         delay_before_retry: Duration::from_millis(20),
         warmup: Duration::ZERO,
         alpha: false,
     }
+}
+
+fn runner() -> Runner {
+    Runner::new(Policy::default())
+}
+
+async fn try_once(check: Check) -> Outcome {
+    Probe::new(check, runner()).try_once().await
 }
 
 fn id(real_server: SocketAddr) -> CheckId {
@@ -37,7 +48,7 @@ fn closed_port() -> SocketAddr {
 async fn tcp_check_passes_where_connections_are_accepted() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
-    let outcome = try_once(&tcp_check(target)).await;
+    let outcome = try_once(tcp_check(target)).await;
     assert_eq!(
         outcome,
         Outcome::Passed(format!("TCP_CHECK {target}: connected"))
@@ -52,7 +63,7 @@ async fn tcp_check_passes_where_connections_are_accepted() {
 async fn tcp_check_fails_where_connections_are_refused() {
     let target = closed_port();
     assert_eq!(
-        try_once(&tcp_check(target)).await,
+        try_once(tcp_check(target)).await,
         Outcome::Failed(format!("TCP_CHECK {target}: connect: connection refused"))
     );
 }
@@ -69,7 +80,7 @@ async fn tcp_check_times_out_where_the_backlog_is_full() {
     let mut check = tcp_check(target);
     check.connect_timeout = Duration::from_millis(200);
     assert_eq!(
-        try_once(&check).await,
+        try_once(check.clone()).await,
         Outcome::Failed(format!(
             "TCP_CHECK {target}: connect: timed out after 200ms"
         ))
@@ -81,13 +92,13 @@ async fn bindto_is_the_source_and_a_bad_one_is_no_verdict() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut check = tcp_check(listener.local_addr().unwrap());
     let source: IpAddr = "127.0.0.7".parse().unwrap();
-    check.bindto = Some(source);
-    assert!(matches!(try_once(&check).await, Outcome::Passed(_)));
+    check.source.bindto = Some(source);
+    assert!(matches!(try_once(check.clone()).await, Outcome::Passed(_)));
     assert_eq!(listener.accept().unwrap().1.ip(), source);
 
     // TEST-NET-1 is no address of this host.
-    check.bindto = Some("192.0.2.9".parse().unwrap());
-    let Outcome::Inconclusive(reason) = try_once(&check).await else {
+    check.source.bindto = Some("192.0.2.9".parse().unwrap());
+    let Outcome::Inconclusive(reason) = try_once(check.clone()).await else {
         panic!("a bind error says nothing about the real server");
     };
     assert!(
@@ -100,7 +111,7 @@ async fn bindto_is_the_source_and_a_bad_one_is_no_verdict() {
 async fn checker_reports_changes_only() {
     let target = closed_port();
     let (sender, mut events) = mpsc::channel(8);
-    let mut checker = Checker::new(sender);
+    let mut checker = Checker::new(sender, runner());
     assert!(checker.start(id(target), tcp_check(target)));
     let Event::Health {
         healthy, reason, ..
@@ -131,6 +142,7 @@ async fn checker_reports_changes_only() {
             id: id(target),
             healthy: true,
             reason: format!("TCP_CHECK {target}: connected"),
+            weight: None,
         }
     );
 }
@@ -140,7 +152,7 @@ async fn stopped_checks_make_no_more_tries() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
     let (sender, _events) = mpsc::channel(8);
-    let mut checker = Checker::new(sender);
+    let mut checker = Checker::new(sender, runner());
     checker.start(id(target), tcp_check(target));
     tokio::task::spawn_blocking({
         let listener = listener.try_clone().unwrap();
@@ -162,7 +174,7 @@ async fn stopped_checks_make_no_more_tries() {
 async fn a_changed_check_keeps_the_known_state() {
     let target = closed_port();
     let (sender, mut events) = mpsc::channel(8);
-    let mut checker = Checker::new(sender);
+    let mut checker = Checker::new(sender, runner());
     checker.start(id(target), tcp_check(target));
     events.recv().await.unwrap();
     let tries = checker.status().next().unwrap().1.tries;
@@ -181,19 +193,23 @@ async fn a_changed_check_keeps_the_known_state() {
 async fn a_silent_server_is_found_by_http_get_only() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut check = tcp_check(listener.local_addr().unwrap());
-    assert!(matches!(try_once(&check).await, Outcome::Passed(_)));
-    check.kind = CheckKind::HttpGet {
-        urls: vec![crate::config::CheckUrl {
+    assert!(matches!(try_once(check.clone()).await, Outcome::Passed(_)));
+    check.kind = CheckKind::HttpGet(HttpGet {
+        tls: None,
+        protocol: HttpProtocol::Http10,
+        urls: vec![CheckUrl {
             path: "/".into(),
             status_code: vec![(200, 299)],
             virtualhost: None,
+            digest: None,
+            regex: None,
         }],
         virtualhost: None,
-    };
+    });
     check.connect_timeout = Duration::from_millis(200);
     let target = check.target;
     assert_eq!(
-        try_once(&check).await,
+        try_once(check.clone()).await,
         Outcome::Failed(format!(
             "HTTP_GET {target} /: no complete answer: timed out after 200ms"
         ))

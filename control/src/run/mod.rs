@@ -7,6 +7,7 @@
 
 mod clients;
 mod interfaces;
+mod notifier;
 mod queries;
 mod reload;
 mod start;
@@ -37,8 +38,10 @@ use crate::controller::{Controller, Port};
 use crate::event::{Action, Event, NetworkEvent, Route};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
+use crate::scripts::Runner;
 
 use self::clients::Clients;
+use self::notifier::Notifier;
 use self::vrrp::{Slip, Sockets, until};
 use self::workers::Workers;
 
@@ -71,6 +74,8 @@ struct Appliance {
     workers: Workers,
     requests: Requests,
     checker: Checker,
+    runner: Runner,
+    notifier: Notifier,
     announcer: Arc<Announcer>,
     /// Announcements under way.
     announcing: JoinSet<()>,
@@ -206,6 +211,7 @@ impl Appliance {
         while self.announcing.try_join_next().is_some() {}
         // Those that could not be opened are tried again.
         self.listen_to_vrrp();
+        self.notifier.tidy_up();
         Ok(())
     }
 
@@ -306,11 +312,12 @@ impl Appliance {
                     }
                 }
                 Action::StartCheck { id, check } => {
-                    self.checker.start(id, check);
+                    self.checker.start(id, *check);
                 }
                 Action::StopCheck { id } => {
                     self.checker.stop(&id);
                 }
+                Action::RunScript { script, cause } => self.notifier.run(script, cause),
             }
         }
     }
@@ -374,6 +381,7 @@ impl Appliance {
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;
+        self.notifier.finish().await;
     }
 }
 

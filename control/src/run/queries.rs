@@ -14,7 +14,7 @@ use super::Appliance;
 use super::workers::WorkerHandle;
 use crate::api::Query;
 use crate::api::view::{self, AttachMode, Health, Traffic};
-use crate::config::{self, CheckKind, RealServer, VirtualServer};
+use crate::config::{self, RealServer, VirtualServer};
 use crate::controller::{CheckState, ServerKey, check_id};
 use crate::event::CheckId;
 use crate::health::LastResult;
@@ -55,7 +55,7 @@ impl Appliance {
         let services = self.controller.config().virtual_servers.iter();
         services
             .map(|service| {
-                let servers = service.real_servers.iter();
+                let servers = self.listed(service);
                 let real_servers: Vec<_> = servers
                     .map(|server| self.real_server(service, server, &tried))
                     .collect();
@@ -71,6 +71,14 @@ impl Appliance {
             .collect()
     }
 
+    /// The real servers, and the sorry server while it serves.
+    fn listed<'s>(&self, service: &'s VirtualServer) -> impl Iterator<Item = &'s RealServer> {
+        let has_quorum = self.controller.has_quorum(service.key);
+        let sorry = service.quorum.sorry_server.iter();
+        let sorry = sorry.filter(move |sorry| !has_quorum || sorry.inhibit_on_failure);
+        service.real_servers.iter().chain(sorry)
+    }
+
     fn real_server(
         &self,
         service: &VirtualServer,
@@ -78,7 +86,7 @@ impl Appliance {
         tried: &BTreeSet<&CheckId>,
     ) -> view::RealServer {
         let states = self.controller.checks((service.key, server.address));
-        let up = self.controller.is_up(service.key, server);
+        let (weight, _) = self.controller.weight_and_availability(service, server);
         let all_tried = (0..states.len())
             .all(|check| tried.contains(&check_id((service.key, server.address), check)));
         let failed = states.iter().find(|state| !state.passes());
@@ -89,7 +97,7 @@ impl Appliance {
         view::RealServer {
             address: server.address,
             forwarding_method: server.lb_kind.to_string().into(),
-            weight: if up { server.weight } else { 0 },
+            weight,
             configured_weight: server.weight,
             health: health(states, all_tried),
             reason: failed.and_then(|state| state.reason.clone()),
@@ -173,7 +181,7 @@ impl Appliance {
                         protocol: service.protocol().to_string().into(),
                         virtual_server: service.address(),
                         real_server: server.address,
-                        check: check_name(&state.check.kind).into(),
+                        check: state.check.kind.name().into(),
                         target: state.check.target,
                         state: match (status, tried) {
                             (Some(status), Some(_)) => up_or_down(status.healthy),
@@ -294,11 +302,4 @@ fn health(states: &[CheckState], all_tried: bool) -> Health {
 
 fn up_or_down(healthy: bool) -> Health {
     if healthy { Health::Up } else { Health::Down }
-}
-
-fn check_name(kind: &CheckKind) -> &'static str {
-    match kind {
-        CheckKind::TcpCheck => "TCP_CHECK",
-        CheckKind::HttpGet { .. } => "HTTP_GET",
-    }
 }

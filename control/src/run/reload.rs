@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use super::{Appliance, start};
+use super::{Appliance, notifier, start};
 use crate::api::view;
 use crate::config;
 
@@ -25,10 +25,13 @@ impl Appliance {
         start::refuse_unknown_interfaces(&config, self.controller.ports()).map_err(refuse)?;
         let in_use = start::refuse_addresses_in_use(&self.controller, &config);
         self.meanwhile(in_use).await.map_err(refuse)?;
+        let scripts = config.scripts.clone();
         let (changes, actions) = self
             .controller
             .reload(config, Instant::now())
             .map_err(refused)?;
+        self.runner.set_policy(scripts);
+        notifier::complain(&self.runner, self.controller.config());
         self.carry_out(actions).await;
         self.listen_to_vrrp();
         self.settle();

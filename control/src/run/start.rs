@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface, Link};
+use super::notifier::{self, Notifier};
 use super::vrrp::{Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
@@ -21,6 +22,7 @@ use crate::event::{Event, NetworkEvent};
 use crate::health::Checker;
 use crate::in_words::count;
 use crate::netlink::Requests;
+use crate::scripts::Runner;
 
 /// Builds everything and takes the traffic; says `ready`.
 pub(super) async fn start(
@@ -44,6 +46,8 @@ pub(super) async fn start(
     refuse_addresses_in_use(&controller, &config).await?;
     let published = unpublished();
     let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
+    let runner = Runner::new(config.scripts.clone());
+    notifier::complain(&runner, &config);
     let mut appliance = Appliance {
         file,
         controller,
@@ -52,7 +56,9 @@ pub(super) async fn start(
         publish_pending: false,
         workers,
         requests,
-        checker: Checker::new(sender),
+        checker: Checker::new(sender, runner.clone()),
+        notifier: Notifier::new(runner.clone()),
+        runner,
         announcer: Arc::new(announcer),
         announcing: JoinSet::new(),
         to_announce: Vec::new(),

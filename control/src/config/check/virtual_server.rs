@@ -4,6 +4,8 @@
 //! Unlike there, `lb_kind` has to be written: keepalived's default is NAT,
 //! and neither that nor a silent DR need be what was meant.
 
+mod quorum;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -15,6 +17,7 @@ use super::super::report::Report;
 use super::super::{RealServer, VirtualServer};
 use super::health::{self, Inherited};
 use super::scheduler::scheduler;
+use super::scripts::script;
 
 pub(super) static VIRTUAL_SERVER: Spec = Spec {
     heading: "[[virtual_server]]",
@@ -33,6 +36,14 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "tun_port",
         "inhibit_on_failure",
         "virtualhost",
+        "quorum",
+        "hysteresis",
+        "quorum_up",
+        "quorum_down",
+        "omega",
+        "sorry_server",
+        "sorry_server_inhibit",
+        "sorry_server_lvs_method",
         "real_server",
     ],
     shared: health::PARAMETERS.keys,
@@ -41,22 +52,14 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "flag-2",
         "flag-3",
         "ha_suspend",
-        "hysteresis",
         "ip_family",
         "match",
-        "omega",
         "ops",
         "persistence_engine",
         "persistence_granularity",
         "persistence_timeout",
-        "quorum",
-        "quorum_down",
-        "quorum_up",
         "smtp_alert",
         "snmp_name",
-        "sorry_server",
-        "sorry_server_inhibit",
-        "sorry_server_lvs_method",
     ],
 };
 
@@ -71,22 +74,22 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "weight",
         "inhibit_on_failure",
         "virtualhost",
+        "notify_up",
+        "notify_down",
         "TCP_CHECK",
         "HTTP_GET",
+        "SSL_GET",
+        "UDP_CHECK",
+        "DNS_CHECK",
+        "SMTP_CHECK",
+        "PING_CHECK",
+        "MISC_CHECK",
+        "FILE_CHECK",
     ],
     shared: health::PARAMETERS.keys,
     unsupported: &[
         "BFD_CHECK",
-        "DNS_CHECK",
-        "FILE_CHECK",
-        "MISC_CHECK",
-        "PING_CHECK",
-        "SMTP_CHECK",
-        "SSL_GET",
-        "UDP_CHECK",
         "lthreshold",
-        "notify_down",
-        "notify_up",
         "smtp_alert",
         "snmp_name",
         "uthreshold",
@@ -138,6 +141,8 @@ fn virtual_server(
         checks: Inherited::default().overridden_by(table, report),
     };
     let real_servers = real_servers(table, &defaults, report);
+    let quorum = quorum::quorum(table, &defaults, &real_servers, report);
+    let omega = table.get("omega").and_then(|v| v.boolean(report));
     let (written, address, protocol) = (written?, address?, protocol?);
     let key = ServiceKey {
         address: address.ip().into(),
@@ -156,6 +161,8 @@ fn virtual_server(
         scheduler,
         lb_kind: lb_kind?,
         real_servers,
+        quorum,
+        omega: omega.unwrap_or(false),
     })
 }
 
@@ -204,6 +211,8 @@ fn real_server(
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
     let checks = health::checks(&table, address, &inherited, report);
+    let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
+    let (notify_up, notify_down) = (notify("notify_up"), notify("notify_down"));
     let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
     let (written, address) = (written?, address?);
     if let (Some(service), Some(lb_kind)) = (defaults.service, lb_kind) {
@@ -219,6 +228,8 @@ fn real_server(
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
         inhibit_on_failure: inhibit.unwrap_or(false),
         checks,
+        notify_up,
+        notify_down,
     })
 }
 

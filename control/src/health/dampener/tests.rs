@@ -1,16 +1,17 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, CheckSource};
 
 fn check(retry: u32, alpha: bool) -> Check {
     Check {
         kind: CheckKind::TcpCheck,
         target: "10.0.0.1:80".parse().unwrap(),
-        bindto: None,
+        source: CheckSource::default(),
         connect_timeout: Duration::from_secs(3),
         delay_loop: Duration::from_secs(6),
         retry,
+        rise: 1,
         delay_before_retry: Duration::from_secs(2),
         warmup: Duration::from_secs(10),
         alpha,
@@ -44,6 +45,16 @@ fn play(check: &Check, tries: &str) -> (String, Vec<u64>) {
         });
     }
     (changes, times)
+}
+
+#[test]
+fn a_server_that_is_down_rises_after_successes_in_a_row() {
+    let mut wanted = check(0, true);
+    wanted.rise = 3;
+    let (changes, times) = play(&wanted, "PPFPPPF");
+    assert_eq!(changes, ".....UD");
+    // Successes that are not enough are confirmed after delay_before_retry.
+    assert_eq!(times, [0, 2, 4, 10, 12, 14, 20]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::config::CheckKind;
+use crate::config::{CheckKind, CheckSource, RegexOption};
 
 /// Serves connections one after the other; each request's header goes to the
 /// returned channel.
@@ -45,22 +45,39 @@ fn url(path: &str) -> CheckUrl {
         path: path.into(),
         status_code: vec![(200, 299)],
         virtualhost: None,
+        digest: None,
+        regex: None,
+    }
+}
+
+fn parameters(urls: &[CheckUrl], virtualhost: Option<&str>) -> HttpGet {
+    HttpGet {
+        tls: None,
+        protocol: HttpProtocol::Http10,
+        urls: urls.to_vec(),
+        virtualhost: virtualhost.map(str::to_owned),
     }
 }
 
 async fn get(target: SocketAddr, urls: &[CheckUrl], virtualhost: Option<&str>) -> Outcome {
+    get_as(target, parameters(urls, virtualhost)).await
+}
+
+async fn get_as(target: SocketAddr, get: HttpGet) -> Outcome {
+    let prepared = Prepared::new(&get).unwrap();
     let parameters = Check {
-        kind: CheckKind::TcpCheck,
+        kind: CheckKind::HttpGet(get.clone()),
         target,
-        bindto: None,
+        source: CheckSource::default(),
         connect_timeout: Duration::from_millis(400),
         delay_loop: Duration::from_secs(1),
         retry: 0,
+        rise: 1,
         delay_before_retry: Duration::from_secs(1),
         warmup: Duration::ZERO,
         alpha: false,
     };
-    check(&parameters, urls, virtualhost).await
+    check(&parameters, &get, &prepared).await
 }
 
 /// The reason of a failure behind `HTTP_GET <target> /: `.
@@ -74,7 +91,7 @@ async fn failure(answer: impl Fn(&mut TcpStream) -> io::Result<()> + Send + 'sta
                 .unwrap_or_else(|| panic!("{reason} does not start with {start}"))
                 .to_owned()
         }
-        other @ (Outcome::Passed(_) | Outcome::Inconclusive(_)) => {
+        other @ (Outcome::Passed(_) | Outcome::Weighed(..) | Outcome::Inconclusive(_)) => {
             panic!("expected a failure, found {other:?}")
         }
     }
@@ -231,4 +248,89 @@ async fn refused_and_unusable() {
     );
     let outcome = get(target, &[url("/a b")], None).await;
     assert!(matches!(outcome, Outcome::Inconclusive(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn http_1_1_and_connection_close() {
+    let (target, requests) =
+        serve(|s| s.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"));
+    for (protocol, line) in [
+        (HttpProtocol::Http10Close, "GET / HTTP/1.0\r\n"),
+        (HttpProtocol::Http11, "GET / HTTP/1.1\r\n"),
+    ] {
+        let mut get = parameters(&[url("/")], None);
+        get.protocol = protocol;
+        let outcome = get_as(target, get).await;
+        assert!(matches!(outcome, Outcome::Passed(_)), "{outcome:?}");
+        let request = requests.recv().unwrap();
+        assert!(request.starts_with(line), "{request}");
+        assert!(request.contains("\r\nConnection: close\r\n"), "{request}");
+    }
+}
+
+/// Digest of what the next function serves.
+const GREEN: u128 = 0xc60b89889f6ed3c1ea31b5f45ae0aa79;
+
+fn text_server() -> (SocketAddr, mpsc::Receiver<String>) {
+    serve(|s| s.write_all(b"HTTP/1.0 200 OK\r\n\r\nstatus: Green\nqueue: 17\n"))
+}
+
+/// The reason of a failure, or `passed`.
+async fn body_verdict(wanted: CheckUrl) -> String {
+    let (target, _requests) = text_server();
+    match get(target, &[wanted], None).await {
+        Outcome::Failed(reason) => reason.split_once(" /: ").unwrap().1.to_owned(),
+        Outcome::Passed(_) => "passed".into(),
+        other @ (Outcome::Weighed(..) | Outcome::Inconclusive(_)) => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn digests_are_md5_of_the_body() {
+    let with = |digest: u128| CheckUrl {
+        digest: Some(digest.to_be_bytes()),
+        ..url("/")
+    };
+    // printf 'status: Green\nqueue: 17\n' | md5sum
+    assert_eq!(body_verdict(with(GREEN)).await, "passed");
+    assert_eq!(
+        body_verdict(with(0xff)).await,
+        format!("the body's digest is {GREEN:032x}, expected {:032x}", 0xff)
+    );
+}
+
+#[tokio::test]
+async fn regexes_look_at_the_body() {
+    let regex = |pattern: &str| BodyRegex {
+        pattern: pattern.into(),
+        options: Vec::new(),
+        no_match: false,
+        min_offset: 0,
+        max_offset: None,
+    };
+    let with = |regex| CheckUrl {
+        regex: Some(regex),
+        ..url("/")
+    };
+    let matches = body_verdict(with(regex("Green\\s+queue: [0-9]+")));
+    assert_eq!(matches.await, "passed");
+    assert_eq!(
+        body_verdict(with(regex("green"))).await,
+        "the body does not match the regex \"green\""
+    );
+    let mut caseless = regex("green");
+    caseless.options = vec![RegexOption::Caseless];
+    assert_eq!(body_verdict(with(caseless.clone())).await, "passed");
+    caseless.no_match = true;
+    assert_eq!(
+        body_verdict(with(caseless.clone())).await,
+        "the body matches the regex \"green\""
+    );
+    // "Green" begins at byte 8.
+    caseless.min_offset = 9;
+    assert_eq!(body_verdict(with(caseless.clone())).await, "passed");
+    (caseless.min_offset, caseless.max_offset) = (0, Some(7));
+    assert_eq!(body_verdict(with(caseless.clone())).await, "passed");
+    caseless.max_offset = Some(8);
+    assert_ne!(body_verdict(with(caseless)).await, "passed");
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use dataplane::service::Protocol;
 
 use super::{Config, request_address};
-use crate::config::{Check, CheckKind, CheckUrl};
+use crate::config::{Check, CheckKind, CheckUrl, HttpGet};
 
 /// Scheduling and measuring take time too: allowed on top of what the checks'
 /// parameters add up to.
@@ -174,7 +174,7 @@ fn slowest(bounds: &[Option<Bounds>]) -> Option<Bounds> {
 
 /// Urls of `check` that 200 would fail, with a status that passes.
 fn unusual_statuses(check: &Check) -> Vec<(String, u16)> {
-    let CheckKind::HttpGet { urls, .. } = &check.kind else {
+    let CheckKind::HttpGet(HttpGet { urls, .. }) = &check.kind else {
         return Vec::new();
     };
     let wants_ok = |url: &&CheckUrl| {

@@ -1,0 +1,114 @@
+//! `quorum`, what belongs to it, and `sorry_server`.
+
+use std::ops::RangeInclusive;
+
+use dataplane::service::ForwardingMethod;
+
+use super::super::super::raw::{Table, Value};
+use super::super::super::report::Report;
+use super::super::super::{Quorum, RealServer};
+use super::super::scripts::script;
+use super::{DEFAULT_WEIGHT, Defaults, LATER_METHODS, fits_method, socket_address};
+
+/// The weight of 65536 real servers fits.
+const QUORUM: RangeInclusive<i64> = 1..=4_294_901_760;
+const HYSTERESIS: RangeInclusive<i64> = 0..=4_294_901_760;
+
+pub(super) fn quorum(
+    table: &Table<'_>,
+    defaults: &Defaults,
+    real_servers: &[RealServer],
+    report: &mut Report<'_>,
+) -> Quorum {
+    let written = table.get("quorum");
+    let quorum = written.as_ref().and_then(|v| v.integer(&QUORUM, report));
+    let quorum: u32 = quorum.unwrap_or(1);
+    let hysteresis = table.get("hysteresis");
+    let tolerated = hysteresis.as_ref();
+    let tolerated = tolerated.and_then(|v| v.integer(&HYSTERESIS, report));
+    let tolerated: u32 = tolerated.unwrap_or(0);
+    if let (Some(value), true) = (hysteresis, tolerated >= quorum) {
+        value.reject(
+            format_args!("less than the quorum, {quorum}"),
+            "lower it, or raise quorum",
+            report,
+        );
+    }
+    let all: u32 = real_servers.iter().map(|server| server.weight).sum();
+    if let (Some(value), true) = (written, all < quorum.saturating_add(tolerated)) {
+        let needed = quorum.saturating_add(tolerated);
+        report.warning(
+            value.at,
+            &value.place,
+            format!(
+                "the real servers' weights add up to {all}: a quorum of {needed} is never reached"
+            ),
+        );
+    }
+    let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
+    let (up, down) = (notify("quorum_up"), notify("quorum_down"));
+    Quorum {
+        quorum,
+        hysteresis: tolerated,
+        up,
+        down,
+        sorry_server: sorry_server(table, defaults, real_servers, report),
+    }
+}
+
+fn sorry_server(
+    table: &Table<'_>,
+    defaults: &Defaults,
+    real_servers: &[RealServer],
+    report: &mut Report<'_>,
+) -> Option<RealServer> {
+    let inhibit = table.get("sorry_server_inhibit");
+    let method = table.get("sorry_server_lvs_method");
+    let Some(written) = table.get("sorry_server") else {
+        for value in [inhibit, method].into_iter().flatten() {
+            value.reject(
+                "it beside sorry_server only",
+                "add sorry_server, or remove it",
+                report,
+            );
+        }
+        return None;
+    };
+    let inhibit = inhibit.and_then(|v| v.boolean(report));
+    let lb_kind = lb_kind(method.as_ref(), defaults, report);
+    let address = socket_address(&written, report)?;
+    if real_servers.iter().any(|server| server.address == address) {
+        written.reject(
+            "an address that is none of the real servers'",
+            "use another server, or another port of it",
+            report,
+        );
+    }
+    let (service, lb_kind) = (defaults.service?, lb_kind?);
+    fits_method(&written, address, service, lb_kind, report);
+    Some(RealServer {
+        address,
+        lb_kind,
+        weight: DEFAULT_WEIGHT,
+        inhibit_on_failure: inhibit.unwrap_or(false),
+        checks: Vec::new(),
+        notify_up: None,
+        notify_down: None,
+    })
+}
+
+/// `sorry_server_lvs_method`; a tunnel is of the virtual server's type.
+fn lb_kind(
+    written: Option<&Value<'_>>,
+    defaults: &Defaults,
+    report: &mut Report<'_>,
+) -> Option<ForwardingMethod> {
+    let Some(value) = written else {
+        return defaults.lb_kind;
+    };
+    let method = value.choice(&ForwardingMethod::NAMES[..3], &LATER_METHODS, report)?;
+    match (method, defaults.lb_kind) {
+        (ForwardingMethod::Tunnel(_), Some(tunnel @ ForwardingMethod::Tunnel(_))) => Some(tunnel),
+        (method, _) => Some(method),
+    }
+}

@@ -1,0 +1,334 @@
+//! What the checks' results mean for real servers and virtual servers: up and
+//! down, weights, quorum, and the scripts that are told.
+//!
+//! Invariant: `up` and `weight` of a virtual server are those of its real
+//! servers, kept by difference: a change costs the same with ten real servers
+//! and with ten thousand.
+
+use std::collections::BTreeMap;
+
+use dataplane::service::ServiceKey;
+
+use super::{ServerKey, check_id};
+use crate::config::{Check, Config, Quorum, RealServer, VirtualServer};
+use crate::event::{Action, CheckId, WeightChange};
+use crate::scripts::Script;
+
+/// What is known of a real server by one of its checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckState {
+    pub check: Check,
+    /// `None`: no result yet; the server counts as up, unless `alpha`.
+    pub healthy: Option<bool>,
+    /// What the last change was about.
+    pub reason: Option<String>,
+    /// What the check wants of the weight.
+    pub weight: Option<WeightChange>,
+}
+
+impl CheckState {
+    fn new(check: Check) -> Self {
+        Self {
+            check,
+            healthy: None,
+            reason: None,
+            weight: None,
+        }
+    }
+
+    /// Whether the server may be used as far as this check is concerned.
+    #[must_use]
+    pub fn passes(&self) -> bool {
+        self.healthy.unwrap_or(!self.check.alpha)
+    }
+}
+
+/// A real server and its checks.
+#[derive(Debug)]
+struct Server {
+    checks: Vec<CheckState>,
+    /// As configured.
+    weight: u32,
+    notify_up: Option<Script>,
+    notify_down: Option<Script>,
+}
+
+impl Server {
+    fn is_up(&self) -> bool {
+        self.checks.iter().all(CheckState::passes)
+    }
+
+    /// The weight while it is up. As in keepalived, every check changes the
+    /// configured one by a difference, and the differences add up.
+    fn weight(&self) -> u32 {
+        let configured = i64::from(self.weight);
+        let difference = |state: &CheckState| match state.weight {
+            None => 0,
+            Some(WeightChange::Set(weight)) => i64::from(weight) - configured,
+            Some(WeightChange::Add(weight)) => weight,
+        };
+        let differences = self.checks.iter().map(difference);
+        let sum = differences.fold(configured, i64::saturating_add);
+        u32::try_from(sum.clamp(0, i64::from(u16::MAX))).unwrap_or(0)
+    }
+
+    /// What it adds to its virtual server: 1 if it is up, and its weight.
+    fn share(&self) -> (usize, u64) {
+        if self.is_up() {
+            (1, self.weight().into())
+        } else {
+            (0, 0)
+        }
+    }
+}
+
+/// A virtual server and the sums over its real servers.
+#[derive(Debug)]
+struct Service {
+    quorum: Quorum,
+    omega: bool,
+    real_servers: usize,
+    up: usize,
+    weight: u64,
+    has_quorum: bool,
+}
+
+impl Service {
+    /// keepalived's rule: as long as there is a quorum, `hysteresis` less is
+    /// tolerated, and without one as much more is needed.
+    fn needed(&self) -> u64 {
+        let (quorum, hysteresis) = (self.quorum.quorum, self.quorum.hysteresis);
+        if self.has_quorum {
+            quorum.saturating_sub(hysteresis).into()
+        } else {
+            u64::from(quorum) + u64::from(hysteresis)
+        }
+    }
+}
+
+/// Health of everything that is configured.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    servers: BTreeMap<ServerKey, Server>,
+    services: BTreeMap<ServiceKey, Service>,
+}
+
+impl Health {
+    /// Makes the state that of `config`. The state of checks that did not
+    /// change is kept, and the quorum of virtual servers that were there.
+    pub(super) fn take_up(&mut self, config: &Config, actions: &mut Vec<Action>) {
+        let mut servers = std::mem::take(&mut self.servers);
+        let services = std::mem::take(&mut self.services);
+        for service in &config.virtual_servers {
+            for server in &service.real_servers {
+                let key = (service.key, server.address);
+                let known = servers.remove(&key).map(|known| known.checks);
+                let checks = take_up_checks(key, server, known.unwrap_or_default(), actions);
+                self.servers.insert(
+                    key,
+                    Server {
+                        checks,
+                        weight: server.weight,
+                        notify_up: server.notify_up.clone(),
+                        notify_down: server.notify_down.clone(),
+                    },
+                );
+            }
+            let known = services.get(&service.key);
+            self.take_up_service(service, known.map(|known| known.has_quorum), actions);
+        }
+        for (server, gone) in servers {
+            actions.extend((0..gone.checks.len()).map(|check| Action::StopCheck {
+                id: check_id(server, check),
+            }));
+        }
+    }
+
+    /// `had_quorum` is `None` for a new one.
+    fn take_up_service(
+        &mut self,
+        service: &VirtualServer,
+        had_quorum: Option<bool>,
+        actions: &mut Vec<Action>,
+    ) {
+        let shares = service.real_servers.iter().filter_map(|server| {
+            let server = self.servers.get(&(service.key, server.address))?;
+            Some(server.share())
+        });
+        let (up, weight) = shares.fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
+        let mut taken = Service {
+            quorum: service.quorum.clone(),
+            omega: service.omega,
+            real_servers: service.real_servers.len(),
+            up,
+            weight,
+            has_quorum: had_quorum.unwrap_or(false),
+        };
+        if had_quorum.is_some() {
+            settle_quorum(service.key, &mut taken, actions);
+        } else if taken.weight >= taken.needed() {
+            // As keepalived at its start: said to the script, no news for the log.
+            taken.has_quorum = true;
+            let cause = format!("virtual_server {} has its quorum", service.key);
+            actions.extend(run(taken.quorum.up.as_ref(), cause));
+        }
+        self.services.insert(service.key, taken);
+    }
+
+    /// Takes note of a check's result.
+    pub(super) fn result(
+        &mut self,
+        id: &CheckId,
+        healthy: bool,
+        reason: String,
+        weight: Option<WeightChange>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Ok(key) = id.virtual_server.parse::<ServiceKey>() else {
+            return;
+        };
+        // Either may have been removed while its last result was on the way.
+        let Some(service) = self.services.get_mut(&key) else {
+            return;
+        };
+        let Some(server) = self.servers.get_mut(&(key, id.real_server)) else {
+            return;
+        };
+        let (was_up, weighed) = server.share();
+        let configured_before = server.weight();
+        let Some(state) = server.checks.get_mut(id.check) else {
+            return;
+        };
+        let changed = state.healthy != Some(healthy);
+        state.healthy = Some(healthy);
+        state.reason = Some(reason.clone());
+        state.weight = weight;
+        let (is_up, weighs) = server.share();
+        service.up = service.up + is_up - was_up;
+        service.weight = service.weight + weighs - weighed;
+        let (now_up, total) = (service.up, service.real_servers);
+        if is_up != was_up {
+            let (word, script) = if is_up == 1 {
+                ("up", &server.notify_up)
+            } else {
+                ("down", &server.notify_down)
+            };
+            actions.push(Action::Log(format!(
+                "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
+            )));
+            actions.extend(run(script.as_ref(), format!("{id} is {word}")));
+            actions.push(Action::Publish);
+        } else if is_up == 1 && weighs != weighed {
+            actions.push(Action::Log(format!(
+                "{id}: weight {configured_before} -> {weighs}: {reason}"
+            )));
+            actions.push(Action::Publish);
+        } else if changed && !healthy {
+            actions.push(Action::Log(format!("{id} fails another check: {reason}")));
+        }
+        settle_quorum(key, service, actions);
+    }
+
+    /// What is to be said before the end: `omega`.
+    pub(super) fn stop(&self, actions: &mut Vec<Action>) {
+        for (key, server) in &self.servers {
+            if server.is_up() && self.services.get(&key.0).is_some_and(|s| s.omega) {
+                let cause = format!("{}: the appliance stops", check_id(*key, 0));
+                actions.extend(run(server.notify_down.as_ref(), cause));
+            }
+        }
+        for (key, service) in &self.services {
+            if service.omega && service.has_quorum {
+                let cause = format!("virtual_server {key}: the appliance stops");
+                actions.extend(run(service.quorum.down.as_ref(), cause));
+            }
+        }
+    }
+
+    /// True if every check of the server passes; also without any.
+    pub(super) fn is_up(&self, server: ServerKey) -> bool {
+        self.servers.get(&server).is_none_or(Server::is_up)
+    }
+
+    /// The weight of a real server with what its checks want of it; 0 while it is down.
+    pub(super) fn weight(&self, server: ServerKey) -> u32 {
+        let share = self.servers.get(&server).map(Server::share);
+        share.map_or(0, |(_, weight)| u32::try_from(weight).unwrap_or(0))
+    }
+
+    /// Whether the real servers that are up weigh enough.
+    pub(super) fn has_quorum(&self, service: ServiceKey) -> bool {
+        self.services.get(&service).is_none_or(|s| s.has_quorum)
+    }
+
+    pub(super) fn checks(&self, server: ServerKey) -> &[CheckState] {
+        self.servers.get(&server).map_or(&[], |s| &s.checks)
+    }
+}
+
+/// Says when a quorum is gained or lost; then another pool serves.
+fn settle_quorum(key: ServiceKey, service: &mut Service, actions: &mut Vec<Action>) {
+    let needed = service.needed();
+    let has_quorum = service.weight >= needed;
+    if has_quorum == service.has_quorum {
+        return;
+    }
+    service.has_quorum = has_quorum;
+    let weight = service.weight;
+    let (word, script) = if has_quorum {
+        ("gained", &service.quorum.up)
+    } else {
+        ("lost", &service.quorum.down)
+    };
+    let serves = match &service.quorum.sorry_server {
+        None => String::new(),
+        Some(_) if has_quorum => "; the real servers serve".into(),
+        Some(sorry) => format!("; the sorry server {} serves", sorry.address),
+    };
+    let cause = format!("virtual_server {key}: quorum {word}: weight {weight} of {needed}");
+    actions.push(Action::Log(format!("{cause}{serves}")));
+    actions.extend(run(script.as_ref(), cause));
+    actions.push(Action::Publish);
+}
+
+fn run(script: Option<&Script>, cause: String) -> Option<Action> {
+    let script = script?.clone();
+    Some(Action::RunScript { script, cause })
+}
+
+/// Keeps the state of checks that did not change; the others start anew,
+/// with the last verdict standing until the first result.
+fn take_up_checks(
+    key: ServerKey,
+    server: &RealServer,
+    known: Vec<CheckState>,
+    actions: &mut Vec<Action>,
+) -> Vec<CheckState> {
+    let stale = known.len().max(server.checks.len());
+    let mut known = known.into_iter();
+    let mut states = Vec::with_capacity(server.checks.len());
+    for number in 0..stale {
+        let id = check_id(key, number);
+        match (known.next(), server.checks.get(number)) {
+            (Some(state), Some(check)) if state.check == *check => states.push(state),
+            (old, check) => {
+                if old.is_some() {
+                    actions.push(Action::StopCheck { id: id.clone() });
+                }
+                if let Some(check) = check {
+                    let mut state = CheckState::new(check.clone());
+                    if let Some(old) = old {
+                        state.healthy = old.healthy;
+                        state.reason = old.reason;
+                    }
+                    states.push(state);
+                    actions.push(Action::StartCheck {
+                        id,
+                        check: Box::new(check.clone()),
+                    });
+                }
+            }
+        }
+    }
+    states
+}

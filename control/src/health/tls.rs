@@ -1,0 +1,116 @@
+//! TLS for `SSL_GET`: certificates are not verified, as in keepalived.
+//!
+//! The check asks whether the real server serves, not who it is; a real server
+//! is reached by an address that no certificate names. So nothing of the
+//! certificate is looked at, not even its form: one of X.509 version 1, which
+//! `rustls` would refuse, serves clients that take it.
+
+use std::sync::{Arc, LazyLock};
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, client};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::in_words::in_words;
+
+/// One for all checks; sessions are not resumed, so every try does a whole handshake.
+static WITH_SNI: LazyLock<Option<TlsConnector>> = LazyLock::new(|| connector(true));
+static WITHOUT_SNI: LazyLock<Option<TlsConnector>> = LazyLock::new(|| connector(false));
+
+fn connector(enable_sni: bool) -> Option<TlsConnector> {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(AnyCertificate {
+        provider: Arc::clone(&provider),
+    });
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .ok()?;
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    config.enable_sni = enable_sni;
+    config.resumption = client::Resumption::disabled();
+    Some(TlsConnector::from(Arc::new(config)))
+}
+
+/// Why there is no TLS session.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum TlsError {
+    #[error("{0} is no name for SNI: {1}")]
+    Name(String, InvalidDnsNameError),
+    #[error("TLS: {}", in_words(.0))]
+    Handshake(std::io::Error),
+    #[error("TLS: no protocol version is left")]
+    NoVersion,
+}
+
+/// Shakes hands; `name` is sent if there is one.
+pub(super) async fn handshake(
+    stream: TcpStream,
+    name: Option<&str>,
+) -> Result<TlsStream<TcpStream>, TlsError> {
+    let peer = stream.peer_addr().map_err(TlsError::Handshake)?;
+    let (connector, server) = match name {
+        Some(name) => {
+            // The port of a `Host` is not part of the name.
+            let host = name.split(':').next().unwrap_or(name).to_owned();
+            let server = ServerName::try_from(host);
+            (
+                &WITH_SNI,
+                server.map_err(|error| TlsError::Name(name.to_owned(), error))?,
+            )
+        }
+        None => (&WITHOUT_SNI, ServerName::IpAddress(peer.ip().into())),
+    };
+    let connector = connector.as_ref().ok_or(TlsError::NoVersion)?;
+    let stream = connector.connect(server, stream).await;
+    stream.map_err(TlsError::Handshake)
+}
+
+/// Takes every certificate.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

@@ -1,0 +1,86 @@
+//! Scripts that are told about changes.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+use crate::config::{CheckKind, Config};
+use crate::scripts::{Outcome, Runner, Script};
+
+/// What a script that is told something may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What scripts that run at the end of the appliance may take together.
+const PATIENCE_AT_END: Duration = Duration::from_secs(5);
+
+/// Runs scripts without anybody waiting for them.
+#[derive(Debug)]
+pub(super) struct Notifier {
+    runner: Runner,
+    running: JoinSet<()>,
+}
+
+impl Notifier {
+    pub(super) fn new(runner: Runner) -> Self {
+        Self {
+            runner,
+            running: JoinSet::new(),
+        }
+    }
+
+    pub(super) fn run(&mut self, script: Script, cause: String) {
+        let runner = self.runner.clone();
+        self.running.spawn(async move {
+            match runner.run(&script, &[], PATIENCE).await {
+                Outcome::Exited(0) => info!("{cause}: {script} was told"),
+                ended @ (Outcome::Exited(_)
+                | Outcome::Killed(_)
+                | Outcome::TimedOut
+                | Outcome::NotRun(_)) => warn!("{cause}: {script}: {ended}"),
+            }
+        });
+    }
+
+    /// Forgets those that have ended.
+    pub(super) fn tidy_up(&mut self) {
+        while self.running.try_join_next().is_some() {}
+    }
+
+    /// Lets those that run come to an end, within limits.
+    pub(super) async fn finish(&mut self) {
+        let all = async { while self.running.join_next().await.is_some() {} };
+        if tokio::time::timeout(PATIENCE_AT_END, all).await.is_err() {
+            warn!("scripts still run after {PATIENCE_AT_END:?}: they are killed");
+        }
+    }
+}
+
+/// Says at once which scripts will not run, rather than when they are needed.
+pub(super) fn complain(runner: &Runner, config: &Config) {
+    for service in &config.virtual_servers {
+        let quorum = [&service.quorum.up, &service.quorum.down];
+        let servers = service.real_servers.iter().flat_map(|server| {
+            let checks = server.checks.iter().filter_map(|check| match &check.kind {
+                CheckKind::MiscCheck(misc) => Some(&misc.script),
+                CheckKind::TcpCheck
+                | CheckKind::HttpGet(_)
+                | CheckKind::UdpCheck(_)
+                | CheckKind::DnsCheck(_)
+                | CheckKind::SmtpCheck { .. }
+                | CheckKind::PingCheck
+                | CheckKind::FileCheck(_) => None,
+            });
+            let notify = [&server.notify_up, &server.notify_down];
+            checks.chain(notify.into_iter().flatten())
+        });
+        for script in quorum.into_iter().flatten().chain(servers) {
+            if let Err(why) = runner.check(script) {
+                warn!(
+                    "virtual_server {}: the script {script} will not run: {why}",
+                    service.key
+                );
+            }
+        }
+    }
+}
