@@ -138,7 +138,8 @@ packages_of() {
 	fuzz) echo g++ ;;
 	netns | lab)
 		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \
-			socat netcat-openbsd valgrind jq python3 procps keepalived
+			socat netcat-openbsd valgrind jq python3 procps keepalived \
+			openssl dnsmasq-base exim4-daemon-light
 		;;
 	esac
 }

@@ -142,6 +142,19 @@ pub struct Quorum {
     pub sorry_server: Option<RealServer>,
 }
 
+/// Any real server is enough, and nobody is told.
+impl Default for Quorum {
+    fn default() -> Self {
+        Self {
+            quorum: 1,
+            hysteresis: 0,
+            up: None,
+            down: None,
+            sorry_server: None,
+        }
+    }
+}
+
 impl VirtualServer {
     /// Address and port as users write them.
     #[must_use]

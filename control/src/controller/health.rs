@@ -286,7 +286,10 @@ fn settle_quorum(key: ServiceKey, service: &mut Service, actions: &mut Vec<Actio
         Some(sorry) => format!("; the sorry server {} serves", sorry.address),
     };
     let cause = format!("virtual_server {key}: quorum {word}: weight {weight} of {needed}");
-    actions.push(Action::Log(format!("{cause}{serves}")));
+    // Of the default, how many servers are up says as much.
+    if service.quorum != Quorum::default() {
+        actions.push(Action::Log(format!("{cause}{serves}")));
+    }
     actions.extend(run(script.as_ref(), cause));
     actions.push(Action::Publish);
 }

@@ -1,0 +1,139 @@
+# Each kind of check against a real server of its kind (nginx, nginx with TLS
+# and SNI, dnsmasq, exim, ICMP, a script, a file): up, then down, then up, each
+# within the time that keepalived.conf(5) implies.
+source "$(dirname "$0")/lib.sh"
+needs nginx openssl dnsmasq exim4
+make_network 1
+
+# ---------------------------------------------------------------- servers
+
+site=$WORK/site
+mkdir -p "$site"
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=www.example.org \
+    -keyout "$WORK/key" -out "$WORK/certificate" 2>/dev/null
+cat >"$WORK/nginx.conf" <<END
+user root;
+worker_processes 1;
+daemon off;
+pid $WORK/nginx.pid;
+error_log $WORK/nginx.log;
+events { worker_connections 256; }
+http {
+    access_log off;
+    client_body_temp_path $WORK/body;
+    proxy_temp_path $WORK/proxy;
+    fastcgi_temp_path $WORK/fastcgi;
+    uwsgi_temp_path $WORK/uwsgi;
+    scgi_temp_path $WORK/scgi;
+    ssl_certificate $WORK/certificate;
+    ssl_certificate_key $WORK/key;
+    server { listen 80; root $site; }
+    # Without the right name there is no handshake.
+    server { listen 443 ssl default_server; ssl_reject_handshake on; }
+    server { listen 443 ssl; server_name www.example.org; root $site; }
+}
+END
+cat >"$WORK/exim.conf" <<END
+primary_hostname = mail.example.org
+spool_directory = $WORK/spool
+log_file_path = $WORK/spool/%s.log
+pid_file_path = $WORK/exim.pid
+local_interfaces = 10.77.0.101
+daemon_smtp_ports = 25
+tls_advertise_hosts =
+rfc1413_query_timeout = 0s
+keep_environment =
+END
+mkdir -p "$WORK/spool"
+chmod 755 "$WORK"
+chown -R Debian-exim "$WORK/spool"
+
+# Linux says at most once a second that a UDP port is closed: a UDP_CHECK that
+# asks more often would take the silence in between for consent.
+setting rs1 net.ipv4.icmp_ratelimit=0
+
+start_servers() {
+    echo 'status: Green' >"$site/health"
+    echo 0 >"$WORK/number"
+    touch "$WORK/well"
+    setting rs1 net.ipv4.icmp_echo_ignore_all=0
+    exec_on rs1 nginx -p "$WORK" -c "$WORK/nginx.conf" -e "$WORK/nginx.log" &
+    nginx=$!
+    exec_on rs1 dnsmasq --keep-in-foreground --conf-file=/dev/null --no-resolv --no-hosts \
+        --pid-file="$WORK/dnsmasq.pid" --user=root --bind-interfaces --listen-address=10.77.0.101 \
+        --address=/www.example.org/192.0.2.1 2>"$WORK/dnsmasq.log" &
+    dnsmasq=$!
+    exec_on rs1 exim4 -bdf -C "$WORK/exim.conf" 2>"$WORK/exim.log" &
+    exim=$!
+}
+
+stop_servers() {
+    kill $nginx $dnsmasq $exim
+    wait $nginx $dnsmasq $exim 2>/dev/null || true
+    rm "$WORK/well"
+    echo 1 >"$WORK/number"
+    setting rs1 net.ipv4.icmp_echo_ignore_all=1
+}
+
+# ---------------------------------------------------------------- director
+
+digest=$(echo 'status: Green' | md5sum | cut -d' ' -f1)
+config
+# service PORT PROTOCOL CHECK
+service() {
+    virtual_server "$VIP:$1" "$2" rr 'delay_loop = 0.4' 'connect_timeout = 0.5' 'retry = 1' \
+        'delay_before_retry = 0.2' 'alpha = true'
+    real_server "10.77.0.101:$1" 1 "$3"
+}
+service 80 TCP "HTTP_GET = { http_protocol = \"1.1\", url = [
+    { path = \"/health\", digest = \"$digest\", status_code = \"200-299,301\" },
+    { path = \"/health\", regex = 'status:\\s+green', regex_options = \"caseless\" },
+    { path = \"/none\", status_code = 404 }] }"
+service 443 TCP 'SSL_GET = { virtualhost = "www.example.org", enable_sni = true, url = { path = "/health" } }'
+service 444 TCP 'SSL_GET = { connect_port = 443, virtualhost = "www.example.org", url = { path = "/health" } }'
+service 53 UDP 'DNS_CHECK = { name = "www.example.org", type = "A" }'
+# A query for the root's SOA in hexadecimal; the answer is any, with the same id.
+service 54 UDP 'UDP_CHECK = { connect_port = 53, payload = "abcd 0100 0001 0000 0000 0000 00 0006 0001", require_reply = "abcd 8x", min_reply_length = 12 }'
+service 55 UDP 'UDP_CHECK = { connect_port = 53 }'
+service 25 TCP 'SMTP_CHECK = { helo_name = "director.example.org", connect_timeout = 2 }'
+service 22 TCP 'PING_CHECK = {}'
+service 23 TCP "MISC_CHECK = { misc_path = \"test -e $WORK/well\", user = \"nobody\" }"
+service 24 TCP "FILE_CHECK = { file = \"$WORK/number\", weight = 0 }"
+
+# everything STATE: all checks have it, but for the one without SNI, and the
+# UDP_CHECK that only asks whether somebody refuses.
+everything() {
+    local others
+    others=$(ask health ".[] | select(.virtual_server != \"$VIP:444\" and .state != \"$1\")
+        | \"\(.virtual_server) \(.check) is \(.state): \(.last_result)\"")
+    [ -z "$others" ] || { echo "$others" >"$WORK/others"; return 1; }
+}
+
+# The worst: a try has just passed, two more run into their timeouts.
+# 0.4 + 2 × 0.5 + 0.2 s, FILE_CHECK 1 s; 10 % and 50 ms; and 0.3 s for asking.
+allowed=2110
+within_allowed() {
+    local begin
+    begin=$(now)
+    until everything "$1"; do
+        [ $(($(now) - begin)) -lt $allowed ] || fail "not $1 after $allowed ms: $(cat "$WORK/others")"
+        sleep 0.05
+    done
+    echo "$1 after $(($(now) - begin)) ms"
+}
+
+start_servers
+start_director
+allowed=5000 within_allowed up
+contains "handshake without a name" \
+    "$(ask health ".[] | select(.virtual_server == \"$VIP:444\") | .last_result")" "TLS: .*UnrecognisedName"
+stop_servers
+within_allowed down
+ask health '.[] | "\(.check): \(.last_result)"'
+start_servers
+within_allowed up
+
+# A lie: the right status, another body.
+echo 'status: Red' >"$site/health"
+wait_until 3 "the digest is wrong" eval \
+    'ask health ".[] | select(.check == \"HTTP_GET\") | .last_result" | grep -q "digest is"'
