@@ -75,9 +75,15 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     key.prop_flat_map(|(is_v4, number, port, protocol, lb_kind)| {
         // Above every virtual server's number: none is its own real server.
         let hosts = btree_set((1_u32 << 20)..1 << 21, 0..4);
+        let is_tcp = protocol == Protocol::Tcp;
         let real_servers = hosts.prop_flat_map(move |hosts| {
-            let server =
-                |host_number| real_server(SocketAddr::new(host(is_v4, host_number), port), lb_kind);
+            let server = |host_number| {
+                real_server(
+                    SocketAddr::new(host(is_v4, host_number), port),
+                    lb_kind,
+                    is_tcp,
+                )
+            };
             hosts.into_iter().map(server).collect::<Vec<_>>()
         });
         let schedulers = SchedulerKind::NAMES.map(|(_, kind)| kind).to_vec();

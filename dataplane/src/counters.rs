@@ -272,6 +272,10 @@ pub struct ServerStatistics {
     bytes: AtomicU64,
     reply_packets: AtomicU64,
     reply_bytes: AtomicU64,
+    /// SYNs that clients had to repeat.
+    unanswered: AtomicU64,
+    /// Handshakes that clients completed.
+    answered: AtomicU64,
 }
 
 /// A copy of a [`ServerStatistics`].
@@ -287,6 +291,10 @@ pub struct ServerTotals {
     pub reply_packets: u64,
     /// IP bytes of these.
     pub reply_bytes: u64,
+    /// SYNs that clients had to repeat: the server did not answer, or its answer was lost.
+    pub unanswered: u64,
+    /// Handshakes that clients completed.
+    pub answered: u64,
 }
 
 impl ServerStatistics {
@@ -301,6 +309,8 @@ impl ServerStatistics {
             bytes: self.bytes.load(Ordering::Relaxed),
             reply_packets: self.reply_packets.load(Ordering::Relaxed),
             reply_bytes: self.reply_bytes.load(Ordering::Relaxed),
+            unanswered: self.unanswered.load(Ordering::Relaxed),
+            answered: self.answered.load(Ordering::Relaxed),
         }
     }
 
@@ -316,6 +326,16 @@ impl ServerStatistics {
     pub(crate) fn count_reply(&self, bytes: u64) {
         add(&self.reply_packets, 1);
         add(&self.reply_bytes, bytes);
+    }
+
+    /// Counts a SYN that a client repeats.
+    pub(crate) fn count_unanswered(&self) {
+        add(&self.unanswered, 1);
+    }
+
+    /// Counts a handshake that a client completes.
+    pub(crate) fn count_answered(&self) {
+        add(&self.answered, 1);
     }
 
     /// Counts a new connection.

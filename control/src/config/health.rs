@@ -260,6 +260,16 @@ pub struct MiscCheck {
     pub dynamic: bool,
 }
 
+/// Passive health of a real server: whether clients' connections to it come about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Passive {
+    /// SYNs without an answer within `fail_timeout`, 1 at least, that take the
+    /// server out.
+    pub max_fails: u32,
+    /// The time in which they are counted, and for which the server is out.
+    pub fail_timeout: Duration,
+}
+
 /// Parameters of a `FILE_CHECK`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileCheck {

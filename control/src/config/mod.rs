@@ -31,7 +31,7 @@ pub use check::{Checked, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub use health::{
     BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
-    MiscCheck, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
+    MiscCheck, Passive, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
 pub use load::{Format, load, load_as};
 pub use print::to_toml;
@@ -185,6 +185,8 @@ pub struct RealServer {
     pub inhibit_on_failure: bool,
     /// All must pass for the server to be up; none: always up.
     pub checks: Vec<Check>,
+    /// Also taken out when clients get no answer.
+    pub passive: Option<Passive>,
     pub notify_up: Option<Script>,
     pub notify_down: Option<Script>,
 }

@@ -13,8 +13,8 @@ use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
 
 use super::{
-    Appliance, Config, Idle, Interface, Queues, Quorum, RealServer, VirtualServer, XdpMode,
-    duration,
+    Appliance, Config, Idle, Interface, Passive, Queues, Quorum, RealServer, VirtualServer,
+    XdpMode, duration,
 };
 use crate::scripts::Policy;
 
@@ -207,6 +207,7 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
         weight,
         inhibit_on_failure,
         checks,
+        passive,
         notify_up,
         notify_down,
     } = server;
@@ -217,6 +218,14 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
     print_lb_kind(f, *lb_kind)?;
     writeln!(f, "weight = {weight}")?;
     writeln!(f, "inhibit_on_failure = {inhibit_on_failure}")?;
+    if let Some(Passive {
+        max_fails,
+        fail_timeout,
+    }) = passive
+    {
+        writeln!(f, "max_fails = {max_fails}")?;
+        print_time(f, "fail_timeout", *fail_timeout)?;
+    }
     print_command(f, "notify_up", notify_up.as_ref())?;
     print_command(f, "notify_down", notify_down.as_ref())?;
     checks.iter().try_for_each(|c| print_check(f, c))

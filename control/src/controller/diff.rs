@@ -149,6 +149,11 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
                 "{name}: real_server {address}: notify_up, notify_down changed"
             ));
         }
+        if old.passive != server.passive {
+            lines.push(format!(
+                "{name}: real_server {address}: max_fails, fail_timeout changed"
+            ));
+        }
         if old.checks != server.checks {
             lines.push(format!("{name}: real_server {address}: checks changed"));
         }

@@ -6,11 +6,14 @@
 //! and with ten thousand.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
+use dataplane::counters::ServerTotals;
 use dataplane::service::ServiceKey;
 
+use super::passive::{self, Change};
 use super::{ServerKey, check_id};
-use crate::config::{Check, Config, Quorum, RealServer, VirtualServer};
+use crate::config::{Check, Config, Passive, Quorum, RealServer, VirtualServer};
 use crate::event::{Action, CheckId, WeightChange};
 use crate::scripts::Script;
 
@@ -47,6 +50,7 @@ impl CheckState {
 #[derive(Debug)]
 struct Server {
     checks: Vec<CheckState>,
+    passive: Option<passive::State>,
     /// As configured.
     weight: u32,
     notify_up: Option<Script>,
@@ -56,6 +60,7 @@ struct Server {
 impl Server {
     fn is_up(&self) -> bool {
         self.checks.iter().all(CheckState::passes)
+            && self.passive.as_ref().is_none_or(passive::State::passes)
     }
 
     /// The weight while it is up. As in keepalived, every check changes the
@@ -85,6 +90,7 @@ impl Server {
 /// A virtual server and the sums over its real servers.
 #[derive(Debug)]
 struct Service {
+    key: ServiceKey,
     quorum: Quorum,
     omega: bool,
     real_servers: usize,
@@ -122,12 +128,20 @@ impl Health {
         for service in &config.virtual_servers {
             for server in &service.real_servers {
                 let key = (service.key, server.address);
-                let known = servers.remove(&key).map(|known| known.checks);
-                let checks = take_up_checks(key, server, known.unwrap_or_default(), actions);
+                let (known, passive) = servers
+                    .remove(&key)
+                    .map(|known| (known.checks, known.passive))
+                    .unwrap_or_default();
+                let checks = take_up_checks(key, server, known, actions);
+                let passive = server.passive.map(|config| match passive {
+                    Some(state) if state.config() == config => state,
+                    Some(_) | None => passive::State::new(config),
+                });
                 self.servers.insert(
                     key,
                     Server {
                         checks,
+                        passive,
                         weight: server.weight,
                         notify_up: server.notify_up.clone(),
                         notify_down: server.notify_down.clone(),
@@ -157,6 +171,7 @@ impl Health {
         });
         let (up, weight) = shares.fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
         let mut taken = Service {
+            key: service.key,
             quorum: service.quorum.clone(),
             omega: service.omega,
             real_servers: service.real_servers.len(),
@@ -165,7 +180,7 @@ impl Health {
             has_quorum: had_quorum.unwrap_or(false),
         };
         if had_quorum.is_some() {
-            settle_quorum(service.key, &mut taken, actions);
+            settle_quorum(&mut taken, actions);
         } else if taken.weight >= taken.needed() {
             // As keepalived at its start: said to the script, no news for the log.
             taken.has_quorum = true;
@@ -195,7 +210,7 @@ impl Health {
             return;
         };
         let (was_up, weighed) = server.share();
-        let configured_before = server.weight();
+        let weight_before = server.weight();
         let Some(state) = server.checks.get_mut(id.check) else {
             return;
         };
@@ -204,29 +219,63 @@ impl Health {
         state.reason = Some(reason.clone());
         state.weight = weight;
         let (is_up, weighs) = server.share();
-        service.up = service.up + is_up - was_up;
-        service.weight = service.weight + weighs - weighed;
-        let (now_up, total) = (service.up, service.real_servers);
         if is_up != was_up {
-            let (word, script) = if is_up == 1 {
-                ("up", &server.notify_up)
-            } else {
-                ("down", &server.notify_down)
-            };
+            settle_server(id, server, service, (was_up, weighed), &reason, actions);
+            return;
+        }
+        service.weight = service.weight + weighs - weighed;
+        if is_up == 1 && weighs != weighed {
             actions.push(Action::Log(format!(
-                "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
-            )));
-            actions.extend(run(script.as_ref(), format!("{id} is {word}")));
-            actions.push(Action::Publish);
-        } else if is_up == 1 && weighs != weighed {
-            actions.push(Action::Log(format!(
-                "{id}: weight {configured_before} -> {weighs}: {reason}"
+                "{id}: weight {weight_before} -> {weighs}: {reason}"
             )));
             actions.push(Action::Publish);
         } else if changed && !healthy {
             actions.push(Action::Log(format!("{id} fails another check: {reason}")));
         }
-        settle_quorum(key, service, actions);
+        settle_quorum(service, actions);
+    }
+
+    /// Shows what the workers count for each server to its passive health.
+    pub(super) fn observe(
+        &mut self,
+        now: Instant,
+        totals: impl Fn(ServerKey) -> Option<ServerTotals>,
+        actions: &mut Vec<Action>,
+    ) {
+        for (&key, server) in &mut self.servers {
+            let before = server.share();
+            let (Some(service), Some(state)) =
+                (self.services.get_mut(&key.0), server.passive.as_mut())
+            else {
+                continue;
+            };
+            let Some(totals) = totals(key) else { continue };
+            let is_alone = service.up <= before.0;
+            let Some(change) = state.observe(now, totals, is_alone) else {
+                continue;
+            };
+            let Passive {
+                max_fails,
+                fail_timeout,
+            } = state.config();
+            let reason = match change {
+                Change::Out => format!(
+                    "{} SYNs of clients got no answer, max_fails is {max_fails}; it is out for {fail_timeout:?}",
+                    state.status().unanswered
+                ),
+                Change::BackIn => format!("{fail_timeout:?} are over"),
+            };
+            // Down by a check as well: no change, and no news.
+            if server.share().0 != before.0 {
+                settle_server(&check_id(key, 0), server, service, before, &reason, actions);
+            }
+        }
+    }
+
+    /// `None` without passive health.
+    pub(super) fn passive(&self, server: ServerKey) -> Option<passive::Status> {
+        let state = self.servers.get(&server)?.passive.as_ref()?;
+        Some(state.status())
     }
 
     /// What is to be said before the end: `omega`.
@@ -266,15 +315,41 @@ impl Health {
     }
 }
 
+/// A server went up or down: sums, log, script, quorum. `before` is its share until now.
+fn settle_server(
+    id: &CheckId,
+    server: &Server,
+    service: &mut Service,
+    before: (usize, u64),
+    reason: &str,
+    actions: &mut Vec<Action>,
+) {
+    let (is_up, weighs) = server.share();
+    service.up = service.up + is_up - before.0;
+    service.weight = service.weight + weighs - before.1;
+    let (now_up, total) = (service.up, service.real_servers);
+    let (word, script) = if is_up == 1 {
+        ("up", &server.notify_up)
+    } else {
+        ("down", &server.notify_down)
+    };
+    actions.push(Action::Log(format!(
+        "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
+    )));
+    actions.extend(run(script.as_ref(), format!("{id} is {word}")));
+    actions.push(Action::Publish);
+    settle_quorum(service, actions);
+}
+
 /// Says when a quorum is gained or lost; then another pool serves.
-fn settle_quorum(key: ServiceKey, service: &mut Service, actions: &mut Vec<Action>) {
+fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
     let needed = service.needed();
     let has_quorum = service.weight >= needed;
     if has_quorum == service.has_quorum {
         return;
     }
     service.has_quorum = has_quorum;
-    let weight = service.weight;
+    let (key, weight) = (service.key, service.weight);
     let (word, script) = if has_quorum {
         ("gained", &service.quorum.up)
     } else {

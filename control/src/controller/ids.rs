@@ -150,6 +150,8 @@ impl Servers {
             bytes: totals.bytes.saturating_sub(before.bytes),
             reply_packets: totals.reply_packets.saturating_sub(before.reply_packets),
             reply_bytes: totals.reply_bytes.saturating_sub(before.reply_bytes),
+            unanswered: totals.unanswered.saturating_sub(before.unanswered),
+            answered: totals.answered.saturating_sub(before.answered),
         }
     }
 }

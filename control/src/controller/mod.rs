@@ -15,6 +15,7 @@ mod diff;
 mod health;
 mod ids;
 mod next_hops;
+mod passive;
 mod steering;
 mod vrrp;
 
@@ -29,6 +30,7 @@ pub use addresses::{Addresses, Wanted};
 pub use health::CheckState;
 pub use ids::Servers;
 pub use next_hops::{NextHops, Port, Resolution};
+pub use passive::Status as PassiveStatus;
 
 use self::health::Health;
 use self::steering::Steering;
@@ -331,6 +333,19 @@ impl Controller {
         }
     }
 
+    /// Shows the workers' counters to passive health; to be called once a second.
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        totals: impl Fn(ServerId) -> ServerTotals,
+    ) -> Vec<Action> {
+        let mut actions = Vec::new();
+        let ids = &self.servers;
+        let of_server = |(service, server)| ids.id(service, server).map(&totals);
+        self.health.observe(now, of_server, &mut actions);
+        actions
+    }
+
     /// Frees the ids of removed servers that no worker refers to any more.
     pub fn free_ids(&mut self, oldest_generation: u64, totals: impl Fn(ServerId) -> ServerTotals) {
         self.servers
@@ -347,6 +362,12 @@ impl Controller {
     #[must_use]
     pub fn has_quorum(&self, service: ServiceKey) -> bool {
         self.health.has_quorum(service)
+    }
+
+    /// Passive health of a real server that has it.
+    #[must_use]
+    pub fn passive(&self, server: ServerKey) -> Option<PassiveStatus> {
+        self.health.passive(server)
     }
 
     /// The checks of a real server.

@@ -199,6 +199,11 @@ impl Appliance {
             );
         }
         let oldest = self.workers.oldest_generation();
+        let workers = &self.workers;
+        let actions = self
+            .controller
+            .observe(Instant::now(), |id| workers.totals(id));
+        self.carry_out(actions).await;
         self.controller
             .free_ids(oldest, |id| self.workers.totals(id));
         while self

@@ -15,7 +15,7 @@ use super::workers::WorkerHandle;
 use crate::api::Query;
 use crate::api::view::{self, AttachMode, Health, Traffic};
 use crate::config::{self, RealServer, VirtualServer};
-use crate::controller::{CheckState, ServerKey, check_id};
+use crate::controller::{CheckState, PassiveStatus, ServerKey, check_id};
 use crate::event::CheckId;
 use crate::health::LastResult;
 
@@ -89,6 +89,7 @@ impl Appliance {
         let (weight, _) = self.controller.weight_and_availability(service, server);
         let all_tried = (0..states.len())
             .all(|check| tried.contains(&check_id((service.key, server.address), check)));
+        let passive = self.controller.passive((service.key, server.address));
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
         let next_hops = self.controller.next_hops();
@@ -99,8 +100,13 @@ impl Appliance {
             forwarding_method: server.lb_kind.to_string().into(),
             weight,
             configured_weight: server.weight,
-            health: health(states, all_tried),
-            reason: failed.and_then(|state| state.reason.clone()),
+            health: match passive {
+                Some(status) if !status.passes => Health::Down,
+                Some(_) | None => health(states, all_tried),
+            },
+            reason: failed
+                .and_then(|state| state.reason.clone())
+                .or_else(|| passive_reason(passive)),
             traffic: id.map(|id| self.traffic(id)).unwrap_or_default(),
             next_hop: next_hop.zip(interface).map(|(hop, port)| view::NextHop {
                 interface: port.name.clone(),
@@ -173,6 +179,18 @@ impl Appliance {
         for service in &self.controller.config().virtual_servers {
             for server in &service.real_servers {
                 let states = self.controller.checks((service.key, server.address));
+                let passive = self.controller.passive((service.key, server.address));
+                checks.extend(passive.map(|status| view::HealthCheck {
+                    protocol: service.protocol().to_string().into(),
+                    virtual_server: service.address(),
+                    real_server: server.address,
+                    check: "passive".into(),
+                    target: server.address,
+                    state: up_or_down(status.passes),
+                    last_result: passive_reason(passive),
+                    since_seconds: status.since.map_or(0, |since| since.elapsed().as_secs()),
+                    failures: status.unanswered,
+                }));
                 for (number, state) in states.iter().enumerate() {
                     let id = check_id((service.key, server.address), number);
                     let status = statuses.get(&id);
@@ -298,6 +316,12 @@ fn health(states: &[CheckState], all_tried: bool) -> Health {
     } else {
         Health::Checking
     }
+}
+
+/// Why passive health has taken a server out.
+fn passive_reason(passive: Option<PassiveStatus>) -> Option<String> {
+    let out = passive.filter(|status| !status.passes)?;
+    Some(format!("{} SYNs of clients got no answer", out.unanswered))
 }
 
 fn up_or_down(healthy: bool) -> Health {

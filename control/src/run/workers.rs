@@ -230,6 +230,8 @@ impl Workers {
             sum.connections += part.connections;
             sum.packets += part.packets;
             sum.bytes += part.bytes;
+            sum.unanswered += part.unanswered;
+            sum.answered += part.answered;
         }
         sum
     }

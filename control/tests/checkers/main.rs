@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod scale;
 mod servers;
 mod times;
 
@@ -160,7 +161,8 @@ async fn dns_check() {
             "{found}"
         );
     }
-    let liars: [fn(&[u8]) -> Option<Vec<u8>>; 4] = [
+    type Liar = fn(&[u8]) -> Option<Vec<u8>>;
+    let liars: [Liar; 4] = [
         |_| None,
         // Another query's answer.
         |query| {

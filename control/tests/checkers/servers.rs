@@ -55,8 +55,8 @@ impl Tcp {
 /// Says the lines, and between them waits for what the client has to say.
 pub(crate) fn say(stream: &mut TcpStream, lines: &[Vec<u8>]) -> io::Result<()> {
     for (number, line) in lines.iter().enumerate() {
-        if number > 0 {
-            stream.read(&mut [0; 512])?;
+        if number > 0 && stream.read(&mut [0; 512])? == 0 {
+            return Ok(());
         }
         stream.write_all(line)?;
     }

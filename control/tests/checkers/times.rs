@@ -21,10 +21,11 @@ fn near(what: &str, found: Duration, expected: Duration) {
 
 /// The next change of health, and when it came.
 async fn change(events: &mut mpsc::Receiver<Event>) -> (bool, Instant) {
-    match events.recv().await.unwrap() {
-        Event::Health { healthy, .. } => (healthy, Instant::now()),
-        other => panic!("{other:?}"),
-    }
+    let event = events.recv().await.unwrap();
+    let Event::Health { healthy, .. } = event else {
+        panic!("{event:?}");
+    };
+    (healthy, Instant::now())
 }
 
 fn start(check: Check) -> (Checker, mpsc::Receiver<Event>) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use control::config::{
     BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
-    MiscCheck, Quorum, RealServer, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
+    MiscCheck, Passive, Quorum, RealServer, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
 use control::scripts::{Script, ScriptUser};
 use dataplane::service::ForwardingMethod;
@@ -218,23 +218,33 @@ fn checks(server: SocketAddr) -> impl Strategy<Value = Vec<Check>> {
 pub(super) fn real_server(
     address: SocketAddr,
     default: ForwardingMethod,
+    is_tcp: bool,
 ) -> impl Strategy<Value = RealServer> {
     (
         option::of(method()),
         0_u32..=65535,
         any::<bool>(),
         checks(address),
+        option::of((1_u32..=65535, time())),
         (option::of(script()), option::of(script())),
     )
         .prop_map(
-            move |(own, weight, inhibit_on_failure, checks, (notify_up, notify_down))| RealServer {
-                address,
-                lb_kind: own.unwrap_or(default),
-                weight,
-                inhibit_on_failure,
-                checks,
-                notify_up,
-                notify_down,
+            move |(own, weight, inhibit_on_failure, checks, passive, (notify_up, notify_down))| {
+                RealServer {
+                    address,
+                    lb_kind: own.unwrap_or(default),
+                    weight,
+                    inhibit_on_failure,
+                    checks,
+                    passive: passive
+                        .filter(|_| is_tcp)
+                        .map(|(max_fails, fail_timeout)| Passive {
+                            max_fails,
+                            fail_timeout,
+                        }),
+                    notify_up,
+                    notify_down,
+                }
             },
         )
 }
@@ -250,6 +260,7 @@ pub(super) fn quorum(
             weight: 1,
             inhibit_on_failure,
             checks: Vec::new(),
+            passive: None,
             notify_up: None,
             notify_down: None,
         }),

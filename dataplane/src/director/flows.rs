@@ -236,6 +236,13 @@ impl Flows {
         self.table.set_state(entry, after, now);
         if let Some(server) = self.statistics.server(server) {
             server.shift(Some(before.is_active()), Some(after.is_active()));
+            if before.is_half_open() && seen != Seen::Server {
+                if after == State::Established {
+                    server.count_answered();
+                } else if is_connection_request(tcp_flags) {
+                    server.count_unanswered();
+                }
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! Unlike there, `lb_kind` has to be written: keepalived's default is NAT,
 //! and neither that nor a silent DR need be what was meant.
 
+mod passive;
 mod quorum;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,8 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "tun_port",
         "inhibit_on_failure",
         "virtualhost",
+        "max_fails",
+        "fail_timeout",
         "quorum",
         "hysteresis",
         "quorum_up",
@@ -74,6 +77,8 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "weight",
         "inhibit_on_failure",
         "virtualhost",
+        "max_fails",
+        "fail_timeout",
         "notify_up",
         "notify_down",
         "TCP_CHECK",
@@ -137,7 +142,9 @@ fn virtual_server(
     let defaults = Defaults {
         service: address,
         lb_kind,
+        protocol,
         inhibit_on_failure: inhibit_on_failure(table, report),
+        passive: passive::Inherited::default().overridden_by(table, report),
         checks: Inherited::default().overridden_by(table, report),
     };
     let real_servers = real_servers(table, &defaults, report);
@@ -171,7 +178,9 @@ struct Defaults {
     /// `None`: not known because it is wrong.
     service: Option<SocketAddr>,
     lb_kind: Option<ForwardingMethod>,
+    protocol: Option<Protocol>,
     inhibit_on_failure: Option<bool>,
+    passive: passive::Inherited,
     checks: Inherited,
 }
 
@@ -211,6 +220,8 @@ fn real_server(
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
     let checks = health::checks(&table, address, &inherited, report);
+    let passive = defaults.passive.overridden_by(&table, report);
+    let passive = passive.checked(&table, defaults.protocol, report);
     let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
     let (notify_up, notify_down) = (notify("notify_up"), notify("notify_down"));
     let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
@@ -228,6 +239,7 @@ fn real_server(
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
         inhibit_on_failure: inhibit.unwrap_or(false),
         checks,
+        passive,
         notify_up,
         notify_down,
     })

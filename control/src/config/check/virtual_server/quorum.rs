@@ -92,6 +92,7 @@ fn sorry_server(
         weight: DEFAULT_WEIGHT,
         inhibit_on_failure: inhibit.unwrap_or(false),
         checks: Vec::new(),
+        passive: None,
         notify_up: None,
         notify_down: None,
     })
