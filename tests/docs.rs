@@ -18,6 +18,9 @@ const SOCKET_COUNTERS: [&str; 4] = [
     "tx_invalid",
 ];
 
+/// `SteeringCounters` in the data plane.
+const STEERING_COUNTERS: [&str; 5] = ["steered", "passed", "no_socket", "not_for_us", "denied"];
+
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -93,6 +96,7 @@ fn every_counter_and_drop_reason_is_explained() {
         .map(|reason| reason.name())
         .chain(Counters::default().named().map(|(name, _)| name))
         .chain(SOCKET_COUNTERS)
+        .chain(STEERING_COUNTERS)
         .map(str::to_owned)
         .collect();
     let missing: Vec<_> = counted.difference(&explained).collect();

@@ -17,6 +17,7 @@ use control::config::{
 use control::scripts::Policy;
 use control::vrrp::machine::Garp;
 use control::vrrp::packet::{Peer, Version};
+use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
 use dataplane::service::{
     ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
@@ -145,16 +146,43 @@ fn appliance() -> impl Strategy<Value = Appliance> {
     ]);
     let idle = select(vec![Idle::Adaptive, Idle::Busy, Idle::Interrupt]);
     let cores = btree_set(0_usize..1024, 0..4);
-    (text(), 1_u32..=1 << 27, midstream, cores, idle, timeouts).prop_map(
-        |(path, max_connections, tcp_midstream, cores, idle, timeouts)| Appliance {
-            control_socket: format!("/run/{path}").into(),
-            max_connections,
-            tcp_midstream,
-            cores: cores.into_iter().collect(),
-            idle,
-            timeouts,
-        },
+    // No real server of these properties is in them.
+    let prefix = prop_oneof![
+        any::<u8>().prop_map(|last| format!("192.0.2.{last}")),
+        (1_u16..).prop_map(|part| format!("2001:db8:{part:x}::/48")),
+    ];
+    let prefixes = btree_set(
+        prefix.prop_map(|text| text.parse::<Prefix>().unwrap()),
+        0..6,
+    );
+    let prefixes = (prefixes, 0_usize..6).prop_map(|(all, middle)| {
+        let all: Vec<_> = all.into_iter().collect();
+        let (deny, allow) = all.split_at(middle.min(all.len()));
+        (deny.to_vec(), allow.to_vec())
+    });
+    (
+        text(),
+        1_u32..=1 << 27,
+        midstream,
+        cores,
+        idle,
+        prefixes,
+        timeouts,
     )
+        .prop_map(
+            |(path, max_connections, tcp_midstream, cores, idle, (deny, allow), timeouts)| {
+                Appliance {
+                    control_socket: format!("/run/{path}").into(),
+                    max_connections,
+                    tcp_midstream,
+                    cores: cores.into_iter().collect(),
+                    idle,
+                    deny,
+                    allow,
+                    timeouts,
+                }
+            },
+        )
 }
 
 fn interfaces() -> impl Strategy<Value = Vec<Interface>> {

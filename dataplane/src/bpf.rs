@@ -152,6 +152,12 @@ impl Steering {
         })
     }
 
+    /// The interface's name when it was attached.
+    #[must_use]
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+
     /// How the program is attached.
     #[must_use]
     pub fn attached(&self) -> &Attached {

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 
 use super::view::{
     AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
-    Reload, Service, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, Worker, WorkerInterface,
+    Reload, Service, Steering, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, Worker,
+    WorkerInterface,
 };
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -177,6 +178,16 @@ pub(crate) fn workers() -> Vec<Worker> {
         tx_invalid: 0,
         tx_dropped: 0,
         kernel_invalid: 0,
+        steering: match interface {
+            "eth0" => Steering {
+                steered: 1_234_567,
+                passed: 890,
+                no_socket: 0,
+                not_for_us: 34,
+                denied: 5,
+            },
+            _ => Steering::default(),
+        },
     };
     vec![
         Worker {

@@ -198,6 +198,23 @@ pub struct WorkerInterface {
     pub tx_dropped: u64,
     /// Descriptors from the kernel that named no frame of ours: a kernel bug.
     pub kernel_invalid: u64,
+    /// Of the whole interface: the same for all of its queues.
+    pub steering: Steering,
+}
+
+/// What the steering program of an interface counted: each received packet once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steering {
+    /// Given to a worker's socket.
+    pub steered: u64,
+    /// No virtual server's: left to the kernel.
+    pub passed: u64,
+    /// A virtual server's, on a queue without a worker: left to the kernel.
+    pub no_socket: u64,
+    /// To another host or to a group: left to the kernel.
+    pub not_for_us: u64,
+    /// From a prefix of `deny`: dropped.
+    pub denied: u64,
 }
 
 /// Where in the kernel the steering program runs.

@@ -147,16 +147,17 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let defaults = defaults.unwrap_or_default();
     let vrrp_instances = vrrp::instances(&root, &defaults, report);
     let vrrp_sync_groups = vrrp::sync_groups(&root, &vrrp_instances, report);
+    let virtual_servers = virtual_server::virtual_servers(&root, report);
     Config {
         router_id: global.as_ref().and_then(|table| router_id(table, report)),
         scripts: scripts.unwrap_or_default(),
         vrrp: defaults.vrrp,
-        appliance: appliance::appliance(&root, report),
+        appliance: appliance::appliance(&root, &virtual_servers, report),
         interfaces,
         vrrp_scripts,
         vrrp_instances,
         vrrp_sync_groups,
-        virtual_servers: virtual_server::virtual_servers(&root, report),
+        virtual_servers,
     }
 }
 

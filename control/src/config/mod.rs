@@ -43,6 +43,7 @@ pub use vrrp::{
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream};
 
@@ -74,6 +75,10 @@ pub struct Appliance {
     /// CPU numbers, one worker each; empty: all but the first, or the only one.
     pub cores: Vec<usize>,
     pub idle: Idle,
+    /// Packets from there are dropped before anything looks at them.
+    pub deny: Vec<Prefix>,
+    /// Exceptions from `deny`: the longest prefix decides.
+    pub allow: Vec<Prefix>,
     pub timeouts: Timeouts,
 }
 

@@ -9,6 +9,7 @@ use std::fmt::{self, Display};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
 use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
 
@@ -84,6 +85,8 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         tcp_midstream,
         cores,
         idle,
+        deny,
+        allow,
         timeouts,
     } = appliance;
     let socket = quoted(&control_socket.to_string_lossy());
@@ -107,7 +110,17 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         writeln!(f, "cores = {cores:?}")?;
     }
     writeln!(f, "idle = \"{idle}\"")?;
+    print_prefixes(f, "deny", deny)?;
+    print_prefixes(f, "allow", allow)?;
     print_timeouts(f, timeouts)
+}
+
+fn print_prefixes(f: &mut fmt::Formatter<'_>, key: &str, prefixes: &[Prefix]) -> fmt::Result {
+    if prefixes.is_empty() {
+        return Ok(());
+    }
+    let prefixes: Vec<_> = prefixes.iter().map(Prefix::to_string).collect();
+    writeln!(f, "{key} = {prefixes:?}")
 }
 
 fn print_timeouts(f: &mut fmt::Formatter<'_>, timeouts: &Timeouts) -> fmt::Result {

@@ -36,6 +36,16 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.appliance.tcp_midstream != after.appliance.tcp_midstream {
         lines.push("appliance.tcp_midstream changed".to_owned());
     }
+    let prefixes = [
+        ("deny", &before.appliance.deny, &after.appliance.deny),
+        ("allow", &before.appliance.allow, &after.appliance.allow),
+    ];
+    for (key, old, new) in prefixes {
+        let gone = old.iter().filter(|prefix| !new.contains(prefix));
+        lines.extend(gone.map(|prefix| format!("appliance.{key}: {prefix} removed")));
+        let added = new.iter().filter(|prefix| !old.contains(prefix));
+        lines.extend(added.map(|prefix| format!("appliance.{key}: {prefix} added")));
+    }
     vrrp_changes(before, after, &mut lines);
     if before.scripts != after.scripts {
         lines.push("script_user, enable_script_security changed".to_owned());

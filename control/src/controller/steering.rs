@@ -98,6 +98,8 @@ impl Steering {
 /// The rules that a configuration demands, on a host with these addresses.
 pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
     let mut rules = BTreeSet::new();
+    rules.extend(config.appliance.allow.iter().copied().map(Rule::Allow));
+    rules.extend(config.appliance.deny.iter().copied().map(Rule::Deny));
     for service in &config.virtual_servers {
         rules.insert(Rule::VirtualServer(service.key));
         rules.extend(rules_of_servers(service));

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use dataplane::bpf::SteeringCounters;
 use dataplane::conn::State;
 use dataplane::counters::DropReason;
 use dataplane::service::ServerId;
 use dataplane::worker::ConnectionRecord;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::Appliance;
 use super::workers::WorkerHandle;
@@ -150,10 +151,36 @@ impl Appliance {
     }
 
     fn workers(&self) -> Vec<view::Worker> {
+        let steering: BTreeMap<&str, view::Steering> = self.steering().collect();
         (0..)
             .zip(&self.workers.handles)
-            .map(|(number, handle)| worker(number, handle))
+            .map(|(number, handle)| worker(number, handle, &steering))
             .collect()
+    }
+
+    /// What each interface's steering program counted.
+    fn steering(&self) -> impl Iterator<Item = (&str, view::Steering)> {
+        self.workers.steering.iter().map(|steering| {
+            let counters = steering.counters().unwrap_or_else(|error| {
+                warn!("{error}");
+                SteeringCounters::default()
+            });
+            let SteeringCounters {
+                steered,
+                passed,
+                no_socket,
+                not_for_us,
+                denied,
+            } = counters;
+            let shown = view::Steering {
+                steered,
+                passed,
+                no_socket,
+                not_for_us,
+                denied,
+            };
+            (steering.interface(), shown)
+        })
     }
 
     fn drops(&self) -> Vec<view::Drop> {
@@ -163,6 +190,11 @@ impl Appliance {
                 *sum += drops;
             }
         }
+        let denied = view::Drop {
+            reason: "denied".into(),
+            description: "The sender is in a prefix of deny: the XDP program dropped it.".into(),
+            packets_total: self.steering().map(|(_, counters)| counters.denied).sum(),
+        };
         let reasons = DropReason::ALL.iter().zip(sums);
         reasons
             .map(|(reason, packets_total)| view::Drop {
@@ -170,6 +202,7 @@ impl Appliance {
                 description: reason.description().into(),
                 packets_total,
             })
+            .chain([denied])
             .collect()
     }
 
@@ -267,7 +300,11 @@ fn connection(
     })
 }
 
-fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
+fn worker(
+    number: u32,
+    handle: &WorkerHandle,
+    steering: &BTreeMap<&str, view::Steering>,
+) -> view::Worker {
     let counters = handle.statistics.counters();
     let interfaces = handle.queues.iter().enumerate().map(|(device, queue)| {
         let statistics = handle.statistics.device(device);
@@ -286,6 +323,10 @@ fn worker(number: u32, handle: &WorkerHandle) -> view::Worker {
             tx_invalid: statistics.tx_invalid,
             tx_dropped: statistics.tx_dropped,
             kernel_invalid: statistics.kernel_invalid,
+            steering: steering
+                .get(queue.interface.as_str())
+                .cloned()
+                .unwrap_or_default(),
         }
     });
     view::Worker {

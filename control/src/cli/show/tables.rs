@@ -5,6 +5,7 @@ mod vrrp;
 
 pub(super) use vrrp::vrrp;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
@@ -202,8 +203,8 @@ pub(super) fn neighbors(out: &mut dyn Write, neighbors: &[Neighbor]) -> io::Resu
     table.write(out)
 }
 
-/// Packets, connections, sockets: three tables, a line each for a worker or a
-/// socket of one. Numbers are exact: people compare them with each other.
+/// Packets, connections, sockets, interfaces: four tables, a line each for a worker, a
+/// socket of one, or an interface. Numbers are exact: people compare them with each other.
 pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()> {
     if workers.is_empty() {
         return writeln!(out, "no workers");
@@ -240,6 +241,14 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
         ("tx_invalid", Right),
         ("tx_dropped", Right),
         ("kernel_invalid", Right),
+    ]);
+    let mut interfaces = Table::new([
+        ("Interface", Left),
+        ("steered", Right),
+        ("passed", Right),
+        ("no_socket", Right),
+        ("not_for_us", Right),
+        ("denied", Right),
     ]);
     for worker in workers {
         let number = || worker.worker.to_string();
@@ -280,12 +289,28 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
             ]);
         }
     }
+    let sockets_by_name = workers.iter().flat_map(|worker| &worker.interfaces);
+    let by_name: BTreeMap<_, _> = sockets_by_name
+        .map(|socket| (&socket.interface, &socket.steering))
+        .collect();
+    for (interface, steering) in by_name {
+        interfaces.push([
+            interface.clone(),
+            steering.steered.to_string(),
+            steering.passed.to_string(),
+            steering.no_socket.to_string(),
+            steering.not_for_us.to_string(),
+            steering.denied.to_string(),
+        ]);
+    }
     packets.write(out)?;
     writeln!(out)?;
     connections.write(out)?;
     if !sockets.is_empty() {
         writeln!(out)?;
         sockets.write(out)?;
+        writeln!(out)?;
+        interfaces.write(out)?;
     }
     Ok(())
 }

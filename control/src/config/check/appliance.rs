@@ -1,16 +1,18 @@
 //! `[appliance]` and `[appliance.timeouts]`: what keepalived has no word for.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use dataplane::bpf::{BadPrefix, Prefix};
 use dataplane::conn::Timeouts;
 use dataplane::service::TcpMidstream;
 
 use super::super::raw::{Spec, Table, Value};
 use super::super::report::Report;
-use super::super::{Appliance, Idle};
+use super::super::{Appliance, Idle, VirtualServer};
 use super::subsection;
 
 pub(super) static APPLIANCE: Spec = Spec {
@@ -21,6 +23,8 @@ pub(super) static APPLIANCE: Spec = Spec {
         "tcp_midstream",
         "cores",
         "idle",
+        "deny",
+        "allow",
         "timeouts",
     ],
     shared: &[],
@@ -63,12 +67,18 @@ impl Default for Appliance {
             tcp_midstream: TcpMidstream::default(),
             cores: Vec::new(),
             idle: Idle::Adaptive,
+            deny: Vec::new(),
+            allow: Vec::new(),
             timeouts: Timeouts::default(),
         }
     }
 }
 
-pub(super) fn appliance(root: &Table<'_>, report: &mut Report<'_>) -> Appliance {
+pub(super) fn appliance(
+    root: &Table<'_>,
+    virtual_servers: &[VirtualServer],
+    report: &mut Report<'_>,
+) -> Appliance {
     let mut appliance = Appliance::default();
     let Some(table) = subsection(root, "appliance", &APPLIANCE, report) else {
         return appliance;
@@ -106,6 +116,13 @@ pub(super) fn appliance(root: &Table<'_>, report: &mut Report<'_>) -> Appliance 
         ];
         set(&mut appliance.idle, value.choice(&known, &[], report));
     }
+    let allow = table.get("allow");
+    let allow = allow.map_or_else(Vec::new, |value| prefixes(&value, report));
+    let deny = table.get("deny");
+    let deny = deny.map_or_else(Vec::new, |value| prefixes(&value, report));
+    refuse_contradictions(&deny, &allow, virtual_servers, report);
+    appliance.deny = deny.into_iter().map(|(_, prefix)| prefix).collect();
+    appliance.allow = allow.into_iter().map(|(_, prefix)| prefix).collect();
     if let Some(timeouts) = subsection(&table, "timeouts", &TIMEOUTS, report) {
         read_timeouts(&timeouts, &mut appliance.timeouts, report);
     }
@@ -155,6 +172,77 @@ pub(super) fn numbers<T: TryFrom<i64> + Ord + Copy>(
         numbers.push(number);
     }
     Some(numbers)
+}
+
+/// A list of different prefixes, with where they stand.
+fn prefixes<'d>(value: &Value<'d>, report: &mut Report<'_>) -> Vec<(Value<'d>, Prefix)> {
+    let mut seen = BTreeSet::new();
+    let mut prefixes = Vec::new();
+    for element in value.list(report).unwrap_or_default() {
+        let Some(text) = element.text(report) else {
+            continue;
+        };
+        let expected = "an IPv4 or IPv6 prefix";
+        match text.parse::<Prefix>() {
+            Ok(prefix) => {
+                if !seen.insert(prefix) {
+                    element.reject("each prefix once", "remove one of them", report);
+                }
+                prefixes.push((element, prefix));
+            }
+            Err(BadPrefix::Syntax) => element.reject(
+                expected,
+                r#"write one, such as "192.0.2.0/24" or "2001:db8::/32""#,
+                report,
+            ),
+            Err(BadPrefix::TooLong { longest }) => {
+                let expected = format!("a prefix length of 0 to {longest}");
+                element.reject(expected, "lower it", report);
+            }
+            Err(BadPrefix::HostBits(prefix)) => element.reject(
+                "no bits beyond the prefix length",
+                format_args!("write {prefix}, or raise the length"),
+                report,
+            ),
+            Err(BadPrefix::Mapped) => element.reject(
+                expected,
+                "write an IPv4 address in its own notation",
+                report,
+            ),
+        }
+    }
+    prefixes
+}
+
+/// A prefix that is both, and one that would cut the director off from a real server: the answers to
+/// its checks would be dropped, and those of NAT.
+fn refuse_contradictions(
+    deny: &[(Value<'_>, Prefix)],
+    allow: &[(Value<'_>, Prefix)],
+    virtual_servers: &[VirtualServer],
+    report: &mut Report<'_>,
+) {
+    let servers = virtual_servers.iter().flat_map(|s| &s.real_servers);
+    let servers: BTreeSet<IpAddr> = servers.map(|server| server.address.ip()).collect();
+    for (element, denied) in deny {
+        if allow.iter().any(|(_, allowed)| allowed == denied) {
+            element.reject("no prefix of allow", "remove it from one of them", report);
+            continue;
+        }
+        let decides = |address: &&IpAddr| {
+            let longer = |(_, other): &(Value<'_>, Prefix)| {
+                other.holds(**address) && other.length() > denied.length()
+            };
+            denied.holds(**address) && !deny.iter().chain(allow).any(longer)
+        };
+        if let Some(server) = servers.iter().find(decides) {
+            element.reject(
+                format_args!("no prefix that holds the real server {server}"),
+                format_args!("narrow it, or add allow = [\"{}\"]", Prefix::host(*server)),
+                report,
+            );
+        }
+    }
 }
 
 /// Fractions of a second serve tests; what IPVS has is whole seconds.
