@@ -10,23 +10,24 @@
 //! Needs Linux 5.10. Does not look at packets: the program does, by the [`Rule`]s it
 //! is given.
 
+mod attach;
+pub mod decap;
 mod error;
 mod prefix;
 mod rules;
 
-pub use error::SteeringError;
+pub use attach::{Attached, Mode};
+pub use error::XdpError;
 pub use prefix::{BadPrefix, Prefix};
 pub use rules::Rule;
 
-use std::error::Error;
 use std::fmt;
 use std::os::fd::{AsFd, AsRawFd};
 
-use aya::Ebpf;
-use aya::maps::{Array, Map, MapData, MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, MapData, MapError, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
-use aya::programs::{Xdp, xdp::XdpMode};
 
+use self::attach::Object;
 use self::error::Step;
 use self::rules::Tables;
 use crate::service::MacAddress;
@@ -54,33 +55,6 @@ pub struct SteeringCounters {
 // SAFETY: five integers: no padding, and every bit pattern is valid.
 unsafe impl aya::Pod for SteeringCounters {}
 
-/// Where in the receive path the program runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// In the driver.
-    Native,
-    /// In the network stack: slower, and on a veth every packet counts as of queue 0.
-    Generic,
-}
-
-impl fmt::Display for Mode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Native => "native",
-            Self::Generic => "generic",
-        })
-    }
-}
-
-/// How the program got attached.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Attached {
-    /// What was chosen.
-    pub mode: Mode,
-    /// Why it is not native, when that was tried; to be said aloud.
-    pub fallback: Option<String>,
-}
-
 /// Most MAC addresses of an interface.
 pub const OWN_MACS: usize = 4;
 
@@ -106,44 +80,16 @@ impl Steering {
     /// # Errors
     /// No rights, another XDP program on the interface, or a driver without native
     /// XDP where that was demanded; each with what to do.
-    pub fn attach(ifindex: u32, interface: &str, mode: BindMode) -> Result<Self, SteeringError> {
-        let failed = |step, source| SteeringError {
-            interface: interface.to_owned(),
-            step,
-            source,
-        };
-        let load = |source: LoadError| failed(Step::Load, source);
-
-        let mut object = Ebpf::load(OBJECT).map_err(|error| load(error.into()))?;
-        let tables = Tables::take(&mut object).map_err(load)?;
-        let own_macs = take(&mut object, "own_macs").map_err(load)?;
-        let sockets = take(&mut object, "sockets").map_err(load)?;
-        let counters = take(&mut object, "counters").map_err(load)?;
-        let program: &mut Xdp = object
-            .program_mut("steer")
-            .ok_or_else(|| load("steer.bpf.o has no program steer".into()))?
-            .try_into()
-            .map_err(|error: aya::programs::ProgramError| load(error.into()))?;
-        program.load().map_err(|error| load(error.into()))?;
-
-        let mut attach = |mode| {
-            link(program, ifindex, mode).map_err(|source| failed(Step::Attach(mode), source))
-        };
-        let (mode, fallback, link) = match mode {
-            BindMode::Generic => (Mode::Generic, None, attach(Mode::Generic)?),
-            BindMode::Copy | BindMode::ZeroCopy => (Mode::Native, None, attach(Mode::Native)?),
-            BindMode::Auto => match attach(Mode::Native) {
-                Ok(link) => (Mode::Native, None, link),
-                Err(error) if error.has_alternative() => {
-                    let link = attach(Mode::Generic)?;
-                    (Mode::Generic, Some(error.reason()), link)
-                }
-                Err(error) => return Err(error),
-            },
-        };
+    pub fn attach(ifindex: u32, interface: &str, mode: BindMode) -> Result<Self, XdpError> {
+        let mut object = Object::load("steer", OBJECT, interface)?;
+        let tables = object.tables()?;
+        let own_macs = object.take("own_macs")?;
+        let sockets = object.take("sockets")?;
+        let counters = object.take("counters")?;
+        let (attached, link) = object.attach(ifindex, mode)?;
         Ok(Self {
             interface: interface.to_owned(),
-            attached: Attached { mode, fallback },
+            attached,
             tables,
             own_macs,
             sockets,
@@ -169,7 +115,7 @@ impl Steering {
     ///
     /// # Errors
     /// What the kernel says; none is expected.
-    pub fn set_macs(&mut self, macs: &[MacAddress]) -> Result<(), SteeringError> {
+    pub fn set_macs(&mut self, macs: &[MacAddress]) -> Result<(), XdpError> {
         let mut own = [0; OWN_MACS];
         for (own, MacAddress([a, b, c, d, e, f])) in own.iter_mut().zip(macs) {
             *own = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, 0, 0]);
@@ -182,7 +128,7 @@ impl Steering {
     ///
     /// # Errors
     /// The table of such rules is full.
-    pub fn add(&mut self, rule: &Rule) -> Result<(), SteeringError> {
+    pub fn add(&mut self, rule: &Rule) -> Result<(), XdpError> {
         let added = self.tables.add(rule);
         added.map_err(|error| self.failed(Step::Add(*rule), error))
     }
@@ -191,7 +137,7 @@ impl Steering {
     ///
     /// # Errors
     /// What the kernel says; none is expected.
-    pub fn remove(&mut self, rule: &Rule) -> Result<(), SteeringError> {
+    pub fn remove(&mut self, rule: &Rule) -> Result<(), XdpError> {
         let removed = self.tables.remove(rule);
         removed.map_err(|error| self.failed(Step::Remove(*rule), error))
     }
@@ -202,7 +148,7 @@ impl Steering {
     ///
     /// # Errors
     /// The queue's number is above 1023, or the descriptor is no AF_XDP socket.
-    pub fn register_socket(&mut self, queue: u32, socket: impl AsFd) -> Result<(), SteeringError> {
+    pub fn register_socket(&mut self, queue: u32, socket: impl AsFd) -> Result<(), XdpError> {
         let fd = socket.as_fd().as_raw_fd();
         let set = self.sockets.set(queue, fd, 0);
         set.map_err(|error| self.failed(Step::RegisterSocket(queue), error))
@@ -212,7 +158,7 @@ impl Steering {
     ///
     /// # Errors
     /// What the kernel says; none is expected.
-    pub fn counters(&self) -> Result<SteeringCounters, SteeringError> {
+    pub fn counters(&self) -> Result<SteeringCounters, XdpError> {
         let per_cpu = self.counters.get(&0, 0);
         let per_cpu = per_cpu.map_err(|error| self.failed(Step::ReadCounters, error))?;
         let mut total = SteeringCounters::default();
@@ -226,8 +172,8 @@ impl Steering {
         Ok(total)
     }
 
-    fn failed(&self, step: Step, error: MapError) -> SteeringError {
-        SteeringError {
+    fn failed(&self, step: Step, error: MapError) -> XdpError {
+        XdpError {
             interface: self.interface.clone(),
             step,
             source: error.into(),
@@ -242,33 +188,4 @@ impl fmt::Debug for Steering {
             .field("attached", &self.attached)
             .finish_non_exhaustive()
     }
-}
-
-/// Why the object could not be used.
-type LoadError = Box<dyn Error + Send + Sync>;
-
-/// A map of the object.
-fn take<T>(object: &mut Ebpf, name: &str) -> Result<T, LoadError>
-where
-    T: TryFrom<Map, Error = MapError>,
-{
-    let map = object.take_map(name);
-    let map = map.ok_or_else(|| format!("steer.bpf.o has no map {name}"))?;
-    Ok(T::try_from(map)?)
-}
-
-/// Attaches the program by a `bpf_link`.
-fn link(
-    program: &mut Xdp,
-    ifindex: u32,
-    mode: Mode,
-) -> Result<FdLink, Box<dyn Error + Send + Sync>> {
-    let mode = match mode {
-        Mode::Native => XdpMode::Driver,
-        Mode::Generic => XdpMode::Skb,
-    };
-    let id = program.attach_to_if_index(ifindex, mode)?;
-    // On kernels before 5.9 the library falls back to netlink, and what is
-    // attached so would outlive a SIGKILL. Dropped here, it is detached.
-    Ok(FdLink::try_from(program.take_link(id)?)?)
 }

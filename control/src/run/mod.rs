@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use dataplane::bpf::{Steering, SteeringError};
+use dataplane::bpf::{Steering, XdpError};
 use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -328,7 +328,7 @@ impl Appliance {
     }
 
     /// Tells the steering program of every interface.
-    fn steer(&mut self, tell: impl Fn(&mut Steering) -> Result<(), SteeringError>) {
+    fn steer(&mut self, tell: impl Fn(&mut Steering) -> Result<(), XdpError>) {
         for steering in &mut self.workers.steering {
             if let Err(error) = tell(steering) {
                 error!("{error:#}");

@@ -1,4 +1,4 @@
-//! What can go wrong with the steering program, in words, with the remedy.
+//! What can go wrong with an XDP program, in words, with the remedy.
 
 use std::error::Error;
 use std::fmt;
@@ -6,6 +6,7 @@ use std::io;
 
 use rustix::io::Errno;
 
+use super::decap::TunnelEnd;
 use super::{Mode, Rule};
 
 /// The kernel's error at the bottom of a chain of errors.
@@ -28,20 +29,22 @@ pub(super) enum Step {
     Add(Rule),
     Remove(Rule),
     SetMacs,
+    AddEnd(TunnelEnd),
+    Keep,
     RegisterSocket(u32),
     ReadCounters,
 }
 
-/// Something about the steering program failed; the source says what the kernel
+/// Something about an XDP program failed; the source says what the kernel
 /// or the loader said.
 #[derive(Debug)]
-pub struct SteeringError {
+pub struct XdpError {
     pub(super) interface: String,
     pub(super) step: Step,
     pub(super) source: Box<dyn Error + Send + Sync>,
 }
 
-impl SteeringError {
+impl XdpError {
     pub(super) fn errno(&self) -> Option<Errno> {
         errno(self.source.as_ref())
     }
@@ -67,6 +70,9 @@ impl SteeringError {
     fn remedy(&self) -> Option<String> {
         let interface = &self.interface;
         Some(match (self.step, self.errno()?) {
+            (Step::Keep, Errno::PERM | Errno::NOENT | Errno::INVAL) => {
+                "the path is not in a BPF file system: mount -t bpf bpf /sys/fs/bpf".to_owned()
+            }
             (_, Errno::PERM | Errno::ACCESS) => {
                 "needs CAP_BPF and CAP_NET_ADMIN: run as root or grant them".to_owned()
             }
@@ -87,12 +93,16 @@ impl SteeringError {
             (Step::Add(rule), Errno::TOOBIG | Errno::NOSPC) => {
                 format!("the table is full: it holds {}", rule.room())
             }
+            (Step::AddEnd(_), Errno::TOOBIG) => {
+                "the table is full; it holds 1024 protocols and ports".to_owned()
+            }
+            (Step::Keep, Errno::EXIST) => "it is kept already".to_owned(),
             _ => return None,
         })
     }
 }
 
-impl fmt::Display for SteeringError {
+impl fmt::Display for XdpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interface = &self.interface;
         match self.step {
@@ -105,6 +115,8 @@ impl fmt::Display for SteeringError {
             }
             Step::Add(rule) => write!(f, "{interface}: cannot steer by {rule}"),
             Step::Remove(rule) => write!(f, "{interface}: cannot stop steering by {rule}"),
+            Step::AddEnd(end) => write!(f, "{interface}: cannot take packets out of {end}"),
+            Step::Keep => write!(f, "{interface}: cannot keep the XDP program attached"),
             Step::SetMacs => write!(f, "{interface}: cannot set its MAC addresses"),
             Step::RegisterSocket(queue) => {
                 write!(
@@ -126,7 +138,7 @@ impl fmt::Display for SteeringError {
     }
 }
 
-impl Error for SteeringError {
+impl Error for XdpError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         Some(self.source.as_ref())
     }

@@ -3,15 +3,14 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use aya::Ebpf;
 use aya::maps::lpm_trie::{self, LpmTrie};
 use aya::maps::{HashMap, MapData, MapError};
 use rustix::io::Errno;
 
-use super::error::errno;
+use super::attach::Object;
+use super::error::{XdpError, errno};
 use super::prefix::Prefix;
-use super::{LoadError, take};
-use crate::service::{Address, ServiceKey};
+use crate::service::{Address, ServiceKey, Tunnel};
 
 /// One reason to steer packets, or not to. Ordered so that what keeps packets with the
 /// kernel comes before what takes them from it: added in this order and removed
@@ -76,7 +75,7 @@ impl fmt::Display for Rule {
 /// `struct endpoint` of the program.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-struct End {
+pub(super) struct End {
     address: [u8; 16],
     /// Network byte order.
     port: [u8; 2],
@@ -108,9 +107,10 @@ const POOL: u32 = 2;
 const DENY: u32 = 1;
 const ALLOW: u32 = 2;
 
-/// IP protocol numbers of what is in a tunnel's outer packet: IPv4, IPv6, GRE.
-const TUNNELLED: [u8; 3] = [4, 41, 47];
+/// IP protocol numbers of an outer packet's content; IPIP is that of IPv4 or IPv6.
+const IPIP: [u8; 2] = [4, 41];
 const UDP: u8 = 17;
+const GRE: u8 = 47;
 
 /// Ends of flows: those with a port, and for their later fragments one entry for
 /// all of an address and protocol.
@@ -190,14 +190,14 @@ pub(super) struct Tables {
 }
 
 impl Tables {
-    pub(super) fn take(object: &mut Ebpf) -> Result<Self, LoadError> {
+    pub(super) fn take(object: &mut Object) -> Result<Self, XdpError> {
         Ok(Self {
-            services: Ends::new(take(object, "services")?),
-            returns: Ends::new(take(object, "returns")?),
-            tunnel_servers: take(object, "tunnel_servers")?,
-            local_addresses: take(object, "local_addresses")?,
-            prefixes_ipv4: take(object, "prefixes_ipv4")?,
-            prefixes_ipv6: take(object, "prefixes_ipv6")?,
+            services: Ends::new(object.take("services")?),
+            returns: Ends::new(object.take("returns")?),
+            tunnel_servers: object.take("tunnel_servers")?,
+            local_addresses: object.take("local_addresses")?,
+            prefixes_ipv4: object.take("prefixes_ipv4")?,
+            prefixes_ipv6: object.take("prefixes_ipv6")?,
         })
     }
 
@@ -261,9 +261,23 @@ impl Tables {
     }
 }
 
+/// Where the outer packets of the tunnels to a real server go.
 fn tunnel_ends(address: Address, gue_port: Option<u16>) -> impl Iterator<Item = End> {
-    let gue = gue_port.map(|port| End::new(address, port, UDP));
-    let others = TUNNELLED.map(|protocol| End::new(address, 0, protocol));
-    let others = others.into_iter().filter(move |_| gue_port.is_none());
-    gue.into_iter().chain(others)
+    let tunnels = match gue_port {
+        Some(port) => [Some(Tunnel::Gue { port }), None],
+        None => [Some(Tunnel::Ipip), Some(Tunnel::Gre)],
+    };
+    let tunnels = tunnels.into_iter().flatten();
+    tunnels.flat_map(move |tunnel| ends_of(address, tunnel))
+}
+
+/// Where the outer packets of a tunnel go, as the programs tell them: IPIP is two protocols.
+pub(super) fn ends_of(address: Address, tunnel: Tunnel) -> impl Iterator<Item = End> {
+    let (port, protocols): (u16, &[u8]) = match tunnel {
+        Tunnel::Ipip => (0, &IPIP),
+        Tunnel::Gre => (0, &[GRE]),
+        Tunnel::Gue { port } => (port, &[UDP]),
+    };
+    let ends = protocols.iter();
+    ends.map(move |protocol| End::new(address, port, *protocol))
 }

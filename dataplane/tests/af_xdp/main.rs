@@ -3,7 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+mod cases;
+mod decap;
 mod network;
+mod packets;
 mod steering;
 mod tap;
 

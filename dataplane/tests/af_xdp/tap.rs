@@ -14,7 +14,7 @@ use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
 
 use super::Worker;
 use super::network::{Network, VIP};
-use super::steering::{UDP, packet};
+use super::packets::udp;
 
 /// A tap in the director's namespace.
 struct Back {
@@ -41,36 +41,15 @@ impl Back {
     }
 }
 
-/// The packet with a right UDP checksum: none in IPv4.
-fn udp(from: &str, to: &str) -> Vec<u8> {
-    let mut packet = packet(UDP, from, to);
-    let at = packet.len() - 12;
-    let v4 = packet[12..14] == [0x08, 0];
-    // Of "twelve bytes" the first four become length and checksum.
-    packet[at..at + 2].copy_from_slice(&16_u16.to_be_bytes());
-    packet[at + 2..at + 4].copy_from_slice(&[0, 0]);
-    if !v4 {
-        let header = [&packet[22..54], &[0, 0, 0, 16, 0, 0, 0, UDP]].concat();
-        let sum: u32 = header
-            .chunks(2)
-            .chain(packet[54..].chunks(2))
-            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-            .sum();
-        let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-        packet[at + 2..at + 4].copy_from_slice(&(!folded).to_be_bytes());
-    }
-    packet
-}
-
 /// A socket that waits a moment for a datagram.
-fn socket(network: &Network, role: &str, address: &str) -> UdpSocket {
+pub(super) fn socket(network: &Network, role: &str, address: &str) -> UdpSocket {
     let socket = network.within(role, || UdpSocket::bind(address).unwrap());
     let patience = Some(Duration::from_millis(300));
     socket.set_read_timeout(patience).unwrap();
     socket
 }
 
-fn came_from(socket: &UdpSocket) -> Option<String> {
+pub(super) fn came_from(socket: &UdpSocket) -> Option<String> {
     let mut buffer = [0; 64];
     let (length, from) = socket.recv_from(&mut buffer).ok()?;
     assert_eq!(&buffer[..length], b"ve bytes");
