@@ -110,12 +110,19 @@ impl Steering {
         &self.attached
     }
 
-    /// The MAC addresses that the interface answers to, at most [`OWN_MACS`]; those
-    /// beyond are ignored. Frames to others are the kernel's, whatever the rules say.
+    /// The MAC addresses that the interface answers to, at most [`OWN_MACS`]. Frames to others
+    /// are the kernel's, whatever the rules say.
     ///
     /// # Errors
-    /// What the kernel says; none is expected.
+    /// There are more; nothing is changed then.
     pub fn set_macs(&mut self, macs: &[MacAddress]) -> Result<(), XdpError> {
+        if macs.len() > OWN_MACS {
+            return Err(XdpError {
+                interface: self.interface.clone(),
+                step: Step::SetMacs,
+                source: format!("{} of them, {OWN_MACS} at most", macs.len()).into(),
+            });
+        }
         let mut own = [0; OWN_MACS];
         for (own, MacAddress([a, b, c, d, e, f])) in own.iter_mut().zip(macs) {
             *own = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, 0, 0]);

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use dataplane::bpf::Rule;
-use dataplane::service::{ForwardingMethod, MacAddress, ServiceKey, Tunnel};
+use dataplane::service::{Address, ForwardingMethod, MacAddress, ServiceKey, Tunnel};
 
 use super::{Addresses, Port};
 use crate::config::{Config, VirtualServer};
@@ -105,10 +105,9 @@ pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
         rules.extend(rules_of_servers(service));
     }
     if needs_local_addresses(&rules) {
-        let local = addresses
-            .all()
-            .map(|address| Rule::LocalAddress(address.into()));
-        let local: Vec<_> = local.collect();
+        let all = addresses.all().map(Address::from);
+        let local = all.filter(|address| !rules.contains(&Rule::PoolAddress(*address)));
+        let local: Vec<_> = local.map(Rule::LocalAddress).collect();
         rules.extend(local);
     }
     rules

@@ -69,11 +69,12 @@ pub(super) fn choose(
 }
 
 /// Ethernet and up, and no virtual device above others: of a bond its
-/// members are used, and what a bridge or a VLAN device carries arrives at the device below.
+/// members are used, and what a bridge or a VLAN device carries arrives at the device below. Nor
+/// a tap, which leads to a process of this host: a virtual machine, or another appliance.
 fn by_default(link: &Link) -> bool {
     let above_others = matches!(
         link.kind.as_deref(),
-        Some("bond" | "team" | "bridge" | "vlan" | "macvlan" | "ipvlan" | "dummy" | "vrf")
+        Some("bond" | "team" | "bridge" | "vlan" | "macvlan" | "ipvlan" | "dummy" | "vrf" | "tun")
     );
     link.ethernet && link.up && !above_others
 }
@@ -232,6 +233,7 @@ mod tests {
         assert!(by_default(&link("veth0", Some("veth"))));
         assert!(!by_default(&link("bond0", Some("bond"))));
         assert!(!by_default(&link("br0", Some("bridge"))));
+        assert!(!by_default(&link("appliance0", Some("tun"))));
         assert!(!by_default(&Link {
             up: false,
             ..link("eth1", None)

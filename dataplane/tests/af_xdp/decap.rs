@@ -12,9 +12,10 @@ use dataplane::device::af_xdp::{AfXdp, BindMode, FRAMES_PER_QUEUE, open_worker};
 use dataplane::service::Tunnel;
 use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
 
+use super::assert_nothing_attached;
 use super::network::{Network, SERVER_MAC, VIP, ifindex, queue};
 use super::packets::{UDP, build, extended, udp, with};
-use super::tap::{came_from, socket};
+use super::tap::{PATIENCE, came_from, socket};
 
 const DIRECTOR: &str = "10.78.0.2";
 const SERVER: &str = "10.78.0.1";
@@ -79,8 +80,8 @@ fn attach(network: &Network, mode: BindMode, ends: &[TunnelEnd]) -> Decapsulator
 
 impl Server {
     fn start(network: &Network, mode: BindMode) -> Self {
-        network.run("ip -n SERVER addr add fd01::1/64 dev s0 nodad");
-        network.run("ip -n SERVER addr add fd00::64/128 dev lo nodad");
+        network.add_ipv6("server", "fd01::1/64", "s0");
+        network.add_ipv6("server", "fd00::64/128", "lo");
         network.run("ip -n SERVER route add default via fd01::2");
         Self {
             decapsulator: attach(network, mode, &ends()),
@@ -314,6 +315,12 @@ fn congestion_is_handed_on() {
                 let before = (server.decapsulator.counters().unwrap(), marked(counter));
                 let packet = wrap(protocol, from, to, &[], &set_ecn(inner.clone(), own));
                 director.send(&set_ecn(packet, outer));
+                let patience = if arrives {
+                    PATIENCE
+                } else {
+                    Duration::from_millis(100)
+                };
+                vip.set_read_timeout(Some(patience)).unwrap();
                 assert_eq!(came_from(vip).is_some(), arrives, "{name}");
                 let after = (server.decapsulator.counters().unwrap(), marked(counter));
                 assert_eq!(after.1 - before.1, is_marked.into(), "{name}");
@@ -397,7 +404,7 @@ fn it_is_gone_with_its_handle_unless_it_is_kept() {
     let again = again.to_string();
     assert!(again.contains("another XDP program is attached"), "{again}");
     drop(decapsulator);
-    assert!(!attached());
+    assert_nothing_attached(&network, "SERVER");
 
     let elsewhere = tempfile::tempdir().unwrap();
     let decapsulator = attach(&network, BindMode::Auto, &[]);
@@ -406,7 +413,7 @@ fn it_is_gone_with_its_handle_unless_it_is_kept() {
         .unwrap_err();
     let error = error.to_string();
     assert!(error.contains("mount -t bpf bpf /sys/fs/bpf"), "{error}");
-    assert!(!attached());
+    assert_nothing_attached(&network, "SERVER");
 
     let bpffs = elsewhere.path();
     let mount = format!("mount -t bpf bpf {}", bpffs.display());
@@ -418,7 +425,7 @@ fn it_is_gone_with_its_handle_unless_it_is_kept() {
     network.run(&format!("umount {}", bpffs.display()));
     assert!(kept);
     assert!(first.unwrap() && !second.unwrap());
-    assert!(!attached());
+    assert_nothing_attached(&network, "SERVER");
 
     let end = TunnelEnd {
         address: SERVER.parse().unwrap(),

@@ -9,6 +9,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use dataplane::device::af_xdp::QueueSpec;
 use dataplane::xsk::ethtool::Ethtool;
@@ -88,6 +89,21 @@ impl Network {
         let error = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{command}: {error}");
         String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Adds an IPv6 address and waits until packets to it are taken: the kernel makes the
+    /// route by and by.
+    pub(crate) fn add_ipv6(&self, role: &str, address: &str, interface: &str) {
+        let role = role.to_uppercase();
+        self.run(&format!(
+            "ip -n {role} addr add {address} dev {interface} nodad"
+        ));
+        let (host, _) = address.split_once('/').unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let local = format!("ip -n {role} -6 route show table local");
+        while !self.run(&local).contains(&format!("local {host} ")) {
+            assert!(Instant::now() < deadline, "{address}: no route");
+        }
     }
 
     /// Runs `work` in one of the namespaces. The sockets it makes stay there.

@@ -16,6 +16,9 @@ use super::Worker;
 use super::network::{Network, VIP};
 use super::packets::udp;
 
+/// How long a packet that is expected may take.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A tap in the director's namespace.
 struct Back {
     umem: Arc<Umem>,
@@ -41,11 +44,10 @@ impl Back {
     }
 }
 
-/// A socket that waits a moment for a datagram.
+/// A socket that waits for a datagram for as long as a busy machine may take.
 pub(super) fn socket(network: &Network, role: &str, address: &str) -> UdpSocket {
     let socket = network.within(role, || UdpSocket::bind(address).unwrap());
-    let patience = Some(Duration::from_millis(300));
-    socket.set_read_timeout(patience).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -64,7 +66,7 @@ fn the_kernel_receives_what_is_written_to_the_tap() {
     // The strictest check of the path back; the director has no route by the tap.
     let strict = "ip netns exec DIRECTOR sysctl -qw net.ipv4.conf.all.rp_filter=1";
     network.run(strict);
-    network.run("ip -n DIRECTOR addr add fd00::2/64 dev d0 nodad");
+    network.add_ipv6("director", "fd00::2/64", "d0");
     let mut back = Back::open(&network);
     assert!(
         back.tap.name().starts_with("appliance"),
@@ -89,7 +91,10 @@ fn the_kernel_receives_what_is_written_to_the_tap() {
     let onward = udp("10.77.0.1:5000", "10.78.0.1:7000");
     network.run("ip netns exec DIRECTOR sysctl -qw net.ipv4.ip_forward=0");
     back.write(&onward);
+    let moment = Some(Duration::from_millis(100));
+    server.set_read_timeout(moment).unwrap();
     assert_eq!(came_from(&server), None);
+    server.set_read_timeout(Some(PATIENCE)).unwrap();
     network.run("ip netns exec DIRECTOR sysctl -qw net.ipv4.ip_forward=1");
     back.write(&onward);
     assert_eq!(came_from(&server).as_deref(), Some("10.77.0.1:5000"));
@@ -104,6 +109,57 @@ fn the_kernel_receives_what_is_written_to_the_tap() {
     drop(back);
     let links = network.run("ip -n DIRECTOR -o link show");
     assert!(!links.contains("appliance"), "{links}");
+}
+
+#[test]
+fn fragments_that_only_the_kernel_can_join_reach_it() {
+    let Some(network) = Network::build("tapfrag") else {
+        return;
+    };
+    network.add_ipv6("director", "fd00::64/64", "d0");
+    network.add_ipv6("client", "fd00::1/64", "c0");
+    let mut worker = Worker::start(&network, BindMode::Auto);
+    let interface = network.within("director", || tap::create().unwrap());
+    let mut tap = Tap::new(interface, &worker.umem);
+    for vip in [VIP, "fd00::64"] {
+        // Port 9000 is a service and port 7000 is not, which a later fragment does not say.
+        let rule = super::service(vip, Protocol::Udp);
+        worker.steering.add(&rule).unwrap();
+        let address: IpAddr = vip.parse().unwrap();
+        let host = network.within("director", || UdpSocket::bind((address, 7000)).unwrap());
+        host.set_read_timeout(Some(Duration::from_millis(5)))
+            .unwrap();
+        let client = network.within("client", || {
+            let any = if address.is_ipv4() {
+                "0.0.0.0:0"
+            } else {
+                "[::]:0"
+            };
+            UdpSocket::bind(any).unwrap()
+        });
+        // The neighbours know each other: nothing is lost for that.
+        network.run(&format!("ip netns exec CLIENT ping -q -c 1 -W 5 {vip}"));
+        let before = worker.counters().steered;
+        client.send_to(&[7; 4000], (address, 7000)).unwrap();
+        let deadline = std::time::Instant::now() + PATIENCE;
+        let (mut burst, mut datagram) = (Vec::new(), [0; 5000]);
+        let length = loop {
+            for device in &mut worker.devices[..2] {
+                device.receive(&mut burst);
+            }
+            for frame in burst.drain(..) {
+                tap.transmit(frame).unwrap();
+            }
+            tap.flush(&mut worker.pool);
+            if let Ok(length) = host.recv(&mut datagram) {
+                break length;
+            }
+            assert!(std::time::Instant::now() < deadline, "nothing came, {vip}");
+        };
+        assert_eq!(datagram[..length], [7; 4000], "{vip}");
+        // The first of three fragments never left the kernel.
+        assert_eq!(worker.counters().steered - before, 2, "{vip}");
+    }
 }
 
 #[test]
