@@ -3,6 +3,9 @@
 pub(crate) mod direct;
 pub mod fragment;
 pub mod icmp;
+mod insert;
+pub mod proxy;
 pub(crate) mod reset;
 pub mod rewrite;
+pub mod toa;
 pub mod tunnel;

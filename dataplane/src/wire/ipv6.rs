@@ -94,6 +94,12 @@ impl<T: AsRef<[u8]>> Packet<T> {
         usize::from(read_u16(self.buffer.as_ref(), field::PAYLOAD_LENGTH))
     }
 
+    /// The same, as it is in the header.
+    #[inline]
+    pub fn payload_len_u16(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::PAYLOAD_LENGTH)
+    }
+
     /// Bytes of header and payload.
     #[inline]
     pub fn total_len(&self) -> usize {
@@ -104,7 +110,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
     /// out as the most.
     #[inline]
     pub fn total_len_u16(&self) -> u16 {
-        read_u16(self.buffer.as_ref(), field::PAYLOAD_LENGTH).saturating_add(40)
+        self.payload_len_u16().saturating_add(40)
     }
 
     /// Number of the first extension header or of the upper layer.

@@ -1,0 +1,270 @@
+//! PROXY protocol version 2 (the HAProxy project's specification, §2.2): FULLNAT tells the real
+//! server who the client is by bytes in front of the client's own.
+//!
+//! ```text
+//! +---------------------------------------------------------------+
+//! |          signature: \r\n \r\n \0 \r\n QUIT \n, 12 bytes       |
+//! +-------+-------+-------+-------+-------------------------------+
+//! | ver 2 | PROXY |  AF   | proto |  length of what follows       |
+//! +-------+-------+-------+-------+-------------------------------+
+//! |  client's address, virtual server's address, both ports       |
+//! +---------------------------------------------------------------+
+//! ```
+//!
+//! The server's stream of bytes then is longer than the client's, by [`Splice`]'s length from the
+//! first byte on: sequence numbers on the way to the server and acknowledgments on the way back are
+//! shifted. A retransmission of the first segment gets the header again.
+
+use super::insert::{Insertion, packet_len};
+use super::rewrite::Endpoints;
+use super::toa::tcp_header;
+use crate::counters::DropReason;
+use crate::service::Protocol;
+use crate::wire::checksum::{Delta, Sum};
+use crate::wire::tcp::{self, flags};
+use crate::wire::tcp_options::{self, kind};
+use crate::wire::udp;
+use crate::xsk::umem::{Frame, Umem};
+
+const SIGNATURE: [u8; 12] = *b"\r\n\r\n\0\r\nQUIT\n";
+/// Version 2, on behalf of another.
+const VERSION_AND_COMMAND: u8 = 0x21;
+const LENGTH_V4: usize = 28;
+const LENGTH_V6: usize = 52;
+
+/// The header for one connection: plain data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProxyHeader {
+    bytes: [u8; LENGTH_V6],
+    length: u8,
+}
+
+impl ProxyHeader {
+    /// For a connection between a client and a virtual server, `ends` as the client sees them. If
+    /// one address is of IPv6, both are written as such.
+    #[must_use]
+    pub fn new(ends: &Endpoints, protocol: Protocol) -> Self {
+        let (client, server) = (ends.source.address, ends.destination.address);
+        let is_v4 = client.is_v4() && server.is_v4();
+        let length = if is_v4 { LENGTH_V4 } else { LENGTH_V6 };
+        let mut bytes = [0; LENGTH_V6];
+        bytes[..12].copy_from_slice(&SIGNATURE);
+        bytes[12] = VERSION_AND_COMMAND;
+        let family = if is_v4 { 0x10 } else { 0x20 };
+        bytes[13] = family
+            | match protocol {
+                Protocol::Tcp => 1,
+                Protocol::Udp => 2,
+            };
+        bytes[15] = u8::try_from(length - 16).unwrap_or(0); // 12 or 36
+        if is_v4 {
+            bytes[16..20].copy_from_slice(&client.last_octets());
+            bytes[20..24].copy_from_slice(&server.last_octets());
+        } else {
+            bytes[16..32].copy_from_slice(&client.octets());
+            bytes[32..48].copy_from_slice(&server.octets());
+        }
+        bytes[length - 4..length].copy_from_slice(&ends.ports());
+        let length = u8::try_from(length).unwrap_or(0); // 28 or 52
+        Self { bytes, length }
+    }
+
+    /// As it goes before the payload: 28 or 52 bytes.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    /// Inserts the header before the payload of the whole TCP segment or UDP datagram at `l4`, in
+    /// the IP packet at `l3`. False, and nothing changed, if it would be longer than `mtu` bytes with
+    /// its IP header; then [`write_segment`](Self::write_segment) helps, for TCP.
+    ///
+    /// # Errors
+    /// The packet is broken.
+    #[cold]
+    pub fn insert(
+        &self,
+        umem: &Umem,
+        frame: &mut Frame,
+        (l3, l4): (usize, usize),
+        protocol: Protocol,
+        mtu: u16,
+    ) -> Result<bool, DropReason> {
+        let packet = umem.bytes(frame);
+        let is_v4 = packet.get(l3).is_some_and(|first| first >> 4 == 4);
+        let length = packet_len(packet, l3, is_v4)?;
+        let transport = packet.get(l4..l3 + length).unwrap_or_default();
+        let at = match protocol {
+            Protocol::Tcp => tcp::Packet::new_checked(transport)?.header_len(),
+            Protocol::Udp => {
+                udp::Packet::new_checked(transport)?;
+                udp::HEADER_LEN
+            }
+        };
+        if length + self.bytes().len() > usize::from(mtu) {
+            return Ok(false);
+        }
+        let insertion = Insertion {
+            l3,
+            l4,
+            at,
+            bytes: self.bytes(),
+            protocol,
+            are_options: false,
+        };
+        insertion.apply(umem, frame, is_v4)?;
+        Ok(true)
+    }
+
+    /// Makes `to` a segment of its own that carries the header alone, after the whole TCP segment
+    /// in `from`, which is too long to take it: to be sent before it. The segment in `from` is then
+    /// to be [shifted](Splice::shift_sequence).
+    ///
+    /// # Errors
+    /// The segment is broken, or a frame is too short.
+    #[cold]
+    pub fn write_segment(
+        &self,
+        umem: &Umem,
+        from: &Frame,
+        (l3, l4): (usize, usize),
+        to: &mut Frame,
+    ) -> Result<(), DropReason> {
+        // All of its headers and no payload; then the header comes in as it always does.
+        let packet = umem.bytes(from);
+        let is_v4 = packet.get(l3).is_some_and(|first| first >> 4 == 4);
+        let length = packet_len(packet, l3, is_v4)?;
+        let segment = packet.get(l4..l3 + length).unwrap_or_default();
+        let segment = tcp::Packet::new_checked(segment)?;
+        let payload = segment.payload();
+        let payload_len = u16::try_from(payload.len()).map_err(|_| DropReason::BadIpTotalLength)?;
+        let headers = packet.get(..l3 + length - payload.len());
+        umem.fill(to, headers.unwrap_or_default())
+            .map_err(|_| DropReason::BadIpTotalLength)?;
+        let bytes = umem.bytes_mut(to);
+        super::insert::shorten(bytes, (l3, l4), is_v4, payload, payload_len)?;
+        // It asks for nothing but to be received: FIN comes with the data.
+        clear_flags(bytes, l4, flags::FIN | flags::PSH);
+        self.insert(umem, to, (l3, l4), Protocol::Tcp, u16::MAX)?;
+        Ok(())
+    }
+}
+
+/// Clears flags of the TCP header at `l4`.
+fn clear_flags(frame: &mut [u8], l4: usize, cleared: u8) {
+    if let Some([.., flags_, _, _, c0, c1, _, _]) = frame
+        .get_mut(l4..)
+        .and_then(<[u8]>::first_chunk_mut::<{ tcp::HEADER_LEN }>)
+    {
+        let kept = *flags_ & !cleared;
+        let sum = |flags: u8| Sum::ZERO.word(u16::from(flags));
+        [*c0, *c1] = Delta::between(sum(*flags_), sum(kept)).apply([*c0, *c1]);
+        *flags_ = kept;
+    }
+}
+
+/// How the streams of client and server differ: from the sequence number of the first byte on, the
+/// server's is longer. Plain data, 8 bytes of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Splice {
+    /// Sequence number of the client's first byte: the SYN's plus one.
+    pub first: u32,
+    /// Bytes of the header.
+    pub length: u8,
+}
+
+/// What becomes of a segment of the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// From before the first byte: it goes as it is.
+    Before,
+    /// It has the first byte, or ends the stream there: the header goes before its payload.
+    First,
+    /// Its sequence number is to be shifted.
+    After,
+}
+
+impl Splice {
+    /// Where in the stream a segment of the client is, by its sequence number and by whether it has
+    /// payload or a FIN.
+    #[inline(always)]
+    #[must_use]
+    pub fn part(&self, sequence: u32, has_data: bool) -> Part {
+        if sequence == self.first {
+            if has_data { Part::First } else { Part::Before }
+        } else if is_after(sequence, self.first) {
+            Part::After
+        } else {
+            Part::Before
+        }
+    }
+
+    /// Shifts the sequence number of the client's segment at `l4`.
+    #[inline(always)]
+    pub fn shift_sequence(&self, frame: &mut [u8], l4: usize) {
+        if let Some([_, _, _, _, a, b, c, d, .., c0, c1]) =
+            frame.get_mut(l4..).and_then(<[u8]>::first_chunk_mut::<18>)
+        {
+            let before = [*a, *b, *c, *d];
+            let after = u32::from_be_bytes(before).wrapping_add(self.length.into());
+            let after = after.to_be_bytes();
+            [*a, *b, *c, *d] = after;
+            let delta = Delta::between(Sum::ZERO.bytes(&before), Sum::ZERO.bytes(&after));
+            [*c0, *c1] = delta.apply([*c0, *c1]);
+        }
+    }
+
+    /// Shifts what the server's segment at `l4` says of the client's bytes back: acknowledgment and
+    /// selective acknowledgments (RFC 2018).
+    #[inline]
+    pub fn shift_acknowledgment(&self, frame: &mut [u8], l4: usize) {
+        let Some(header) = tcp_header(frame, l4) else {
+            return;
+        };
+        let before = Sum::ZERO.bytes(header);
+        let Some((fixed, options)) = header.split_first_chunk_mut::<{ tcp::HEADER_LEN }>() else {
+            return;
+        };
+        let [_, _, _, _, _, _, _, _, a, b, c, d, _, flags_, ..] = fixed;
+        if *flags_ & flags::ACK == 0 {
+            return;
+        }
+        [*a, *b, *c, *d] = self.back([*a, *b, *c, *d]);
+        if !options.is_empty()
+            && let Some(blocks) = tcp_options::find(options, kind::SACK)
+        {
+            let (edges, _) = options[blocks].as_chunks_mut::<4>();
+            for edge in edges {
+                *edge = self.back(*edge);
+            }
+        }
+        let delta = Delta::between(before, Sum::ZERO.bytes(header));
+        if let Some([.., c0, c1]) = header.first_chunk_mut::<18>() {
+            [*c0, *c1] = delta.apply([*c0, *c1]);
+        }
+    }
+
+    /// A number of the server's stream in the client's; those inside the header are the first byte's.
+    fn back(&self, number: [u8; 4]) -> [u8; 4] {
+        let number = u32::from_be_bytes(number);
+        let shifted = number.wrapping_sub(self.length.into());
+        let back = if !is_after(number, self.first) {
+            number
+        } else if is_after(shifted, self.first) {
+            shifted
+        } else {
+            self.first
+        };
+        back.to_be_bytes()
+    }
+}
+
+/// True if `number` comes after `other` in sequence space (RFC 9293 §3.4).
+#[inline(always)]
+const fn is_after(number: u32, other: u32) -> bool {
+    let distance = number.wrapping_sub(other);
+    distance != 0 && distance < 1 << 31
+}
+
+#[cfg(test)]
+mod tests;
