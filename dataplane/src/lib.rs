@@ -20,6 +20,7 @@ pub mod flow;
 pub mod forward;
 pub mod fragments;
 pub mod persistence;
+pub mod ports;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
 mod prefetch;
 pub mod routes;
