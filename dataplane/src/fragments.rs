@@ -41,7 +41,7 @@ impl FragmentKey {
             let ip = ipv4::Packet::new_header(packet).ok()?;
             (u32::from(ip.identification()), parsed.protocol)
         } else {
-            (ipv6::fragment_identification(packet)?, 0)
+            (ipv6::fragment_header(packet)?.identification, 0)
         };
         Some(Self {
             source: parsed.source,

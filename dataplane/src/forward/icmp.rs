@@ -15,7 +15,9 @@ mod rewrite;
 mod tunnelled;
 
 pub use rewrite::{OuterSource, rewrite_error_v4, rewrite_error_v6};
+pub(super) use rewrite::{between, quoted_transport};
 pub use tunnelled::{Inner, TunnelError, relay, tunnelled};
+pub(super) use tunnelled::{cut_to_quote, report};
 
 use crate::counters::DropReason;
 use crate::service::Address;

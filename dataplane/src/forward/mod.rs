@@ -4,6 +4,7 @@ pub(crate) mod direct;
 pub mod fragment;
 pub mod icmp;
 mod insert;
+pub mod nat64;
 pub mod proxy;
 pub(crate) mod reset;
 pub mod rewrite;

@@ -6,7 +6,7 @@
 //!
 //! Not done here: MAC addresses ([`Addresses`](crate::wire::ethernet::Addresses)), the size
 //! of the packet on its new way ([`fragment`](super::fragment)), and packets of another IP version
-//! than before (`nat64`).
+//! than before ([`nat64`](super::nat64)).
 
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
@@ -187,8 +187,9 @@ impl Rewrite {
         Ok(())
     }
 
+    /// New ports, and the checksum of the transport at `l4`.
     #[inline(always)]
-    fn apply_transport(
+    pub(super) fn apply_transport(
         &self,
         frame: &mut [u8],
         l3: usize,

@@ -280,11 +280,35 @@ pub fn walk(bytes: &[u8], at: usize, next_header: u8) -> Result<Upper, Malformed
     })
 }
 
-/// The identification in the fragment header of the packet at the start of `packet`; `None` for one
-/// without that header.
+/// Bytes of a fragment header.
+pub const FRAGMENT_HEADER_LEN: usize = 8;
+
+/// What a fragment header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FragmentHeader {
+    /// Number of the first header of the fragmented part.
+    pub next_header: u8,
+    /// Where the fragment's payload begins in that of the datagram, in bytes, a multiple of eight.
+    pub offset: u16,
+    /// It is not the last.
+    pub more: bool,
+    pub identification: u32,
+}
+
+impl FragmentHeader {
+    /// As it is in a packet.
+    #[must_use]
+    pub fn bytes(&self) -> [u8; FRAGMENT_HEADER_LEN] {
+        let [high, low] = (self.offset | u16::from(self.more)).to_be_bytes();
+        let [a, b, c, d] = self.identification.to_be_bytes();
+        [self.next_header, 0, high, low, a, b, c, d]
+    }
+}
+
+/// The fragment header of the packet at the start of `packet`; `None` for one without.
 #[cold]
 #[must_use]
-pub fn fragment_identification(packet: &[u8]) -> Option<u32> {
+pub fn fragment_header(packet: &[u8]) -> Option<FragmentHeader> {
     let mut number = Packet::new_header(packet).ok()?.next_header();
     let mut offset = HEADER_LEN;
     for _ in 0..MAX_EXTENSION_HEADERS {
@@ -292,9 +316,15 @@ pub fn fragment_identification(packet: &[u8]) -> Option<u32> {
             return None;
         }
         let header: &[u8; 8] = chunk(packet, offset).ok()?;
-        let [next, length, _, _, identification @ ..] = *header;
+        let [next, length, high, low, identification @ ..] = *header;
         if number == extension::FRAGMENT {
-            return Some(u32::from_be_bytes(identification));
+            let field = u16::from_be_bytes([high, low]);
+            return Some(FragmentHeader {
+                next_header: next,
+                offset: field & 0xfff8,
+                more: field & 1 != 0,
+                identification: u32::from_be_bytes(identification),
+            });
         }
         number = next;
         offset += (usize::from(length) + 1) * 8;

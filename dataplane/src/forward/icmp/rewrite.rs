@@ -105,7 +105,7 @@ pub fn rewrite_error_v6(
 }
 
 /// The change of two addresses.
-fn between(before: [Address; 2], after: [Address; 2]) -> Delta {
+pub(in crate::forward) fn between(before: [Address; 2], after: [Address; 2]) -> Delta {
     let sum = |[a, b]: [Address; 2]| Sum::ZERO.address(a).address(b);
     Delta::between(sum(before), sum(after))
 }
@@ -169,7 +169,7 @@ fn quoted_v6(quote: &mut [u8], ends: &Endpoints) -> Result<(), DropReason> {
 
 /// Gives what is quoted of a transport header new ports, and a checksum where there is one. The
 /// checksum of SCTP needs the whole packet: it stays, and nobody verifies that of a quote.
-fn quoted_transport(
+pub(in crate::forward) fn quoted_transport(
     transport: Option<&mut [u8]>,
     protocol: u8,
     ends: &Endpoints,

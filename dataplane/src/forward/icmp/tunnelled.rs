@@ -2,7 +2,7 @@
 //! (`ip_vs_in_icmp`): what they mean for the client (RFC 2003 §4).
 
 use super::{Error, answer};
-use crate::forward::rewrite::Endpoint;
+use crate::forward::rewrite::{Endpoint, at_mut};
 use crate::forward::tunnel::protocol;
 use crate::service::{Address, Protocol};
 use crate::wire::ethernet::{self, ethertype};
@@ -47,21 +47,11 @@ pub fn tunnelled(
     l3: usize,
     is_gue_port: impl FnOnce(u16) -> bool,
 ) -> Option<TunnelError> {
-    let packet = frame.get(l3..)?;
-    let is_v4 = packet.first()? >> 4 == 4;
-    let (message_at, end) = if is_v4 {
-        let ip = ipv4::Packet::new_checked(packet).ok()?;
-        let is_icmp = ip.protocol() == icmp::PROTOCOL_V4;
-        let whole = ip.fragment() == ipv4::Fragment::Whole;
-        (is_icmp && whole).then_some((ip.header_len(), ip.total_len()))?
-    } else {
-        let ip = ipv6::Packet::new_checked(packet).ok()?;
-        let upper = ipv6::walk(packet.get(..ip.total_len())?, 0, ip.next_header()).ok()?;
-        let is_icmp = upper.protocol == icmp::PROTOCOL_V6;
-        let whole = upper.fragment == ipv4::Fragment::Whole;
-        (is_icmp && whole).then_some((upper.offset, ip.total_len()))?
-    };
-    let message = icmp::Packet::new_checked(packet.get(message_at..end)?).ok()?;
+    let Message {
+        message,
+        is_v4,
+        quote_at,
+    } = Message::of(frame, l3)?;
     let report = Report::of(&message, is_v4)?;
     let quote = message.quoted();
     let (real_server, shim_at, outer_protocol) = if is_v4 {
@@ -77,7 +67,7 @@ pub fn tunnelled(
         .get(overhead..)
         .and_then(|inner| read_inner(inner, inner_protocol, report, overhead))
         .map(|inner| Inner {
-            offset: l3 + message_at + icmp::HEADER_LEN + overhead,
+            offset: quote_at + overhead,
             ..inner
         });
     Some(TunnelError {
@@ -85,6 +75,76 @@ pub fn tunnelled(
         path_mtu: report.mtu,
         inner,
     })
+}
+
+/// An ICMP message that is whole.
+struct Message<'a> {
+    message: icmp::Packet<&'a [u8]>,
+    is_v4: bool,
+    /// Where the packet that an error quotes begins in the frame.
+    quote_at: usize,
+}
+
+impl<'a> Message<'a> {
+    fn of(frame: &'a [u8], l3: usize) -> Option<Self> {
+        let packet = frame.get(l3..)?;
+        let is_v4 = packet.first()? >> 4 == 4;
+        let (at, end) = if is_v4 {
+            let ip = ipv4::Packet::new_checked(packet).ok()?;
+            let is_icmp = ip.protocol() == icmp::PROTOCOL_V4;
+            let whole = ip.fragment() == ipv4::Fragment::Whole;
+            (is_icmp && whole).then_some((ip.header_len(), ip.total_len()))?
+        } else {
+            let ip = ipv6::Packet::new_checked(packet).ok()?;
+            let upper = ipv6::walk(packet.get(..ip.total_len())?, 0, ip.next_header()).ok()?;
+            let is_icmp = upper.protocol == icmp::PROTOCOL_V6;
+            let whole = upper.fragment == ipv4::Fragment::Whole;
+            (is_icmp && whole).then_some((upper.offset, ip.total_len()))?
+        };
+        let message = icmp::Packet::new_checked(packet.get(at..end)?).ok()?;
+        let quote_at = l3 + at + icmp::HEADER_LEN;
+        Some(Self {
+            message,
+            is_v4,
+            quote_at,
+        })
+    }
+}
+
+/// What the ICMP error at `l3` says, and where the packet that it quotes begins in the frame.
+pub(in crate::forward) fn report(frame: &[u8], l3: usize) -> Option<(usize, Error)> {
+    let found = Message::of(frame, l3)?;
+    let message = &found.message;
+    let kind = (found.is_v4, message.message_type(), message.code());
+    let error = match (Report::of(message, found.is_v4)?.mtu, kind) {
+        (Some(mtu), _) => Error::TooBig { mtu },
+        (None, (true, v4::TIME_EXCEEDED, _) | (false, v6::TIME_EXCEEDED, _)) => Error::TimeExceeded,
+        (
+            None,
+            (true, v4::DESTINATION_UNREACHABLE, 3) | (false, v6::DESTINATION_UNREACHABLE, 4),
+        ) => Error::PortUnreachable,
+        (None, _) => Error::HostUnreachable,
+    };
+    Some((found.quote_at, error))
+}
+
+/// Cuts everything between the link header, which ends at `l3`, and `quote_at`. The EtherType is the
+/// old one. False, and nothing changed, if the frame is not as long.
+pub(in crate::forward) fn cut_to_quote(
+    umem: &Umem,
+    frame: &mut Frame,
+    l3: usize,
+    quote_at: usize,
+) -> bool {
+    let Some(gap) = quote_at.checked_sub(l3) else {
+        return false;
+    };
+    let bytes = umem.bytes_mut(frame);
+    if quote_at > bytes.len() || l3 < ethernet::HEADER_LEN {
+        return false;
+    }
+    bytes.copy_within(..l3, gap);
+    u16::try_from(gap).is_ok_and(|gap| umem.cut_front(frame, gap).is_ok())
 }
 
 /// What an error says that a client should know.
@@ -186,26 +246,16 @@ pub fn relay(umem: &Umem, frame: &mut Frame, l3: usize, inner: &Inner) -> bool {
         return false;
     };
     let local = inner.destination.address;
-    // The link header moves to before the inner packet, and what was between goes.
-    let Some(gap) = inner.offset.checked_sub(l3) else {
-        return false;
-    };
-    let bytes = umem.bytes_mut(frame);
-    let Some(type_at) = l3.checked_sub(2) else {
-        return false;
-    };
-    if inner.offset > bytes.len() || l3 < ethernet::HEADER_LEN {
+    if !cut_to_quote(umem, frame, l3, inner.offset) {
         return false;
     }
-    bytes.copy_within(..l3, gap);
     let ethertype = if local.is_v4() {
         ethertype::IPV4
     } else {
         ethertype::IPV6
     };
-    if let Some(field) = bytes.get_mut(gap + type_at..gap + l3) {
-        field.copy_from_slice(&ethertype.to_be_bytes());
+    if let Ok(field) = at_mut(umem.bytes_mut(frame), l3 - 2) {
+        *field = ethertype.to_be_bytes();
     }
-    u16::try_from(gap).is_ok_and(|gap| umem.cut_front(frame, gap).is_ok())
-        && answer(umem, frame, l3, local, error)
+    answer(umem, frame, l3, local, error)
 }
