@@ -1,4 +1,15 @@
-//! Rewriting a frame for its real server.
+//! Rewriting a frame for its real server, and what comes back for its client.
+//!
+//! | Forwarding method | Modules |
+//! |---|---|
+//! | DR | `direct` |
+//! | NAT | [`rewrite`] |
+//! | TUN | [`tunnel`]; [`fragment`] for what is too long |
+//! | FULLNAT | [`rewrite`]; [`toa`] or [`proxy`] for the client's address; [`nat64`] between IP versions |
+//! | all of them | [`icmp`] for errors, `reset` for TCP without a connection |
+//!
+//! Functions over packets, without state. What is the same for every packet of a connection is
+//! computed once, into a small plain template: [`rewrite::Rewrite`], [`tunnel::Template`].
 
 pub(crate) mod direct;
 pub mod fragment;

@@ -266,10 +266,10 @@ pub(super) fn at_mut<const N: usize>(
     frame: &mut [u8],
     at: usize,
 ) -> Result<&mut [u8; N], DropReason> {
-    frame
-        .get_mut(at..)
-        .and_then(<[u8]>::first_chunk_mut)
-        .ok_or(DropReason::Truncated)
+    let Some((_, rest)) = frame.split_at_mut_checked(at) else {
+        return Err(DropReason::Truncated);
+    };
+    rest.first_chunk_mut().ok_or(DropReason::Truncated)
 }
 
 #[cfg(test)]
