@@ -164,13 +164,17 @@ fn clear_flags(frame: &mut [u8], l4: usize, cleared: u8) {
 }
 
 /// How the streams of client and server differ: from the sequence number of the first byte on, the
-/// server's is longer. Plain data, 8 bytes of a connection.
+/// server's is longer. Plain data of 8 bytes, kept with the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Splice {
     /// Sequence number of the client's first byte: the SYN's plus one.
     pub first: u32,
     /// Bytes of the header.
     pub length: u8,
+    /// The server has acknowledged the header and more: nothing before the first byte is on its way
+    /// any more, and all numbers are shifted. Without this, those of a stream would be taken for
+    /// earlier ones once it is 2 GiB long.
+    pub settled: bool,
 }
 
 /// What becomes of a segment of the client.
@@ -190,7 +194,9 @@ impl Splice {
     #[inline(always)]
     #[must_use]
     pub fn part(&self, sequence: u32, has_data: bool) -> Part {
-        if sequence == self.first {
+        if self.settled {
+            Part::After
+        } else if sequence == self.first {
             if has_data { Part::First } else { Part::Before }
         } else if is_after(sequence, self.first) {
             Part::After
@@ -215,9 +221,9 @@ impl Splice {
     }
 
     /// Shifts what the server's segment at `l4` says of the client's bytes back: acknowledgment and
-    /// selective acknowledgments (RFC 2018).
+    /// selective acknowledgments (RFC 2018). Notes when the splice is settled.
     #[inline]
-    pub fn shift_acknowledgment(&self, frame: &mut [u8], l4: usize) {
+    pub fn shift_acknowledgment(&mut self, frame: &mut [u8], l4: usize) {
         let Some(header) = tcp_header(frame, l4) else {
             return;
         };
@@ -229,6 +235,9 @@ impl Splice {
         if *flags_ & flags::ACK == 0 {
             return;
         }
+        let acknowledged = u32::from_be_bytes([*a, *b, *c, *d]);
+        let data = self.first.wrapping_add(self.length.into());
+        self.settled |= is_after(acknowledged, data);
         [*a, *b, *c, *d] = self.back([*a, *b, *c, *d]);
         if !options.is_empty()
             && let Some(blocks) = tcp_options::find(options, kind::SACK)
@@ -248,7 +257,9 @@ impl Splice {
     fn back(&self, number: [u8; 4]) -> [u8; 4] {
         let number = u32::from_be_bytes(number);
         let shifted = number.wrapping_sub(self.length.into());
-        let back = if !is_after(number, self.first) {
+        let back = if self.settled {
+            shifted
+        } else if !is_after(number, self.first) {
             number
         } else if is_after(shifted, self.first) {
             shifted

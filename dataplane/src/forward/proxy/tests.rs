@@ -108,7 +108,7 @@ proptest! {
         edges in vec(1_u32..100_000, 0..=4),
         pad in 0_usize..2,
     ) {
-        let splice = Splice { first, length: 28 };
+        let mut splice = Splice { first, length: 28, settled: false };
         let at = |number: u32| first.wrapping_add(number);
         let mut frame = segment(&ends, (at(sent), 5), &[], b"data");
         prop_assert_eq!(splice.part(at(sent), true), Part::After);
@@ -133,7 +133,7 @@ proptest! {
 
     #[test]
     fn no_bytes_panic(mut bytes in vec(any::<u8>(), 0..120), l4 in 0_usize..140) {
-        let splice = Splice { first: 5, length: 52 };
+        let mut splice = Splice { first: 5, length: 52, settled: false };
         splice.shift_sequence(&mut bytes, l4);
         splice.shift_acknowledgment(&mut bytes, l4);
         let (umem, mut pool) = Umem::new(2, FrameSize::Bytes2048).unwrap();
@@ -148,9 +148,10 @@ proptest! {
 
 #[test]
 fn before_the_first_byte_nothing_is_shifted() {
-    let splice = Splice {
+    let mut splice = Splice {
         first: 1000,
         length: 28,
+        settled: false,
     };
     assert_eq!(splice.part(999, false), Part::Before); // SYN, keepalive
     assert_eq!(splice.part(1000, false), Part::Before); // the handshake's end
@@ -163,4 +164,30 @@ fn before_the_first_byte_nothing_is_shifted() {
         splice.shift_acknowledgment(&mut frame, 34);
         assert_eq!(frame, segment(&v4_ends(), (5, told), &[], b""));
     }
+}
+
+#[test]
+fn a_long_stream_stays_shifted() {
+    const GIB: u32 = 1 << 30;
+    let mut splice = Splice {
+        first: 1000,
+        length: 28,
+        settled: false,
+    };
+    // The first acknowledgment of data settles it, that of the header alone does not.
+    for (acknowledged, settled) in [(1000, false), (1028, false), (1029, true)] {
+        let mut frame = segment(&v4_ends(), (5, acknowledged), &[], b"");
+        splice.shift_acknowledgment(&mut frame, 34);
+        assert_eq!(splice.settled, settled, "{acknowledged}");
+    }
+    for sent in [1, GIB, 2 * GIB, 3 * GIB, u32::MAX - 5] {
+        let sequence = 1000_u32.wrapping_add(sent);
+        assert_eq!(splice.part(sequence, true), Part::After);
+        let acknowledged = sequence.wrapping_add(28);
+        let mut frame = segment(&v4_ends(), (5, acknowledged), &[], b"");
+        splice.shift_acknowledgment(&mut frame, 34);
+        assert_eq!(frame, segment(&v4_ends(), (5, sequence), &[], b""));
+    }
+    // A late retransmission of the first segment is of data that the server has.
+    assert_eq!(splice.part(1000, true), Part::After);
 }
