@@ -13,10 +13,15 @@ fn section(heading: &str) -> Option<&'static str> {
     Some(rest.split("\n## ").next().unwrap_or_default())
 }
 
-/// The keys that a section has a row for: the first cell of each, in backticks.
+/// The keys that a section has a row for: what is in backticks in the first
+/// cell of each. In quotation marks are values.
 fn documented(section: &str) -> BTreeSet<&str> {
-    let cells = section.lines().filter_map(|line| line.strip_prefix("| `"));
-    cells.filter_map(|cell| cell.split('`').next()).collect()
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split('|').next());
+    let quoted = cells.flat_map(|cell| cell.split('`').step_by(2));
+    quoted
+        .filter(|word| !word.trim().is_empty() && !word.starts_with('"'))
+        .collect()
 }
 
 #[test]
