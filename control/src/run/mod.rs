@@ -6,6 +6,7 @@
 //! and this file's `Appliance` does it.
 
 mod clients;
+mod descriptors;
 mod interfaces;
 mod notifier;
 mod queries;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use super::{Appliance, notifier, start};
+use super::{Appliance, descriptors, notifier, start};
 use crate::api::view;
 use crate::config;
 
@@ -32,6 +32,7 @@ impl Appliance {
             .map_err(refused)?;
         self.runner.set_policy(scripts);
         notifier::complain(&self.runner, self.controller.config());
+        descriptors::make_room(self.controller.config());
         self.carry_out(actions).await;
         self.listen_to_vrrp();
         self.settle();

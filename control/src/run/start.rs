@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::descriptors;
 use super::interfaces::{self, Interface, Link};
 use super::notifier::{self, Notifier};
 use super::vrrp::{Slip, Sockets};
@@ -48,6 +49,7 @@ pub(super) async fn start(
     let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
     let runner = Runner::new(config.scripts.clone());
     notifier::complain(&runner, &config);
+    descriptors::make_room(&config);
     let mut appliance = Appliance {
         file,
         controller,
