@@ -326,7 +326,7 @@ impl Script<'_> {
         if let Some(instance) = config.vrrp_instances.first() {
             self.screen.say(&format!(
                 "\n4. The death of the master director (vrrp_instance {}) is not rehearsed: \
-                 this version has no VRRP yet",
+                 this version builds one director only",
                 instance.name
             ))?;
         }

@@ -10,6 +10,7 @@ mod descriptors;
 mod interfaces;
 mod notifier;
 mod queries;
+mod realtime;
 mod reload;
 mod start;
 mod vrrp;
@@ -96,6 +97,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     // Before this thread is pinned: afterwards it sees its own CPU only.
     let cores = workers::cores(&options.config.appliance.cores)?;
     workers::keep_off(&cores);
+    if !options.config.vrrp_instances.is_empty() {
+        realtime::take_precedence();
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
