@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
 use crate::scripts::Script;
-use crate::vrrp::machine::State;
 use crate::vrrp::packet::Datagram;
 
 /// Names one health check: `virtual_server` is a `ServiceKey` as displayed,
@@ -81,7 +80,12 @@ pub enum VrrpEvent {
     /// The time that the controller asked for has come.
     Timer,
     /// The result of a `vrrp_script` changed.
-    Script { name: String, succeeds: bool },
+    Script {
+        name: String,
+        succeeds: bool,
+        /// How its last run ended, in words.
+        reason: String,
+    },
 }
 
 /// A change of links, addresses, routes or neighbours.
@@ -182,12 +186,6 @@ pub enum Action {
         destination: IpAddr,
         message: Vec<u8>,
     },
-    /// An instance of VRRP changed its state: for scripts.
-    VrrpState {
-        instance: String,
-        state: State,
-        priority: u8,
-    },
     LookUpRoute {
         destination: IpAddr,
     },
@@ -207,6 +205,9 @@ pub enum Action {
     /// Tell somebody: `notify_*`, `quorum_*`.
     RunScript {
         script: Script,
+        /// More than its own.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        arguments: Vec<String>,
         /// In words, for the log.
         cause: String,
     },

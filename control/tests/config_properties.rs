@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use control::config::{
-    Appliance, Authentication, Config, Idle, Interface, Queues, Tracked, VirtualAddress,
+    Appliance, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, VirtualAddress,
     VirtualServer, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode,
     parse, to_toml,
 };
@@ -27,7 +27,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
-use health::{quorum, real_server, script_user};
+use health::{quorum, real_server, script, script_user};
 
 fn time() -> impl Strategy<Value = Duration> {
     let micros = prop_oneof![
@@ -200,13 +200,33 @@ fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
     })
 }
 
+fn notify() -> impl Strategy<Value = Notify> {
+    let told = || option::of(script());
+    (told(), told(), told(), told(), told()).prop_map(|(master, backup, fault, stop, any)| Notify {
+        master,
+        backup,
+        fault,
+        stop,
+        any,
+    })
+}
+
 fn scripts() -> impl Strategy<Value = Vec<VrrpScript>> {
-    btree_map(text(), (text(), time(), -253_i16..=253), 0..3).prop_map(|scripts| {
-        let script = |(name, (script, interval, weight))| VrrpScript {
-            name,
-            script,
-            interval,
-            weight,
+    let count = 1_u32..=i32::MAX.unsigned_abs();
+    let rest = (time(), time(), count.clone(), count, any::<bool>());
+    btree_map(text(), (script(), rest, -253_i16..=253), 0..3).prop_map(|scripts| {
+        let script = |(name, (script, rest, weight))| {
+            let (interval, timeout, rise, fall, init_fail) = rest;
+            VrrpScript {
+                name,
+                script,
+                interval,
+                timeout,
+                rise,
+                fall,
+                init_fail,
+                weight,
+            }
         };
         scripts.into_iter().map(script).collect()
     })
@@ -316,11 +336,12 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
         flags,
         preempt_delay,
         garp(),
-        interfaces,
+        (interfaces, notify()),
         weight,
     )
         .prop_map(
-            move |(ids, spoken, excluded, flags, preempt_delay, garp, interfaces, weight)| {
+            move |(ids, spoken, excluded, flags, preempt_delay, garp, others, weight)| {
+                let (interfaces, notify) = others;
                 let tracked = |(name, weight)| Tracked { name, weight };
                 let (name, interface, virtual_router_id, priority, state) = ids;
                 let (version, advert_int, authentication, addresses, source, peers) = spoken;
@@ -346,6 +367,7 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
                     higher_prio_send_advert: flags[3],
                     track_script: names.iter().map(|n| tracked((n.clone(), weight))).collect(),
                     track_interface: interfaces.into_iter().map(tracked).collect(),
+                    notify,
                 }
             },
         )
@@ -368,15 +390,17 @@ fn config() -> impl Strategy<Value = Config> {
             instances,
             virtual_servers(),
             delays,
-            option::of(text()),
+            (option::of(text()), notify()),
         )
             .prop_map(
                 |(global, appliance, interfaces, scripts, instances, servers, vrrp, group)| {
                     let members: Vec<_> = instances.iter().map(|i| i.name.clone()).collect();
+                    let (group, notify) = group;
                     let group = group.filter(|_| !members.is_empty());
                     let group = group.map(|name| VrrpSyncGroup {
                         name,
                         group: members,
+                        notify,
                     });
                     let (router_id, policy) = global;
                     Config {

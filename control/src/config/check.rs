@@ -88,6 +88,8 @@ static GLOBAL_DEFS: Spec = Spec {
     heading: "[global_defs]",
     keys: &[
         "router_id",
+        "script_user",
+        "enable_script_security",
         "vrrp_version",
         "vrrp_startup_delay",
         "vrrp_garp_interval",

@@ -36,8 +36,8 @@ pub use health::{
 pub use load::{Format, load, load_as};
 pub use print::to_toml;
 pub use vrrp::{
-    Authentication, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
-    VrrpSyncGroup,
+    Authentication, Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript,
+    VrrpState, VrrpSyncGroup,
 };
 
 use std::net::SocketAddr;

@@ -33,8 +33,8 @@ impl Display for Printed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Config {
             router_id,
-            vrrp,
             scripts,
+            vrrp,
             appliance,
             interfaces,
             vrrp_scripts,

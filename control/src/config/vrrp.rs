@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{Peer, Version};
 
@@ -28,12 +29,21 @@ impl Default for VrrpDefaults {
     }
 }
 
-/// `[[vrrp_script]]`: nothing runs it yet.
+/// `[[vrrp_script]]`: run for as long as an instance tracks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VrrpScript {
     pub name: String,
-    pub script: String,
+    pub script: Script,
+    /// Between the end of one run and the next.
     pub interval: Duration,
+    /// A run that takes longer is killed, and has failed.
+    pub timeout: Duration,
+    /// Successes in a row after which it succeeds, at least 1.
+    pub rise: u32,
+    /// Failures in a row after which it fails, at least 1.
+    pub fall: u32,
+    /// It counts as failing until its first result.
+    pub init_fail: bool,
     /// −253..=253, added to the priority of the instances that track it.
     pub weight: i16,
 }
@@ -72,6 +82,7 @@ pub struct VrrpInstance {
     pub track_script: Vec<Tracked>,
     /// Names of interfaces.
     pub track_interface: Vec<Tracked>,
+    pub notify: Notify,
 }
 
 impl VrrpInstance {
@@ -112,6 +123,19 @@ pub struct VrrpSyncGroup {
     pub name: String,
     /// Names of instances, each in one group at most.
     pub group: Vec<String>,
+    pub notify: Notify,
+}
+
+/// Who is told of changes of state.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notify {
+    pub master: Option<Script>,
+    pub backup: Option<Script>,
+    pub fault: Option<Script>,
+    pub stop: Option<Script>,
+    /// Of every change; gets `INSTANCE` or `GROUP`, the name, the state and
+    /// the priority as arguments.
+    pub any: Option<Script>,
 }
 
 /// The state that an instance starts in. An election follows at once; only

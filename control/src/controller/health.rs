@@ -371,7 +371,11 @@ fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
 
 fn run(script: Option<&Script>, cause: String) -> Option<Action> {
     let script = script?.clone();
-    Some(Action::RunScript { script, cause })
+    Some(Action::RunScript {
+        script,
+        arguments: Vec::new(),
+        cause,
+    })
 }
 
 /// Keeps the state of checks that did not change; the others start anew,

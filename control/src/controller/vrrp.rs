@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Controller;
+use crate::config::Notify;
 use crate::event::{Action, NetworkEvent, VrrpEvent};
 use crate::vrrp::machine::{Output, State};
 use crate::vrrp::router::{Complaint, Outputs};
@@ -17,7 +18,15 @@ impl Controller {
                 outputs
             }
             VrrpEvent::Timer => self.vrrp.timeout(now),
-            VrrpEvent::Script { name, succeeds } => self.vrrp.script(&name, succeeds, now),
+            VrrpEvent::Script {
+                name,
+                succeeds,
+                reason,
+            } => {
+                let word = if succeeds { "succeeds" } else { "fails" };
+                actions.push(Action::Log(format!("vrrp_script {name} {word}: {reason}")));
+                self.vrrp.script(&name, succeeds, now)
+            }
         };
         self.carry(outputs, actions);
     }
@@ -83,14 +92,37 @@ impl Controller {
                     actions.push(Action::Log(format!(
                         "vrrp_instance {instance}: {from} -> {to}: {why}"
                     )));
-                    let known = self.vrrp.instance(&instance);
-                    actions.push(Action::VrrpState {
-                        state: to,
-                        priority: known.map_or(0, |known| known.machine().priority()),
-                        instance,
-                    });
+                    self.notify(&instance, to, actions);
                 }
             }
+        }
+    }
+
+    /// Tells the scripts of an instance, and of its sync group if that is
+    /// news for it.
+    fn notify(&mut self, instance: &str, state: State, actions: &mut Vec<Action>) {
+        let group = self.vrrp.group_change(instance, state);
+        let Some(known) = self.vrrp.instance(instance) else {
+            return; // removed from the file, and its scripts with it
+        };
+        let priority = known.machine().priority();
+        tell(
+            &known.config().notify,
+            "INSTANCE",
+            instance,
+            state,
+            priority,
+            actions,
+        );
+        if let Some(group) = group {
+            tell(
+                &group.notify,
+                "GROUP",
+                &group.name,
+                state,
+                priority,
+                actions,
+            );
         }
     }
 
@@ -109,5 +141,35 @@ impl Controller {
             destination: packet.destination,
             message: packet.message,
         }));
+    }
+}
+
+/// The script of a state, and the one of every state with keepalived's arguments.
+fn tell(
+    notify: &Notify,
+    kind: &str,
+    name: &str,
+    state: State,
+    priority: u8,
+    actions: &mut Vec<Action>,
+) {
+    let (of_state, word) = match state {
+        State::Master => (&notify.master, "MASTER"),
+        State::Backup => (&notify.backup, "BACKUP"),
+        State::Fault => (&notify.fault, "FAULT"),
+        State::Init => (&notify.stop, "STOP"),
+    };
+    let cause = format!("{} {name} is {word}", kind.to_lowercase());
+    let arguments = [kind, name, word, &priority.to_string()].map(str::to_owned);
+    let told = [(of_state, Vec::new()), (&notify.any, arguments.into())];
+    for (script, arguments) in told {
+        if let Some(script) = script.clone() {
+            let cause = cause.clone();
+            actions.push(Action::RunScript {
+                script,
+                arguments,
+                cause,
+            });
+        }
     }
 }

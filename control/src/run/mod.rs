@@ -44,7 +44,7 @@ use crate::scripts::Runner;
 
 use self::clients::Clients;
 use self::notifier::Notifier;
-use self::vrrp::{Slip, Sockets, until};
+use self::vrrp::{Scripts, Slip, Sockets, until};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -85,6 +85,7 @@ struct Appliance {
     vrrp: Sockets,
     /// How late the timers of VRRP ran.
     slip: Slip,
+    scripts: Scripts,
     /// Announcements under way for each `vrrp_instance`.
     announcing_instances: BTreeMap<String, AbortHandle>,
 }
@@ -294,8 +295,6 @@ impl Appliance {
                     destination,
                     message,
                 } => self.vrrp.send(index, source, destination, &message),
-                // Nothing runs scripts yet.
-                Action::VrrpState { .. } => {}
                 Action::LookUpRoute { destination } => match self.requests.route(destination).await
                 {
                     Ok(route) => {
@@ -327,7 +326,11 @@ impl Appliance {
                 Action::StopCheck { id } => {
                     self.checker.stop(&id);
                 }
-                Action::RunScript { script, cause } => self.notifier.run(script, cause),
+                Action::RunScript {
+                    script,
+                    arguments,
+                    cause,
+                } => self.notifier.run(script, arguments, cause),
             }
         }
     }
@@ -391,6 +394,7 @@ impl Appliance {
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;
+        self.scripts.stop();
         self.notifier.finish().await;
     }
 }

@@ -29,10 +29,11 @@ impl Notifier {
         }
     }
 
-    pub(super) fn run(&mut self, script: Script, cause: String) {
+    pub(super) fn run(&mut self, script: Script, arguments: Vec<String>, cause: String) {
         let runner = self.runner.clone();
         self.running.spawn(async move {
-            match runner.run(&script, &[], PATIENCE).await {
+            let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            match runner.run(&script, &arguments, PATIENCE).await {
                 Outcome::Exited(0) => info!("{cause}: {script} was told"),
                 ended @ (Outcome::Exited(_)
                 | Outcome::Killed(_)

@@ -35,6 +35,7 @@ impl Appliance {
         descriptors::make_room(self.controller.config());
         self.carry_out(actions).await;
         self.listen_to_vrrp();
+        self.take_up_scripts();
         self.settle();
         for change in &changes {
             info!("reload: {change}");

@@ -13,7 +13,7 @@ use tracing::{info, warn};
 use super::descriptors;
 use super::interfaces::{self, Interface, Link};
 use super::notifier::{self, Notifier};
-use super::vrrp::{Slip, Sockets};
+use super::vrrp::{Scripts, Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
@@ -50,6 +50,7 @@ pub(super) async fn start(
     let runner = Runner::new(config.scripts.clone());
     notifier::complain(&runner, &config);
     descriptors::make_room(&config);
+    let scripts = Scripts::new(runner.clone(), sender.clone());
     let mut appliance = Appliance {
         file,
         controller,
@@ -66,12 +67,14 @@ pub(super) async fn start(
         to_announce: Vec::new(),
         vrrp: Sockets::default(),
         slip: Slip::new(),
+        scripts,
         announcing_instances: BTreeMap::new(),
     };
     appliance.set_macs(|_| true);
     let actions = appliance.controller.start(Instant::now());
     appliance.carry_out(actions).await;
     appliance.listen_to_vrrp();
+    appliance.take_up_scripts();
     appliance.settle();
     wait_for_next_hops(&mut appliance, events).await;
     say_ready(&config);

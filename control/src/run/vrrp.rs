@@ -6,10 +6,12 @@
 //! on a timer, it must have seen every packet, or a pause of this process
 //! would look like the silence of another director.
 
+mod scripts;
 mod show;
 mod slip;
 mod turn;
 
+pub(super) use scripts::Scripts;
 pub(super) use slip::Slip;
 pub(super) use turn::until;
 

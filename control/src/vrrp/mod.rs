@@ -8,3 +8,4 @@
 pub mod machine;
 pub mod packet;
 pub mod router;
+pub mod script;

@@ -34,12 +34,16 @@ struct Link {
 pub struct Router {
     instances: Vec<Instance>,
     groups: Vec<VrrpSyncGroup>,
+    /// The state that each group was last told to be in.
+    group_states: BTreeMap<String, State>,
     scripts: Vec<VrrpScript>,
     /// Scripts that fail; those without a result count as succeeding.
     failed_scripts: BTreeSet<String>,
     links: BTreeMap<u32, Link>,
     /// Addresses of interfaces in the order in which they came.
     addresses: Vec<(u32, IpAddr)>,
+    /// Each instance ends for itself: no group is followed.
+    stopping: bool,
     /// Advertisements that no instance wanted to look at.
     refused: BTreeMap<&'static str, Refused>,
 }
@@ -55,6 +59,13 @@ impl Router {
         let mut outputs = Outputs::new();
         let mut before = std::mem::take(&mut self.instances);
         self.groups.clone_from(&config.vrrp_sync_groups);
+        let is_known = |name: &String| config.vrrp_scripts.iter().any(|s| s.name == *name);
+        self.failed_scripts.retain(is_known);
+        for script in config.vrrp_scripts.iter().filter(|script| script.init_fail) {
+            if self.scripts.iter().all(|known| known.name != script.name) {
+                self.failed_scripts.insert(script.name.clone());
+            }
+        }
         self.scripts.clone_from(&config.vrrp_scripts);
         let startup_delay = config.vrrp.startup_delay;
         for wanted in &config.vrrp_instances {
@@ -195,7 +206,7 @@ impl Router {
     /// Gives every address up, see [`Machine::stop`](super::machine::Machine::stop).
     pub fn stop(&mut self, now: Instant) -> Outputs {
         let mut outputs = Outputs::new();
-        self.groups.clear();
+        self.stopping = true;
         for instance in &mut self.instances {
             instance.stop(now, &mut outputs);
         }
@@ -223,6 +234,14 @@ impl Router {
     pub fn group_of(&self, name: &str) -> Option<&VrrpSyncGroup> {
         let is_member = |group: &&VrrpSyncGroup| group.group.iter().any(|member| member == name);
         self.groups.iter().find(is_member)
+    }
+
+    /// The sync group of an instance, if this state of the instance is a new
+    /// one for the group.
+    pub fn group_change(&mut self, instance: &str, state: State) -> Option<VrrpSyncGroup> {
+        let group = self.group_of(instance)?.clone();
+        let before = self.group_states.insert(group.name.clone(), state);
+        (before != Some(state)).then_some(group)
     }
 
     /// Refused packets that belong to no instance, by reason.
@@ -307,6 +326,9 @@ impl Router {
 
     /// Lets the other members of a sync group follow what changed.
     fn follow_groups(&mut self, now: Instant, mut outputs: Outputs) -> Outputs {
+        if self.stopping {
+            return outputs;
+        }
         let mut seen = 0;
         while let Some((name, output)) = outputs.get(seen) {
             seen += 1;

@@ -105,7 +105,7 @@ pub(super) fn script_user() -> impl Strategy<Value = ScriptUser> {
     ("[a-z_]{1,8}", option::of("[a-z_]{1,8}")).prop_map(|(user, group)| ScriptUser { user, group })
 }
 
-fn script() -> impl Strategy<Value = Script> {
+pub(super) fn script() -> impl Strategy<Value = Script> {
     let words = vec(text(), 1..4);
     (words, option::of(script_user())).prop_map(|(words, user)| Script { words, user })
 }

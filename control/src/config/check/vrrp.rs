@@ -16,26 +16,41 @@ pub(super) use instance::{AUTHENTICATION, INSTANCE, instances};
 
 use super::super::raw::{Spec, Table};
 use super::super::report::Report;
-use super::super::{VrrpInstance, VrrpScript, VrrpSyncGroup};
+use super::super::{Notify, VrrpInstance, VrrpScript, VrrpSyncGroup};
+use super::scripts::{command, script, script_user};
+use crate::scripts::Script;
 
 pub(super) static SCRIPT: Spec = Spec {
     heading: "[[vrrp_script]]",
-    keys: &["name", "script", "interval", "weight"],
+    keys: &[
+        "name",
+        "script",
+        "interval",
+        "timeout",
+        "weight",
+        "rise",
+        "fall",
+        "user",
+        "init_fail",
+    ],
     shared: &[],
-    unsupported: &["timeout", "rise", "fall", "user", "init_fail"],
+    unsupported: &[],
 };
 
 pub(super) static SYNC_GROUP: Spec = Spec {
     heading: "[[vrrp_sync_group]]",
-    keys: &["name", "group"],
+    keys: &[
+        "name",
+        "group",
+        "notify_master",
+        "notify_backup",
+        "notify_fault",
+        "notify_stop",
+        "notify",
+    ],
     shared: &[],
     unsupported: &[
         "global_tracking",
-        "notify",
-        "notify_backup",
-        "notify_fault",
-        "notify_master",
-        "notify_stop",
         "smtp_alert",
         "sync_group_tracking_weight",
         "track_file",
@@ -45,6 +60,8 @@ pub(super) static SYNC_GROUP: Spec = Spec {
     ],
 };
 
+/// keepalived's limit of `rise` and `fall`.
+const IN_A_ROW: RangeInclusive<i64> = 1..=i32::MAX as i64;
 const SCRIPT_INTERVAL: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(86400);
 const WEIGHT: RangeInclusive<i64> = -253..=253;
@@ -56,28 +73,47 @@ pub(super) fn scripts(root: &Table<'_>, report: &mut Report<'_>) -> Vec<VrrpScri
     for (index, entry) in sections.into_iter().enumerate() {
         let place = entry.label("vrrp_script", "name", index);
         let table = Table::new(entry, place, &SCRIPT, report);
-        report.warning(
-            table.at,
-            &table.place,
-            "this version never runs a script: it counts as one that succeeds",
-        );
-        let name = unique_name(&table, &mut names, "VI_1", report);
+        let name = unique_name(&table, &mut names, "chk_nginx", report);
         let script = table.require("script", r#"script = "/etc/keepalived/check.sh""#, report);
-        let script = script.and_then(|v| v.text(report));
-        let interval = table.get("interval");
-        let interval = interval.and_then(|v| v.time(&SCRIPT_INTERVAL, report));
+        let words = script.and_then(|v| command(&v, report));
+        let user = table.get("user").and_then(|v| script_user(&v, report));
+        let mut time = |key| {
+            let value = table.get(key);
+            value.and_then(|v| v.time(&SCRIPT_INTERVAL, report))
+        };
+        let interval = time("interval").unwrap_or(Duration::from_secs(1));
+        let timeout = time("timeout");
+        let mut count = |key| table.get(key).and_then(|v| v.integer(&IN_A_ROW, report));
+        let (rise, fall) = (count("rise"), count("fall"));
         let weight = table.get("weight");
         let weight = weight.and_then(|v| v.integer(&WEIGHT, report));
-        if let (Some(name), Some(script)) = (name, script) {
+        let init_fail = table.get("init_fail").and_then(|v| v.boolean(report));
+        if let (Some(name), Some(words)) = (name, words) {
             scripts.push(VrrpScript {
                 name: name.to_owned(),
-                script: script.to_owned(),
-                interval: interval.unwrap_or(Duration::from_secs(1)),
+                script: Script { words, user },
+                interval,
+                timeout: timeout.unwrap_or(interval),
+                rise: rise.unwrap_or(1),
+                fall: fall.unwrap_or(1),
+                init_fail: init_fail.unwrap_or(false),
                 weight: weight.unwrap_or(0),
             });
         }
     }
     scripts
+}
+
+/// The scripts that are told of a change of state.
+fn notify(table: &Table<'_>, report: &mut Report<'_>) -> Notify {
+    let mut told = |key| table.get(key).and_then(|v| script(&v, report));
+    Notify {
+        master: told("notify_master"),
+        backup: told("notify_backup"),
+        fault: told("notify_fault"),
+        stop: told("notify_stop"),
+        any: told("notify"),
+    }
 }
 
 /// The groups; `instances` are those that may be members.
@@ -128,6 +164,7 @@ pub(super) fn sync_groups(
             groups.push(VrrpSyncGroup {
                 name: name.to_owned(),
                 group: group_members,
+                notify: notify(&table, report),
             });
         }
     }

@@ -3,11 +3,33 @@
 use std::fmt::{self, Write};
 
 use super::super::{
-    Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+    Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
+    VrrpSyncGroup,
 };
+use super::checks::{print_script as print_command, print_user};
 use super::{commas, print_ip, print_time, quoted};
+use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{Peer, TTL};
+
+fn print_notify(f: &mut fmt::Formatter<'_>, notify: &Notify) -> fmt::Result {
+    let Notify {
+        master,
+        backup,
+        fault,
+        stop,
+        any,
+    } = notify;
+    let all = [
+        ("notify_master", master),
+        ("notify_backup", backup),
+        ("notify_fault", fault),
+        ("notify_stop", stop),
+        ("notify", any),
+    ];
+    let mut all = all.into_iter();
+    all.try_for_each(|(key, script)| print_command(f, key, script.as_ref()))
+}
 
 /// Ends the section `[global_defs]`.
 pub(super) fn print_defaults(f: &mut fmt::Formatter<'_>, vrrp: &VrrpDefaults) -> fmt::Result {
@@ -25,19 +47,33 @@ pub(super) fn print_script(f: &mut fmt::Formatter<'_>, script: &VrrpScript) -> f
         name,
         script,
         interval,
+        timeout,
+        rise,
+        fall,
+        init_fail,
         weight,
     } = script;
     writeln!(f, "\n[[vrrp_script]]\nname = {}", quoted(name))?;
-    writeln!(f, "script = {}", quoted(script))?;
+    let Script { words, user } = script;
+    let words = words.iter().map(|word| quoted(word));
+    writeln!(f, "script = [{}]", commas(words))?;
+    print_user(f, "user", user.as_ref())?;
     print_time(f, "interval", *interval)?;
+    print_time(f, "timeout", *timeout)?;
+    writeln!(f, "rise = {rise}\nfall = {fall}\ninit_fail = {init_fail}")?;
     writeln!(f, "weight = {weight}")
 }
 
 pub(super) fn print_sync_group(f: &mut fmt::Formatter<'_>, group: &VrrpSyncGroup) -> fmt::Result {
-    let VrrpSyncGroup { name, group } = group;
+    let VrrpSyncGroup {
+        name,
+        group,
+        notify,
+    } = group;
     writeln!(f, "\n[[vrrp_sync_group]]\nname = {}", quoted(name))?;
     let members = group.iter().map(|name| quoted(name));
-    writeln!(f, "group = [{}]", commas(members))
+    writeln!(f, "group = [{}]", commas(members))?;
+    print_notify(f, notify)
 }
 
 pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance) -> fmt::Result {
@@ -63,6 +99,7 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         higher_prio_send_advert,
         track_script,
         track_interface,
+        notify,
     } = instance;
     let state = match state {
         VrrpState::Master => "MASTER",
@@ -103,11 +140,9 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     writeln!(f, "lower_prio_no_advert = {lower_prio_no_advert}")?;
     writeln!(f, "higher_prio_send_advert = {higher_prio_send_advert}")?;
     print_list(f, "track_script", track_script.iter().map(tracked_text))?;
-    print_list(
-        f,
-        "track_interface",
-        track_interface.iter().map(tracked_text),
-    )
+    let texts = track_interface.iter().map(tracked_text);
+    print_list(f, "track_interface", texts)?;
+    print_notify(f, notify)
 }
 
 fn print_garp(f: &mut fmt::Formatter<'_>, garp: &Garp) -> fmt::Result {

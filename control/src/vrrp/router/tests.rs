@@ -178,6 +178,25 @@ fn tracked_scripts() {
 }
 
 #[test]
+fn a_script_may_fail_until_its_first_result() {
+    let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\ninit_fail = true\n";
+    let tracked = TWO.replace("track_interface = [\"eth1\"]", "track_script = [\"chk\"]");
+    let mut bench = Bench::new(&format!("{script}{tracked}"));
+    assert_eq!(bench.states(), [State::Fault, State::Backup]);
+    bench.router.script("chk", true, bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+}
+
+#[test]
+fn a_group_is_told_once() {
+    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
+    let mut told = |name: &str, state| bench.router.group_change(name, state).map(|g| g.name);
+    assert_eq!(told("VI_1", State::Backup).as_deref(), Some("VG"));
+    assert_eq!(told("VI_2", State::Backup), None);
+    assert_eq!(told("VI_2", State::Master).as_deref(), Some("VG"));
+}
+
+#[test]
 fn a_sync_group_is_master_backup_and_at_fault_together() {
     let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
     bench.run_for(Duration::from_secs(4));

@@ -10,7 +10,7 @@ use super::super::super::report::Report;
 use super::super::super::{Authentication, Tracked, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::{interface_name, is_interface_name};
 use super::defaults::{DELAY, Defaults, REPEAT};
-use super::{address, names_of, unique_name, words};
+use super::{address, names_of, notify, unique_name, words};
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
 
@@ -43,17 +43,17 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "higher_prio_send_advert",
         "track_script",
         "track_interface",
+        "notify_master",
+        "notify_backup",
+        "notify_fault",
+        "notify_stop",
+        "notify",
     ],
     shared: &[],
     unsupported: &[
         "accept",
         "debug",
         "no_accept",
-        "notify",
-        "notify_backup",
-        "notify_fault",
-        "notify_master",
-        "notify_stop",
         "smtp_alert",
         "strict_mode",
         "track_file",
@@ -190,6 +190,7 @@ fn instance<'d>(
         ),
         track_script,
         track_interface,
+        notify: notify(table, report),
     })
 }
 
