@@ -1,6 +1,5 @@
 //! `appliance lab`, and the hidden command of the responders in it.
 
-use std::ffi::OsString;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, anyhow};
@@ -70,12 +69,7 @@ impl Lab {
             eprintln!("{}", checked.warnings);
         }
         let mut run_arguments = vec![file.path.clone().into_os_string()];
-        if let Some(format) = file.format {
-            let value = clap::ValueEnum::to_possible_value(&format);
-            let name = value.map(|value| OsString::from(value.get_name()));
-            run_arguments.push("--format".into());
-            run_arguments.extend(name);
-        }
+        run_arguments.extend(file.syntax.arguments());
         let options = Options {
             run_arguments,
             keep: self.keep,

@@ -7,6 +7,7 @@
 mod check;
 mod config_file;
 mod failure;
+mod import;
 mod lab;
 mod output;
 mod reload;
@@ -75,6 +76,7 @@ fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf
 pub enum Command {
     Run(run::Run),
     Check(check::Check),
+    Import(import::Import),
     Show(show::Show),
     Reload(reload::Reload),
     Replay(replay::Replay),
@@ -91,6 +93,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Run(command) => command.run(cli.global.socket),
         Command::Check(command) => command.run(),
+        Command::Import(command) => command.run(),
         Command::Show(command) => command.run(&cli.global.client_socket()),
         Command::Reload(command) => command.run(&cli.global.client_socket()),
         Command::Replay(command) => command.run(),

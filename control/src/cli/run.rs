@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
 
+use super::config_file::Syntax;
 use super::{ConfigFile, EXIT_STATUS, Failure};
 use crate::config;
 use crate::run::{self, Options};
@@ -21,9 +22,8 @@ pub struct Run {
     /// The configuration file: *.toml is TOML, any other name keepalived.conf syntax
     #[arg(value_name = "CONFIG")]
     path: Option<PathBuf>,
-    /// The file's syntax, whatever its name
-    #[arg(long, value_enum, value_name = "FORMAT", requires = "path")]
-    format: Option<super::config_file::Format>,
+    #[command(flatten)]
+    syntax: Syntax,
 }
 
 impl Run {
@@ -46,10 +46,10 @@ impl Run {
             Some(path) => {
                 let file = ConfigFile {
                     path,
-                    format: self.format,
+                    syntax: self.syntax,
                 };
                 let checked = file.load()?;
-                (checked, Some((file.path.clone(), file.syntax())))
+                (checked, Some((file.path.clone(), file.format())))
             }
         };
         if !checked.warnings.is_empty() {

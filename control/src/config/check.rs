@@ -128,7 +128,16 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let mut report = Report::new(path, text);
     let repaired = syntax::repair(text, &mut report);
     let (document, _) = DeTable::parse_recoverable(&repaired);
-    let config = file(Entry::of_document(&document), &mut report);
+    checked(Entry::of_document(&document), report)
+}
+
+/// Checks a document that is read; `report` has what was found wrong with its syntax.
+///
+/// # Errors
+///
+/// Everything that was found.
+pub(super) fn checked(document: Entry<'_>, mut report: Report<'_>) -> Result<Checked, Diagnostics> {
+    let config = file(document, &mut report);
     let found = report.finish();
     if found.has_errors() {
         return Err(found);

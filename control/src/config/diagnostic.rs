@@ -16,6 +16,9 @@ pub struct Position {
 pub enum Severity {
     Error,
     Warning,
+    /// A warning that something of the file is left out or means something
+    /// else here, see `appliance import --strict`.
+    Unmapped,
 }
 
 /// One problem of a file, displayed on one line.
@@ -38,7 +41,7 @@ impl fmt::Display for Diagnostic {
         if let Some(Position { line, column }) = self.position {
             write!(f, "{line}:{column}:")?;
         }
-        if self.severity == Severity::Warning {
+        if self.severity != Severity::Error {
             f.write_str(" warning:")?;
         }
         if !self.place.is_empty() {
@@ -66,6 +69,12 @@ impl Diagnostics {
 
     pub fn iter(&self) -> std::slice::Iter<'_, Diagnostic> {
         self.0.iter()
+    }
+
+    /// True when something of the file is left out or means something else.
+    #[must_use]
+    pub fn has_unmapped(&self) -> bool {
+        self.iter().any(|d| d.severity == Severity::Unmapped)
     }
 
     /// True when at least one of them makes the file unusable.

@@ -5,13 +5,18 @@ use std::path::Path;
 
 use super::check::{Checked, parse};
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
+use super::keepalived::{self, Mode};
 
 /// The syntax of a configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Toml,
-    /// keepalived.conf(5): recognised and refused by this version.
-    Keepalived,
+    /// keepalived.conf(5)
+    Keepalived {
+        /// What conditional lines (`@ID`) are compared with; `None`: the first
+        /// part of the host's name.
+        config_id: Option<String>,
+    },
 }
 
 impl Format {
@@ -21,7 +26,7 @@ impl Format {
     pub fn of(path: &Path) -> Self {
         match path.extension() {
             Some(extension) if extension.eq_ignore_ascii_case("toml") => Self::Toml,
-            Some(_) | None => Self::Keepalived,
+            Some(_) | None => Self::Keepalived { config_id: None },
         }
     }
 }
@@ -32,7 +37,7 @@ impl Format {
 ///
 /// Every problem of the file; one when it cannot be read.
 pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
-    load_as(path, Format::of(path))
+    load_as(path, &Format::of(path))
 }
 
 /// Reads and checks a file in a given format.
@@ -40,41 +45,64 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 /// # Errors
 ///
 /// Every problem of the file; one when it cannot be read.
-pub fn load_as(path: &Path, format: Format) -> Result<Checked, Diagnostics> {
-    let whole_file = |message: String| {
-        Diagnostics::new(vec![Diagnostic {
-            severity: Severity::Error,
-            file: path.to_owned(),
-            position: None,
-            place: String::new(),
-            message,
-        }])
-    };
-    let bytes = read(path).map_err(whole_file)?;
+pub fn load_as(path: &Path, format: &Format) -> Result<Checked, Diagnostics> {
+    let bytes = read(path).map_err(|message| whole_file(path, message))?;
     match format {
-        Format::Toml => {}
-        Format::Keepalived => {
-            return Err(whole_file(
-                "found a file in keepalived.conf syntax (by its name or --format), this version \
-                 reads TOML only: rewrite it, or say --format toml if it is TOML"
-                    .into(),
-            ));
+        Format::Keepalived { config_id } => {
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            keepalived::parse(text, path, config_id.as_deref(), Mode::Use)
+        }
+        Format::Toml => {
+            let text = utf8(bytes).map_err(|message| whole_file(path, message))?;
+            parse(&text, path)
         }
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => parse(&text, path),
-        Err(error) => {
-            let at = error.utf8_error().valid_up_to();
-            let line = 1 + error.as_bytes()[..at]
-                .iter()
-                .filter(|b| **b == b'\n')
-                .count();
-            let byte = error.as_bytes()[at];
-            Err(whole_file(format!(
-                "found the byte {byte:#04x} on line {line}, expected UTF-8 text: save the file as UTF-8"
-            )))
-        }
-    }
+}
+
+/// Reads and checks a keepalived.conf, leaving out what this version does not
+/// support: each is among the warnings, as [`Severity::Unmapped`].
+///
+/// # Errors
+///
+/// Every problem of the file; one when it cannot be read.
+pub fn import_keepalived(path: &Path, config_id: Option<&str>) -> Result<Checked, Diagnostics> {
+    let bytes = read(path).map_err(|message| whole_file(path, message))?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
+    keepalived::parse(text, path, config_id, Mode::Import)
+}
+
+/// Checks a configuration in keepalived's syntax that includes nothing.
+/// `path` only names it in diagnostics.
+///
+/// # Errors
+///
+/// Every problem of the text.
+pub fn parse_keepalived(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
+    keepalived::parse_alone(text, path)
+}
+
+fn whole_file(path: &Path, message: String) -> Diagnostics {
+    Diagnostics::new(vec![Diagnostic {
+        severity: Severity::Error,
+        file: path.to_owned(),
+        position: None,
+        place: String::new(),
+        message,
+    }])
+}
+
+fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = 1 + error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count();
+        let byte = error.as_bytes()[at];
+        format!(
+            "found the byte {byte:#04x} on line {line}, expected UTF-8 text: save the file as UTF-8"
+        )
+    })
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {

@@ -5,7 +5,7 @@
 //!
 //! A file goes through three steps: [`load`] reads it, `syntax` finds every
 //! mistake of TOML itself, `check` walks what is left, section by section.
-//! All three put what they find into one list, so that a user sees every
+//! `keepalived` takes the second step for the other syntax. All put what they find into one list, so that a user sees every
 //! problem of a file at once, each as
 //! `file:line:column: where: what was found, what was expected, what to do`.
 //! [`to_toml`] is the way back: the configuration with its defaults filled in.
@@ -17,6 +17,7 @@ mod check;
 mod diagnostic;
 mod duration;
 mod health;
+mod keepalived;
 mod lines;
 mod load;
 mod print;
@@ -33,7 +34,7 @@ pub use health::{
     BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
     MiscCheck, Passive, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
-pub use load::{Format, load, load_as};
+pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
 pub use print::to_toml;
 pub use vrrp::{
     Authentication, Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript,

@@ -16,7 +16,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::check::SPECS;
-use super::report::Report;
+use super::report::{Dialect, Report};
 
 /// The keys of one kind of section.
 #[derive(Debug)]
@@ -122,6 +122,10 @@ impl<'d> Table<'d> {
 
     /// Says that `key` has to be there.
     pub(super) fn report_absent(&self, key: &str, example: &str, report: &mut Report<'_>) {
+        let example = match report.dialect() {
+            Dialect::Toml => example.to_owned(),
+            Dialect::Keepalived => in_keepalived(key, example),
+        };
         report.absent(
             self.at,
             &self.place,
@@ -148,6 +152,15 @@ impl<'d> Table<'d> {
             return Vec::new();
         }
         value.entries(report)
+    }
+}
+
+/// A line of TOML as keepalived.conf has it: `lb_kind DR`.
+fn in_keepalived(key: &str, example: &str) -> String {
+    match example.split_once(" = ") {
+        Some((_, list)) if list.starts_with(['[', '{']) => format!("{key} {{ … }}"),
+        Some((key, value)) => format!("{key} {}", value.replace('"', "")),
+        None => example.to_owned(),
     }
 }
 

@@ -1,16 +1,42 @@
 //! The list that every step of reading a file puts its findings into.
 
 use std::fmt::Display;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::lines::Lines;
 
-/// The findings so far about one file, in the order of discovery.
+/// A file that a configuration consists of. Offsets count through all files of
+/// a configuration, in the order in which they are read.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) path: PathBuf,
+    pub(super) text: String,
+    /// The offset of the file's first byte.
+    pub(super) base: usize,
+}
+
+/// One file and where its lines start.
+#[derive(Debug)]
+struct Part<'t> {
+    path: &'t Path,
+    base: usize,
+    lines: Lines<'t>,
+}
+
+/// The syntax that remedies are worded in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    Toml,
+    Keepalived,
+}
+
+/// The findings so far about one configuration, in the order of discovery.
 #[derive(Debug)]
 pub(super) struct Report<'t> {
-    path: &'t Path,
-    lines: Lines<'t>,
+    dialect: Dialect,
+    /// At least one, ascending by base.
+    parts: Vec<Part<'t>>,
     found: Vec<(usize, Diagnostic)>,
     /// Parts of the file could not be read: that something is missing proves
     /// nothing, see [`Report::absent`].
@@ -19,22 +45,60 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(path: &'t Path, text: &'t str) -> Self {
-        Self {
+        let part = Part {
             path,
+            base: 0,
             lines: Lines::new(text),
+        };
+        Self::of_parts(Dialect::Toml, vec![part])
+    }
+
+    /// About a keepalived.conf and the files it includes; at least one.
+    pub(super) fn of_sources(sources: &'t [Source]) -> Self {
+        let parts = sources.iter().map(|source| Part {
+            path: &source.path,
+            base: source.base,
+            lines: Lines::new(&source.text),
+        });
+        Self::of_parts(Dialect::Keepalived, parts.collect())
+    }
+
+    fn of_parts(dialect: Dialect, parts: Vec<Part<'t>>) -> Self {
+        Self {
+            dialect,
+            parts,
             found: Vec::new(),
             incomplete: false,
         }
     }
 
-    pub(super) fn lines(&self) -> &Lines<'t> {
-        &self.lines
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
-    /// A mistake of TOML's syntax at byte `at`.
+    /// The lines of the first file, the only one of a configuration in TOML.
+    pub(super) fn lines(&self) -> &Lines<'t> {
+        &self.parts[0].lines
+    }
+
+    /// The file of an offset, and the offset in it.
+    fn part(&self, at: usize) -> (usize, &Part<'t>, usize) {
+        let index = self.parts.partition_point(|part| part.base <= at);
+        let index = index.saturating_sub(1);
+        let part = &self.parts[index];
+        (index, part, at - part.base)
+    }
+
+    /// A mistake of the file's syntax at byte `at`.
     pub(super) fn syntax(&mut self, at: usize, message: impl Into<String>) {
         self.incomplete = true;
         self.add(Severity::Error, at, "syntax", message.into());
+    }
+
+    /// A file that should be read and cannot: what is in it is missing.
+    pub(super) fn include(&mut self, at: usize, message: impl Into<String>) {
+        self.incomplete = true;
+        self.add(Severity::Error, at, "include", message.into());
     }
 
     /// An error with the three parts that every one has.
@@ -78,6 +142,12 @@ impl<'t> Report<'t> {
         self.add(Severity::Error, at, place, message);
     }
 
+    /// A keyword that is left out, or does something else here: `--strict`
+    /// makes `import` fail because of it.
+    pub(super) fn unmapped(&mut self, at: usize, place: &str, message: impl Into<String>) {
+        self.add(Severity::Unmapped, at, place, message.into());
+    }
+
     pub(super) fn warning(&mut self, at: usize, place: &str, message: impl Into<String>) {
         self.add(Severity::Warning, at, place, message.into());
     }
@@ -90,24 +160,31 @@ impl<'t> Report<'t> {
     }
 
     fn add(&mut self, severity: Severity, at: usize, place: &str, message: String) {
+        let (_, part, offset) = self.part(at);
         let diagnostic = Diagnostic {
             severity,
-            file: self.path.to_owned(),
-            position: Some(self.lines.position(at)),
+            file: part.path.to_owned(),
+            position: Some(part.lines.position(offset)),
             place: place.to_owned(),
             message,
         };
         self.found.push((at, diagnostic));
     }
 
-    /// The line of a byte, as `line 7`.
+    /// The line of a byte, as `line 7`, or `line 7 of FILE` for an included one.
     pub(super) fn line(&self, at: usize) -> String {
-        format!("line {}", self.lines.position(at).line)
+        let (index, part, offset) = self.part(at);
+        let line = part.lines.position(offset).line;
+        match index {
+            0 => format!("line {line}"),
+            _ => format!("line {line} of {}", part.path.display()),
+        }
     }
 
-    /// Everything found, in the order of the file.
+    /// Everything found, in the order of the file, and each finding once.
     pub(super) fn finish(mut self) -> Diagnostics {
         self.found.sort_by_key(|(at, _)| *at);
+        self.found.dedup();
         Diagnostics::new(self.found.into_iter().map(|(_, d)| d).collect())
     }
 }

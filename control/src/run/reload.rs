@@ -17,7 +17,7 @@ impl Appliance {
                 "the appliance was started without a configuration file: there is nothing to reload".into(),
             ]));
         };
-        let checked = config::load_as(path, *format).map_err(|diagnostics| {
+        let checked = config::load_as(path, format).map_err(|diagnostics| {
             refused(diagnostics.to_string().lines().map(str::to_owned).collect())
         })?;
         let config = checked.config;

@@ -1,0 +1,243 @@
+//! From statements to the document that `check` walks, as if it had been
+//! written in TOML: spans are where keepalived's words stand.
+//!
+//! What a value may be is not known here but in `check`: a number that is none
+//! is handed on as text, for `check` to refuse with what it expects.
+
+mod unmapped;
+mod value;
+mod virtual_server;
+
+use toml::Spanned;
+use toml::de::{DeArray, DeTable, DeValue};
+
+use super::super::raw::join;
+use super::super::report::Report;
+use super::keywords::{Block, Keyword, Kind, ROOT};
+use super::tree::Statement;
+
+/// What to do with a file that asks for what this version has not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Mode {
+    /// Refuse it if traffic would take another way without.
+    Use,
+    /// Leave it out and say so.
+    Import,
+}
+
+/// The document that the statements of a file are.
+pub(super) fn document<'d>(
+    statements: &'d [Statement],
+    mode: Mode,
+    report: &mut Report<'_>,
+) -> Spanned<DeTable<'d>> {
+    let groups = statements
+        .iter()
+        .filter(|statement| statement.keyword.text == "virtual_server_group");
+    let mut mapper = Mapper {
+        report,
+        mode,
+        groups: groups.collect(),
+        timeouts: None,
+    };
+    let mut root = DeTable::new();
+    mapper.block(statements, &ROOT, "", &mut root);
+    if let Some((at, timeouts)) = mapper.timeouts {
+        let mut appliance = DeTable::new();
+        put(&mut appliance, "timeouts", at, table(at, timeouts));
+        put(&mut root, "appliance", at, table(at, appliance));
+    }
+    Spanned::new(0..0, root)
+}
+
+struct Mapper<'d, 'r, 't> {
+    report: &'r mut Report<'t>,
+    mode: Mode,
+    /// Every `virtual_server_group`.
+    groups: Vec<&'d Statement>,
+    /// `lvs_timeouts`, and where it is.
+    timeouts: Option<(usize, DeTable<'d>)>,
+}
+
+/// A statement with what is known of it.
+#[derive(Clone, Copy)]
+struct Known<'d, 'p> {
+    statement: &'d Statement,
+    keyword: &'static Keyword,
+    /// Of the block around it.
+    outer: &'p str,
+}
+
+impl Known<'_, '_> {
+    fn at(&self) -> usize {
+        self.statement.keyword.at
+    }
+
+    /// The keyword's own place.
+    fn place(&self) -> String {
+        join(self.outer, self.keyword.name)
+    }
+}
+
+impl<'d> Mapper<'d, '_, '_> {
+    fn block(
+        &mut self,
+        statements: &'d [Statement],
+        block: &'static Block,
+        place: &str,
+        table: &mut DeTable<'d>,
+    ) {
+        for statement in statements {
+            let Some(keyword) = block.keyword(&statement.keyword.text) else {
+                self.unknown(statement, block, place);
+                continue;
+            };
+            let known = Known {
+                statement,
+                keyword,
+                outer: place,
+            };
+            if block.maps(keyword) {
+                self.map(known, table);
+            } else {
+                self.left_out(known);
+            }
+        }
+    }
+
+    fn map(&mut self, known: Known<'d, '_>, target: &mut DeTable<'d>) {
+        let (at, key) = (known.at(), known.keyword.key);
+        let statement = known.statement;
+        match known.keyword.kind {
+            Kind::Section(block) => {
+                let Some((statements, place)) = self.inner(known) else {
+                    return;
+                };
+                // Written twice, it is one section to keepalived.
+                let mut section = match target.remove(key).map(Spanned::into_inner) {
+                    Some(DeValue::Table(section)) => section,
+                    Some(_) | None => DeTable::new(),
+                };
+                self.block(statements, block, &place, &mut section);
+                put(target, key, at, table(at, section));
+            }
+            Kind::Inline(block) => {
+                if let Some((statements, place)) = self.inner(known) {
+                    self.block(statements, block, &place, target);
+                }
+            }
+            Kind::Sections(block) => {
+                if let Some((statements, place)) = self.inner(known) {
+                    let mut section = DeTable::new();
+                    self.block(statements, block, &place, &mut section);
+                    push(target, key, at, table(at, section));
+                }
+            }
+            Kind::Named(block) => {
+                let Some((statements, _)) = self.inner(known) else {
+                    return;
+                };
+                let mut section = DeTable::new();
+                if let Some(name) = self.only_word(known) {
+                    let place = format!("{} {}", known.keyword.name, name.text.escape_debug());
+                    put(&mut section, "name", name.at, text(name.at, &name.text));
+                    self.block(statements, block, &place, &mut section);
+                    push(target, key, at, table(at, section));
+                }
+            }
+            Kind::VirtualServer => self.virtual_servers(known, target),
+            Kind::RealServer => self.real_server(known, target),
+            Kind::Group => {}
+            Kind::Lines => {
+                for line in self.lines(known) {
+                    push(target, key, at, text(line.keyword.at, &value::words(line)));
+                }
+            }
+            Kind::Addresses => {
+                for line in self.lines(known) {
+                    let address = self.address_options(line, &known.place());
+                    push(target, key, at, text(line.keyword.at, &address));
+                }
+            }
+            Kind::Method => self.method(known, target),
+            Kind::Timeouts => self.lvs_timeouts(known),
+            Kind::Nothing => {}
+            Kind::Value(shape) => {
+                if statement.block.is_some() {
+                    self.report.error(
+                        at,
+                        known.outer,
+                        format_args!("a block after {}", known.keyword.name),
+                        "none",
+                        "remove the braces",
+                    );
+                } else if let Some(value) = self.value(known, shape) {
+                    self.set(known, target, value);
+                }
+            }
+        }
+    }
+
+    /// Puts a value in its place, and says when there was one already.
+    fn set(&mut self, known: Known<'d, '_>, target: &mut DeTable<'d>, value: Spanned<DeValue<'d>>) {
+        let key = known.keyword.key;
+        if let Some(before) = target.get(key) {
+            let line = self.report.line(before.span().start);
+            self.report.warning(
+                known.at(),
+                &known.place(),
+                format!("it is on {line} already: as in keepalived, the last one counts"),
+            );
+        }
+        put(target, key, known.at(), value);
+    }
+
+    /// The lines of the block that has to follow.
+    fn lines(&mut self, known: Known<'d, '_>) -> &'d [Statement] {
+        self.inner(known).map_or(&[], |(lines, _)| lines)
+    }
+
+    /// The statements of the block that has to follow, and their place.
+    fn inner(&mut self, known: Known<'d, '_>) -> Option<(&'d [Statement], String)> {
+        let place = known.place();
+        match known.statement.block.as_deref() {
+            Some(statements) => Some((statements, place)),
+            None => {
+                self.report.error(
+                    known.at(),
+                    known.outer,
+                    format_args!("{} without a block", known.keyword.name),
+                    "one",
+                    "add { … }",
+                );
+                None
+            }
+        }
+    }
+}
+
+/// Adds a key, or replaces its value.
+fn put<'d>(target: &mut DeTable<'d>, key: &'static str, at: usize, value: Spanned<DeValue<'d>>) {
+    // The key of what is replaced would keep its span.
+    target.remove(key);
+    target.insert(Spanned::new(at..at, key.into()), value);
+}
+
+/// Adds an element to the list that a key has.
+fn push<'d>(target: &mut DeTable<'d>, key: &'static str, at: usize, value: Spanned<DeValue<'d>>) {
+    if let Some(DeValue::Array(list)) = target.get_mut(key).map(Spanned::get_mut) {
+        list.push(value);
+        return;
+    }
+    let mut list = DeArray::new();
+    list.push(value);
+    put(target, key, at, Spanned::new(at..at, DeValue::Array(list)));
+}
+
+fn text<'d>(at: usize, text: &str) -> Spanned<DeValue<'d>> {
+    Spanned::new(at..at, DeValue::String(text.to_owned().into()))
+}
+
+fn table(at: usize, table: DeTable<'_>) -> Spanned<DeValue<'_>> {
+    Spanned::new(at..at, DeValue::Table(table))
+}
