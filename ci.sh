@@ -38,7 +38,7 @@ readonly STEPS=(
 	"conformance  packet cases, AF_XDP on veth, commands, documents: all integration tests"
 	"fuzz         each fuzz target survives $FUZZ_SECONDS seconds"
 	"release      the binaries that users run build"
-	"configs      every file in configs/ passes 'appliance check'"
+	"configs      every file in configs/ passes 'appliance check', or import"
 	"netns        real traffic, real nginx and curl in network namespaces"
 	"lab          'appliance lab configs/dr.toml', the README's first command"
 )
@@ -113,6 +113,13 @@ step_configs() {
 	for config in configs/*.toml; do
 		"$APPLIANCE" check "$config"
 	done
+	local toml
+	toml=$(mktemp --suffix .toml)
+	for config in configs/keepalived/*.conf; do
+		"$APPLIANCE" import "$config" > "$toml"
+		"$APPLIANCE" check "$toml"
+	done
+	rm "$toml"
 }
 
 step_netns() {

@@ -53,8 +53,15 @@ struct Block {
 
 impl Builder {
     pub(super) fn line(&mut self, line: &Line, mistakes: &mut Vec<Mistake>) {
+        let before = mistakes.len();
+        let tokens = tokens(line, mistakes);
+        let is_statement = |token: &Token| matches!(token, Token::Word(_));
+        if mistakes.len() > before && tokens.iter().all(is_statement) {
+            // What is left of the line would be wrong in other ways, too.
+            return;
+        }
         let mut words = Vec::new();
-        for token in tokens(line, mistakes) {
+        for token in tokens {
             match token {
                 Token::Word(word) => words.push(word),
                 Token::Open(at) => {

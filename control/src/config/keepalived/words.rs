@@ -74,6 +74,7 @@ pub(super) fn tokens(line: &Line, mistakes: &mut Vec<Mistake>) -> Vec<Token> {
                     format!("found the character U+{code:04X} ({}), which keepalived takes for a part of the word: write a plain space, or remove it", name_of(c)),
                 ));
                 tokens.extend(finish(&mut word, line));
+                while rest.next_if(|(_, next)| *next == c).is_some() {}
             }
             c => word.get_or_insert((index, String::new())).1.push(c),
         }

@@ -1,0 +1,226 @@
+//! keepalived.conf: what is said about files, and what becomes of them.
+//!
+//! Every `keepalived/NAME.conf` is checked, and what is said about it compared
+//! with `keepalived/NAME.txt`. `UPDATE_EXPECTED=1 cargo test -p control --test
+//! keepalived` writes the `.txt` files anew.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use control::config::{
+    Checked, Config, Diagnostics, Format, Severity, import_keepalived, load_as, parse,
+    parse_keepalived, to_toml,
+};
+use dataplane::service::{ForwardingMethod, Protocol, Tunnel};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The files of a directory whose names begin and end so, in order.
+fn files(directory: &Path, start: &str, end: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap();
+    let paths = entries.map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = paths
+        .filter(|path| {
+            let name = path.file_name().unwrap().to_string_lossy();
+            path.is_file() && name.starts_with(start) && name.ends_with(end)
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+fn shipped() -> Vec<PathBuf> {
+    files(&Path::new(ROOT).join("../configs/keepalived"), "", ".conf")
+}
+
+fn cases() -> Vec<PathBuf> {
+    files(&Path::new(ROOT).join("tests/keepalived"), "", ".conf")
+}
+
+fn keepalived() -> Format {
+    let config_id = Some("main".to_owned());
+    Format::Keepalived { config_id }
+}
+
+/// What is said about a file, under its name in the directory of the cases.
+fn diagnose(case: &Path) -> String {
+    let found = load_as(case, &keepalived());
+    let found = found.map_or_else(|errors| errors, |checked| checked.warnings);
+    let directory = format!("{}/", case.parent().unwrap().display());
+    format!("{found}\n").replace(&directory, "")
+}
+
+#[test]
+fn diagnostics_are_as_expected() {
+    let update = std::env::var_os("UPDATE_EXPECTED").is_some();
+    let cases = cases();
+    assert!(cases.len() >= 4, "{} cases", cases.len());
+    let mut wrong = Vec::new();
+    for case in cases {
+        let expected_path = case.with_extension("txt");
+        let found = diagnose(&case);
+        if update {
+            fs::write(&expected_path, &found).unwrap();
+        }
+        let expected = fs::read_to_string(&expected_path).unwrap_or_default();
+        if found != expected {
+            wrong.push(format!(
+                "{}: found\n{found}expected\n{expected}",
+                case.display()
+            ));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn ten_mistakes_are_ten_errors() {
+    let case = Path::new(ROOT).join("tests/keepalived/ten-mistakes.conf");
+    let found: Diagnostics = load_as(&case, &keepalived()).unwrap_err();
+    let errors = found.iter().filter(|d| d.severity == Severity::Error);
+    let remedies = errors.filter(|d| d.position.is_some() && d.message.contains(": "));
+    assert_eq!(remedies.count(), 10, "{found}");
+}
+
+/// The import of a file means the same as the file, and needs no correction.
+#[test]
+fn shipped_files_are_imported() {
+    let shipped = shipped();
+    assert!(shipped.len() >= 7, "{} files", shipped.len());
+    for path in shipped {
+        for id in ["node1", "node2", "node3"] {
+            let imported = import_keepalived(&path, Some(id)).unwrap();
+            let toml = to_toml(&imported.config);
+            let again: Checked = parse(&toml, Path::new("imported.toml")).unwrap();
+            assert_eq!(again.config, imported.config, "{}", path.display());
+            assert!(!again.warnings.has_unmapped(), "{}", path.display());
+            let format = Format::Keepalived {
+                config_id: Some(id.to_owned()),
+            };
+            // A keyword that only an import leaves out is still an error here.
+            if let Ok(checked) = load_as(&path, &format) {
+                assert_eq!(checked.config, imported.config, "{}", path.display());
+            }
+        }
+    }
+}
+
+/// keepalived's own samples: each keyword is carried over or named.
+#[test]
+fn keepaliveds_samples_are_understood() {
+    let directory = Path::new("/usr/share/doc/keepalived/samples");
+    if !directory.is_dir() {
+        eprintln!(
+            "skipped: {} is not there, install keepalived",
+            directory.display()
+        );
+        return;
+    }
+    let samples = files(directory, "keepalived.conf.", "");
+    assert!(samples.len() > 20, "{} samples", samples.len());
+    for path in samples {
+        let found = match import_keepalived(&path, Some("main")) {
+            Ok(checked) => checked.warnings,
+            Err(errors) => errors,
+        };
+        for diagnostic in &found {
+            assert!(diagnostic.position.is_some(), "{diagnostic}");
+            for words in ["unknown keyword", "syntax:", "a whole number", "keyword of"] {
+                let text = diagnostic.to_string();
+                assert!(!text.contains(words), "{text}");
+            }
+        }
+    }
+}
+
+fn config(text: &str) -> Config {
+    match parse_keepalived(text, Path::new("test.conf")) {
+        Ok(checked) => checked.config,
+        Err(errors) => panic!("{errors}"),
+    }
+}
+
+#[test]
+fn defaults_are_keepaliveds() {
+    let config = config(
+        "virtual_server 192.0.2.1 80 {\n real_server 192.0.2.2 {\n TCP_CHECK {\n }\n }\n }\n\
+         virtual_server 2001:db8::1 443 {\n protocol tcp\n lb_kind DR\n real_server 2001:db8::2 8443 {\n HTTP_GET {\n url {\n path /\n }\n }\n }\n }",
+    );
+    let [udp, tcp] = config.virtual_servers.as_slice() else {
+        panic!("{config:?}");
+    };
+    assert_eq!(udp.protocol(), Protocol::Udp);
+    assert_eq!(udp.lb_kind, ForwardingMethod::Nat);
+    assert_eq!(udp.scheduler.to_string(), "wlc");
+    let server = &udp.real_servers[0];
+    assert_eq!(server.address.to_string(), "192.0.2.2:80");
+    assert_eq!(server.weight, 1);
+    let check = &server.checks[0];
+    assert_eq!(check.delay_loop, Duration::from_secs(60));
+    assert_eq!(check.connect_timeout, Duration::from_secs(5));
+    assert_eq!(
+        (check.retry, check.delay_before_retry),
+        (1, Duration::from_secs(1))
+    );
+    assert_eq!(tcp.address().to_string(), "[2001:db8::1]:443");
+    let server = &tcp.real_servers[0];
+    assert_eq!(
+        server.address.to_string(),
+        "[2001:db8::2]:443",
+        "DR keeps the port"
+    );
+    assert_eq!(server.checks[0].delay_before_retry, Duration::from_secs(3));
+}
+
+#[test]
+fn what_is_written_is_what_is_meant() {
+    let config = config(
+        "global_defs\n{\nrouter_id \"LVS 1\"\nlvs_timeouts tcp 600 udp 007\n}\n\
+         virtual_server_group G {\n192.0.2.1-2 80\n192.0.2.8/31 81\n}\n\
+         virtual_server group G {\nprotocol TCP\nlvs_sched wrr\nlvs_method TUN\ndelay_loop .5\n\
+         real_server 198.51.100.1 { weight 3\nlvs_method TUN type gue port 6080\nalpha off\nTCP_CHECK { nb_get_retry 4 } }\n}",
+    );
+    assert_eq!(config.router_id.as_deref(), Some("LVS 1"));
+    assert_eq!(
+        config.appliance.timeouts.established,
+        Duration::from_secs(600)
+    );
+    assert_eq!(config.appliance.timeouts.udp, Duration::from_secs(7));
+    let addresses = config
+        .virtual_servers
+        .iter()
+        .map(|v| v.address().to_string());
+    let addresses: Vec<_> = addresses.collect();
+    let expected = [
+        "192.0.2.1:80",
+        "192.0.2.2:80",
+        "192.0.2.8:81",
+        "192.0.2.9:81",
+    ];
+    assert_eq!(addresses, expected);
+    for service in &config.virtual_servers {
+        assert_eq!(service.lb_kind, ForwardingMethod::Tunnel(Tunnel::Ipip));
+        let server = &service.real_servers[0];
+        let gue = ForwardingMethod::Tunnel(Tunnel::Gue { port: 6080 });
+        assert_eq!(server.lb_kind, gue);
+        assert_eq!(server.weight, 3);
+        assert_eq!(server.checks[0].retry, 4);
+        assert_eq!(server.checks[0].delay_loop, Duration::from_millis(500));
+    }
+}
+
+#[test]
+fn conditional_lines_follow_the_config_id() {
+    let path = Path::new(ROOT).join("../configs/keepalived/three-nodes.conf");
+    for (id, priority) in [("node1", 100), ("node2", 99), ("node3", 98)] {
+        let config = import_keepalived(&path, Some(id)).unwrap().config;
+        assert_eq!(config.vrrp_instances[0].priority, priority, "{id}");
+        assert_eq!(config.router_id.as_deref(), Some(id));
+        assert_eq!(config.virtual_servers.len(), 2);
+        let servers = config.virtual_servers.iter().map(|v| v.real_servers.len());
+        assert_eq!(servers.collect::<Vec<_>>(), [3, 3]);
+    }
+}
