@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly TARGETS=(wire_parse director config_toml)
+readonly TARGETS=(wire_parse director config_toml config_keepalived)
 readonly BUILD=../../target/fuzz
 
 seconds=60
@@ -56,6 +56,9 @@ for target in "${chosen[@]}"; do
 	if [[ $target == config_toml ]]; then
 		inputs+=(../../configs)
 		options+=(-dict=config_toml.dict -max_len=16384)
+	elif [[ $target == config_keepalived ]]; then
+		inputs+=(../../configs/keepalived)
+		options+=(-dict=config_keepalived.dict -max_len=16384)
 	fi
 	log=$BUILD/$target.log
 	if "$program" "${options[@]}" "${inputs[@]}" >"$log" 2>&1; then
