@@ -164,7 +164,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// With DR and TUN a real server has the virtual server's port whatever
-    /// the file says, as in keepalived.
+    /// the file says, as in keepalived; a sorry server without a port always.
     fn reset_ports(&mut self, place: &str, server: &mut DeTable<'d>) {
         let service = address_of(server);
         let method = |table: &DeTable<'_>| {
@@ -176,12 +176,30 @@ impl<'d> Mapper<'d, '_, '_> {
             return;
         };
         let mut reset = |at: usize, found: u16| {
+            if found == 0 {
+                return;
+            }
             let message = format!(
                 "port {found} is taken for {port}, the virtual server's, as in keepalived: DR and TUN do not change ports"
             );
             self.report.warning(at, place, message);
         };
         let keeps_port = |method: Option<String>| matches!(method.as_deref(), Some("DR" | "TUN"));
+        if let Some(sorry) = server.get("sorry_server") {
+            let at = sorry.span().start;
+            let address = sorry.get_ref().as_str().map(str::parse::<SocketAddr>);
+            let own = server.get("sorry_server_lvs_method");
+            let own = own.and_then(|value| value.get_ref().as_str().map(str::to_owned));
+            let method = own.or_else(|| default.clone());
+            if let Some(Ok(address)) = address
+                && (address.port() == 0 || keeps_port(method))
+                && address.port() != port
+            {
+                reset(at, address.port());
+                let same = SocketAddr::new(address.ip(), port).to_string();
+                put(server, "sorry_server", at, text(at, &same));
+            }
+        }
         if let Some(DeValue::Array(servers)) = server.get_mut("real_server").map(Spanned::get_mut) {
             for entry in servers.iter_mut() {
                 let DeValue::Table(real) = entry.get_mut() else {
