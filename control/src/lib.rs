@@ -7,6 +7,7 @@ pub mod controller;
 pub mod event;
 pub mod health;
 mod in_words;
+pub mod ipvsadm;
 pub mod lab;
 pub mod netlink;
 pub mod replay;
