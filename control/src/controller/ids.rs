@@ -54,11 +54,12 @@ impl Servers {
                 self.removed_any = true;
             }
         }
+        let mut next = 0;
         for key in configured {
             if self.entries.contains_key(&key) {
                 continue;
             }
-            if let Some(id) = lowest_free(&self.used, MAX_SERVERS) {
+            if let Some(id) = lowest_free(&self.used, &mut next, MAX_SERVERS) {
                 self.used.insert(id);
                 self.entries.insert(
                     key,
@@ -76,11 +77,12 @@ impl Servers {
             .collect();
         self.virtual_servers.retain(|key, _| keys.contains(key));
         let mut used: BTreeSet<u32> = self.virtual_servers.values().map(|id| id.0).collect();
+        next = 0;
         for key in keys {
             if self.virtual_servers.contains_key(&key) {
                 continue;
             }
-            if let Some(id) = lowest_free(&used, MAX_VIRTUAL_SERVERS) {
+            if let Some(id) = lowest_free(&used, &mut next, MAX_VIRTUAL_SERVERS) {
                 used.insert(id);
                 self.virtual_servers.insert(key, VirtualServerId(id));
             }
@@ -156,11 +158,10 @@ impl Servers {
     }
 }
 
-fn lowest_free(used: &BTreeSet<u32>, limit: usize) -> Option<u32> {
-    let free = (0..)
-        .zip(used)
-        .find(|(expected, id)| expected != *id)
-        .map(|(expected, _)| expected);
-    let id = free.or_else(|| u32::try_from(used.len()).ok())?;
-    ((id as usize) < limit).then_some(id)
+/// The lowest free id from `next` on, which then is where to go on.
+fn lowest_free(used: &BTreeSet<u32>, next: &mut u32, limit: usize) -> Option<u32> {
+    while used.contains(next) {
+        *next += 1;
+    }
+    ((*next as usize) < limit).then_some(*next)
 }

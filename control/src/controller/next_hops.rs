@@ -6,7 +6,7 @@
 //! is verified every five, so that a silent change of a real server's MAC is noticed although
 //! the kernel itself sends it nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -83,11 +83,12 @@ impl NextHops {
     /// Follows exactly these addresses; asks for the routes of new ones.
     pub(super) fn follow(
         &mut self,
-        addresses: impl Iterator<Item = IpAddr> + Clone,
+        addresses: impl Iterator<Item = IpAddr>,
         actions: &mut Vec<Action>,
     ) {
+        let addresses: BTreeSet<IpAddr> = addresses.collect();
         self.destinations
-            .retain(|address, _| addresses.clone().any(|wanted| wanted == *address));
+            .retain(|address, _| addresses.contains(address));
         for address in addresses {
             self.destinations.entry(address).or_insert_with(|| {
                 actions.push(Action::LookUpRoute {
