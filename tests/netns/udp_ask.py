@@ -2,12 +2,14 @@
 
 import argparse
 import socket
+import time
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("address")
 arguments.add_argument("port", type=int)
 arguments.add_argument("--sockets", type=int, default=1)
 arguments.add_argument("--datagrams", type=int, default=1, help="of each socket")
+arguments.add_argument("--interval", type=float, default=0, help="seconds between them")
 given = arguments.parse_args()
 
 family = socket.AF_INET6 if ":" in given.address else socket.AF_INET
@@ -18,4 +20,5 @@ for client in clients:
     client.connect((given.address, given.port))
     for _ in range(given.datagrams):
         client.send(b"who?")
-        print(client.recv(100).decode())
+        print(client.recv(100).decode(), flush=True)
+        time.sleep(given.interval)

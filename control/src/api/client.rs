@@ -7,7 +7,7 @@ use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::{Buf, Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, Response, StatusCode};
@@ -17,13 +17,14 @@ use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
 use tokio::time::{sleep, timeout};
 
+use super::edit::{Edit, Edited, Edits};
 use super::view;
 use crate::in_words::in_words;
 
 /// For an answer to begin, and then for each part of it: longer than the
 /// server waits for its control loop, so that the server's own words arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// For the answer to a reload.
+/// For the answer to a reload or an edit.
 const RELOAD_PATIENCE: Duration = Duration::from_secs(40);
 
 /// Why there is no answer.
@@ -133,7 +134,7 @@ impl Client {
     ///
     /// Any [`ClientError`].
     pub fn read(&self, what: &str) -> Result<Body<'_>, ClientError> {
-        let answer = self.request(Method::GET, what, self.patience)?;
+        let answer = self.request(Method::GET, what, Bytes::new(), self.patience)?;
         if answer.status().is_success() {
             Ok(self.body(answer))
         } else {
@@ -149,7 +150,7 @@ impl Client {
     /// Any [`ClientError`].
     pub fn reload(&self) -> Result<Result<view::Reload, view::Refused>, ClientError> {
         let patience = self.patience.max(RELOAD_PATIENCE);
-        let answer = self.request(Method::POST, "reload", patience)?;
+        let answer = self.request(Method::POST, "reload", Bytes::new(), patience)?;
         if answer.status().is_success() {
             return self.parse(self.body(answer)).map(Ok);
         }
@@ -162,11 +163,28 @@ impl Client {
         }
     }
 
+    /// `POST /api/v1/edit`; that an edit is refused is no error of the client.
+    ///
+    /// # Errors
+    ///
+    /// Any [`ClientError`].
+    pub fn edit(&self, edits: Vec<Edit>) -> Result<Edited, ClientError> {
+        let body = serde_json::to_vec(&Edits { edits });
+        let body = body.map_err(|error| self.unintelligible(error))?;
+        let patience = self.patience.max(RELOAD_PATIENCE);
+        let answer = self.request(Method::POST, "edit", body.into(), patience)?;
+        if answer.status().is_success() {
+            return self.parse(self.body(answer));
+        }
+        Err(ClientError::Answer(self.error(answer)?.error))
+    }
+
     /// Sends a request and waits for the head of its answer.
     fn request(
         &self,
         method: Method,
         what: &str,
+        body: Bytes,
         patience: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let answer = async {
@@ -180,7 +198,8 @@ impl Client {
                 .method(method)
                 .uri(format!("/api/v1/{what}"))
                 .header(hyper::header::HOST, "appliance")
-                .body(Empty::<Bytes>::new())
+                .header(hyper::header::CONTENT_TYPE, "application/json")
+                .body(Full::new(body))
                 .map_err(|error| self.unintelligible(error))?;
             let answer = sender.send_request(request).await;
             answer.map_err(|error| self.broken(&error))

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use super::edit::{EditError, Edited, Edits};
+use super::ipvs::{Ipvs, Timeouts};
 use super::view::{
     AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
     Reload, Service, Steering, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, Worker,
@@ -44,6 +46,7 @@ pub(crate) fn services() -> Vec<Service> {
         weight,
         configured_weight: 1,
         health,
+        drained: false,
         reason: None,
         traffic,
         next_hop: next_hop(1),
@@ -348,6 +351,29 @@ pub(crate) fn config() -> Config {
 pub(crate) fn reload() -> Reload {
     Reload {
         changes: vec!["+ TCP 192.168.1.100:80 -> 192.168.1.104:80 weight 1".to_owned()],
+        generation: 8,
+    }
+}
+
+pub(crate) fn ipvs() -> Ipvs {
+    Ipvs {
+        timeouts: Timeouts {
+            tcp: 900,
+            tcpfin: 120,
+            udp: 300,
+        },
+        virtual_servers: vec![],
+    }
+}
+
+/// The first edit is carried out, the others name no virtual server.
+pub(crate) fn edited(edits: &Edits) -> Edited {
+    let results = (0..edits.edits.len()).map(|place| match place {
+        0 => None,
+        _ => Some(EditError::NoSuchService),
+    });
+    Edited {
+        results: results.collect(),
         generation: 8,
     }
 }

@@ -13,6 +13,8 @@
 //! send garbage, come by the thousand) is dealt with in [`server`].
 
 pub mod client;
+pub mod edit;
+pub mod ipvs;
 mod listing;
 pub mod query;
 pub mod server;

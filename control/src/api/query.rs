@@ -2,7 +2,7 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::view;
+use super::{edit, ipvs, view};
 
 /// A question to the control loop. It answers each by sending on the channel
 /// inside; the client may be gone by then, so a failed send is no error.
@@ -24,6 +24,10 @@ pub enum Query {
     Health(oneshot::Sender<Vec<view::HealthCheck>>),
     Vrrp(oneshot::Sender<view::Vrrp>),
     Config(oneshot::Sender<view::Config>),
+    /// The table as ipvsadm shows it.
+    Ipvs(oneshot::Sender<ipvs::Ipvs>),
+    /// Change what is running, until the next reload.
+    Edit(edit::Edits, oneshot::Sender<edit::Edited>),
     /// Read the configuration file again and apply it as a whole or not at all.
     Reload(oneshot::Sender<Result<view::Reload, view::Refused>>),
 }

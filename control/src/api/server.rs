@@ -13,7 +13,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::State;
+use axum::extract::{FromRequest, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -28,6 +28,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use super::edit::{Edited, Edits};
 use super::query::Query;
 use super::{listing, view};
 
@@ -147,6 +148,8 @@ fn router(queries: mpsc::Sender<Query>, limits: Limits) -> Router {
         .route("/api/v1/health", answer(Query::Health))
         .route("/api/v1/vrrp", answer(Query::Vrrp))
         .route("/api/v1/config", answer(Query::Config))
+        .route("/api/v1/ipvs", answer(Query::Ipvs))
+        .route("/api/v1/edit", post(edit))
         .route("/api/v1/reload", post(reload))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
@@ -184,6 +187,19 @@ async fn reload(State(api): State<Api>) -> Result<Json<view::Reload>, Failure> {
         Ok(done) => Ok(Json(done)),
         Err(refused) => Err(Failure::Refused(refused)),
     }
+}
+
+async fn edit(State(api): State<Api>, request: Request) -> Result<Json<Edited>, Failure> {
+    // A body that does not end would occupy its place among the clients.
+    let edits = timeout(api.limits.answer, Json::<Edits>::from_request(request, &()));
+    let Ok(edits) = edits.await else {
+        let patience = api.limits.answer.as_secs_f64();
+        let why = format!("the body of the request did not end within {patience} s");
+        return Err(Failure::BadRequest(why));
+    };
+    let Json(edits) = edits.map_err(|why| Failure::BadRequest(why.body_text()))?;
+    let query = |reply| Query::Edit(edits, reply);
+    api.ask(query, api.limits.reload).await.map(Json)
 }
 
 async fn connections(State(api): State<Api>) -> Result<Response, Failure> {
@@ -234,6 +250,7 @@ impl Api {
 enum Failure {
     NotFound(String),
     NotAllowed(Method, String),
+    BadRequest(String),
     Refused(view::Refused),
     TooManyListings,
     Stopping,
@@ -248,16 +265,17 @@ impl IntoResponse for Failure {
             Self::NotFound(path) => (
                 StatusCode::NOT_FOUND,
                 format!(
-                    "there is no {path}: there are /healthz, /api/v1/reload and \
-                     /api/v1/{{services,connections,neighbors,workers,drops,health,vrrp,config,version}}"
+                    "there is no {path}: there are /healthz, /api/v1/{{edit,reload}} and \
+                     /api/v1/{{services,connections,neighbors,workers,drops,health,vrrp,config,ipvs,version}}"
                 ),
             ),
             Self::NotAllowed(method, path) => (
                 StatusCode::METHOD_NOT_ALLOWED,
                 format!(
-                    "{path} does not take {method}: use POST for /api/v1/reload and GET for all else"
+                    "{path} does not take {method}: use POST for /api/v1/edit and /api/v1/reload, and GET for all else"
                 ),
             ),
+            Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
             Self::Refused(refused) => {
                 diagnostics = refused.diagnostics;
                 (

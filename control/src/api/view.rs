@@ -87,6 +87,8 @@ pub struct RealServer {
     /// As the configuration has it.
     pub configured_weight: u32,
     pub health: Health,
+    /// `appliance drain`: no new connections until `undrain`.
+    pub drained: bool,
     /// The last failure, while the server is not up.
     pub reason: Option<String>,
     #[serde(flatten)]

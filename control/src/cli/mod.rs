@@ -6,8 +6,10 @@
 
 mod check;
 mod config_file;
+mod drain;
 mod failure;
 mod import;
+mod ipvsadm;
 mod lab;
 mod output;
 mod reload;
@@ -80,6 +82,9 @@ pub enum Command {
     Show(show::Show),
     Reload(reload::Reload),
     Replay(replay::Replay),
+    Drain(drain::Drain),
+    Undrain(drain::Undrain),
+    Ipvsadm(ipvsadm::Ipvsadm),
     Lab(lab::Lab),
     #[command(hide = true)]
     LabResponder(lab::LabResponder),
@@ -89,6 +94,16 @@ pub enum Command {
 /// wrong once.
 #[must_use]
 pub fn main() -> ExitCode {
+    let mut arguments = env::args_os();
+    if arguments.next().is_some_and(|name| ipvsadm::is_name(&name)) {
+        let arguments: Vec<String> = arguments
+            .map(|argument| argument.to_string_lossy().into_owned())
+            .collect();
+        return ipvsadm::run(
+            &arguments,
+            &client_socket(None, env::var_os(SOCKET_VARIABLE)),
+        );
+    }
     let cli = Cli::parse();
     let result = match cli.command {
         Command::Run(command) => command.run(cli.global.socket),
@@ -97,6 +112,9 @@ pub fn main() -> ExitCode {
         Command::Show(command) => command.run(&cli.global.client_socket()),
         Command::Reload(command) => command.run(&cli.global.client_socket()),
         Command::Replay(command) => command.run(),
+        Command::Drain(command) => command.run(&cli.global.client_socket()),
+        Command::Undrain(command) => command.run(&cli.global.client_socket()),
+        Command::Ipvsadm(command) => return command.run(&cli.global.client_socket()),
         Command::Lab(command) => command.run(),
         Command::LabResponder(command) => command.run(),
     };

@@ -19,6 +19,14 @@ pub(super) fn from_seconds(seconds: f64) -> Option<Duration> {
     from_micros(seconds * 1e6)
 }
 
+/// A number of seconds, or a number and a unit: what a command line has.
+pub(crate) fn duration_from_text(text: &str) -> Option<Duration> {
+    match text.parse::<f64>() {
+        Ok(seconds) => from_seconds(seconds),
+        Err(_) => from_text(text),
+    }
+}
+
 /// A number and a unit, such as `250ms`, `1.5 s` or `1h`.
 pub(super) fn from_text(text: &str) -> Option<Duration> {
     let text = text.trim();

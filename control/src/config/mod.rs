@@ -30,11 +30,13 @@ mod vrrp;
 
 pub use check::{Checked, parse};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
+pub(crate) use duration::duration_from_text;
 pub use health::{
     BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
     MiscCheck, Passive, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
 pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
+pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
     Authentication, Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript,

@@ -27,6 +27,17 @@ pub fn to_toml(config: &Config) -> String {
     Printed(config).to_string()
 }
 
+/// One virtual server without its real servers, to which more can be appended.
+pub(crate) fn head_to_toml(server: &VirtualServer) -> String {
+    struct Head<'s>(&'s VirtualServer);
+    impl Display for Head<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            print_virtual_server_head(f, self.0)
+        }
+    }
+    Head(server).to_string()
+}
+
 struct Printed<'c>(&'c Config);
 
 impl Display for Printed<'_> {
@@ -168,13 +179,28 @@ fn print_interface(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Re
 }
 
 fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> fmt::Result {
+    print_virtual_server_head(f, server)?;
+    let VirtualServer {
+        real_servers,
+        quorum,
+        omega,
+        ..
+    } = server;
+    print_quorum(f, quorum)?;
+    writeln!(f, "omega = {omega}")?;
+    real_servers
+        .iter()
+        .try_for_each(|s| print_real_server(f, s))
+}
+
+fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> fmt::Result {
     let VirtualServer {
         key,
         scheduler,
         lb_kind,
-        real_servers,
-        quorum,
-        omega,
+        real_servers: _,
+        quorum: _,
+        omega: _,
     } = server;
     writeln!(
         f,
@@ -186,12 +212,7 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
     scheduler
         .flags()
         .try_for_each(|flag| writeln!(f, "{flag} = true"))?;
-    print_lb_kind(f, *lb_kind)?;
-    print_quorum(f, quorum)?;
-    writeln!(f, "omega = {omega}")?;
-    real_servers
-        .iter()
-        .try_for_each(|s| print_real_server(f, s))
+    print_lb_kind(f, *lb_kind)
 }
 
 fn print_quorum(f: &mut fmt::Formatter<'_>, quorum: &Quorum) -> fmt::Result {

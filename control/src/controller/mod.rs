@@ -12,10 +12,14 @@
 
 mod addresses;
 mod diff;
+mod drain;
+mod edit;
 mod health;
 mod ids;
+mod ipvs;
 mod next_hops;
 mod passive;
+mod statistics;
 mod steering;
 mod vrrp;
 
@@ -31,7 +35,10 @@ pub use health::CheckState;
 pub use ids::Servers;
 pub use next_hops::{NextHops, Port, Resolution};
 pub use passive::Status as PassiveStatus;
+pub use statistics::ESTIMATE_EVERY;
+use statistics::{Numbers, Statistics};
 
+use self::drain::Drains;
 use self::health::Health;
 use self::steering::Steering;
 use crate::config::{Config, RealServer, VirtualServer};
@@ -53,6 +60,8 @@ pub struct Controller {
     addresses: Addresses,
     steering: Steering,
     vrrp: Router,
+    statistics: Statistics,
+    drains: Drains,
 }
 
 impl Controller {
@@ -72,6 +81,8 @@ impl Controller {
             addresses: Addresses::default(),
             steering: Steering::default(),
             vrrp: Router::default(),
+            statistics: Statistics::default(),
+            drains: Drains::default(),
         }
     }
 
@@ -123,7 +134,10 @@ impl Controller {
                 }
             }
             Event::Vrrp(event) => self.vrrp(event, now, &mut actions),
-            Event::Tick => self.next_hops.tick(now, &mut actions),
+            Event::Tick => {
+                self.next_hops.tick(now, &mut actions);
+                self.give_up_drained(now, &mut actions);
+            }
         }
         actions
     }
@@ -154,6 +168,7 @@ impl Controller {
         self.steering.keep_only(&rules, actions);
         self.health.take_up(config, actions);
         self.servers.keep_only(config);
+        self.drains.keep_only(config);
         let real_servers = config
             .virtual_servers
             .iter()
@@ -309,7 +324,8 @@ impl Controller {
             port: server.address.port(),
             method: server.lb_kind,
             weight,
-            available: available || server.inhibit_on_failure,
+            available: (available || server.inhibit_on_failure)
+                && !self.drains.is_over((service.key, server.address)),
             next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
         })
     }
@@ -325,11 +341,15 @@ impl Controller {
     ) -> (u32, bool) {
         let key = (service.key, server.address);
         let has_quorum = self.health.has_quorum(service.key);
-        match &service.quorum.sorry_server {
+        let (weight, available) = match &service.quorum.sorry_server {
             Some(sorry) if sorry.address == server.address && has_quorum => (0, false),
             Some(sorry) if sorry.address == server.address => (sorry.weight, true),
             Some(_) if !has_quorum => (0, self.health.is_up(key)),
             Some(_) | None => (self.health.weight(key), self.health.is_up(key)),
+        };
+        match self.drains.is_drained(key) {
+            true => (0, available),
+            false => (weight, available),
         }
     }
 
@@ -350,6 +370,33 @@ impl Controller {
     pub fn free_ids(&mut self, oldest_generation: u64, totals: impl Fn(ServerId) -> ServerTotals) {
         self.servers
             .free(oldest_generation, self.generation, totals);
+    }
+
+    /// Takes note of what the workers counted for each real server, for
+    /// statistics.
+    pub fn measure(&mut self, totals: impl Fn(ServerId) -> ServerTotals) {
+        self.statistics.observe(&self.config, &self.servers, totals);
+    }
+
+    /// Moves the rates, every [`ESTIMATE_EVERY`] seconds.
+    pub fn estimate(&mut self) {
+        self.statistics.estimate();
+    }
+
+    fn give_up_drained(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (service, server) in self.drains.expire(now) {
+            actions.push(Action::Log(format!(
+                "virtual_server {service}: real_server {server}: the deadline of its drain has come, \
+                 its remaining connections are given up"
+            )));
+            actions.push(Action::Publish);
+        }
+    }
+
+    /// True if the server gets no new connections because an operator says so.
+    #[must_use]
+    pub fn is_drained(&self, server: ServerKey) -> bool {
+        self.drains.is_drained(server)
     }
 
     /// True if every check of the server passes.

@@ -113,6 +113,17 @@ impl SchedulerFlags {
         Err(FlagError::Unknown)
     }
 
+    /// The flags of these names; those that no scheduler has are left out.
+    #[must_use]
+    pub fn of_names<'n>(scheduler: &str, names: impl Iterator<Item = &'n str>) -> Self {
+        let mut flags = Self::default();
+        for name in names {
+            // What is not known cannot be shown.
+            let _ = flags.add(name, scheduler);
+        }
+        flags
+    }
+
     /// As `-b` takes them, separated by commas; empty: none is set.
     #[must_use]
     pub fn names(&self, scheduler: &str) -> String {

@@ -16,6 +16,7 @@
 
 pub mod command;
 mod connections;
+mod edits;
 mod line;
 mod list;
 pub mod names;
@@ -33,6 +34,7 @@ mod tests;
 
 pub use command::Command;
 pub use connections::{connection_header, connection_row};
+pub use edits::{EditFailure, edit, key};
 pub use list::list;
 pub use parse::{UsageError, parse};
 pub use save::save;

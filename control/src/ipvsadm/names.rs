@@ -33,6 +33,10 @@ impl Names for System {
     }
 
     fn port(&self, name: &str, protocol: Protocol) -> Option<u16> {
+        // getaddrinfo takes numbers too, of any size.
+        if !name.bytes().any(|byte| byte.is_ascii_alphabetic()) {
+            return None;
+        }
         let hints = AddrInfoHints {
             socktype: socket_type(protocol),
             ..AddrInfoHints::default()
@@ -68,6 +72,26 @@ fn socket_type(protocol: Protocol) -> i32 {
         Protocol::Udp => SockType::DGram,
     }
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_system_names_has_that_number() {
+        assert_eq!(System.host("localhost"), Some(IpAddr::from([127, 0, 0, 1])));
+        for (port, protocol) in [(80, Protocol::Tcp), (53, Protocol::Udp)] {
+            let Some(name) = System.of_port(port, protocol) else {
+                println!("skipped: this system has no name for port {port}");
+                continue;
+            };
+            assert_eq!(System.port(&name, protocol), Some(port), "{name}");
+        }
+        for name in ["70000", "-1", " 80", "", "no such service"] {
+            assert_eq!(System.port(name, Protocol::Tcp), None, "{name}");
+        }
+    }
 }
 
 /// No names at all but a few, for tests.

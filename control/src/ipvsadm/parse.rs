@@ -37,7 +37,9 @@ impl UsageError {
         }
     }
 
-    pub(super) fn try_help() -> Self {
+    /// What ipvsadm says when it makes nothing of a command line at all.
+    #[must_use]
+    pub fn try_help() -> Self {
         Self::of_popt("Try `ipvsadm -h' or 'ipvsadm --help' for more information.")
     }
 }

@@ -2,8 +2,11 @@
 
 use std::net::SocketAddr;
 
-use super::command::{Method, Netmask, Protocol, SchedulerFlags, ServiceName};
+use super::command::{
+    Method, Netmask, Protocol, SchedulerFlags, ServiceName, TunnelChecksum, TunnelType,
+};
 use super::names::Names;
+use crate::api::{ipvs, view};
 
 /// Counters, or what they grew by in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +121,104 @@ impl ServiceName {
         match self {
             Self::Address { protocol, .. } => *protocol,
             Self::Firewall { .. } => Protocol::Tcp,
+        }
+    }
+}
+
+impl From<&ipvs::Numbers> for Numbers {
+    fn from(numbers: &ipvs::Numbers) -> Self {
+        let ipvs::Numbers {
+            connections,
+            in_packets,
+            out_packets,
+            in_bytes,
+            out_bytes,
+        } = *numbers;
+        Self {
+            connections,
+            in_packets,
+            out_packets,
+            in_bytes,
+            out_bytes,
+        }
+    }
+}
+
+impl From<&ipvs::VirtualServer> for Service {
+    fn from(service: &ipvs::VirtualServer) -> Self {
+        let protocol = match service.protocol.as_ref() {
+            "UDP" => Protocol::Udp,
+            _ => Protocol::Tcp,
+        };
+        Self {
+            name: ServiceName::Address {
+                protocol,
+                address: service.address,
+            },
+            scheduler: service.lb_algo.to_string(),
+            flags: SchedulerFlags::of_names(
+                &service.lb_algo,
+                service.flags.iter().map(AsRef::as_ref),
+            ),
+            persistent: None,
+            netmask: Netmask::host(service.address.is_ipv6()),
+            one_packet: false,
+            engine: None,
+            statistics: (&service.statistics).into(),
+            rates: (&service.rates).into(),
+            servers: service.real_servers.iter().map(Server::from).collect(),
+        }
+    }
+}
+
+impl From<&ipvs::RealServer> for Server {
+    fn from(server: &ipvs::RealServer) -> Self {
+        let tunnel = match server.tun_type.as_deref() {
+            Some("gue") => TunnelType::Gue {
+                port: server.tun_port.unwrap_or_default(),
+            },
+            Some("gre") => TunnelType::Gre,
+            Some(_) | None => TunnelType::Ipip,
+        };
+        Self {
+            address: server.address,
+            method: match server.lb_kind.as_ref() {
+                "DR" => Method::Gatewaying,
+                "TUN" => Method::Tunnel(tunnel, TunnelChecksum::None),
+                // IPVS has no FULLNAT; NAT is the nearest.
+                _ => Method::Masquerading,
+            },
+            weight: server.weight,
+            upper_threshold: 0,
+            lower_threshold: 0,
+            active: server.active_connections,
+            inactive: server.inactive_connections,
+            persistent: 0,
+            statistics: (&server.statistics).into(),
+            rates: (&server.rates).into(),
+        }
+    }
+}
+
+impl From<view::Connection> for Connection {
+    fn from(connection: view::Connection) -> Self {
+        Self {
+            protocol: connection.protocol.into_owned(),
+            expires: connection.expires_seconds,
+            state: connection.state.into_owned(),
+            client: connection.client,
+            virtual_server: connection.virtual_server,
+            real_server: connection.real_server,
+        }
+    }
+}
+
+impl From<ipvs::Timeouts> for Timeouts {
+    fn from(timeouts: ipvs::Timeouts) -> Self {
+        Self {
+            tcp: timeouts.tcp,
+            tcp_fin: timeouts.tcpfin,
+            udp: timeouts.udp,
         }
     }
 }

@@ -8,6 +8,7 @@
 mod clients;
 mod descriptors;
 mod interfaces;
+mod ipvs;
 mod notifier;
 mod queries;
 mod realtime;
@@ -36,7 +37,7 @@ use crate::announce::{self, Announcement, Announcer, Schedule};
 use crate::api;
 use crate::api::query::Query;
 use crate::config::{Config, Format};
-use crate::controller::{Controller, Port};
+use crate::controller::{Controller, ESTIMATE_EVERY, Port};
 use crate::event::{Action, Event, NetworkEvent, Route};
 use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
@@ -88,6 +89,8 @@ struct Appliance {
     scripts: Scripts,
     /// Announcements under way for each `vrrp_instance`.
     announcing_instances: BTreeMap<String, AbortHandle>,
+    /// Seconds since the start, as ticks.
+    ticks: u32,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -203,6 +206,11 @@ impl Appliance {
             bail!(
                 "a worker ended unexpectedly, which is a bug: stopping, so that the service manager can restart it"
             );
+        }
+        self.ticks = self.ticks.wrapping_add(1);
+        if self.ticks.is_multiple_of(ESTIMATE_EVERY) {
+            self.measure();
+            self.controller.estimate();
         }
         let oldest = self.workers.oldest_generation();
         let workers = &self.workers;

@@ -39,6 +39,11 @@ impl Appliance {
                 let toml = config::to_toml(self.controller.config());
                 drop(reply.send(view::Config { toml }));
             }
+            Query::Ipvs(reply) => drop(reply.send(self.ipvs())),
+            Query::Edit(edits, reply) => {
+                let edited = self.edit(&edits.edits).await;
+                drop(reply.send(edited));
+            }
             Query::Reload(reply) => {
                 let result = self.reload().await;
                 drop(reply.send(result));
@@ -91,6 +96,7 @@ impl Appliance {
         let all_tried = (0..states.len())
             .all(|check| tried.contains(&check_id((service.key, server.address), check)));
         let passive = self.controller.passive((service.key, server.address));
+        let drained = self.controller.is_drained((service.key, server.address));
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
         let next_hops = self.controller.next_hops();
@@ -105,6 +111,7 @@ impl Appliance {
                 Some(status) if !status.passes => Health::Down,
                 Some(_) | None => health(states, all_tried),
             },
+            drained,
             reason: failed
                 .and_then(|state| state.reason.clone())
                 .or_else(|| passive_reason(passive)),

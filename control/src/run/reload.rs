@@ -26,6 +26,7 @@ impl Appliance {
         let in_use = start::refuse_addresses_in_use(&self.controller, &config);
         self.meanwhile(in_use).await.map_err(refuse)?;
         let scripts = config.scripts.clone();
+        self.measure();
         let (changes, actions) = self
             .controller
             .reload(config, Instant::now())

@@ -69,6 +69,7 @@ pub(super) async fn start(
         slip: Slip::new(),
         scripts,
         announcing_instances: BTreeMap::new(),
+        ticks: 0,
     };
     appliance.set_macs(|_| true);
     let actions = appliance.controller.start(Instant::now());

@@ -107,6 +107,8 @@ fn truthful(query: Query) {
         Query::Health(reply) => drop(reply.send(example::health())),
         Query::Vrrp(reply) => drop(reply.send(example::vrrp())),
         Query::Config(reply) => drop(reply.send(example::config())),
+        Query::Ipvs(reply) => drop(reply.send(example::ipvs())),
+        Query::Edit(edits, reply) => drop(reply.send(example::edited(&edits))),
         Query::Reload(reply) => drop(reply.send(Ok(example::reload()))),
     }
 }
@@ -180,7 +182,7 @@ fn json_of_services_and_connections() {
         services[0]["real_servers"][1],
         json!({
             "address": "192.168.1.102:80", "weight": 0, "configured_weight": 1,
-            "health": "down", "reason": "connection refused",
+            "health": "down", "drained": false, "reason": "connection refused",
             "active_connections": 0, "inactive_connections": 0, "connections_total": 0,
             "forwarding_method": "DR", "packets_total": 0, "bytes_total": 0,
             "reply_packets_total": 0, "reply_bytes_total": 0,

@@ -106,6 +106,9 @@ fn weight(server: &RealServer) -> String {
 
 fn condition(server: &RealServer) -> String {
     let mut condition = server.health.as_str().to_owned();
+    if server.drained {
+        condition += ", drained";
+    }
     if let Some(reason) = &server.reason {
         condition = format!("{condition}: {reason}");
     }

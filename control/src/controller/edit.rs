@@ -1,0 +1,318 @@
+//! Changes of the running configuration by `ipvsadm`.
+//!
+//! An edit is written as a piece of a configuration file and read back, so
+//! that the checks are the file's. The result is a configuration like any
+//! other: the next reload sees the difference to the file and undoes it.
+//!
+//! A real server that its checks hold down does not exist for an edit, as
+//! under keepalived, which takes it out of IPVS's table: it can be added,
+//! which replaces it with one that has no checks.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use dataplane::service::{SchedulerKind, ServiceKey};
+
+use super::drain::Matching;
+use super::{Controller, diff};
+use crate::api::edit::{Edit, EditError, ServerEdit, ServiceEdit};
+use crate::config::{self, Config, RealServer, Severity, VirtualServer};
+use crate::event::Action;
+
+impl Controller {
+    /// Carries edits out, each as a whole or not at all, and all of them with
+    /// one new snapshot. Statistics must have been observed just before.
+    pub fn edit(&mut self, edits: &[Edit], now: Instant) -> (Vec<Option<EditError>>, Vec<Action>) {
+        let mut config = self.config.clone();
+        let mut actions = Vec::new();
+        let results = edits
+            .iter()
+            .map(|edit| self.apply(edit, &mut config, now, &mut actions).err())
+            .collect();
+        let changes = diff::changes(&self.config, &config);
+        if self.config != config {
+            self.config = config.clone();
+            self.take_up(&config, now, &mut actions);
+        }
+        let log = |change| Action::Log(format!("edited: {change}"));
+        actions.extend(changes.into_iter().map(log));
+        (results, actions)
+    }
+
+    fn apply(
+        &mut self,
+        edit: &Edit,
+        config: &mut Config,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), EditError> {
+        match edit {
+            Edit::AddService(edit) => {
+                let key = key(&edit.virtual_server)?;
+                if find(config, key).is_ok() {
+                    return Err(EditError::ServiceExists);
+                }
+                let service = service(edit, key)?;
+                config.virtual_servers.push(service);
+            }
+            Edit::EditService(edit) => {
+                let key = key(&edit.virtual_server)?;
+                let old = find(config, key)?;
+                let new = service(edit, key)?;
+                old.scheduler = new.scheduler;
+            }
+            Edit::DeleteService { virtual_server } => {
+                let key = key(virtual_server)?;
+                find(config, key)?;
+                config.virtual_servers.retain(|service| service.key != key);
+            }
+            Edit::AddServer {
+                virtual_server,
+                real_server,
+            } => {
+                let service = find(config, key(virtual_server)?)?;
+                let new = server(service, real_server)?;
+                match self.place(service, real_server.address) {
+                    Place::Up(_) => return Err(EditError::ServerExists),
+                    Place::Down(place) => service.real_servers[place] = new,
+                    Place::Nowhere => service.real_servers.push(new),
+                }
+            }
+            Edit::EditServer {
+                virtual_server,
+                real_server,
+            } => {
+                let service = find(config, key(virtual_server)?)?;
+                let new = server(service, real_server)?;
+                let Place::Up(place) = self.place(service, real_server.address) else {
+                    return Err(EditError::NoSuchServer);
+                };
+                let old = &mut service.real_servers[place];
+                old.lb_kind = new.lb_kind;
+                old.weight = new.weight;
+            }
+            Edit::DeleteServer {
+                virtual_server,
+                real_server,
+            } => {
+                let service = find(config, key(virtual_server)?)?;
+                let Place::Up(place) = self.place(service, *real_server) else {
+                    return Err(EditError::NoSuchServer);
+                };
+                service.real_servers.remove(place);
+            }
+            Edit::Clear => config.virtual_servers.clear(),
+            Edit::Zero { virtual_server } => {
+                let key = match virtual_server {
+                    Some(name) => {
+                        let key = key(name)?;
+                        find(config, key)?;
+                        Some(key)
+                    }
+                    None => None,
+                };
+                self.statistics.zero(key);
+            }
+            Edit::Drain {
+                address,
+                port,
+                deadline_milliseconds,
+            } => {
+                let (address, port) = (*address, *port);
+                let deadline = deadline_milliseconds.map(Duration::from_millis);
+                let matching = Matching { address, port };
+                self.drains.drain(config, matching, deadline, now)?;
+                actions.push(Action::Log(format!(
+                    "{matching} is drained: it gets no new connections"
+                )));
+                actions.push(Action::Publish);
+            }
+            Edit::Undrain { address, port } => {
+                let (address, port) = (*address, *port);
+                let matching = Matching { address, port };
+                self.drains.undrain(matching)?;
+                actions.push(Action::Log(format!("{matching} is used again")));
+                actions.push(Action::Publish);
+            }
+            Edit::SetTimeouts { tcp, tcpfin, udp } => set_timeouts(config, [*tcp, *tcpfin, *udp])?,
+        }
+        Ok(())
+    }
+
+    /// Where in the virtual server's list a real server is.
+    fn place(&self, service: &VirtualServer, address: SocketAddr) -> Place {
+        let mut servers = service.real_servers.iter();
+        let Some(place) = servers.position(|server| server.address == address) else {
+            return Place::Nowhere;
+        };
+        match self.is_listed(service.key, &service.real_servers[place]) {
+            true => Place::Up(place),
+            false => Place::Down(place),
+        }
+    }
+
+    /// True if the server would be in IPVS's table: its checks do not hold it
+    /// down, or only lower its weight to 0.
+    #[must_use]
+    pub fn is_listed(&self, service: ServiceKey, server: &RealServer) -> bool {
+        let unchecked = server.checks.is_empty() && server.passive.is_none();
+        server.inhibit_on_failure || self.is_up(service, server) || unchecked
+    }
+}
+
+enum Place {
+    Up(usize),
+    /// In the configuration, and held down by its checks.
+    Down(usize),
+    Nowhere,
+}
+
+fn key(name: &str) -> Result<ServiceKey, EditError> {
+    name.parse()
+        .map_err(|error: dataplane::service::NotAServiceKey| EditError::Refused(error.to_string()))
+}
+
+fn find(config: &mut Config, key: ServiceKey) -> Result<&mut VirtualServer, EditError> {
+    let mut services = config.virtual_servers.iter_mut();
+    services
+        .find(|service| service.key == key)
+        .ok_or(EditError::NoSuchService)
+}
+
+/// A virtual server without real servers.
+fn service(edit: &ServiceEdit, key: ServiceKey) -> Result<VirtualServer, EditError> {
+    let ServiceEdit {
+        virtual_server: _,
+        lb_algo,
+        flags,
+        persistence_timeout,
+        persistence_granularity,
+        persistence_engine,
+        ops,
+    } = edit;
+    if !SchedulerKind::NAMES.iter().any(|(name, _)| name == lb_algo) {
+        return Err(EditError::NoSuchScheduler);
+    }
+    let address = SocketAddr::new(key.address.into(), key.port);
+    let mut toml = format!(
+        "[[virtual_server]]\naddress = \"{address}\"\nprotocol = \"{}\"\n\
+         lb_algo = \"{lb_algo}\"\nlb_kind = \"DR\"\n",
+        key.protocol
+    );
+    let mut write = |key: &str, value: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(toml, "{key} = {value}");
+    };
+    if let Some(timeout) = persistence_timeout {
+        write("persistence_timeout", timeout);
+    }
+    if let Some(granularity) = persistence_granularity {
+        match granularity.parse::<u8>() {
+            Ok(length) => write("persistence_granularity", &length),
+            Err(_) => write("persistence_granularity", &quoted(granularity)),
+        }
+    }
+    if let Some(engine) = persistence_engine {
+        write("persistence_engine", &quoted(engine));
+    }
+    for flag in flags {
+        write(&quoted(flag), &true);
+    }
+    if *ops {
+        write("ops", &true);
+    }
+    checked(&toml)
+}
+
+/// A real server that fits its virtual server.
+fn server(service: &VirtualServer, edit: &ServerEdit) -> Result<RealServer, EditError> {
+    let ServerEdit {
+        address,
+        lb_kind,
+        tun_type,
+        tun_port,
+        weight,
+        uthreshold,
+        lthreshold,
+    } = edit;
+    if lthreshold > uthreshold {
+        return Err(EditError::ThresholdOutOfRange);
+    }
+    if !is_unicast(address.ip()) {
+        return Err(EditError::NotUnicast);
+    }
+    let mut toml = config::head_to_toml(service);
+    let mut write = |line: std::fmt::Arguments<'_>| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(toml, "{line}");
+    };
+    write(format_args!(
+        "[[virtual_server.real_server]]\naddress = \"{address}\"\nweight = {weight}"
+    ));
+    write(format_args!("lb_kind = {}", quoted(lb_kind)));
+    if let Some(tunnel) = tun_type {
+        write(format_args!("tun_type = {}", quoted(tunnel)));
+    }
+    if let Some(port) = tun_port {
+        write(format_args!("tun_port = {port}"));
+    }
+    if *uthreshold > 0 {
+        write(format_args!("uthreshold = {uthreshold}"));
+    }
+    if *lthreshold > 0 {
+        write(format_args!("lthreshold = {lthreshold}"));
+    }
+    let server = checked(&toml)?.real_servers.pop();
+    server.ok_or_else(|| EditError::Refused("the real server was not understood".to_owned()))
+}
+
+/// What a configuration file with this one virtual server would give.
+fn checked(toml: &str) -> Result<VirtualServer, EditError> {
+    let checked = config::parse(toml, Path::new("edit")).map_err(|diagnostics| {
+        let errors = diagnostics
+            .iter()
+            .filter(|diagnostic| diagnostic.severity == Severity::Error);
+        // Line and column are those of a file that nobody wrote.
+        let lines = errors.map(|error| format!("{}: {}", error.place, error.message));
+        EditError::Refused(lines.collect::<Vec<_>>().join("; "))
+    })?;
+    let mut services = checked.config.virtual_servers;
+    let service = services.pop();
+    service.ok_or_else(|| EditError::Refused("the virtual server was not understood".to_owned()))
+}
+
+/// A string of TOML.
+fn quoted(text: &str) -> String {
+    toml::Value::from(text).to_string()
+}
+
+fn is_unicast(address: IpAddr) -> bool {
+    let broadcast = IpAddr::from([255, 255, 255, 255]);
+    !address.is_multicast() && !address.is_unspecified() && address != broadcast
+}
+
+fn set_timeouts(config: &mut Config, seconds: [u32; 3]) -> Result<(), EditError> {
+    let timeouts = &config.appliance.timeouts;
+    let longest = dataplane::conn::Timeouts::MAX;
+    let mut new = *timeouts;
+    let places = [&mut new.established, &mut new.fin_wait, &mut new.udp];
+    for (place, seconds) in places.into_iter().zip(seconds) {
+        let timeout = Duration::from_secs(seconds.into());
+        if timeout > longest {
+            return Err(EditError::Refused(format!(
+                "timeout {seconds}: the longest is {} seconds",
+                longest.as_secs()
+            )));
+        }
+        if seconds > 0 {
+            *place = timeout;
+        }
+    }
+    config.appliance.timeouts = new;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;
