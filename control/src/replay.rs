@@ -16,6 +16,7 @@ use dataplane::counters::{Counters, DropReason, WorkerStatistics};
 use dataplane::device::pcap::{CaptureReader, CaptureWriter, PcapDevice};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
+use dataplane::persistence::Templates;
 use dataplane::routes::{Egress, Routes};
 use dataplane::service::{
     Address, MAX_SERVERS, MacAddress, NextHop, PortIndex, RealServer, ServerId, VirtualServer,
@@ -130,12 +131,14 @@ fn snapshot(config: &Config) -> Snapshot {
                         destination: MacAddress([2, 0, a, b, c, d]),
                         source: OWN_MAC,
                     }),
+                    thresholds: server.thresholds,
                 }
             });
         virtual_servers.push(VirtualServer {
             id: VirtualServerId(number),
             key: service.key,
             scheduler: service.scheduler,
+            options: service.options.clone(),
             real_servers: real_servers.collect(),
         });
     }
@@ -146,6 +149,8 @@ fn snapshot(config: &Config) -> Snapshot {
         v4: Some(Address::v4(OWN_V4)),
         v6: Some(Address::from_octets(OWN_V6.octets())),
     };
+    let templates = Templates::new(appliance.max_connections, FlowHasher::fixed());
+    let templates = Arc::new(templates);
     Snapshot::new(
         1,
         appliance.timeouts,
@@ -153,6 +158,8 @@ fn snapshot(config: &Config) -> Snapshot {
         &virtual_servers,
     )
     .with_routes(Routes::new([], Vec::new(), vec![interface]))
+    .with_expiry(appliance.expiry)
+    .with_templates(templates)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -19,9 +19,13 @@ use control::vrrp::machine::Garp;
 use control::vrrp::packet::{Peer, Version};
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
+use dataplane::matching::Match;
+use dataplane::persistence::Persistence;
 use dataplane::service::{
-    ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, TcpMidstream, Tunnel,
+    ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream,
+    Tunnel,
 };
+use dataplane::snapshot::Expiry;
 use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
@@ -98,9 +102,10 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             scheduler,
             quorum(sorry, lb_kind),
             any::<bool>(),
+            options(is_v4, protocol),
         )
-            .prop_map(
-                move |(real_servers, scheduler, quorum, omega)| VirtualServer {
+            .prop_map(move |(real_servers, scheduler, quorum, omega, options)| {
+                VirtualServer {
                     key: ServiceKey {
                         address: host(is_v4, number).into(),
                         port,
@@ -108,16 +113,63 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                     },
                     scheduler,
                     lb_kind,
+                    options,
                     real_servers,
                     quorum,
                     omega,
-                },
-            )
+                }
+            })
     })
 }
 
+fn options(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = ServiceOptions> {
+    let longest = if is_v4 { 32_u8 } else { 128 };
+    let persistence = (time(), 0..=longest).prop_map(|(timeout, granularity)| Persistence {
+        timeout,
+        granularity,
+    });
+    (option::of(persistence), any::<bool>()).prop_map(move |(persistence, one_packet)| {
+        ServiceOptions {
+            persistence,
+            one_packet: one_packet && protocol == Protocol::Udp,
+            matches: Vec::new(),
+        }
+    })
+}
+
+/// What is known by `match` instead of an address, here by several.
+fn with_matches(server: VirtualServer, first: &str) -> VirtualServer {
+    let more = [
+        "198.18.0.1-198.18.0.9:80-90",
+        "198.18.1.1:0 from 10.0.0.0/8",
+    ];
+    let matches: Vec<Match> = [first, more[0], more[1]]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    let (address, port) = matches[0].identity();
+    VirtualServer {
+        key: ServiceKey {
+            address,
+            port,
+            ..server.key
+        },
+        options: ServiceOptions {
+            matches,
+            ..server.options
+        },
+        ..server
+    }
+}
+
 fn virtual_servers() -> impl Strategy<Value = Vec<VirtualServer>> {
-    vec(virtual_server(), 0..4).prop_map(|mut servers| {
+    let some = (vec(virtual_server(), 0..4), any::<bool>());
+    some.prop_map(|(mut servers, first_is_group)| {
+        if let Some(first) = servers.first_mut()
+            && first_is_group
+            && first.address().is_ipv4()
+        {
+            *first = with_matches(first.clone(), "198.18.2.0/24:8080");
+        }
         servers.sort_by_key(|s| s.key);
         servers.dedup_by_key(|s| s.key);
         servers
@@ -145,6 +197,11 @@ fn appliance() -> impl Strategy<Value = Appliance> {
         TcpMidstream::Schedule,
     ]);
     let idle = select(vec![Idle::Adaptive, Idle::Busy, Idle::Interrupt]);
+    let expiry =
+        (any::<bool>(), any::<bool>()).prop_map(|(nodest_conn, quiescent_template)| Expiry {
+            nodest_conn,
+            quiescent_template,
+        });
     let cores = btree_set(0_usize..1024, 0..4);
     // No real server of these properties is in them.
     let prefix = prop_oneof![
@@ -166,11 +223,19 @@ fn appliance() -> impl Strategy<Value = Appliance> {
         midstream,
         cores,
         idle,
-        prefixes,
+        (prefixes, expiry),
         timeouts,
     )
         .prop_map(
-            |(path, max_connections, tcp_midstream, cores, idle, (deny, allow), timeouts)| {
+            |(
+                path,
+                max_connections,
+                tcp_midstream,
+                cores,
+                idle,
+                ((deny, allow), expiry),
+                timeouts,
+            )| {
                 Appliance {
                     control_socket: format!("/run/{path}").into(),
                     max_connections,
@@ -179,6 +244,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                     idle,
                     deny,
                     allow,
+                    expiry,
                     timeouts,
                 }
             },

@@ -132,6 +132,8 @@ counters! {
     connections_reused,
     /// Connections in the table (gauge).
     connections,
+    /// Persistence templates removed to make room in a full table.
+    templates_evicted,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
     resets_sent,
     /// Transmitted packets that are ICMP errors made here.

@@ -13,6 +13,7 @@
 //! allocates, locks, logs or reads a clock, except in `adopt`, which runs
 //! once for each new snapshot.
 
+mod choose;
 mod flows;
 mod sending;
 mod translate;
@@ -409,7 +410,7 @@ impl Director {
     /// the counters. True if timers are left that should be looked at soon.
     pub fn tick(&mut self, now: u64) -> bool {
         self.flows.allow_icmp(now);
-        let behind = self.flows.expire(now);
+        let behind = self.flows.expire(self.published.load(), now);
         self.flows.sum_peer_load(self.published.load(), now);
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);

@@ -19,6 +19,7 @@ pub mod director;
 pub mod flow;
 pub mod forward;
 pub mod fragments;
+pub mod matching;
 pub mod persistence;
 pub mod ports;
 #[expect(unsafe_code, reason = "the prefetch instruction; see the module")]

@@ -6,6 +6,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::matching::Match;
+use crate::persistence::Persistence;
 use crate::wire::ethernet::Addresses;
 
 /// An IPv4 or IPv6 address of 16 bytes; IPv4 is carried as an IPv4-mapped IPv6
@@ -464,6 +466,34 @@ pub struct RealServer {
     pub available: bool,
     /// `None` until the neighbour is resolved; packets wait a short time.
     pub next_hop: Option<NextHop>,
+    pub thresholds: Thresholds,
+}
+
+/// How many connections, active and inactive, make a real server overloaded:
+/// it takes no new ones, except by persistence.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Thresholds {
+    /// With so many it is overloaded; 0: it never is.
+    pub upper: u32,
+    /// With fewer it is not any more; 0: three quarters of `upper`.
+    pub lower: u32,
+}
+
+impl Thresholds {
+    /// True if a server with so many connections is overloaded, having been
+    /// so `before` (`ip_vs_bind_dest`, `ip_vs_unbind_dest`).
+    #[must_use]
+    pub fn overloads(&self, connections: u32, before: bool) -> bool {
+        if self.upper == 0 {
+            return false;
+        }
+        let is_relieved = if self.lower == 0 {
+            u64::from(connections) * 4 < u64::from(self.upper) * 3
+        } else {
+            connections < self.lower
+        };
+        connections >= self.upper || before && !is_relieved
+    }
 }
 
 /// A virtual server with its real servers in the order of configuration.
@@ -472,7 +502,20 @@ pub struct VirtualServer {
     pub id: VirtualServerId,
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
+    pub options: ServiceOptions,
     pub real_servers: Vec<RealServer>,
+}
+
+/// What a virtual server does besides scheduling.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceOptions {
+    /// A client's connections go to one real server.
+    pub persistence: Option<Persistence>,
+    /// Every UDP datagram is scheduled for itself (IPVS's one-packet
+    /// scheduling).
+    pub one_packet: bool,
+    /// What it matches; empty: its key.
+    pub matches: Vec<Match>,
 }
 
 #[cfg(test)]
@@ -494,6 +537,25 @@ mod tests {
             assert_eq!(Address::from_octets(address.octets()), address);
             assert!(address.octets().ends_with(&address.last_octets()));
         }
+    }
+
+    #[test]
+    fn thresholds_have_a_hysteresis() {
+        let walk = |thresholds: Thresholds, counts: &[u32]| {
+            let mut overloaded = false;
+            let states = counts.iter().map(|count| {
+                overloaded = thresholds.overloads(*count, overloaded);
+                overloaded
+            });
+            states.collect::<Vec<_>>()
+        };
+        let [upper, lower] = [10, 4];
+        let both = walk(Thresholds { upper, lower }, &[9, 10, 9, 4, 3, 9]);
+        assert_eq!(both, [false, true, true, true, false, false]);
+        // Without a lower one: three quarters, 7.5.
+        let quarters = walk(Thresholds { upper, lower: 0 }, &[10, 8, 7]);
+        assert_eq!(quarters, [true, true, false]);
+        assert_eq!(walk(Thresholds::default(), &[u32::MAX]), [false]);
     }
 
     #[test]

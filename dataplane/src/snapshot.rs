@@ -10,12 +10,15 @@ use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
 use crate::conn::Timeouts;
+use crate::flow::FlowHasher;
 use crate::forward::tunnel;
+use crate::matching::Match;
+use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
-    Address, ForwardingMethod, NextHop, PortIndex, RealServer, ServerId, ServiceKey, TcpMidstream,
-    VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, NextHop, PortIndex, Protocol, RealServer, ServerId, ServiceKey,
+    TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
 };
 use crate::wire::ethernet;
 
@@ -33,7 +36,14 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Some forwarding method translates replies.
     pub translates_replies: bool,
-    services: HashMap<ServiceKey, Service>,
+    pub expiry: Expiry,
+    /// Where persistent clients go: one and the same through all snapshots of a director.
+    pub templates: Arc<Templates>,
+    services: Vec<Service>,
+    /// Indices of `services` by what they are found by, with port 0 for every port.
+    by_key: HashMap<ServiceKey, u32>,
+    /// The same for those that match more than one address and port.
+    groups: Vec<Group>,
     /// Indexed by `ServerId`; ids that are not in use are `None`.
     servers: Vec<Option<Server>>,
     /// The same, of servers that packets can go to by DR at this moment, and nothing else: all
@@ -51,11 +61,34 @@ pub struct DirectHop {
 
 const _: () = assert!(size_of::<Option<DirectHop>>() == 16);
 
+/// What becomes of connections whose real server takes none any more (IPVS's
+/// sysctl variables of these names).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Expiry {
+    /// A connection ends with its server: its next packet is one of no
+    /// connection. Otherwise it waits for the server's return.
+    pub nodest_conn: bool,
+    /// A template whose server has weight 0 is replaced. Otherwise its clients
+    /// go on going there.
+    pub quiescent_template: bool,
+}
+
 /// What a new connection needs to know of a virtual server.
 #[derive(Debug)]
 pub struct Service {
     pub id: VirtualServerId,
     pub scheduler: Scheduler,
+    pub persistence: Option<Persistence>,
+    /// Every UDP datagram is scheduled for itself.
+    pub one_packet: bool,
+}
+
+/// A virtual server that matches more than one address and port.
+#[derive(Debug)]
+struct Group {
+    protocol: Protocol,
+    matches: Vec<Match>,
+    service: u32,
 }
 
 /// What a packet of a connection needs to know of its real server.
@@ -64,7 +97,12 @@ pub struct Server {
     pub method: ForwardingMethod,
     /// False: down by its checks.
     pub available: bool,
-    /// A `wlc` scheduler looks at its connections.
+    /// 0: it takes no new connections.
+    pub weight: u32,
+    pub thresholds: Thresholds,
+    /// Index of its virtual server in `services`.
+    service: u32,
+    /// Its scheduler, or a threshold, looks at its connections.
     pub counted: bool,
     pub next_hop: Option<NextHop>,
     pub address: Address,
@@ -88,60 +126,148 @@ impl Snapshot {
         tcp_midstream: TcpMidstream,
         virtual_servers: &[VirtualServer],
     ) -> Self {
-        let ids = virtual_servers
-            .iter()
-            .flat_map(|service| &service.real_servers);
-        let highest = ids.map(|server| server.id.0).max();
-        let mut servers = vec![None; highest.map_or(0, |id| id as usize + 1)];
-        let mut direct = vec![None; servers.len()];
-        let mut translates_replies = false;
-        let mut services = HashMap::with_capacity(virtual_servers.len());
-        for service in virtual_servers {
-            let scheduler = Scheduler::new(service.scheduler, &service.real_servers, None);
-            for RealServer {
-                id,
-                address,
-                port,
-                method,
-                available,
-                next_hop,
-                weight: _,
-            } in &service.real_servers
-            {
-                if *method == ForwardingMethod::Direct && *available {
-                    direct[id.0 as usize] = next_hop.map(|hop| DirectHop {
-                        addresses: hop.addresses(),
-                        port: hop.port,
-                    });
-                }
-                translates_replies |= method.rewrites_replies();
-                servers[id.0 as usize] = Some(Server {
-                    method: *method,
-                    address: *address,
-                    port: *port,
-                    tunnel: None,
-                    serves_v4: service.key.address.is_v4(),
-                    available: *available,
-                    counted: scheduler.counts_connections(),
-                    next_hop: *next_hop,
-                });
-            }
-            services.entry(service.key).or_insert(Service {
-                id: service.id,
-                scheduler,
-            });
-        }
+        let mut this = Self::without_services(generation, timeouts, tcp_midstream);
+        this.add_services(virtual_servers, None);
+        this
+    }
+
+    /// The same, to replace `before`, with which it shares what stays as it
+    /// is: scheduler tables that are expensive to build, and templates.
+    #[must_use]
+    pub fn replacing(
+        before: &Self,
+        generation: u64,
+        timeouts: Timeouts,
+        tcp_midstream: TcpMidstream,
+        virtual_servers: &[VirtualServer],
+    ) -> Self {
+        let mut this = Self {
+            templates: Arc::clone(&before.templates),
+            ..Self::without_services(generation, timeouts, tcp_midstream)
+        };
+        this.add_services(virtual_servers, Some(before));
+        this
+    }
+
+    fn without_services(generation: u64, timeouts: Timeouts, tcp_midstream: TcpMidstream) -> Self {
         Self {
             generation,
             timeouts,
             tcp_midstream,
             routes: Routes::default(),
-            translates_replies,
-            services,
-            servers,
-            direct,
+            translates_replies: false,
+            expiry: Expiry::default(),
+            templates: Arc::new(Templates::new(0, FlowHasher::random())),
+            services: Vec::new(),
+            by_key: HashMap::new(),
+            groups: Vec::new(),
+            servers: Vec::new(),
+            direct: Vec::new(),
             tunnels: Vec::new(),
         }
+    }
+
+    fn add_services(&mut self, virtual_servers: &[VirtualServer], before: Option<&Self>) {
+        let known = before.into_iter().flat_map(|before| &before.services);
+        let known: HashMap<_, _> = known.map(|service| (service.id, service)).collect();
+        let ids = virtual_servers
+            .iter()
+            .flat_map(|service| &service.real_servers);
+        let highest = ids.map(|server| server.id.0).max();
+        let room = highest.map_or(0, |id| id as usize + 1);
+        self.servers.resize(room, None);
+        self.direct.resize(room, None);
+        self.by_key.reserve(virtual_servers.len());
+        for (index, service) in (0..).zip(virtual_servers) {
+            let VirtualServer {
+                id,
+                key,
+                scheduler,
+                options,
+                real_servers,
+            } = service;
+            let same = known.get(id).map(|service| &service.scheduler);
+            let scheduler = Scheduler::new(*scheduler, real_servers, same);
+            for server in real_servers {
+                self.add_server(server, index, key, &scheduler);
+            }
+            self.services.push(Service {
+                id: *id,
+                scheduler,
+                persistence: options.persistence,
+                one_packet: options.one_packet && key.protocol == Protocol::Udp,
+            });
+            if options.matches.is_empty() {
+                self.by_key.entry(*key).or_insert(index);
+            } else {
+                self.groups.push(Group {
+                    protocol: key.protocol,
+                    matches: options.matches.clone(),
+                    service: index,
+                });
+            }
+        }
+        self.allocate_templates();
+    }
+
+    fn add_server(
+        &mut self,
+        server: &RealServer,
+        service: u32,
+        key: &ServiceKey,
+        scheduler: &Scheduler,
+    ) {
+        let RealServer {
+            id,
+            address,
+            port,
+            method,
+            weight,
+            available,
+            next_hop,
+            thresholds,
+        } = server;
+        if *method == ForwardingMethod::Direct && *available {
+            self.direct[id.0 as usize] = next_hop.map(|hop| DirectHop {
+                addresses: hop.addresses(),
+                port: hop.port,
+            });
+        }
+        self.translates_replies |= method.rewrites_replies();
+        self.servers[id.0 as usize] = Some(Server {
+            method: *method,
+            address: *address,
+            port: *port,
+            tunnel: None,
+            serves_v4: key.address.is_v4(),
+            available: *available,
+            weight: *weight,
+            thresholds: *thresholds,
+            service,
+            counted: scheduler.counts_connections() || thresholds.upper > 0,
+            next_hop: *next_hop,
+        });
+    }
+
+    fn allocate_templates(&self) {
+        let mut services = self.services.iter();
+        if services.any(|service| service.persistence.is_some()) {
+            self.templates.allocate();
+        }
+    }
+
+    /// The same with these templates; without them it has its own, few.
+    #[must_use]
+    pub fn with_templates(self, templates: Arc<Templates>) -> Self {
+        let this = Self { templates, ..self };
+        this.allocate_templates();
+        this
+    }
+
+    /// The same with this policy for connections without a server.
+    #[must_use]
+    pub fn with_expiry(self, expiry: Expiry) -> Self {
+        Self { expiry, ..self }
     }
 
     /// The same with the ways to clients, without which replies go back to where the request came
@@ -195,7 +321,7 @@ impl Snapshot {
     /// True if a scheduler remembers where destinations went.
     #[must_use]
     pub fn remembers_destinations(&self) -> bool {
-        let mut services = self.services.values();
+        let mut services = self.services.iter();
         services.any(|service| service.scheduler.remembers_destinations())
     }
 
@@ -205,10 +331,34 @@ impl Snapshot {
         Self::new(0, Timeouts::default(), TcpMidstream::default(), &[])
     }
 
-    /// The virtual server with this address, port and protocol.
+    /// The virtual server for packets of `client` to `key`. What is written
+    /// for the client's network comes first, then the address and port, then every port of the
+    /// address, then the other groups, in their order.
     #[must_use]
-    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        self.services.get(key)
+    pub fn service(&self, client: Address, key: &ServiceKey) -> Option<&Service> {
+        let every_port = ServiceKey { port: 0, ..*key };
+        let index = (self.group(client, key, true))
+            .or_else(|| self.by_key.get(key).copied())
+            .or_else(|| self.by_key.get(&every_port).copied())
+            .or_else(|| self.group(client, key, false))?;
+        self.services.get(index as usize)
+    }
+
+    fn group(&self, client: Address, key: &ServiceKey, has_source: bool) -> Option<u32> {
+        let is_it = |group: &&Group| {
+            group.protocol == key.protocol
+                && group.matches.iter().any(|pattern| {
+                    pattern.has_source() == has_source
+                        && pattern.matches(client, key.address, key.port)
+                })
+        };
+        self.groups.iter().find(is_it).map(|group| group.service)
+    }
+
+    /// The virtual server that a real server belongs to.
+    #[must_use]
+    pub fn service_of(&self, server: &Server) -> Option<&Service> {
+        self.services.get(server.service as usize)
     }
 
     /// The real server; `None` if it was removed.

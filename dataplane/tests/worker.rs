@@ -12,7 +12,7 @@ use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
     Address, ForwardingMethod, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind,
-    ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::{Published, Snapshot};
 use dataplane::worker::{ListConnections, Port, Worker};
@@ -158,6 +158,7 @@ fn snapshot(generation: u64, scheduler: SchedulerKind, servers: &[RealServer]) -
                 protocol,
             },
             scheduler,
+            options: ServiceOptions::default(),
             real_servers: servers.to_vec(),
         });
     Snapshot::new(
@@ -181,6 +182,7 @@ fn server(number: u8) -> RealServer {
             destination: MacAddress([2, 0, 0, 0, 0, number]),
             source: MacAddress([2, 0, 0, 0, 0, 0xd1]),
         }),
+        thresholds: Thresholds::default(),
     }
 }
 

@@ -29,7 +29,8 @@ use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
     Address, ForwardingMethod, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol, RealServer,
-    SchedulerKind, ServerId, ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer,
+    VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Port, Worker};
@@ -378,6 +379,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
             destination: MacAddress([2, 0, 198, 51, 100, last]),
             source: OWN_MAC,
         }),
+        thresholds: Thresholds::default(),
     });
     let virtual_server = VirtualServer {
         id: VirtualServerId(0),
@@ -387,6 +389,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
             protocol: plan.protocol,
         },
         scheduler: SchedulerKind::RoundRobin,
+        options: ServiceOptions::default(),
         real_servers: real_servers.collect(),
     };
     Snapshot::new(

@@ -45,6 +45,8 @@ pub(crate) fn services() -> Vec<Service> {
         address: self::address(address),
         weight,
         configured_weight: 1,
+        upper_threshold: 0,
+        lower_threshold: 0,
         health,
         drained: false,
         reason: None,
@@ -80,7 +82,11 @@ pub(crate) fn services() -> Vec<Service> {
         Service {
             protocol: "TCP".into(),
             address: address("192.168.1.100:80"),
+            matches: Vec::new(),
             scheduler: "wrr".into(),
+            scheduler_flags: Vec::new(),
+            persistence: None,
+            one_packet: false,
             forwarding_method: "DR".into(),
             traffic: busy,
             real_servers: vec![
@@ -92,7 +98,11 @@ pub(crate) fn services() -> Vec<Service> {
         Service {
             protocol: "UDP".into(),
             address: address("[2001:db8::100]:53"),
+            matches: Vec::new(),
             scheduler: "rr".into(),
+            scheduler_flags: Vec::new(),
+            persistence: None,
+            one_packet: false,
             forwarding_method: "DR".into(),
             traffic: quiet,
             real_servers: vec![server("[2001:db8::a:101]:53", 1, Health::Unchecked, quiet)],
@@ -100,7 +110,14 @@ pub(crate) fn services() -> Vec<Service> {
         Service {
             protocol: "TCP".into(),
             address: address("192.168.1.100:443"),
-            scheduler: "wlc".into(),
+            matches: Vec::new(),
+            scheduler: "mh".into(),
+            scheduler_flags: vec!["mh-fallback".into(), "mh-port".into()],
+            persistence: Some(super::view::Persistence {
+                timeout_seconds: 50,
+                granularity: 24,
+            }),
+            one_packet: false,
             forwarding_method: "DR".into(),
             traffic: Traffic::default(),
             real_servers: vec![],

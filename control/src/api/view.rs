@@ -66,14 +66,32 @@ pub struct Service {
     /// `TCP` or `UDP`.
     pub protocol: Word,
     pub address: SocketAddr,
+    /// What it matches beside or instead of `address`, as the file has it;
+    /// empty: the address alone.
+    pub matches: Vec<String>,
     /// IPVS's name: `wrr`.
     pub scheduler: Word,
+    /// `sh-port`, `mh-fallback` and the like.
+    pub scheduler_flags: Vec<Word>,
+    /// `null`: a client's connections are scheduled each for itself.
+    pub persistence: Option<Persistence>,
+    /// Every UDP datagram is scheduled for itself.
+    pub one_packet: bool,
     /// `DR`, `NAT`, `TUN` or `FULLNAT`: that of real servers which name none.
     pub forwarding_method: Word,
     /// The sum over the real servers.
     #[serde(flatten)]
     pub traffic: Traffic,
     pub real_servers: Vec<RealServer>,
+}
+
+/// That a client's connections go to one real server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// After the last new connection.
+    pub timeout_seconds: u64,
+    /// Length of the prefix that tells clients apart.
+    pub granularity: u8,
 }
 
 /// A real server of one virtual server.
@@ -86,6 +104,11 @@ pub struct RealServer {
     pub weight: u32,
     /// As the configuration has it.
     pub configured_weight: u32,
+    /// Connections that make it overloaded; 0: none do.
+    pub upper_threshold: u32,
+    /// Connections below which it is not any more; 0: three quarters of the
+    /// upper one.
+    pub lower_threshold: u32,
     pub health: Health,
     /// `appliance drain`: no new connections until `undrain`.
     pub drained: bool,

@@ -5,6 +5,7 @@ mod health;
 mod interface;
 mod scheduler;
 mod scripts;
+mod service_options;
 mod virtual_server;
 mod vrrp;
 

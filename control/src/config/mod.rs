@@ -43,12 +43,16 @@ pub use vrrp::{
     VrrpState, VrrpSyncGroup,
 };
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
-use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind, ServiceKey, TcpMidstream};
+use dataplane::matching::Match;
+use dataplane::service::{
+    ForwardingMethod, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream, Thresholds,
+};
+use dataplane::snapshot::Expiry;
 
 use crate::scripts::{Policy, Script};
 
@@ -82,6 +86,7 @@ pub struct Appliance {
     pub deny: Vec<Prefix>,
     /// Exceptions from `deny`: the longest prefix decides.
     pub allow: Vec<Prefix>,
+    pub expiry: Expiry,
     pub timeouts: Timeouts,
 }
 
@@ -129,6 +134,7 @@ pub enum XdpMode {
 pub struct VirtualServer {
     pub key: ServiceKey,
     pub scheduler: SchedulerKind,
+    pub options: ServiceOptions,
     /// The method of real servers that name none.
     pub lb_kind: ForwardingMethod,
     pub real_servers: Vec<RealServer>,
@@ -175,6 +181,29 @@ impl VirtualServer {
         self.real_servers.iter().chain(&self.quorum.sorry_server)
     }
 
+    /// Every address and port that packets come to, with port 0 for all
+    /// ports of an address.
+    pub fn destinations(&self) -> impl Iterator<Item = ServiceKey> {
+        let matches = self.options.matches.iter().flat_map(Match::pairs);
+        let own = (self.key.address, self.key.port);
+        let only = self.options.matches.is_empty().then_some(own);
+        only.into_iter()
+            .chain(matches)
+            .map(|(address, port)| ServiceKey {
+                address,
+                port,
+                protocol: self.key.protocol,
+            })
+    }
+
+    /// Its addresses that are to be on this host; a range is somebody else's
+    /// to route here.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let matches = self.options.matches.iter().filter_map(Match::only_address);
+        let only = self.options.matches.is_empty().then_some(self.key.address);
+        only.into_iter().chain(matches).map(IpAddr::from)
+    }
+
     /// Shorthand for the key's protocol.
     #[must_use]
     pub fn protocol(&self) -> Protocol {
@@ -191,6 +220,7 @@ pub struct RealServer {
     pub weight: u32,
     /// Weight 0 instead of removal when a check fails.
     pub inhibit_on_failure: bool,
+    pub thresholds: Thresholds,
     /// All must pass for the server to be up; none: always up.
     pub checks: Vec<Check>,
     /// Also taken out when clients get no answer.

@@ -11,7 +11,11 @@ use std::time::Duration;
 
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
-use dataplane::service::{ForwardingMethod, TcpMidstream, Tunnel};
+use dataplane::persistence::Persistence;
+use dataplane::service::{
+    ForwardingMethod, Protocol, ServiceOptions, TcpMidstream, Thresholds, Tunnel,
+};
+use dataplane::snapshot::Expiry;
 
 use super::{
     Appliance, Config, Idle, Interface, Passive, Queues, Quorum, RealServer, VirtualServer,
@@ -98,6 +102,10 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         idle,
         deny,
         allow,
+        expiry: Expiry {
+            nodest_conn,
+            quiescent_template,
+        },
         timeouts,
     } = appliance;
     let socket = quoted(&control_socket.to_string_lossy());
@@ -115,6 +123,8 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
     writeln!(f, "control_socket = {socket}")?;
     writeln!(f, "max_connections = {max_connections}")?;
     writeln!(f, "tcp_midstream = \"{tcp_midstream}\"")?;
+    writeln!(f, "expire_nodest_conn = {nodest_conn}")?;
+    writeln!(f, "expire_quiescent_template = {quiescent_template}")?;
     if cores.is_empty() {
         writeln!(f, "# no cores: all but the first, or the only one")?;
     } else {
@@ -198,21 +208,41 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
         key,
         scheduler,
         lb_kind,
+        options:
+            ServiceOptions {
+                persistence,
+                one_packet,
+                matches,
+            },
         real_servers: _,
         quorum: _,
         omega: _,
     } = server;
-    writeln!(
-        f,
-        "\n[[virtual_server]]\naddress = \"{}\"",
-        server.address()
-    )?;
+    writeln!(f, "\n[[virtual_server]]")?;
+    if matches.is_empty() {
+        writeln!(f, "address = \"{}\"", server.address())?;
+    } else {
+        let matches = matches.iter().map(|written| quoted(&written.to_string()));
+        writeln!(f, "match = [{}]", commas(matches))?;
+    }
     writeln!(f, "protocol = \"{}\"", key.protocol)?;
     writeln!(f, "lb_algo = \"{scheduler}\"")?;
     scheduler
         .flags()
         .try_for_each(|flag| writeln!(f, "{flag} = true"))?;
-    print_lb_kind(f, *lb_kind)
+    print_lb_kind(f, *lb_kind)?;
+    if let Some(Persistence {
+        timeout,
+        granularity,
+    }) = persistence
+    {
+        print_time(f, "persistence_timeout", *timeout)?;
+        writeln!(f, "persistence_granularity = {granularity}")?;
+    }
+    if key.protocol == Protocol::Udp {
+        writeln!(f, "ops = {one_packet}")?;
+    }
+    Ok(())
 }
 
 fn print_quorum(f: &mut fmt::Formatter<'_>, quorum: &Quorum) -> fmt::Result {
@@ -240,6 +270,7 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
         lb_kind,
         weight,
         inhibit_on_failure,
+        thresholds: Thresholds { upper, lower },
         checks,
         passive,
         notify_up,
@@ -251,6 +282,8 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
     )?;
     print_lb_kind(f, *lb_kind)?;
     writeln!(f, "weight = {weight}")?;
+    writeln!(f, "uthreshold = {upper}")?;
+    writeln!(f, "lthreshold = {lower}")?;
     writeln!(f, "inhibit_on_failure = {inhibit_on_failure}")?;
     if let Some(Passive {
         max_fails,

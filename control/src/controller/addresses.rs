@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::Port;
-use crate::config::{Config, VirtualAddress};
+use crate::config::{Config, VirtualAddress, VirtualServer};
 use crate::event::Action;
 
 /// An address that the director is to hold.
@@ -108,8 +108,8 @@ impl Addresses {
                 }
             }
         }
-        for service in &config.virtual_servers {
-            let address = service.address().ip();
+        let services = config.virtual_servers.iter();
+        for address in services.flat_map(VirtualServer::addresses) {
             let somebody_has_it = self
                 .present
                 .iter()
@@ -184,8 +184,8 @@ impl Addresses {
                 }
             }
         }
-        for service in &config.virtual_servers {
-            let address = service.address().ip();
+        let services = config.virtual_servers.iter();
+        for address in services.flat_map(VirtualServer::addresses) {
             let held = plan.contains_key(&address)
                 || is_managed(config, address)
                 || self.present.keys().any(|(_, present)| *present == address);

@@ -33,6 +33,9 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.appliance.timeouts != after.appliance.timeouts {
         lines.push("appliance.timeouts changed".to_owned());
     }
+    if before.appliance.expiry != after.appliance.expiry {
+        lines.push("appliance.expire_nodest_conn or expire_quiescent_template changed".to_owned());
+    }
     if before.appliance.tcp_midstream != after.appliance.tcp_midstream {
         lines.push("appliance.tcp_midstream changed".to_owned());
     }
@@ -116,6 +119,15 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
     if before.omega != after.omega {
         lines.push(format!("{name}: omega {}", after.omega));
     }
+    if before.options.persistence != after.options.persistence {
+        lines.push(format!("{name}: persistence changed"));
+    }
+    if before.options.one_packet != after.options.one_packet {
+        lines.push(format!("{name}: ops {}", after.options.one_packet));
+    }
+    if before.options.matches != after.options.matches {
+        lines.push(format!("{name}: match changed"));
+    }
     let find = |servers: &'_ [RealServer], wanted: &RealServer| -> Option<RealServer> {
         servers
             .iter()
@@ -146,6 +158,12 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
             lines.push(format!(
                 "{name}: real_server {address}: lb_kind {} -> {}",
                 old.lb_kind, server.lb_kind
+            ));
+        }
+        if old.thresholds != server.thresholds {
+            lines.push(format!(
+                "{name}: real_server {address}: uthreshold {}, lthreshold {}",
+                server.thresholds.upper, server.thresholds.lower
             ));
         }
         if old.inhibit_on_failure != server.inhibit_on_failure {

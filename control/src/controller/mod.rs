@@ -24,9 +24,12 @@ mod steering;
 mod vrrp;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
+use dataplane::flow::FlowHasher;
+use dataplane::persistence::Templates;
 use dataplane::service::{self, MacAddress, ServerId, ServiceKey};
 use dataplane::snapshot::Snapshot;
 
@@ -62,6 +65,7 @@ pub struct Controller {
     vrrp: Router,
     statistics: Statistics,
     drains: Drains,
+    templates: Arc<Templates>,
 }
 
 impl Controller {
@@ -71,8 +75,10 @@ impl Controller {
     /// addresses and neighbours are fed in first.
     #[must_use]
     pub fn new(config: Config, ports: Vec<Port>) -> Self {
+        let max_connections = config.appliance.max_connections;
         Self {
             config,
+            templates: Arc::new(Templates::new(max_connections, FlowHasher::random())),
             next_hops: NextHops::new(ports.clone()),
             ports,
             generation: 0,
@@ -284,8 +290,9 @@ impl Controller {
                 .any(|server| self.next_hops.gateway(server).unwrap_or(server) == address)
     }
 
-    /// The forwarding state as it should be now, under a new generation.
-    pub fn snapshot(&mut self) -> Snapshot {
+    /// The forwarding state as it should be now, under a new generation, to
+    /// replace `before`.
+    pub fn snapshot(&mut self, before: &Snapshot) -> Snapshot {
         self.generation += 1;
         let appliance = &self.config.appliance;
         let mut virtual_servers = Vec::with_capacity(self.config.virtual_servers.len());
@@ -300,15 +307,19 @@ impl Controller {
                 id,
                 key: service.key,
                 scheduler: service.scheduler,
+                options: service.options.clone(),
                 real_servers,
             });
         }
-        Snapshot::new(
+        Snapshot::replacing(
+            before,
             self.generation,
             appliance.timeouts,
             appliance.tcp_midstream,
             &virtual_servers,
         )
+        .with_expiry(appliance.expiry)
+        .with_templates(Arc::clone(&self.templates))
     }
 
     /// A real server, or the sorry server, as workers are to use it now.
@@ -327,6 +338,7 @@ impl Controller {
             available: (available || server.inhibit_on_failure)
                 && !self.drains.is_over((service.key, server.address)),
             next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
+            thresholds: server.thresholds,
         })
     }
 
@@ -457,6 +469,12 @@ impl Controller {
     #[must_use]
     pub fn own_macs(&self, port: &Port) -> Vec<MacAddress> {
         self.steering.own_macs(port)
+    }
+
+    /// Where persistent clients go.
+    #[must_use]
+    pub fn templates(&self) -> &Templates {
+        &self.templates
     }
 
     #[must_use]

@@ -101,7 +101,7 @@ pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
     rules.extend(config.appliance.allow.iter().copied().map(Rule::Allow));
     rules.extend(config.appliance.deny.iter().copied().map(Rule::Deny));
     for service in &config.virtual_servers {
-        rules.insert(Rule::VirtualServer(service.key));
+        rules.extend(service.destinations().map(Rule::VirtualServer));
         rules.extend(rules_of_servers(service));
     }
     if needs_local_addresses(&rules) {

@@ -386,7 +386,7 @@ impl Appliance {
 
     fn publish(&mut self) {
         self.publish_pending = false;
-        let snapshot = Arc::new(self.controller.snapshot());
+        let snapshot = Arc::new(self.controller.snapshot(&self.published.load()));
         debug!("snapshot {} published", snapshot.generation);
         self.retained.push_back(Arc::clone(&snapshot));
         self.published.store(snapshot);

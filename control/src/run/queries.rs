@@ -68,7 +68,22 @@ impl Appliance {
                 view::Service {
                     protocol: service.protocol().to_string().into(),
                     address: service.address(),
+                    matches: service
+                        .options
+                        .matches
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect(),
                     scheduler: service.scheduler.to_string().into(),
+                    scheduler_flags: service.scheduler.flags().map(Into::into).collect(),
+                    persistence: service
+                        .options
+                        .persistence
+                        .map(|persistence| view::Persistence {
+                            timeout_seconds: persistence.timeout.as_secs(),
+                            granularity: persistence.granularity,
+                        }),
+                    one_packet: service.options.one_packet,
                     forwarding_method: service.lb_kind.to_string().into(),
                     traffic: real_servers.iter().map(|server| server.traffic).sum(),
                     real_servers,
@@ -107,6 +122,8 @@ impl Appliance {
             forwarding_method: server.lb_kind.to_string().into(),
             weight,
             configured_weight: server.weight,
+            upper_threshold: server.thresholds.upper,
+            lower_threshold: server.thresholds.lower,
             health: match passive {
                 Some(status) if !status.passes => Health::Down,
                 Some(_) | None => health(states, all_tried),

@@ -8,7 +8,7 @@ use control::config::{
     MiscCheck, Passive, Quorum, RealServer, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
 use control::scripts::{Script, ScriptUser};
-use dataplane::service::ForwardingMethod;
+use dataplane::service::{ForwardingMethod, Thresholds};
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -215,6 +215,12 @@ fn checks(server: SocketAddr) -> impl Strategy<Value = Vec<Check>> {
         .prop_map(|(c, misc, file)| [c.0, c.1, c.2, c.3, c.4, c.5, c.6, misc, file].concat())
 }
 
+fn thresholds() -> impl Strategy<Value = Thresholds> {
+    (0_u32..=65535)
+        .prop_flat_map(|upper| (Just(upper), 0..=upper))
+        .prop_map(|(upper, lower)| Thresholds { upper, lower })
+}
+
 pub(super) fn real_server(
     address: SocketAddr,
     default: ForwardingMethod,
@@ -223,18 +229,26 @@ pub(super) fn real_server(
     (
         option::of(method()),
         0_u32..=65535,
-        any::<bool>(),
+        (any::<bool>(), thresholds()),
         checks(address),
         option::of((1_u32..=65535, time())),
         (option::of(script()), option::of(script())),
     )
         .prop_map(
-            move |(own, weight, inhibit_on_failure, checks, passive, (notify_up, notify_down))| {
+            move |(
+                own,
+                weight,
+                (inhibit_on_failure, thresholds),
+                checks,
+                passive,
+                (notify_up, notify_down),
+            )| {
                 RealServer {
                     address,
                     lb_kind: own.unwrap_or(default),
                     weight,
                     inhibit_on_failure,
+                    thresholds,
                     checks,
                     passive: passive
                         .filter(|_| is_tcp)
@@ -259,6 +273,7 @@ pub(super) fn quorum(
             lb_kind,
             weight: 1,
             inhibit_on_failure,
+            thresholds: Thresholds::default(),
             checks: Vec::new(),
             passive: None,
             notify_up: None,

@@ -69,6 +69,10 @@ pub struct Connection {
     /// Over IPv4, not translated, and in a state that only SYN, FIN and RST change: all that the
     /// straight way asks.
     straight: bool,
+    /// A persistence template counts it.
+    templated: bool,
+    /// It ends when its first packet is sent.
+    for_one_packet: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
@@ -125,7 +129,20 @@ impl Connection {
     }
 
     fn find_straight(&mut self) {
-        self.straight = self.key.is_v4() && !self.translated && self.state.is_kept();
+        self.straight =
+            self.key.is_v4() && !self.translated && !self.for_one_packet && self.state.is_kept();
+    }
+
+    /// It ends when its first packet is sent, and no other one goes the same way.
+    #[must_use]
+    pub fn is_for_one_packet(&self) -> bool {
+        self.for_one_packet
+    }
+
+    /// A persistence template counts it.
+    #[must_use]
+    pub fn is_templated(&self) -> bool {
+        self.templated
     }
 
     /// It has a [`Reply`].
@@ -154,6 +171,10 @@ pub struct New {
     pub state: State,
     /// For a method that translates replies.
     pub reply: Option<Reply>,
+    /// A persistence template counts it.
+    pub templated: bool,
+    /// It ends when its first packet is sent.
+    pub for_one_packet: bool,
 }
 
 /// The connections of one worker.
@@ -188,6 +209,8 @@ impl ConnectionTable {
                 state: State::Close,
                 translated: false,
                 straight: false,
+                templated: false,
+                for_one_packet: false,
             })
             .collect();
         Self {
@@ -401,6 +424,8 @@ impl ConnectionTable {
         connection.server = new.server;
         connection.state = new.state;
         connection.translated = new.reply.is_some();
+        connection.templated = new.templated;
+        connection.for_one_packet = new.for_one_packet;
         connection.find_straight();
         connection.last_seen = truncate(now);
         self.used += 1;

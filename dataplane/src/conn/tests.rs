@@ -33,6 +33,8 @@ fn insert(
         server: ServerId(u32::from(client)),
         state,
         reply: None,
+        templated: false,
+        for_one_packet: false,
     };
     table.insert(table.place(&key), key, new, now)
 }
@@ -68,6 +70,8 @@ fn translated_connections_are_found_both_ways() {
             server: ServerId(client.into()),
             state: State::Established,
             reply,
+            templated: false,
+            for_one_packet: false,
         };
         let key = key(client);
         table.insert(table.place(&key), key, new, 0).unwrap();

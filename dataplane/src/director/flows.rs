@@ -3,20 +3,20 @@
 //! The straight way, [`Flows::decide`], is for packets of connections that go
 //! on as before; whatever else a frame may be is decided out of line.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
+use super::choose::Chosen;
 use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::{DirectorOptions, Packet, Slot, Verdict, What};
-use crate::conn::{
-    Connection, ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts,
-};
+use crate::conn::{ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts};
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::FlowKey;
 use crate::forward::{direct, icmp};
 use crate::fragments::{FragmentOptions, FragmentTable};
-use crate::scheduler::{Load, Memory, Request, Servers};
-use crate::service::{PortIndex, ServerId, TcpMidstream};
+use crate::scheduler::{Load, Memory};
+use crate::service::{PortIndex, TcpMidstream};
 use crate::snapshot::Snapshot;
 use crate::wire;
 use crate::wire::tcp::flags;
@@ -36,9 +36,12 @@ pub(super) struct Flows {
     pub(super) statistics: Arc<WorkerStatistics>,
     peers: Vec<Arc<WorkerStatistics>>,
     /// Connections on the other workers by `ServerId`, for `wlc`.
-    peer_load: Vec<Load>,
+    pub(super) peer_load: Vec<Load>,
+    /// Servers that reached their upper threshold and did not come below the
+    /// lower one, by `ServerId`.
+    pub(super) overloaded: Vec<Cell<bool>>,
     peer_load_time: u64,
-    schedulers: Memory,
+    pub(super) schedulers: Memory,
     /// Keys of the first fragments of datagrams.
     pub(super) fragments: FragmentTable<FlowKey>,
     /// A first fragment came since this was last asked.
@@ -80,6 +83,7 @@ impl Flows {
             statistics,
             peers,
             peer_load: Vec::new(),
+            overloaded: Vec::new(),
             peer_load_time: 0,
         }
     }
@@ -94,8 +98,9 @@ impl Flows {
             self.schedulers.remember_destinations();
         }
         let highest = snapshot.counted_servers().last();
-        self.peer_load
-            .resize(highest.map_or(0, |id| id.0 as usize + 1), Load::default());
+        let room = highest.map_or(0, |id| id.0 as usize + 1);
+        self.peer_load.resize(room, Load::default());
+        self.overloaded.resize(room, Cell::new(false));
     }
 
     /// Nearly all packets with DR: plain ones of a connection that goes on as before. Rewrites those
@@ -158,7 +163,14 @@ impl Flows {
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
         }
         let (entry, direction) = self.connection_of(packet, frame)?;
-        self.forward(entry, direction, packet, frame)
+        let sent = self.forward(entry, direction, packet, frame);
+        let ends = self.table.get(entry).is_for_one_packet() && packet.slot.what != What::IcmpError;
+        // A frame that waits needs its connection to know where it goes.
+        if ends && !matches!(sent, Err(Refusal::Wait(_) | Refusal::Cut(_))) {
+            self.remove(packet.snapshot, entry, packet.now);
+            self.counters.connections_expired += 1;
+        }
+        sent
     }
 
     /// The connection of a packet with a key, which advances or is made.
@@ -171,8 +183,13 @@ impl Flows {
         match self.table.find(slot.place, &slot.key) {
             Some((entry, direction)) => match self.packet_of(packet, entry, direction) {
                 Err(Refused::Anew) => {
-                    self.remove(entry);
+                    self.remove(packet.snapshot, entry, packet.now);
                     self.counters.connections_reused += 1;
+                    self.new_connection(packet, frame)
+                }
+                Err(Refused::Ended) => {
+                    self.remove(packet.snapshot, entry, packet.now);
+                    self.counters.connections_expired += 1;
                     self.new_connection(packet, frame)
                 }
                 Err(Refused::Drop(reason)) => Err(Refusal::Drop(reason)),
@@ -210,11 +227,13 @@ impl Flows {
             let starts = state == State::Udp || is_connection_request(slot.tcp_flags);
             return Err(if starts {
                 Refused::Anew
+            } else if packet.snapshot.expiry.nodest_conn {
+                Refused::Ended
             } else {
                 Refused::Drop(DropReason::ServerUnavailable)
             });
         }
-        if state.begins_anew(slot.tcp_flags) {
+        if state.begins_anew(slot.tcp_flags) || connection.is_for_one_packet() {
             return Err(Refused::Anew);
         }
         let seen = match connection.is_translated() {
@@ -263,7 +282,7 @@ impl Flows {
             return Err(Refusal::NotOurs(DropReason::IcmpNoConnection));
         }
         let service = snapshot
-            .service(&slot.key.service())
+            .service(slot.key.source(), &slot.key.service())
             .ok_or(Refusal::NotOurs(DropReason::NoVirtualServer))?;
         let state = if !slot.key.is_tcp() {
             State::Udp
@@ -278,39 +297,45 @@ impl Flows {
                 TcpMidstream::Schedule => State::first(slot.tcp_flags),
             }
         };
-        let request = Request {
-            client: slot.key.source(),
-            client_port: slot.key.source_port(),
-            destination: slot.key.destination(),
-            now,
-        };
-        let servers = Connections {
-            own: &self.statistics,
-            peers: &self.peer_load,
-        };
-        let server = service
-            .scheduler
-            .schedule(service.id, &mut self.schedulers, &request, &servers)
+        let chosen = self
+            .choose(snapshot, service, slot, now)
             .ok_or(Refusal::Answer(
                 DropReason::NoRealServer,
                 icmp::Error::PortUnreachable,
             ))?;
-        let reply = match snapshot.server(server) {
+        let made = self.make(chosen, service.one_packet, state, packet, frame);
+        if made.is_err() {
+            self.release(snapshot, chosen, slot.key.source(), now);
+        }
+        Ok((made?, Direction::Request))
+    }
+
+    fn make(
+        &mut self,
+        chosen: Chosen,
+        for_one_packet: bool,
+        state: State,
+        packet: &Packet<'_>,
+        frame: &Frame,
+    ) -> Result<EntryIndex, Refusal> {
+        let reply = match packet.snapshot.server(chosen.server) {
             Some(server) if server.method.rewrites_replies() => {
                 Some(self.reply(packet, server, frame)?)
             }
             Some(_) | None => None,
         };
         let new = New {
-            server,
+            server: chosen.server,
             state,
             reply,
+            templated: chosen.templated,
+            for_one_packet,
         };
-        let entry = self.insert(slot, new, now)?;
-        Ok((entry, Direction::Request))
+        self.insert(packet, new)
     }
 
-    fn insert(&mut self, slot: &Slot, new: New, now: u64) -> Result<EntryIndex, Refusal> {
+    fn insert(&mut self, packet: &Packet<'_>, new: New) -> Result<EntryIndex, Refusal> {
+        let (slot, now) = (packet.slot, packet.now);
         let entry = match self.table.insert(slot.place, slot.key, new, now) {
             Ok(entry) => entry,
             Err(TableFull) => {
@@ -318,7 +343,7 @@ impl Flows {
                     .table
                     .oldest_half_open()
                     .ok_or(Refusal::Drop(DropReason::TableFull))?;
-                self.remove(oldest);
+                self.remove(packet.snapshot, oldest, now);
                 self.counters.connections_evicted += 1;
                 let inserted = self.table.insert(slot.place, slot.key, new, now);
                 inserted.map_err(|TableFull| Refusal::Drop(DropReason::TableFull))?
@@ -329,6 +354,7 @@ impl Flows {
             server.count_connection();
             server.shift(None, Some(new.state.is_active()));
         }
+        self.note_load(packet.snapshot, new.server);
         Ok(entry)
     }
 
@@ -344,12 +370,16 @@ impl Flows {
         }
     }
 
-    pub(super) fn remove(&mut self, entry: EntryIndex) -> Connection {
+    pub(super) fn remove(&mut self, snapshot: &Snapshot, entry: EntryIndex, now: u64) {
         let connection = self.table.remove(entry);
-        if let Some(server) = self.statistics.server(connection.server()) {
+        let chosen = Chosen {
+            server: connection.server(),
+            templated: connection.is_templated(),
+        };
+        if let Some(server) = self.statistics.server(chosen.server) {
             server.shift(Some(connection.state().is_active()), None);
         }
-        connection
+        self.release(snapshot, chosen, connection.key().source(), now);
     }
 
     /// Once a burst: a new second, a new allowance of ICMP errors.
@@ -362,10 +392,10 @@ impl Flows {
     }
 
     /// True if the budget ended before the timers that are due.
-    pub(super) fn expire(&mut self, now: u64) -> bool {
+    pub(super) fn expire(&mut self, snapshot: &Snapshot, now: u64) -> bool {
         let mut budget = TIMERS_PER_BURST;
         while let Some(entry) = self.table.expired(now, &mut budget) {
-            self.remove(entry);
+            self.remove(snapshot, entry, now);
             self.counters.connections_expired += 1;
         }
         budget == 0
@@ -436,35 +466,12 @@ fn straight(
     Some(hop.port)
 }
 
-/// What schedulers may know of the servers.
-struct Connections<'f> {
-    own: &'f WorkerStatistics,
-    peers: &'f [Load],
-}
-
-impl Servers for Connections<'_> {
-    fn load(&self, id: ServerId) -> Load {
-        let own = self
-            .own
-            .server(id)
-            .map(ServerStatistics::totals)
-            .unwrap_or_default();
-        let others = self.peers.get(id.0 as usize).copied().unwrap_or_default();
-        Load {
-            active: own.active + others.active,
-            inactive: own.inactive + others.inactive,
-        }
-    }
-
-    fn is_overloaded(&self, _: ServerId) -> bool {
-        false
-    }
-}
-
 /// Why a packet of a known connection does not go to its server.
 enum Refused {
     /// The connection is over; this packet begins a new one.
     Anew,
+    /// The connection ended with its server; this packet is one of no connection.
+    Ended,
     Drop(DropReason),
 }
 

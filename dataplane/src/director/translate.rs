@@ -158,7 +158,7 @@ impl Flows {
             ) {
                 return Err(Refusal::Drop(DropReason::TranslationConflict));
             }
-            self.remove(entry);
+            self.remove(packet.snapshot, entry, packet.now);
         }
         let before = endpoints(client);
         let after = Endpoints {

@@ -21,8 +21,9 @@ use dataplane::counters::{DropReason, WorkerStatistics};
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{
-    ForwardingMethod, Address, HashFlags, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind, ServerId,
-    ServiceKey, TcpMidstream, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, HashFlags, MacAddress, NextHop, PortIndex, Protocol, RealServer,
+    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer,
+    VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::wire;
@@ -144,7 +145,12 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
             Protocol::Tcp,
             SchedulerKind::WeightedLeastConnection,
         ),
-        (v6, 53, Protocol::Udp, SchedulerKind::SourceHash(HashFlags::NONE)),
+        (
+            v6,
+            53,
+            Protocol::Udp,
+            SchedulerKind::SourceHash(HashFlags::NONE),
+        ),
     ];
     let services: Vec<_> = (0..)
         .zip(services)
@@ -157,6 +163,7 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
                     protocol,
                 },
                 scheduler,
+                options: ServiceOptions::default(),
                 real_servers: (0..SERVERS)
                     .map(|server| real_server(number * SERVERS + server, server, port, variant))
                     .collect(),
@@ -186,5 +193,6 @@ fn real_server(id: u32, place: u32, port: u16, variant: u8) -> RealServer {
             destination: MacAddress([2, 0, 0, 0, 0, 9]),
             source: MacAddress([2, 0, 0, 0, 0, 1]),
         }),
+        thresholds: Thresholds::default(),
     }
 }

@@ -182,6 +182,7 @@ fn json_of_services_and_connections() {
         services[0]["real_servers"][1],
         json!({
             "address": "192.168.1.102:80", "weight": 0, "configured_weight": 1,
+            "upper_threshold": 0, "lower_threshold": 0,
             "health": "down", "drained": false, "reason": "connection refused",
             "active_connections": 0, "inactive_connections": 0, "connections_total": 0,
             "forwarding_method": "DR", "packets_total": 0, "bytes_total": 0,
@@ -200,6 +201,7 @@ fn json_of_services_and_connections() {
         service,
         json!({
             "protocol": "UDP", "address": "[2001:db8::100]:53", "scheduler": "rr",
+            "matches": [], "scheduler_flags": [], "persistence": null, "one_packet": false,
             "forwarding_method": "DR", "active_connections": 0, "inactive_connections": 0,
             "connections_total": 0, "packets_total": 9999, "bytes_total": 640_000,
             "reply_packets_total": 0, "reply_bytes_total": 0,

@@ -10,7 +10,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::api::view::{
-    Connection, Drop, Health, HealthCheck, Neighbor, RealServer, Service, Traffic, Worker,
+    Connection, Drop, Health, HealthCheck, Neighbor, Persistence, RealServer, Service, Traffic,
+    Word, Worker,
 };
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
@@ -42,11 +43,16 @@ pub(super) fn services(out: &mut dyn Write, services: &[Service]) -> io::Result<
         let Service {
             protocol,
             address,
+            matches,
             scheduler,
+            scheduler_flags,
+            persistence,
+            one_packet,
             forwarding_method,
             traffic,
             real_servers,
         } = service;
+        let options = options(matches, scheduler_flags, persistence.as_ref(), *one_packet);
         let [active, inactive, connections, packets, bytes] = counts(traffic);
         table.push([
             format!("{protocol:<4} {address} {scheduler}"),
@@ -57,7 +63,7 @@ pub(super) fn services(out: &mut dyn Write, services: &[Service]) -> io::Result<
             connections,
             packets,
             bytes,
-            summary(real_servers),
+            summary(real_servers) + &options,
         ]);
         for server in real_servers {
             let [active, inactive, connections, packets, bytes] = counts(&server.traffic);
@@ -75,6 +81,31 @@ pub(super) fn services(out: &mut dyn Write, services: &[Service]) -> io::Result<
         }
     }
     table.write(out)
+}
+
+/// What else is to be known of a virtual server, by ipvsadm's words where it
+/// has some.
+fn options(
+    matches: &[String],
+    flags: &[Word],
+    persistence: Option<&Persistence>,
+    one_packet: bool,
+) -> String {
+    let mut words: Vec<String> = flags.iter().map(ToString::to_string).collect();
+    if let Some(Persistence {
+        timeout_seconds,
+        granularity,
+    }) = persistence
+    {
+        words.push(format!("persistent {timeout_seconds} /{granularity}"));
+    }
+    if one_packet {
+        words.push("ops".to_owned());
+    }
+    if !matches.is_empty() {
+        words.push(format!("match {}", matches.join(", ")));
+    }
+    words.iter().map(|word| format!("; {word}")).collect()
 }
 
 fn counts(traffic: &Traffic) -> [String; 5] {
@@ -111,6 +142,10 @@ fn condition(server: &RealServer) -> String {
     }
     if let Some(reason) = &server.reason {
         condition = format!("{condition}: {reason}");
+    }
+    let connections = server.traffic.active_connections + server.traffic.inactive_connections;
+    if server.upper_threshold > 0 && connections >= server.upper_threshold.into() {
+        condition += "; overloaded";
     }
     if server.next_hop.is_none() {
         condition += "; next hop unknown";

@@ -9,6 +9,7 @@ use std::time::Duration;
 use dataplane::bpf::{BadPrefix, Prefix};
 use dataplane::conn::Timeouts;
 use dataplane::service::TcpMidstream;
+use dataplane::snapshot::Expiry;
 
 use super::super::raw::{Spec, Table, Value};
 use super::super::report::Report;
@@ -21,6 +22,8 @@ pub(super) static APPLIANCE: Spec = Spec {
         "control_socket",
         "max_connections",
         "tcp_midstream",
+        "expire_nodest_conn",
+        "expire_quiescent_template",
         "cores",
         "idle",
         "deny",
@@ -69,6 +72,7 @@ impl Default for Appliance {
             idle: Idle::Adaptive,
             deny: Vec::new(),
             allow: Vec::new(),
+            expiry: Expiry::default(),
             timeouts: Timeouts::default(),
         }
     }
@@ -104,6 +108,18 @@ pub(super) fn appliance(
             &mut appliance.tcp_midstream,
             value.choice(&known, &[], report),
         );
+    }
+    let Expiry {
+        nodest_conn,
+        quiescent_template,
+    } = &mut appliance.expiry;
+    for (target, key) in [
+        (nodest_conn, "expire_nodest_conn"),
+        (quiescent_template, "expire_quiescent_template"),
+    ] {
+        if let Some(value) = table.get(key) {
+            set(target, value.boolean(report));
+        }
     }
     if let Some(value) = table.get("cores") {
         set(&mut appliance.cores, numbers(&value, &CORES, report));

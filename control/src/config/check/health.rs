@@ -246,6 +246,11 @@ fn endpoints(
         ip.unwrap_or_else(|| server.ip()),
         port.unwrap_or_else(|| server.port()),
     );
+    if target.port() == 0 {
+        // The real server stands for every port.
+        table.report_absent("connect_port", "connect_port = 80", report);
+        return None;
+    }
     if let (Some(written), Some(bindto)) = (bindto, source.bindto)
         && bindto.is_ipv4() != target.is_ipv4()
     {

@@ -11,7 +11,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use dataplane::service::{ForwardingMethod, Protocol, ServiceKey, Tunnel};
+use dataplane::matching::Match;
+use dataplane::service::{ForwardingMethod, Protocol, ServiceKey, ServiceOptions, Tunnel};
 
 use super::super::raw::{Entry, Spec, Table, Value, join};
 use super::super::report::Report;
@@ -19,11 +20,13 @@ use super::super::{RealServer, VirtualServer};
 use super::health::{self, Inherited};
 use super::scheduler::scheduler;
 use super::scripts::script;
+use super::service_options;
 
 pub(super) static VIRTUAL_SERVER: Spec = Spec {
     heading: "[[virtual_server]]",
     keys: &[
         "address",
+        "match",
         "protocol",
         "lb_algo",
         "lvs_sched",
@@ -35,6 +38,9 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "lvs_method",
         "tun_type",
         "tun_port",
+        "persistence_timeout",
+        "persistence_granularity",
+        "ops",
         "inhibit_on_failure",
         "virtualhost",
         "max_fails",
@@ -56,11 +62,7 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "flag-3",
         "ha_suspend",
         "ip_family",
-        "match",
-        "ops",
         "persistence_engine",
-        "persistence_granularity",
-        "persistence_timeout",
         "smtp_alert",
         "snmp_name",
     ],
@@ -75,6 +77,8 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "tun_type",
         "tun_port",
         "weight",
+        "uthreshold",
+        "lthreshold",
         "inhibit_on_failure",
         "virtualhost",
         "max_fails",
@@ -92,13 +96,7 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "FILE_CHECK",
     ],
     shared: health::PARAMETERS.keys,
-    unsupported: &[
-        "BFD_CHECK",
-        "lthreshold",
-        "smtp_alert",
-        "snmp_name",
-        "uthreshold",
-    ],
+    unsupported: &["BFD_CHECK", "smtp_alert", "snmp_name"],
 };
 
 /// Forwarding methods that are not here yet.
@@ -124,8 +122,13 @@ fn virtual_server(
     seen: &mut BTreeMap<ServiceKey, usize>,
     report: &mut Report<'_>,
 ) -> Option<VirtualServer> {
-    let written = table.require("address", r#"address = "192.168.1.100:80""#, report);
-    let address = written.as_ref().and_then(|v| service_address(v, report));
+    let (written, matches) = destination(table, report);
+    let address = match &matches {
+        Some(matches) => service_options::identity(matches),
+        None => written
+            .as_ref()
+            .and_then(|v| socket_address(v, true, report)),
+    };
     let protocols = [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)];
     let protocol = match table.get("protocol") {
         Some(value) => value.choice(&protocols, &["SCTP"], report),
@@ -139,8 +142,14 @@ fn virtual_server(
     {
         table.report_absent("lb_kind", r#"lb_kind = "DR""#, report);
     }
+    let options = ServiceOptions {
+        persistence: service_options::persistence(table, address, report),
+        one_packet: service_options::one_packet(table, protocol, report),
+        matches: matches.unwrap_or_default(),
+    };
     let defaults = Defaults {
         service: address,
+        matches: options.matches.clone(),
         lb_kind,
         protocol,
         inhibit_on_failure: inhibit_on_failure(table, report),
@@ -157,16 +166,20 @@ fn virtual_server(
         protocol,
     };
     if let Some(first) = seen.insert(key, written.at) {
-        let expected = format!(
-            "each {protocol} address once, it is on {}",
-            report.line(first)
-        );
-        written.reject(expected, "merge the two or change one", report);
+        let line = report.line(first);
+        if options.matches.is_empty() {
+            let expected = format!("each {protocol} address once, it is on {line}");
+            written.reject(expected, "merge the two or change one", report);
+        } else {
+            let expected = format!("a first element of its own, {key} is on {line}");
+            written.reject(expected, "write another element first", report);
+        }
     }
     Some(VirtualServer {
         key,
         scheduler,
         lb_kind: lb_kind?,
+        options,
         real_servers,
         quorum,
         omega: omega.unwrap_or(false),
@@ -177,11 +190,21 @@ fn virtual_server(
 struct Defaults {
     /// `None`: not known because it is wrong.
     service: Option<SocketAddr>,
+    /// More that it matches; empty: nothing.
+    matches: Vec<Match>,
     lb_kind: Option<ForwardingMethod>,
     protocol: Option<Protocol>,
     inhibit_on_failure: Option<bool>,
     passive: passive::Inherited,
     checks: Inherited,
+}
+
+impl Defaults {
+    /// Packets of more than one port come: those of real servers are then
+    /// for checks only, or what NAT maps all ports to.
+    fn is_every_port(&self) -> bool {
+        !self.matches.is_empty() || self.service.is_some_and(|service| service.port() == 0)
+    }
 }
 
 fn real_servers(
@@ -214,9 +237,12 @@ fn real_server(
 ) -> Option<RealServer> {
     let table = Table::new(entry, place, &REAL_SERVER, report);
     let written = table.require("address", r#"address = "192.168.1.101:80""#, report);
-    let address = written.as_ref().and_then(|v| socket_address(v, report));
+    let address = written
+        .as_ref()
+        .and_then(|v| socket_address(v, defaults.is_every_port(), report));
     let weight = table.get("weight");
     let weight = weight.and_then(|v| v.integer(&WEIGHT, report));
+    let thresholds = service_options::thresholds(&table, report);
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
     let checks = health::checks(&table, address, &inherited, report);
@@ -227,7 +253,14 @@ fn real_server(
     let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
     let (written, address) = (written?, address?);
     if let (Some(service), Some(lb_kind)) = (defaults.service, lb_kind) {
-        fits_method(&written, address, service, lb_kind, report);
+        fits_method(
+            &written,
+            address,
+            service,
+            &defaults.matches,
+            lb_kind,
+            report,
+        );
     }
     if let Some(first) = seen.insert(address, written.at) {
         let expected = format!("each real server once, it is on {}", report.line(first));
@@ -238,6 +271,7 @@ fn real_server(
         lb_kind: lb_kind?,
         weight: weight.unwrap_or(DEFAULT_WEIGHT),
         inhibit_on_failure: inhibit.unwrap_or(false),
+        thresholds,
         checks,
         passive,
         notify_up,
@@ -302,9 +336,12 @@ fn fits_method(
     written: &Value<'_>,
     address: SocketAddr,
     service: SocketAddr,
+    matches: &[Match],
     method: ForwardingMethod,
     report: &mut Report<'_>,
 ) {
+    // The port is then for health checks only, or what NAT maps all ports to.
+    let every_port = service.port() == 0 || !matches.is_empty();
     let mixed = matches!(
         method,
         ForwardingMethod::Tunnel(_) | ForwardingMethod::FullNat
@@ -316,13 +353,14 @@ fn fits_method(
             format_args!("use the server's {version} address"),
             report,
         );
-    } else if address.ip() == service.ip() {
+    } else if address.ip() == service.ip() || service_options::is_destination(matches, address.ip())
+    {
         written.reject(
             "an address other than the virtual server's",
             "use the address that is the server's own",
             report,
         );
-    } else if address.port() != service.port() && !method.rewrites_replies() {
+    } else if address.port() != service.port() && !every_port && !method.rewrites_replies() {
         let port = service.port();
         written.reject(
             format_args!("port {port}, the virtual server's ({method} does not change ports)"),
@@ -336,25 +374,33 @@ fn inhibit_on_failure(table: &Table<'_>, report: &mut Report<'_>) -> Option<bool
     table.get("inhibit_on_failure")?.boolean(report)
 }
 
-/// The address of a virtual server, whose port 0 would mean every port.
-fn service_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
-    if let Some(Ok(address)) = value.raw.as_str().map(str::parse::<SocketAddr>)
-        && address.port() == 0
-    {
-        report.unsupported(
-            value.at,
-            &value.place,
-            "port 0, every port",
-            "one port for each virtual server",
-            "write a virtual server for each port",
+/// `address`, or what is in `match`: one of them, and where it is written.
+fn destination<'d>(
+    table: &Table<'d>,
+    report: &mut Report<'_>,
+) -> (Option<Value<'d>>, Option<Vec<Match>>) {
+    let Some(group) = table.get("match") else {
+        let example = r#"address = "192.168.1.100:80""#;
+        return (table.require("address", example, report), None);
+    };
+    if let Some(address) = table.get("address") {
+        address.reject(
+            "either address or match",
+            "remove one; an address is also a match",
+            report,
         );
-        return None;
     }
-    socket_address(value, report)
+    let matches = service_options::matches(&group, report);
+    (Some(group), Some(matches.unwrap_or_default()))
 }
 
 /// `192.168.1.100:80` or `[2001:db8::1]:80`.
-fn socket_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+/// Port 0, every port, only where it makes sense.
+fn socket_address(
+    value: &Value<'_>,
+    every_port: bool,
+    report: &mut Report<'_>,
+) -> Option<SocketAddr> {
     let text = value.text(report)?;
     let expected = r#"ADDRESS:PORT, such as "192.168.1.100:80" or "[2001:db8::1]:80""#;
     let Ok(address) = text.parse::<SocketAddr>() else {
@@ -371,7 +417,7 @@ fn socket_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAd
         );
         return None;
     }
-    if address.port() == 0 {
+    if address.port() == 0 && !every_port {
         value.reject("a port of 1 to 65535", "write the server's port", report);
         return None;
     }

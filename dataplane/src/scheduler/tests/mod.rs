@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::FlowHasher;
-use crate::service::{ForwardingMethod, HashFlags};
+use crate::service::{ForwardingMethod, HashFlags, Thresholds};
 
 const SERVICE: VirtualServerId = VirtualServerId(0);
 
@@ -27,6 +27,7 @@ fn servers(weights: &[u32]) -> Vec<RealServer> {
             weight,
             available: true,
             next_hop: None,
+            thresholds: Thresholds::default(),
         })
         .collect()
 }

@@ -2,7 +2,7 @@
 
 use std::ops::RangeInclusive;
 
-use dataplane::service::ForwardingMethod;
+use dataplane::service::{ForwardingMethod, Thresholds};
 
 use super::super::super::raw::{Table, Value};
 use super::super::super::report::Report;
@@ -76,7 +76,7 @@ fn sorry_server(
     };
     let inhibit = inhibit.and_then(|v| v.boolean(report));
     let lb_kind = lb_kind(method.as_ref(), defaults, report);
-    let address = socket_address(&written, report)?;
+    let address = socket_address(&written, defaults.is_every_port(), report)?;
     if real_servers.iter().any(|server| server.address == address) {
         written.reject(
             "an address that is none of the real servers'",
@@ -85,12 +85,20 @@ fn sorry_server(
         );
     }
     let (service, lb_kind) = (defaults.service?, lb_kind?);
-    fits_method(&written, address, service, lb_kind, report);
+    fits_method(
+        &written,
+        address,
+        service,
+        &defaults.matches,
+        lb_kind,
+        report,
+    );
     Some(RealServer {
         address,
         lb_kind,
         weight: DEFAULT_WEIGHT,
         inhibit_on_failure: inhibit.unwrap_or(false),
+        thresholds: Thresholds::default(),
         checks: Vec::new(),
         passive: None,
         notify_up: None,

@@ -1,0 +1,155 @@
+//! Which real server a new connection gets: by persistence, else by the
+//! scheduler; and which servers are overloaded.
+
+use std::cell::Cell;
+
+use super::Slot;
+use super::flows::Flows;
+use crate::counters::{ServerStatistics, WorkerStatistics};
+use crate::scheduler::{Load, Request, Servers};
+use crate::service::{Address, ServerId};
+use crate::snapshot::{Service, Snapshot};
+
+/// The server of a new connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Chosen {
+    pub(super) server: ServerId,
+    /// A persistence template counts the connection.
+    pub(super) templated: bool,
+}
+
+impl Flows {
+    /// The server for the client that sent the packet; `None` if nobody takes
+    /// it.
+    pub(super) fn choose(
+        &mut self,
+        snapshot: &Snapshot,
+        service: &Service,
+        slot: &Slot,
+        now: u64,
+    ) -> Option<Chosen> {
+        let Some(persistence) = &service.persistence else {
+            let server = self.schedule(snapshot, service, slot, now)?;
+            return Some(Chosen {
+                server,
+                templated: false,
+            });
+        };
+        let templates = &snapshot.templates;
+        let key = persistence.key(service.id, slot.key.source());
+        let before = templates.server(&key, now);
+        let kept = before.filter(|server| is_kept(snapshot, service, *server));
+        let server = match kept {
+            Some(server) => server,
+            None => self.schedule(snapshot, service, slot, now)?,
+        };
+        let bound = templates.bind(&key, server, before, persistence.timeout, now);
+        self.counters.templates_evicted += u64::from(bound.evicted);
+        Some(Chosen {
+            server: bound.server,
+            templated: true,
+        })
+    }
+
+    fn schedule(
+        &mut self,
+        snapshot: &Snapshot,
+        service: &Service,
+        slot: &Slot,
+        now: u64,
+    ) -> Option<ServerId> {
+        let request = Request {
+            client: slot.key.source(),
+            client_port: slot.key.source_port(),
+            destination: slot.key.destination(),
+            now,
+        };
+        let servers = Connections {
+            snapshot,
+            own: &self.statistics,
+            peers: &self.peer_load,
+            overloaded: &self.overloaded,
+        };
+        service
+            .scheduler
+            .schedule(service.id, &mut self.schedulers, &request, &servers)
+    }
+
+    /// A server got a connection: it may be overloaded from now on, even when
+    /// connections end before it is looked at again.
+    pub(super) fn note_load(&self, snapshot: &Snapshot, server: ServerId) {
+        let servers = Connections {
+            snapshot,
+            own: &self.statistics,
+            peers: &self.peer_load,
+            overloaded: &self.overloaded,
+        };
+        servers.is_overloaded(server);
+    }
+
+    /// A connection ended, or was not made: its template counts it no more.
+    pub(super) fn release(&self, snapshot: &Snapshot, chosen: Chosen, client: Address, now: u64) {
+        let Chosen { server, templated } = chosen;
+        if !templated {
+            return;
+        }
+        let service = snapshot
+            .server(server)
+            .and_then(|server| snapshot.service_of(server));
+        // Without it nobody will ask for the template, or find it changed.
+        if let Some(service) = service
+            && let Some(persistence) = &service.persistence
+        {
+            let key = persistence.key(service.id, client);
+            snapshot.templates.release(&key, server, now);
+        }
+    }
+}
+
+/// True if a template may go on leading to this server (`ip_vs_check_template`).
+fn is_kept(snapshot: &Snapshot, service: &Service, id: ServerId) -> bool {
+    snapshot.server(id).is_some_and(|server| {
+        let is_ours = snapshot.service_of(server).map(|own| own.id) == Some(service.id);
+        let is_quiescent = server.weight == 0 && snapshot.expiry.quiescent_template;
+        is_ours && server.available && !is_quiescent
+    })
+}
+
+/// What schedulers may know of the servers.
+struct Connections<'f> {
+    snapshot: &'f Snapshot,
+    own: &'f WorkerStatistics,
+    peers: &'f [Load],
+    overloaded: &'f [Cell<bool>],
+}
+
+impl Servers for Connections<'_> {
+    fn load(&self, id: ServerId) -> Load {
+        let own = self
+            .own
+            .server(id)
+            .map(ServerStatistics::totals)
+            .unwrap_or_default();
+        let others = self.peers.get(id.0 as usize).copied().unwrap_or_default();
+        Load {
+            active: own.active.saturating_add(others.active),
+            inactive: own.inactive.saturating_add(others.inactive),
+        }
+    }
+
+    fn is_overloaded(&self, id: ServerId) -> bool {
+        let Some(server) = self.snapshot.server(id) else {
+            return true;
+        };
+        if server.thresholds.upper == 0 {
+            return false;
+        }
+        let Load { active, inactive } = self.load(id);
+        let Some(overloaded) = self.overloaded.get(id.0 as usize) else {
+            return false;
+        };
+        let connections = active.saturating_add(inactive);
+        overloaded.set(server.thresholds.overloads(connections, overloaded.get()));
+        overloaded.get()
+    }
+}

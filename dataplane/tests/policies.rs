@@ -1,0 +1,308 @@
+//! Persistence, thresholds and the end of connections with their servers: what
+//! only shows when real servers change, or with several workers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use dataplane::conn::Timeouts;
+use dataplane::counters::{DropReason, WorkerStatistics};
+use dataplane::director::{Director, DirectorOptions, Verdict};
+use dataplane::flow::FlowHasher;
+use dataplane::persistence::Persistence;
+use dataplane::service::{
+    Address, ForwardingMethod, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind,
+    ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
+};
+use dataplane::snapshot::{Expiry, Published, Snapshot};
+use dataplane::xsk::umem::{Frame, FramePool, FrameSize, Umem};
+use etherparse::PacketBuilder;
+
+const VIP: [u8; 4] = [192, 168, 1, 100];
+
+/// Directors of two workers, without devices.
+struct Bench {
+    directors: Vec<Director>,
+    umem: Arc<Umem>,
+    frame: Frame,
+    _pool: FramePool,
+    published: Published,
+    options: ServiceOptions,
+    expiry: Expiry,
+    /// In milliseconds.
+    now: u64,
+}
+
+impl Bench {
+    fn new(options: ServiceOptions, expiry: Expiry, servers: &[RealServer]) -> Self {
+        let (umem, mut pool) = Umem::new(8, FrameSize::Bytes2048).expect("memory");
+        let frame = pool.take().expect("a frame");
+        let published = Arc::new(ArcSwap::from_pointee(Snapshot::empty()));
+        let statistics = [0, 1].map(|_| Arc::new(WorkerStatistics::new(16, 1)));
+        let director = |worker| {
+            let options = DirectorOptions {
+                max_connections: 100,
+                hasher: FlowHasher::fixed(),
+                worker,
+                kernel: None,
+            };
+            Director::new(options, Arc::clone(&published), &statistics)
+        };
+        let mut bench = Self {
+            directors: [0, 1].map(director).into(),
+            umem,
+            frame,
+            _pool: pool,
+            published,
+            options,
+            expiry,
+            now: 0,
+        };
+        bench.publish(servers);
+        bench
+    }
+
+    fn publish(&mut self, servers: &[RealServer]) {
+        let before = self.published.load();
+        let virtual_server = VirtualServer {
+            id: VirtualServerId(0),
+            key: ServiceKey {
+                address: Address::v4(VIP),
+                port: 80,
+                protocol: Protocol::Tcp,
+            },
+            scheduler: SchedulerKind::RoundRobin,
+            options: self.options.clone(),
+            real_servers: servers.to_vec(),
+        };
+        let snapshot = Snapshot::replacing(
+            &before,
+            before.generation + 1,
+            Timeouts::default(),
+            TcpMidstream::Reset,
+            &[virtual_server],
+        );
+        self.published
+            .store(Arc::new(snapshot.with_expiry(self.expiry)));
+    }
+
+    /// The server that a worker sends a segment of 10.0.0.CLIENT to.
+    fn on(&mut self, worker: usize, client: u8, port: u16, flags: &str) -> Result<u8, Verdict> {
+        let director = &mut self.directors[worker];
+        director.adopt();
+        let packet = segment(client, port, flags);
+        self.umem.fill(&mut self.frame, &packet).expect("fits");
+        let mut verdict = [Verdict::Drop(DropReason::NotIp)];
+        let frames = std::slice::from_mut(&mut self.frame);
+        director.process(PortIndex(0), &self.umem, frames, self.now, &mut verdict);
+        while director.tick(self.now) {}
+        let [.., server] = self.umem.bytes(&self.frame)[..6] else {
+            unreachable!("a frame has addresses")
+        };
+        match verdict[0] {
+            Verdict::Transmit(_) => Ok(server),
+            other @ (Verdict::Drop(_) | Verdict::Wait(_) | Verdict::Cut(_)) => Err(other),
+        }
+    }
+
+    fn to(&mut self, client: u8, port: u16, flags: &str) -> Result<u8, Verdict> {
+        self.on(0, client, port, flags)
+    }
+
+    fn seconds(&mut self, seconds: u64) {
+        self.now += seconds * 1000;
+    }
+}
+
+/// The MAC address that a reset is sent to: the client's.
+const CLIENT: u8 = 0xc1;
+
+fn segment(client: u8, port: u16, flags: &str) -> Vec<u8> {
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, CLIENT], [2, 0, 0, 0, 0, 0xd1])
+        .ipv4([10, 0, 0, client], VIP, 64)
+        .tcp(port, 80, 1000, 500);
+    let builder = match flags {
+        "S" => builder.syn(),
+        "A" => builder.ack(77),
+        "R" => builder.rst(),
+        other => panic!("flags {other}"),
+    };
+    let mut packet = Vec::new();
+    builder.write(&mut packet, b"").expect("a packet");
+    packet
+}
+
+fn server(number: u8) -> RealServer {
+    RealServer {
+        id: ServerId(number.into()),
+        address: Address::v4([192, 168, 1, number]),
+        port: 80,
+        method: ForwardingMethod::Direct,
+        weight: 1,
+        available: true,
+        next_hop: Some(NextHop {
+            port: PortIndex(0),
+            destination: MacAddress([2, 0, 0, 0, 0, number]),
+            source: MacAddress([2, 0, 0, 0, 0, 0xd1]),
+        }),
+        thresholds: Thresholds::default(),
+    }
+}
+
+fn drained(number: u8) -> RealServer {
+    RealServer {
+        weight: 0,
+        ..server(number)
+    }
+}
+
+fn down(number: u8) -> RealServer {
+    RealServer {
+        available: false,
+        ..drained(number)
+    }
+}
+
+fn persistent() -> ServiceOptions {
+    ServiceOptions {
+        persistence: Some(Persistence {
+            timeout: Duration::from_secs(50),
+            granularity: 32,
+        }),
+        ..ServiceOptions::default()
+    }
+}
+
+const UNAVAILABLE: Result<u8, Verdict> = Err(Verdict::Drop(DropReason::ServerUnavailable));
+
+#[test]
+fn persistence_leads_to_a_server_of_weight_0_unless_told_otherwise() {
+    for quiescent_template in [false, true] {
+        let expiry = Expiry {
+            quiescent_template,
+            ..Expiry::default()
+        };
+        let mut bench = Bench::new(persistent(), expiry, &[server(1), server(2)]);
+        assert_eq!(bench.to(7, 1, "S"), Ok(1));
+        bench.publish(&[drained(1), server(2)]);
+        let next = if quiescent_template { 2 } else { 1 };
+        assert_eq!(bench.to(7, 2, "S"), Ok(next));
+        assert_eq!(bench.to(7, 1, "A"), Ok(1), "what it has stays");
+        assert_eq!(bench.to(7, 3, "S"), Ok(next));
+        assert_eq!(bench.to(8, 1, "S"), Ok(2), "who is new goes elsewhere");
+        bench.publish(&[server(1), server(2)]);
+        assert_eq!(bench.to(7, 4, "S"), Ok(next), "the template was replaced");
+    }
+}
+
+#[test]
+fn persistence_gives_up_a_server_that_is_down_or_removed() {
+    for rest in [vec![down(1), server(2)], vec![server(2)]] {
+        let mut bench = Bench::new(persistent(), Expiry::default(), &[server(1), server(2)]);
+        assert_eq!(bench.to(7, 1, "S"), Ok(1));
+        bench.publish(&rest);
+        assert_eq!(bench.to(7, 2, "S"), Ok(2));
+        bench.publish(&[server(1), server(2)]);
+        assert_eq!(bench.to(7, 3, "S"), Ok(2), "it stays where it went");
+    }
+}
+
+#[test]
+fn workers_share_what_is_persistent() {
+    let mut bench = Bench::new(persistent(), Expiry::default(), &[server(1), server(2)]);
+    // Each worker by itself would begin at another server.
+    assert_eq!(bench.on(0, 7, 1, "S"), Ok(1));
+    assert_eq!(bench.on(1, 7, 2, "S"), Ok(1));
+    assert_eq!(bench.on(1, 8, 1, "S"), Ok(2));
+    assert_eq!(bench.on(0, 8, 2, "S"), Ok(2));
+}
+
+#[test]
+fn a_template_goes_when_its_connections_have_gone() {
+    let mut bench = Bench::new(persistent(), Expiry::default(), &[server(1), server(2)]);
+    assert_eq!(bench.to(7, 1, "S"), Ok(1));
+    assert_eq!(bench.to(7, 1, "A"), Ok(1));
+    // On the other worker, half open: 60 s.
+    assert_eq!(bench.on(1, 7, 2, "S"), Ok(1));
+    let count = |bench: &Bench| {
+        let mut connections = Vec::new();
+        let templates = &bench.published.load().templates;
+        templates.for_each(bench.now, |template| connections.push(template.connections));
+        connections
+    };
+    assert_eq!(count(&bench), [2]);
+    for _ in 0..100 {
+        bench.seconds(1);
+        let now = bench.now;
+        bench
+            .directors
+            .iter_mut()
+            .for_each(|director| while director.tick(now) {});
+    }
+    assert_eq!(
+        count(&bench),
+        [1],
+        "the established one is left, after the timeout"
+    );
+    assert_eq!(bench.to(7, 1, "R"), Ok(1));
+    for _ in 0..80 {
+        bench.seconds(1);
+        let now = bench.now;
+        bench
+            .directors
+            .iter_mut()
+            .for_each(|director| while director.tick(now) {});
+    }
+    assert_eq!(count(&bench), []);
+}
+
+#[test]
+fn a_connection_without_a_server_waits_or_ends() {
+    for nodest_conn in [false, true] {
+        let expiry = Expiry {
+            nodest_conn,
+            ..Expiry::default()
+        };
+        let mut bench = Bench::new(ServiceOptions::default(), expiry, &[server(1), server(2)]);
+        assert_eq!(bench.to(7, 1, "S"), Ok(1));
+        assert_eq!(bench.to(7, 1, "A"), Ok(1));
+        bench.publish(&[down(1), server(2)]);
+        if !nodest_conn {
+            assert_eq!(bench.to(7, 1, "A"), UNAVAILABLE);
+            bench.publish(&[server(1), server(2)]);
+            assert_eq!(bench.to(7, 1, "A"), Ok(1), "its server is back");
+            continue;
+        }
+        assert_eq!(
+            bench.to(7, 1, "A"),
+            Ok(CLIENT),
+            "its client is told by a reset"
+        );
+        let counters = bench.directors[0].counters();
+        assert_eq!((counters.resets_sent, counters.connections_expired), (1, 1));
+        bench.publish(&[server(1), server(2)]);
+        assert_eq!(bench.to(7, 1, "A"), Ok(CLIENT), "it is over for good");
+        assert_eq!(bench.to(7, 1, "S"), Ok(2));
+    }
+}
+
+/// The threshold counts the connections of all workers, as far as they are
+/// known: a hundred times a second.
+#[test]
+fn a_threshold_is_for_all_workers() {
+    let limited = RealServer {
+        thresholds: Thresholds { upper: 3, lower: 0 },
+        ..server(1)
+    };
+    let servers = [limited, server(2)];
+    let mut bench = Bench::new(ServiceOptions::default(), Expiry::default(), &servers);
+    let chosen: Vec<_> = (0..6).map(|port| bench.on(0, 7, port, "S")).collect();
+    assert_eq!(chosen, [1, 2, 1, 2, 1, 2].map(Ok));
+    assert_eq!(bench.on(0, 7, 7, "S"), Ok(2), "three are enough");
+    bench.seconds(1);
+    bench.on(1, 8, 1, "S").expect("somebody");
+    bench.seconds(1);
+    for port in 2..6 {
+        assert_eq!(bench.on(1, 8, port, "S"), Ok(2), "also on the other worker");
+    }
+}
