@@ -115,7 +115,7 @@ async fn check_url(
         None => timeout(patience, exchange(stream, request, &mut judge)).await,
         Some(tls) => {
             let name = host.filter(|_| tls.enable_sni);
-            let stream = timeout(patience, tls::handshake(stream, name)).await;
+            let stream = timeout(patience, tls::handshake(stream, check.target.ip(), name)).await;
             let stream = stream.map_err(|_elapsed| Trouble::TlsTimedOut(patience))??;
             timeout(patience, exchange(stream, request, &mut judge)).await
         }

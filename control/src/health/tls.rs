@@ -5,6 +5,7 @@
 //! certificate is looked at, not even its form: one of X.509 version 1, which
 //! `rustls` would refuse, serves clients that take it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -49,12 +50,12 @@ pub(super) enum TlsError {
     NoVersion,
 }
 
-/// Shakes hands; `name` is sent if there is one.
+/// Shakes hands with the server at `address`; `name` is sent if there is one.
 pub(super) async fn handshake(
     stream: TcpStream,
+    address: IpAddr,
     name: Option<&str>,
 ) -> Result<TlsStream<TcpStream>, TlsError> {
-    let peer = stream.peer_addr().map_err(TlsError::Handshake)?;
     let (connector, server) = match name {
         Some(name) => {
             // The port of a `Host` is not part of the name.
@@ -65,7 +66,7 @@ pub(super) async fn handshake(
                 server.map_err(|error| TlsError::Name(name.to_owned(), error))?,
             )
         }
-        None => (&WITHOUT_SNI, ServerName::IpAddress(peer.ip().into())),
+        None => (&WITHOUT_SNI, ServerName::IpAddress(address.into())),
     };
     let connector = connector.as_ref().ok_or(TlsError::NoVersion)?;
     let stream = connector.connect(server, stream).await;
