@@ -1,4 +1,6 @@
 //! Transitions happen when keepalived.conf(5) says, within 10 % and 50 ms.
+//!
+//! A busy machine wakes its processes late: what is too late three times is late.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +13,24 @@ use tokio::sync::mpsc;
 use super::servers::{Tcp, Udp, Visits};
 use super::{PATIENCE, check, dns, get, smtp, udp};
 
-fn near(what: &str, found: Duration, expected: Duration) {
+fn near(what: &str, found: Duration, expected: Duration) -> Result<(), String> {
     let tolerance = expected / 10 + Duration::from_millis(50);
-    assert!(
-        found + Duration::from_millis(2) >= expected && found <= expected + tolerance,
-        "{what}: after {found:?}, expected {expected:?}"
-    );
+    let complaint = format!("{what}: after {found:?}, expected {expected:?}");
+    // Early is wrong on every machine.
+    assert!(found + Duration::from_millis(2) >= expected, "{complaint}");
+    if found <= expected + tolerance {
+        return Ok(());
+    }
+    Err(complaint)
+}
+
+async fn in_three_attempts(measured: impl AsyncFn() -> Result<(), String>) {
+    for _ in 0..2 {
+        if measured().await.is_ok() {
+            return;
+        }
+    }
+    measured().await.unwrap();
 }
 
 /// The next change of health, and when it came.
@@ -41,7 +55,11 @@ fn start(check: Check) -> (Checker, mpsc::Receiver<Event>) {
 }
 
 /// A server that says nothing: every try lasts `connect_timeout`.
-async fn silence(kind: CheckKind, target: std::net::SocketAddr, visits: &Visits) {
+async fn silence(
+    kind: CheckKind,
+    target: std::net::SocketAddr,
+    visits: &Visits,
+) -> Result<(), String> {
     let name = kind.name();
     let wanted = check(kind, target);
     let (retry, pause) = (wanted.retry, wanted.delay_before_retry);
@@ -52,39 +70,48 @@ async fn silence(kind: CheckKind, target: std::net::SocketAddr, visits: &Visits)
     // One more try, to see when it comes.
     tokio::time::sleep(delay_loop + Duration::from_millis(90)).await;
     let visits = visits.lock().unwrap().clone();
+    if visits.len() < 4 {
+        return Err(format!("{name}: only {} tries", visits.len()));
+    }
     near(
         &format!("{name} is down"),
         at - visits[0],
         PATIENCE * (retry + 1) + pause * retry,
-    );
+    )?;
     for tries in visits[..3].windows(2) {
         near(
             &format!("{name} retries"),
             tries[1] - tries[0],
             PATIENCE + pause,
-        );
+        )?;
     }
     near(
         &format!("{name} is tried again"),
         visits[3] - visits[2],
         PATIENCE + delay_loop,
-    );
+    )
 }
 
 #[tokio::test]
 async fn servers_that_hang_are_out_in_time() {
-    let tcp = [get(false), get(true), smtp()].map(|kind| async {
-        let server = Tcp::silent();
-        silence(kind, server.address, &server.visits).await;
+    let tcp = [get(false), get(true), smtp()].map(|kind| async move {
+        in_three_attempts(async || {
+            let server = Tcp::silent();
+            silence(kind.clone(), server.address, &server.visits).await
+        })
+        .await;
     });
     let wanted = control::config::UdpReply {
         content: Vec::new(),
         min_length: 0,
         max_length: 255,
     };
-    let udp = [udp(Some(wanted)), dns()].map(|kind| async {
-        let server = Udp::start(|_| None);
-        silence(kind, server.address, &server.visits).await;
+    let udp = [udp(Some(wanted)), dns()].map(|kind| async move {
+        in_three_attempts(async || {
+            let server = Udp::start(|_| None);
+            silence(kind.clone(), server.address, &server.visits).await
+        })
+        .await;
     });
     tokio::join!(
         futures_util::future::join_all(tcp),
@@ -94,21 +121,24 @@ async fn servers_that_hang_are_out_in_time() {
 
 #[tokio::test]
 async fn servers_that_refuse_are_out_in_time_and_back_at_the_next_try() {
-    let address = super::closed_port();
-    let mut wanted = check(CheckKind::TcpCheck, address);
-    wanted.rise = 2;
-    let (retry, pause) = (wanted.retry, wanted.delay_before_retry);
-    let delay_loop = wanted.delay_loop;
-    let begin = Instant::now();
-    let (_checker, mut events) = start(wanted);
-    let (healthy, down) = change(&mut events).await;
-    assert!(!healthy);
-    near("down", down - begin, pause * retry);
-    let _listener = std::net::TcpListener::bind(address).unwrap();
-    let (healthy, up) = change(&mut events).await;
-    assert!(healthy);
-    // The next try and, with rise = 2, its confirmation.
-    near("up", up - down, delay_loop + pause);
+    in_three_attempts(async || {
+        let address = super::closed_port();
+        let mut wanted = check(CheckKind::TcpCheck, address);
+        wanted.rise = 2;
+        let (retry, pause) = (wanted.retry, wanted.delay_before_retry);
+        let delay_loop = wanted.delay_loop;
+        let begin = Instant::now();
+        let (_checker, mut events) = start(wanted);
+        let (healthy, down) = change(&mut events).await;
+        assert!(!healthy);
+        near("down", down - begin, pause * retry)?;
+        let _listener = std::net::TcpListener::bind(address).unwrap();
+        let (healthy, up) = change(&mut events).await;
+        assert!(healthy);
+        // The next try and, with rise = 2, its confirmation.
+        near("up", up - down, delay_loop + pause)
+    })
+    .await;
 }
 
 #[tokio::test]
