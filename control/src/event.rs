@@ -65,6 +65,8 @@ pub enum Event {
         destination: IpAddr,
         route: Option<Route>,
     },
+    /// Answer to [`Action::ListRoutes`].
+    Routes { routes: Vec<TableRoute> },
     /// For the directors' election.
     Vrrp(VrrpEvent),
     /// Once a second.
@@ -138,6 +140,15 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
 }
 
+/// A route of the kernel's main table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRoute {
+    pub destination: IpAddr,
+    pub prefix_length: u8,
+    #[serde(flatten)]
+    pub route: Route,
+}
+
 /// Something to be done.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -178,6 +189,8 @@ pub enum Action {
     StopAnnouncing {
         instance: String,
     },
+    /// Ask for the kernel's main routing table: replies to clients go by it.
+    ListRoutes,
     /// Send a packet of protocol 112 by an interface.
     SendAdvert {
         instance: String,

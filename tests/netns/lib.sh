@@ -305,11 +305,11 @@ config() {
     printf '%s\n' "$@" '[[interface]]' "name = \"${DIRECTOR_INTERFACE:-eth0}\"" >"$CONFIG"
 }
 
-# virtual_server ADDRESS PROTOCOL ALGORITHM [LINES…]
+# virtual_server ADDRESS PROTOCOL ALGORITHM [LINES…], of the forwarding method $LB_KIND (DR)
 virtual_server() {
     {
         printf '[[virtual_server]]\naddress = "%s"\nprotocol = "%s"\nlb_algo = "%s"\n' "$1" "$2" "$3"
-        printf 'lb_kind = "DR"\n'
+        printf 'lb_kind = "%s"\n' "${LB_KIND:-DR}"
         shift 3
         printf '%s\n' "$@"
     } >>"$CONFIG"

@@ -67,6 +67,14 @@ impl Addresses {
         }
     }
 
+    /// The addresses of a link.
+    pub(super) fn of_link(&self, index: u32) -> impl Iterator<Item = IpAddr> {
+        self.present
+            .keys()
+            .filter(move |(link, _)| *link == index)
+            .map(|(_, address)| *address)
+    }
+
     /// Every address of this host; one that several links have comes several times.
     pub(super) fn all(&self) -> impl Iterator<Item = IpAddr> {
         self.present.keys().map(|(_, address)| *address)

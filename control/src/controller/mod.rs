@@ -22,6 +22,7 @@ mod passive;
 mod statistics;
 mod steering;
 mod vrrp;
+mod ways;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use std::time::Instant;
 use dataplane::counters::ServerTotals;
 use dataplane::flow::FlowHasher;
 use dataplane::persistence::Templates;
+use dataplane::routes::Routes;
 use dataplane::service::{self, MacAddress, ServerId, ServiceKey};
 use dataplane::snapshot::Snapshot;
 
@@ -44,6 +46,7 @@ use statistics::{Numbers, Statistics};
 use self::drain::Drains;
 use self::health::Health;
 use self::steering::Steering;
+use self::ways::Ways;
 use crate::config::{Config, RealServer, VirtualServer};
 use crate::event::{Action, CheckId, Event, NetworkEvent};
 use crate::vrrp::router::Router;
@@ -66,6 +69,7 @@ pub struct Controller {
     statistics: Statistics,
     drains: Drains,
     templates: Arc<Templates>,
+    ways: Ways,
 }
 
 impl Controller {
@@ -89,6 +93,7 @@ impl Controller {
             vrrp: Router::default(),
             statistics: Statistics::default(),
             drains: Drains::default(),
+            ways: Ways::default(),
         }
     }
 
@@ -139,6 +144,12 @@ impl Controller {
                     actions.push(Action::Publish);
                 }
             }
+            Event::Routes { routes } => {
+                if self.ways.take_up(routes) {
+                    self.follow(&mut actions);
+                    actions.push(Action::Publish);
+                }
+            }
             Event::Vrrp(event) => self.vrrp(event, now, &mut actions),
             Event::Tick => {
                 self.next_hops.tick(now, &mut actions);
@@ -175,18 +186,47 @@ impl Controller {
         self.health.take_up(config, actions);
         self.servers.keep_only(config);
         self.drains.keep_only(config);
-        let real_servers = config
-            .virtual_servers
-            .iter()
-            .flat_map(VirtualServer::all_servers);
-        self.next_hops
-            .follow(real_servers.map(|server| server.address.ip()), actions);
+        self.follow(actions);
+        if self.translates_replies() {
+            actions.push(Action::ListRoutes);
+        }
         actions.push(Action::Publish);
         // Workers know it all before its packets come.
         self.steering.take_up(rules, actions);
         let outputs = self.vrrp.take_up(config, now);
         self.want_addresses(actions);
         self.carry(outputs, actions);
+    }
+
+    /// Some real server's replies pass the director.
+    fn translates_replies(&self) -> bool {
+        let mut servers = self
+            .config
+            .virtual_servers
+            .iter()
+            .flat_map(VirtualServer::all_servers);
+        servers.any(|server| server.lb_kind.rewrites_replies())
+    }
+
+    /// Keeps the next hops of all real servers and, for replies, of all gateways.
+    fn follow(&mut self, actions: &mut Vec<Action>) {
+        let real_servers = self
+            .config
+            .virtual_servers
+            .iter()
+            .flat_map(VirtualServer::all_servers)
+            .map(|server| server.address.ip());
+        let gateways = self.ways.gateways(&self.ports);
+        let wanted = gateways.filter(|_| self.translates_replies());
+        let wanted: Vec<_> = real_servers.chain(wanted).collect();
+        self.next_hops.follow(wanted.into_iter(), actions);
+    }
+
+    fn routes_changed(&self, actions: &mut Vec<Action>) {
+        self.next_hops.routes_changed(actions);
+        if self.translates_replies() {
+            actions.push(Action::ListRoutes);
+        }
     }
 
     fn network(&mut self, event: NetworkEvent, now: Instant, actions: &mut Vec<Action>) {
@@ -197,9 +237,13 @@ impl Controller {
                 name,
                 mac,
                 up,
+                mtu,
                 master,
                 ..
             } => {
+                if self.ways.link(index, mtu) && self.ports.iter().any(|port| port.index == index) {
+                    actions.push(Action::Publish);
+                }
                 self.steering.link(index, mac, master, &self.ports, actions);
                 self.link(index, &name, mac, up, actions);
             }
@@ -225,7 +269,7 @@ impl Controller {
                 }
                 let present = self.addresses.all().any(|kept| kept == address);
                 self.steering.local_address(address, present, actions);
-                self.next_hops.routes_changed(actions);
+                self.routes_changed(actions);
             }
             NetworkEvent::Neighbor {
                 index,
@@ -250,7 +294,7 @@ impl Controller {
                     self.next_hops.tick(now, actions);
                 }
             }
-            NetworkEvent::RoutesChanged => self.next_hops.routes_changed(actions),
+            NetworkEvent::RoutesChanged => self.routes_changed(actions),
         }
     }
 
@@ -276,7 +320,7 @@ impl Controller {
             )));
             if up {
                 self.addresses.announce(index, actions);
-                self.next_hops.routes_changed(actions);
+                self.routes_changed(actions);
             }
         }
     }
@@ -320,6 +364,16 @@ impl Controller {
         )
         .with_expiry(appliance.expiry)
         .with_templates(Arc::clone(&self.templates))
+        .with_routes(self.routes())
+    }
+
+    fn routes(&self) -> Routes {
+        let is_virtual = |address: IpAddr| {
+            let mut services = self.config.virtual_servers.iter();
+            services.any(|service| service.addresses().any(|own| own == address))
+        };
+        self.ways
+            .routes(&self.ports, &self.next_hops, &self.addresses, is_virtual)
     }
 
     /// A real server, or the sorry server, as workers are to use it now.

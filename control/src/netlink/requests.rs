@@ -1,7 +1,9 @@
 //! Asking the kernel, and changing addresses and neighbours.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures_util::StreamExt as _;
 use netlink_packet_route::address::{
@@ -11,7 +13,7 @@ use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
 };
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteType, RouteVia,
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rtnetlink::packet_core::{
@@ -20,6 +22,8 @@ use rtnetlink::packet_core::{
 };
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
+
+use crate::event::{self, TableRoute};
 
 use super::{ADDRESS_PROTOCOL, ANSWER_TIMEOUT, Error, interface_name, view};
 
@@ -185,6 +189,35 @@ impl Requests {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// The routes of the main table (`ip route`), for each prefix the one with the lowest metric.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub async fn routes(&self) -> Result<Vec<TableRoute>, Error> {
+        let mut best = BTreeMap::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut request = RouteMessage::default();
+            request.header.address_family = family;
+            let request = RouteNetlinkMessage::GetRoute(request);
+            for message in self.dump_one("routes", request).await? {
+                if let Some((route, metric)) = table_route(&message) {
+                    let key = (route.destination, route.prefix_length);
+                    match best.entry(key) {
+                        Entry::Vacant(entry) => {
+                            entry.insert((metric, route));
+                        }
+                        Entry::Occupied(mut entry) if entry.get().0 > metric => {
+                            entry.insert((metric, route));
+                        }
+                        Entry::Occupied(_) => {}
+                    }
+                }
+            }
+        }
+        Ok(best.into_values().map(|(_, route)| route).collect())
     }
 
     /// The MAC of a neighbour, as far as the kernel knows one that it uses.
@@ -432,6 +465,41 @@ fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
             source,
         })
     }))
+}
+
+/// A unicast route of the main table with its metric.
+fn table_route(message: &RouteNetlinkMessage) -> Option<(TableRoute, u32)> {
+    let Route::Forward(hop) = route_of(message)? else {
+        return None;
+    };
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
+    let header = &message.header;
+    let (mut table, mut metric, mut destination) = (u32::from(header.table), 0, None);
+    for attribute in &message.attributes {
+        if let RouteAttribute::Table(value) = attribute {
+            table = *value;
+        } else if let RouteAttribute::Priority(value) = attribute {
+            metric = *value;
+        } else if let RouteAttribute::Destination(address) = attribute {
+            destination = ip_of(address);
+        }
+    }
+    let any: IpAddr = if header.address_family == AddressFamily::Inet6 {
+        Ipv6Addr::UNSPECIFIED.into()
+    } else {
+        Ipv4Addr::UNSPECIFIED.into()
+    };
+    let route = TableRoute {
+        destination: destination.unwrap_or(any),
+        prefix_length: header.destination_prefix_length,
+        route: event::Route {
+            index: hop.index,
+            gateway: hop.gateway,
+        },
+    };
+    (table == u32::from(RouteHeader::RT_TABLE_MAIN)).then_some((route, metric))
 }
 
 fn ip_of(address: &RouteAddress) -> Option<IpAddr> {

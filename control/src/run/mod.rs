@@ -303,6 +303,13 @@ impl Appliance {
                     destination,
                     message,
                 } => self.vrrp.send(index, source, destination, &message),
+                Action::ListRoutes => match self.requests.routes().await {
+                    Ok(routes) => {
+                        let event = Event::Routes { routes };
+                        actions.extend(self.controller.handle(event, Instant::now()));
+                    }
+                    Err(error) => warn!("{error}"),
+                },
                 Action::LookUpRoute { destination } => match self.requests.route(destination).await
                 {
                     Ok(route) => {

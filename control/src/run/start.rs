@@ -89,7 +89,11 @@ async fn first_dump(events: &mut mpsc::Receiver<Event>) -> anyhow::Result<Vec<Ne
         match event {
             Event::Network(NetworkEvent::RoutesChanged) => return Ok(known),
             Event::Network(event) => known.push(event),
-            Event::Health { .. } | Event::Route { .. } | Event::Vrrp(_) | Event::Tick => {}
+            Event::Health { .. }
+            | Event::Route { .. }
+            | Event::Routes { .. }
+            | Event::Vrrp(_)
+            | Event::Tick => {}
         }
     }
     bail!("cannot read the kernel's network tables")

@@ -1,0 +1,73 @@
+# NAT: the real servers know nothing of the VIP and answer by the director, whose port is another one than
+# theirs. rs1 and rs2 are on the director's own segment, rs3 behind a second interface.
+source "$(dirname "$0")/lib.sh"
+make_network 2
+head -c 30000000 /dev/urandom >"$WORK/big"
+
+# rs3 has a segment of its own, with another MTU.
+add_host rs3
+cable rs3 eth0 director eth1
+on_ip rs3 link set eth0 mtu 1400
+on_ip director link set eth1 mtu 1400
+addresses rs3 eth0 10.78.0.103/24 fd78::103/64
+addresses director eth1 10.78.0.2/24 fd78::2/64
+default_route rs3 10.78.0.2 fd78::2
+for number in 1 2; do
+    on_ip rs$number address delete $VIP/32 dev lo
+    on_ip rs$number address delete $VIP6/128 dev lo
+    on_ip rs$number route replace default via $DIRECTOR
+    on_ip rs$number -6 route replace default via $DIRECTOR6
+done
+start_nginx 1 2
+# Its address is not what start_nginx asks.
+addresses rs3 lo 10.77.0.103/32
+start_nginx 3
+
+config '[[interface]]' 'name = "eth1"'
+LB_KIND=NAT
+virtual_server $VIP:8000 TCP rr
+for server in 10.77.0.101 10.77.0.102 10.78.0.103; do
+    real_server $server:80 1 'TCP_CHECK = {}' 'delay_loop = 1'
+done
+virtual_server "[$VIP6]:8000" TCP rr
+for server in fd77::101 fd77::102 fd78::103; do
+    real_server "[$server]:80" 1 'TCP_CHECK = {}' 'delay_loop = 1'
+done
+start_director
+# Checks come from the same servers and ports as replies, and stay in the kernel.
+wait_until 5 "every check passes" eval \
+    '[ "$(ask services "[.[].real_servers[].health] | unique[]")" = up ]'
+
+for url in "http://$VIP:8000/" "http://[$VIP6]:8000/"; do
+    answers=$(names 60 "$url")
+    for number in 1 2 3; do
+        between "rs$number at $url" "$(served rs$number <<<"$answers")" 19 21
+    done
+done
+
+expected=$(sha256sum <"$WORK/big")
+for url in "http://$VIP:8000/big" "http://[$VIP6]:8000/big"; do
+    for number in 1 2 3; do
+        # rs3's own packets are shorter than its segment's MTU; those for it are not, and curl is told.
+        equal "download $number from $url" \
+            "$(on client curl -sg --max-time 20 "$url" | sha256sum)" "$expected"
+    done
+done
+
+# What the director itself asks of the same servers does not pass the workers.
+equal "the director's own request" "$(on director curl -s --max-time 2 http://10.77.0.101/)" rs1
+equal "by way of eth1" "$(on director curl -s --max-time 2 http://10.78.0.103/)" rs3
+
+# The client's side closes, the server's side closes, and both are forgotten in time.
+equal "established connections" \
+    "$(ask connections '[.[] | select(.state == "ESTABLISHED")] | length')" 0
+contains "states" "$(ask connections '[.[].state] | unique | join(" ")')" 'TIME_WAIT'
+between "packets of replies" "$(ask services '[.[].reply_packets_total] | add')" 1000 10000000
+
+# A server that dies is replaced for new connections.
+stop_nginx 2
+wait_until 8 "rs2 is out" server_is 2 down
+answers=$(names 20 "http://$VIP:8000/")
+equal "answers of rs2" "$(served rs2 <<<"$answers")" 0
+between "answers" "$(wc -l <<<"$answers")" 20 20
+echo "drops: $(ask drops -c 'map(select(.packets_total > 0)) | map({(.reason): .packets_total}) | add' | tr -d '\n')"
