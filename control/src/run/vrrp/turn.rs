@@ -12,6 +12,10 @@ use crate::announce::{Announcement, Schedule};
 use crate::event::{Event, VrrpEvent};
 use crate::vrrp::packet::Datagram;
 
+/// How long packets are still forwarded after another director took over: it
+/// adds the addresses and announces them after its first advertisement.
+const AFTER_HAND_OVER: Duration = Duration::from_millis(200);
+
 /// Until a time, or for ever.
 pub(in super::super) async fn until(deadline: Option<Instant>) {
     match deadline {
@@ -104,14 +108,19 @@ impl Appliance {
     }
 
     /// Gives up being master, once another has taken over or nobody does.
+    /// The workers go on for a moment: not every packet goes the new way yet.
     pub(in super::super) async fn stop_vrrp(&mut self) {
         let actions = self.controller.stop_vrrp(Instant::now());
         self.carry_out(actions).await;
+        let was_master = !self.controller.router().has_stopped();
         while !self.controller.router().has_stopped() {
             tokio::select! {
                 (index, datagram) = self.vrrp.receive() => self.datagram(index, datagram).await,
                 () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
             }
+        }
+        if was_master {
+            tokio::time::sleep(AFTER_HAND_OVER).await;
         }
     }
 }
