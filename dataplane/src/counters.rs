@@ -6,6 +6,7 @@
 //! Invariant, asserted by the tests:
 //! `rx_packets + fragments_made = tx_packets + Σ drops + waiting`.
 
+use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::device::DeviceStatistics;
@@ -297,6 +298,32 @@ pub struct ServerTotals {
     pub unanswered: u64,
     /// Handshakes that clients completed.
     pub answered: u64,
+}
+
+impl AddAssign for ServerTotals {
+    fn add_assign(&mut self, other: Self) {
+        // Whole, so that a new counter is not forgotten.
+        let Self {
+            active,
+            inactive,
+            connections,
+            packets,
+            bytes,
+            reply_packets,
+            reply_bytes,
+            unanswered,
+            answered,
+        } = other;
+        self.active += active;
+        self.inactive += inactive;
+        self.connections += connections;
+        self.packets += packets;
+        self.bytes += bytes;
+        self.reply_packets += reply_packets;
+        self.reply_bytes += reply_bytes;
+        self.unanswered += unanswered;
+        self.answered += answered;
+    }
 }
 
 impl ServerStatistics {

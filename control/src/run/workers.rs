@@ -224,14 +224,7 @@ impl Workers {
             .iter()
             .filter_map(|handle| handle.statistics.server(id))
         {
-            let part = server.totals();
-            sum.active += part.active;
-            sum.inactive += part.inactive;
-            sum.connections += part.connections;
-            sum.packets += part.packets;
-            sum.bytes += part.bytes;
-            sum.unanswered += part.unanswered;
-            sum.answered += part.answered;
+            sum += server.totals();
         }
         sum
     }
