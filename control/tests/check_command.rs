@@ -80,8 +80,8 @@ fn files_that_cannot_be_used_exit_2() {
     let output = appliance(&["check", "--format", "keepalived", "configs/dr.toml"]);
     assert_eq!(output.status.code(), Some(2));
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("keepalived.conf syntax"), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    let first = "configs/dr.toml:22:1: found the unknown keyword \"[[interface]]\"";
+    assert!(stderr.starts_with(first), "{stderr}");
 }
 
 #[test]

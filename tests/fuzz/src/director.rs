@@ -20,10 +20,11 @@ use dataplane::conn::Timeouts;
 use dataplane::counters::{DropReason, WorkerStatistics};
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
+use dataplane::routes::{Egress, Routes};
 use dataplane::service::{
     Address, ForwardingMethod, HashFlags, MacAddress, NextHop, PortIndex, Protocol, RealServer,
-    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer,
-    VirtualServerId,
+    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, Tunnel,
+    VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::wire;
@@ -53,8 +54,8 @@ fn history(mut bytes: &[u8], umem: &Umem, pool: &mut FramePool) {
         max_connections: CONNECTIONS,
         hasher: FlowHasher::fixed(),
         worker: 0,
-            kernel: None,
-        };
+        kernel: None,
+    };
     let mut director = Director::new(options, Arc::clone(&published), &statistics);
     // Never freed by the worker: see `Published`.
     let mut snapshots = vec![published.load_full()];
@@ -106,7 +107,7 @@ fn one_frame(
             let sent = wire::parse(umem.bytes(&frame));
             assert!(sent.is_ok(), "{sent:?}");
         }
-        Verdict::Wait(_) => {
+        Verdict::Wait(_) | Verdict::Cut(_) => {
             director.dropped_after(verdict, DropReason::NextHopUnresolved, frame.len());
         }
         Verdict::Drop(_) => assert_eq!(umem.bytes(&frame), data, "a dropped frame is unchanged"),
@@ -132,10 +133,12 @@ fn snapshot(generation: u64) -> Snapshot {
 }
 
 /// Virtual servers 192.168.1.100 and 2001:db8:1::100, TCP port 80 and UDP port 53. The bits of
-/// `variant` change weights, health and next hops, and what becomes of mid-stream segments.
+/// `variant` change weights, health, next hops, the forwarding method, and what becomes of mid-stream segments.
 fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
     let v4 = Address::v4([192, 168, 1, 100]);
     let v6 = Address::from_octets([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    let server_v4 = Address::v4([192, 168, 1, 101]);
+    let server_v6 = Address::from_octets([0x20, 1, 0xd, 0xb8, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1]);
     let services = [
         (v4, 80, Protocol::Tcp, SchedulerKind::WeightedRoundRobin),
         (v4, 53, Protocol::Udp, SchedulerKind::RoundRobin),
@@ -165,7 +168,10 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
                 scheduler,
                 options: ServiceOptions::default(),
                 real_servers: (0..SERVERS)
-                    .map(|server| real_server(number * SERVERS + server, server, port, variant))
+                    .map(|server| RealServer {
+                        address: if address == v4 { server_v4 } else { server_v6 },
+                        ..real_server(number * SERVERS + server, server, port, variant)
+                    })
                     .collect(),
             },
         )
@@ -175,7 +181,17 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
         1 => TcpMidstream::Drop,
         _ => TcpMidstream::Schedule,
     };
-    Snapshot::new(generation, Timeouts::default(), midstream, &services)
+    let egress = Egress {
+        mac: MacAddress([2, 0, 0, 0, 0, 1]),
+        mtu: 400, // frames of 510 bytes come
+        v4: Some(v4),
+        v6: Some(v6),
+    };
+    Snapshot::new(generation, Timeouts::default(), midstream, &services).with_routes(Routes::new(
+        [],
+        Vec::new(),
+        vec![egress],
+    ))
 }
 
 fn real_server(id: u32, place: u32, port: u16, variant: u8) -> RealServer {
@@ -185,7 +201,14 @@ fn real_server(id: u32, place: u32, port: u16, variant: u8) -> RealServer {
         id: ServerId(id),
         address: Address::v4([192, 168, 1, 101]),
         port,
-        method: ForwardingMethod::Direct,
+        method: match (variant >> 6, place) {
+            (0, _) => ForwardingMethod::Direct,
+            (1, _) => ForwardingMethod::Nat,
+            (2, _) => ForwardingMethod::Tunnel(Tunnel::Ipip),
+            (_, 0) => ForwardingMethod::Tunnel(Tunnel::Gre),
+            (_, 1) => ForwardingMethod::Nat,
+            (_, _) => ForwardingMethod::Tunnel(Tunnel::Gue { port: 6080 }),
+        },
         weight: if changed && how == 1 { 0 } else { place + 1 },
         available: !(changed && how == 2),
         next_hop: (!(changed && how == 3)).then_some(NextHop {
