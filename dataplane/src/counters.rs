@@ -56,7 +56,7 @@ drop_reasons! {
     BadIcmp = "bad_icmp", "The ICMP header, or the packet that it quotes, is cut off or broken.";
     NotIp = "not_ip", "Neither IPv4 nor IPv6.";
     NotTcpOrUdp = "not_tcp_or_udp", "Neither TCP nor UDP, nor an ICMP error about either.";
-    Fragment = "fragment", "A fragment of an IP datagram whose first one did not come within a second.";
+    Fragment = "fragment", "A fragment of an IP datagram whose first one did not come in time.";
     NoVirtualServer = "no_virtual_server", "No virtual server has this address, port and protocol.";
     NoRealServer = "no_real_server", "The virtual server has no real server that takes new connections.";
     TcpMidstream = "tcp_midstream", "A TCP packet of no known connection, and tcp_midstream is \"drop\" or the packet is itself a RST.";

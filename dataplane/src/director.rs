@@ -406,6 +406,22 @@ impl Director {
         counters.drop_packet(reason);
     }
 
+    /// What becomes of a frame that waited too long. Whose a later fragment is only its datagram's first
+    /// one tells; where that never came, the kernel has it or nobody.
+    pub(crate) fn give_up(&mut self, frame: &Frame, reason: DropReason) -> Verdict {
+        let flows = &mut self.flows;
+        let verdict = match flows.kernel {
+            Some(port) if reason == DropReason::Fragment => {
+                flows.counters.returned_to_kernel += 1;
+                Verdict::Transmit(port)
+            }
+            Some(_) | None => Verdict::Drop(reason),
+        };
+        flows.counters.waiting -= 1;
+        flows.count(verdict, frame);
+        verdict
+    }
+
     /// After each burst: expires connections, a bounded number, and publishes
     /// the counters. True if timers are left that should be looked at soon.
     pub fn tick(&mut self, now: u64) -> bool {

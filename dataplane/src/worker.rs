@@ -24,8 +24,12 @@ use crate::xsk::umem::{Frame, FramePool, Umem};
 const WAITING: usize = 256;
 /// Most fragments that a packet is cut into: of a frame of 4096 bytes, into 68 bytes and more.
 pub(crate) const MOST_PIECES: usize = 96;
-/// How long a frame waits, in milliseconds.
+/// How long a frame waits for a MAC address, in milliseconds.
 const WAITING_TIME: u64 = 1000;
+/// How long a later fragment waits for its datagram's first one, in milliseconds: much longer than
+/// a network reorders packets, and shorter than anybody takes to ask again, because the
+/// kernel may have had the first one from the beginning.
+const FRAGMENT_TIME: u64 = 100;
 /// How long an adaptive worker spins after the last packet before it sleeps.
 const SPIN: Duration = Duration::from_micros(50);
 /// Longest sleep: within it a new snapshot is adopted, a request answered
@@ -104,7 +108,7 @@ pub struct Worker<D> {
 struct Waiting {
     frame: Frame,
     ingress: PortIndex,
-    /// Why it is dropped at the deadline.
+    /// What it waits for, and why it is dropped at the deadline.
     reason: DropReason,
     deadline: u64,
 }
@@ -268,11 +272,15 @@ impl<D: Device> Worker<D> {
             Verdict::Drop(_) => self.pool.give(frame),
             Verdict::Wait(reason) => {
                 if self.waiting.len() < WAITING {
+                    let time = match reason == DropReason::Fragment {
+                        true => FRAGMENT_TIME,
+                        false => WAITING_TIME,
+                    };
                     self.waiting.push_back(Waiting {
                         frame,
                         ingress,
                         reason,
-                        deadline: now + WAITING_TIME,
+                        deadline: now + time,
                     });
                 } else {
                     self.director.dropped_after(verdict, reason, frame.len());
@@ -340,10 +348,8 @@ impl<D: Device> Worker<D> {
                 }
             }
             if waiting.deadline <= now {
-                let length = waiting.frame.len();
-                self.director
-                    .dropped_after(unresolved, waiting.reason, length);
-                self.pool.give(waiting.frame);
+                let verdict = self.director.give_up(&waiting.frame, waiting.reason);
+                self.carry_out(waiting.frame, waiting.ingress, verdict, now);
             } else {
                 self.waiting.push_back(waiting);
             }

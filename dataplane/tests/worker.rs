@@ -47,6 +47,16 @@ impl Bench {
         scheduler: SchedulerKind,
         other: Option<Arc<WorkerStatistics>>,
     ) -> Self {
+        let options = options(max_connections);
+        Self::build(options, servers, scheduler, other)
+    }
+
+    fn build(
+        options: DirectorOptions,
+        servers: &[RealServer],
+        scheduler: SchedulerKind,
+        other: Option<Arc<WorkerStatistics>>,
+    ) -> Self {
         let (umem, mut pool) = Umem::new(FRAMES, FrameSize::Bytes2048).expect("memory");
         // Half of the frames stay with the worker's pool, half are sent to it.
         let ours: Vec<Frame> = (0..FRAMES / 2).filter_map(|_| pool.take()).collect();
@@ -57,12 +67,6 @@ impl Bench {
             .into_iter()
             .flatten()
             .collect();
-        let options = DirectorOptions {
-            max_connections,
-            hasher: FlowHasher::fixed(),
-            worker: 0,
-            kernel: None,
-        };
         let director = Director::new(options, Arc::clone(&published), &all);
         let (requests, receiver) = mpsc::channel();
         let ports = vec![Port {
@@ -145,6 +149,15 @@ impl Bench {
                 Err(mpsc::TryRecvError::Disconnected) => return states,
             }
         }
+    }
+}
+
+fn options(max_connections: u32) -> DirectorOptions {
+    DirectorOptions {
+        max_connections,
+        hasher: FlowHasher::fixed(),
+        worker: 0,
+        kernel: None,
     }
 }
 
@@ -333,6 +346,42 @@ fn packets_that_wait_too_long_or_are_too_many_are_dropped() {
         (FRAMES / 2) as usize,
         "every frame came back"
     );
+}
+
+#[test]
+fn a_fragment_whose_first_never_came_is_the_kernels_if_there_is_a_way() {
+    let mut packet = udp(5);
+    // Flags and offset: 8 bytes into the datagram.
+    packet[20..22].copy_from_slice(&[0, 1]);
+    let checksum = etherparse::Ipv4Header::from_slice(&packet[14..34])
+        .unwrap()
+        .0
+        .calc_header_checksum();
+    packet[24..26].copy_from_slice(&checksum.to_be_bytes());
+    // The same ring stands for the way back: it is seen what leaves.
+    for (kernel, given_back) in [(None, 0), (Some(PortIndex(0)), 1)] {
+        let options = DirectorOptions {
+            kernel,
+            ..options(100)
+        };
+        let mut bench = Bench::build(options, &[server(1)], SchedulerKind::RoundRobin, None);
+        assert_eq!(bench.turn(std::slice::from_ref(&packet)), []);
+        bench.now += 99;
+        assert_eq!(bench.turn(&[]), []);
+        assert_eq!(bench.counters().waiting, 1);
+        bench.now += 1;
+        let sent: Vec<_> = bench
+            .turn(&[])
+            .into_iter()
+            .map(|(_, frame)| frame)
+            .collect();
+        assert_eq!(sent, vec![packet.clone(); given_back]);
+        assert_eq!(bench.counters().returned_to_kernel, given_back as u64);
+        assert_eq!(bench.dropped(DropReason::Fragment), 1 - given_back as u64);
+        assert_eq!(bench.counters().waiting, 0);
+        let free = bench.ours.len() + bench.worker.pool().len();
+        assert_eq!(free, FRAMES as usize, "every frame is there once");
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ arguments.add_argument("port", type=int)
 arguments.add_argument("--sockets", type=int, default=1)
 arguments.add_argument("--datagrams", type=int, default=1, help="of each socket")
 arguments.add_argument("--interval", type=float, default=0, help="seconds between them")
+arguments.add_argument("--size", type=int, default=4, help="bytes of each datagram")
 given = arguments.parse_args()
 
 family = socket.AF_INET6 if ":" in given.address else socket.AF_INET
@@ -19,6 +20,6 @@ for client in clients:
     client.settimeout(2)
     client.connect((given.address, given.port))
     for _ in range(given.datagrams):
-        client.send(b"who?")
+        client.send(b"?" * given.size)
         print(client.recv(100).decode(), flush=True)
         time.sleep(given.interval)

@@ -7,8 +7,8 @@ use super::edit::{EditError, Edited, Edits};
 use super::ipvs::{Ipvs, Timeouts};
 use super::view::{
     AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
-    Reload, Service, Steering, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, Worker,
-    WorkerInterface,
+    Reload, Service, Steering, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, WayBack,
+    Worker, WorkerInterface,
 };
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -35,6 +35,9 @@ fn counters() -> BTreeMap<String, u64> {
         ("connections_reused", 17),
         ("connections", 1_241),
         ("resets_sent", 5),
+        ("icmp_sent", 8),
+        ("fragments_made", 2),
+        ("returned_to_kernel", 6),
     ];
     values.map(|(name, value)| (name.to_owned(), value)).into()
 }
@@ -220,6 +223,11 @@ pub(crate) fn workers() -> Vec<Worker> {
                 interface("eth0", 0, AttachMode::Native, true),
                 interface("eth1", 0, AttachMode::Generic, false),
             ],
+            way_back: Some(WayBack {
+                interface: "appliance0".to_owned(),
+                tx_invalid: 0,
+                tx_dropped: 1,
+            }),
         },
         Worker {
             worker: 1,

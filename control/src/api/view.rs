@@ -187,7 +187,7 @@ pub struct Neighbor {
 }
 
 /// A worker: an element of `show workers --json`.
-/// `rx_packets = tx_packets + dropped_packets + waiting`.
+/// `rx_packets + fragments_made = tx_packets + dropped_packets + waiting`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     pub worker: u32,
@@ -201,6 +201,19 @@ pub struct Worker {
     /// Over all reasons of `show drops`.
     pub dropped_packets: u64,
     pub interfaces: Vec<WorkerInterface>,
+    /// Where packets go that are not the appliance's; without it they are dropped.
+    pub way_back: Option<WayBack>,
+}
+
+/// The tap interface by which a worker hands packets to the kernel. `returned_to_kernel` counts all
+/// of them; the kernel did not take those that are counted here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WayBack {
+    pub interface: String,
+    /// Frames without a whole Ethernet header.
+    pub tx_invalid: u64,
+    /// Frames that the kernel refused: somebody set the interface down.
+    pub tx_dropped: u64,
 }
 
 /// One AF_XDP socket of a worker. The counters are the kernel's

@@ -365,6 +365,14 @@ fn worker(
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
         dropped_packets: counters.dropped(),
+        way_back: handle.way_back.as_ref().map(|interface| {
+            let statistics = handle.statistics.device(handle.queues.len());
+            view::WayBack {
+                interface: interface.clone(),
+                tx_invalid: statistics.tx_invalid,
+                tx_dropped: statistics.tx_dropped,
+            }
+        }),
         interfaces: interfaces.collect(),
     }
 }

@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use anyhow::{Context, ensure};
 use dataplane::bpf::Steering;
 use dataplane::counters::{Counters, ServerTotals, WorkerStatistics};
-use dataplane::device::af_xdp::{self, AfXdp, FRAMES_PER_QUEUE};
+use dataplane::device::af_xdp::{self, FRAMES_PER_QUEUE};
+use dataplane::device::any::AnyDevice;
+use dataplane::device::tap::{self, Tap, TapInterface};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::service::{MAX_SERVERS, PortIndex, ServerId};
@@ -36,7 +38,10 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     pub(super) core: usize,
+    /// As many as the first of the worker's devices.
     pub(super) queues: Vec<Queue>,
+    /// The interface that leads back to the kernel, the worker's last device.
+    pub(super) way_back: Option<String>,
     pub(super) statistics: Arc<WorkerStatistics>,
     pub(super) requests: mpsc::Sender<ListConnections>,
     thread: Option<JoinHandle<()>>,
@@ -114,8 +119,11 @@ impl Workers {
             steering.push(Steering::attach(link.index, &link.name, *mode)?);
         }
         let workers = u32::try_from(cores.len()).context("too many workers")?;
+        let way_back = way_back();
+        let kernel = PortIndex(u16::try_from(interfaces.len()).context("too many interfaces")?);
         let statistics: Vec<_> = (0..workers)
             .map(|worker| queues_of(worker, workers, interfaces).len())
+            .map(|queues| queues + usize::from(way_back.is_some()))
             .map(|devices| Arc::new(WorkerStatistics::new(MAX_SERVERS, devices)))
             .collect();
         let hasher = FlowHasher::random();
@@ -139,13 +147,21 @@ impl Workers {
                     interface: spec.interface,
                     queue: spec.queue,
                 });
+                let device = AnyDevice::AfXdp(device);
                 ports.push(Port { index, device });
+            }
+            if let Some(interface) = &way_back {
+                let device = AnyDevice::Tap(Tap::new(interface.try_clone()?, &umem));
+                ports.push(Port {
+                    index: kernel,
+                    device,
+                });
             }
             let options = DirectorOptions {
                 max_connections: appliance.max_connections.div_ceil(workers),
                 hasher: hasher.clone(),
                 worker,
-                kernel: None,
+                kernel: way_back.is_some().then_some(kernel),
             };
             let director = Director::new(options, Arc::clone(published), &statistics);
             let (requests, receiver) = mpsc::channel();
@@ -172,6 +188,9 @@ impl Workers {
             this.handles.push(WorkerHandle {
                 core,
                 queues,
+                way_back: way_back
+                    .as_ref()
+                    .map(|interface| interface.name().to_owned()),
                 statistics: Arc::clone(&statistics[number]),
                 requests,
                 thread: Some(thread),
@@ -184,7 +203,7 @@ impl Workers {
         &self,
         number: usize,
         core: usize,
-        worker: Worker<AfXdp>,
+        worker: Worker<AnyDevice>,
         idle: config::Idle,
     ) -> anyhow::Result<JoinHandle<()>> {
         let stop = Arc::clone(&self.stop);
@@ -289,6 +308,24 @@ fn usable_cores(mut cores: Vec<usize>, interfaces: &[Interface]) -> Vec<usize> {
         );
     }
     cores
+}
+
+/// The interface by which workers give back what is not theirs. Without it the appliance works, and
+/// drops that.
+fn way_back() -> Option<TapInterface> {
+    match tap::create() {
+        Ok(interface) => Some(interface),
+        Err(error) => {
+            let error = anyhow::Error::new(error);
+            warn!(
+                "no way back to the kernel: {error:#}; dropped are: what real servers of NAT and FULLNAT \
+                 send for themselves from the ports of their service, and fragments to other ports \
+                 of a virtual address; is there /dev/net/tun (modprobe tun), and the right to use \
+                 it (CAP_NET_ADMIN)?"
+            );
+            None
+        }
+    }
 }
 
 /// The queues of one worker: of each interface every `workers`-th.

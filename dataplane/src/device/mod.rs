@@ -5,6 +5,7 @@
 //! and on captures.
 
 pub mod af_xdp;
+pub mod any;
 pub mod pcap;
 #[expect(unsafe_code, reason = "memory shared between threads without a lock")]
 pub mod ring;

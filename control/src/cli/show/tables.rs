@@ -11,7 +11,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::api::view::{
     Connection, Drop, Health, HealthCheck, Neighbor, Persistence, RealServer, Service, Traffic,
-    Word, Worker,
+    WayBack, Word, Worker,
 };
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
@@ -241,8 +241,8 @@ pub(super) fn neighbors(out: &mut dyn Write, neighbors: &[Neighbor]) -> io::Resu
     table.write(out)
 }
 
-/// Packets, connections, sockets, interfaces: four tables, a line each for a worker, a
-/// socket of one, or an interface. Numbers are exact: people compare them with each other.
+/// Packets, connections, what was made here or handed back, sockets, interfaces: five tables, a
+/// line each for a worker, a socket of one, or an interface. Numbers are exact: people compare them with each other.
 pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()> {
     if workers.is_empty() {
         return writeln!(out, "no workers");
@@ -265,7 +265,16 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
         ("expired", Right),
         ("evicted", Right),
         ("reused", Right),
+    ]);
+    let mut own = Table::new([
+        ("Worker", Right),
         ("resets_sent", Right),
+        ("icmp_sent", Right),
+        ("fragments_made", Right),
+        ("returned_to_kernel", Right),
+        ("Way back", Left),
+        ("tx_invalid", Right),
+        ("tx_dropped", Right),
     ]);
     let mut sockets = Table::new([
         ("Worker", Right),
@@ -309,7 +318,20 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
             counter("connections_expired"),
             counter("connections_evicted"),
             counter("connections_reused"),
+        ]);
+        let way_back = worker.way_back.as_ref();
+        let of_way_back = |count: fn(&WayBack) -> u64| {
+            way_back.map_or_else(|| NONE.to_owned(), |way| count(way).to_string())
+        };
+        own.push([
+            number(),
             counter("resets_sent"),
+            counter("icmp_sent"),
+            counter("fragments_made"),
+            counter("returned_to_kernel"),
+            way_back.map_or(NONE, |way| &way.interface).to_owned(),
+            of_way_back(|way| way.tx_invalid),
+            of_way_back(|way| way.tx_dropped),
         ]);
         for socket in &worker.interfaces {
             sockets.push([
@@ -344,6 +366,8 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
     packets.write(out)?;
     writeln!(out)?;
     connections.write(out)?;
+    writeln!(out)?;
+    own.write(out)?;
     if !sockets.is_empty() {
         writeln!(out)?;
         sockets.write(out)?;
