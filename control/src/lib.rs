@@ -10,6 +10,7 @@ mod in_words;
 pub mod ipvsadm;
 pub mod lab;
 pub mod netlink;
+pub mod realserver;
 pub mod replay;
 pub mod run;
 pub mod scripts;

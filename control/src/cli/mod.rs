@@ -12,6 +12,7 @@ mod import;
 mod ipvsadm;
 mod lab;
 mod output;
+mod realserver;
 mod reload;
 mod replay;
 mod run;
@@ -86,6 +87,8 @@ pub enum Command {
     Undrain(drain::Undrain),
     Ipvsadm(ipvsadm::Ipvsadm),
     Lab(lab::Lab),
+    #[command(name = "realserver")]
+    RealServer(realserver::RealServer),
     #[command(hide = true)]
     LabResponder(lab::LabResponder),
 }
@@ -116,6 +119,7 @@ pub fn main() -> ExitCode {
         Command::Undrain(command) => command.run(&cli.global.client_socket()),
         Command::Ipvsadm(command) => return command.run(&cli.global.client_socket()),
         Command::Lab(command) => command.run(),
+        Command::RealServer(command) => command.run(),
         Command::LabResponder(command) => command.run(),
     };
     match result {

@@ -8,6 +8,7 @@
 //!
 //! Not done here: deciding anything. The controller does.
 
+mod host;
 mod monitor;
 mod requests;
 pub mod view;
@@ -15,6 +16,7 @@ pub mod view;
 use std::io;
 use std::time::Duration;
 
+pub use host::{DefaultRoute, HostLink};
 pub use monitor::Monitor;
 pub use requests::{NewAddress, NextHop, Requests, Route};
 

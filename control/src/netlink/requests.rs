@@ -103,11 +103,25 @@ impl Requests {
     ///
     /// What the kernel says, with the address and the link.
     pub async fn add_address(&self, new: &NewAddress) -> Result<bool, Error> {
+        let protocol = AddressProtocol::Other(ADDRESS_PROTOCOL);
+        self.add(new, Some(AddressAttribute::Protocol(protocol)))
+            .await
+    }
+
+    /// As [`Self::add_address`], but without the mark: the address is to stay
+    /// when a director starts or ends here.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says, with the address and the link.
+    pub async fn add_static_address(&self, new: &NewAddress) -> Result<bool, Error> {
+        self.add(new, None).await
+    }
+
+    async fn add(&self, new: &NewAddress, mark: Option<AddressAttribute>) -> Result<bool, Error> {
         let mut message = address_message(new.index, new.address, new.prefix_length);
         let attributes = &mut message.attributes;
-        attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(
-            ADDRESS_PROTOCOL,
-        )));
+        attributes.extend(mark);
         attributes.extend(new.label.clone().map(AddressAttribute::Label));
         if new.nodad && new.address.is_ipv6() {
             message.header.flags |= AddressHeaderFlags::Nodad;
@@ -319,7 +333,7 @@ impl Requests {
         Ok(all)
     }
 
-    async fn dump_one(
+    pub(super) async fn dump_one(
         &self,
         what: &str,
         request: RouteNetlinkMessage,
@@ -435,7 +449,7 @@ fn neighbor_message(index: u32, address: IpAddr) -> NeighbourMessage {
     message
 }
 
-fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
+pub(super) fn route_of(message: &RouteNetlinkMessage) -> Option<Route> {
     let RouteNetlinkMessage::NewRoute(message) = message else {
         return None;
     };

@@ -1,0 +1,269 @@
+//! What is right and what is wrong on a real server.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use dataplane::bpf::decap::TunnelEnd;
+use dataplane::service::Tunnel;
+
+use super::{Host, Needs, Record};
+use crate::netlink::HostLink;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What is the case.
+    pub what: String,
+    /// What to do about it; `None`: it is as it has to be.
+    pub remedy: Option<String>,
+}
+
+impl Finding {
+    fn ok(what: String) -> Self {
+        Self { what, remedy: None }
+    }
+
+    fn wrong(what: String, remedy: String) -> Self {
+        Self {
+            what,
+            remedy: Some(remedy),
+        }
+    }
+
+    /// True if there is something to do.
+    #[must_use]
+    pub fn is_wrong(&self) -> bool {
+        self.remedy.is_some()
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.remedy {
+            None => write!(f, "ok     {}", self.what),
+            Some(remedy) => write!(f, "wrong  {}: {remedy}", self.what),
+        }
+    }
+}
+
+/// True if no ARP request for an address of another link is answered
+/// (`arp_ignore` in Documentation/networking/ip-sysctl.rst).
+pub(super) fn is_silent(arp_ignore: u32) -> bool {
+    matches!(arp_ignore, 1 | 2 | 8)
+}
+
+/// `arp_announce`: never with an address of another link.
+pub(super) const OWN_ADDRESS_ONLY: u32 = 2;
+
+/// Everything that `needs` names, and how it is on `host`. `gateways` are more
+/// addresses of directors; `record` tells of decapsulators.
+#[must_use]
+pub fn findings(needs: &Needs, host: &Host, record: &Record, gateways: &[IpAddr]) -> Vec<Finding> {
+    let mut found: Vec<Finding> = needs
+        .virtuals
+        .iter()
+        .map(|address| virtual_address(host, *address))
+        .collect();
+    found.extend(needs.ranges.iter().map(|range| {
+        Finding::ok(format!(
+            "{range} is not looked at: make the range local by `ip route add local PREFIX dev lo`"
+        ))
+    }));
+    if needs.receives_v4() {
+        let arrivals = host.arrivals(&needs.servers);
+        if arrivals.is_empty() {
+            found.push(Finding::wrong(
+                "no interface has the real server's address".to_owned(),
+                "add it, or name another by --address".to_owned(),
+            ));
+        }
+        for link in arrivals {
+            found.extend(arp(host, link));
+            found.push(reverse_path(host, link));
+        }
+    }
+    for end in &needs.ends {
+        found.extend(tunnel(needs, host, record, *end));
+    }
+    let translated = needs.translated.iter();
+    found.extend(translated.map(|server| gateway(needs, host, gateways, *server)));
+    found
+}
+
+fn virtual_address(host: &Host, address: IpAddr) -> Finding {
+    let length = if address.is_ipv4() { 32 } else { 128 };
+    let mut holders = host.holders(address).peekable();
+    if holders.peek().is_none() {
+        return Finding::wrong(
+            format!("{address} is not on this host, which drops packets to it"),
+            format!("ip address add {address}/{length} dev lo"),
+        );
+    }
+    for (link, held) in holders {
+        let name = &link.name;
+        // A link without a cable answers nobody.
+        if !link.loopback && link.kind.as_deref() != Some("dummy") {
+            let asked = if address.is_ipv4() {
+                "ARP"
+            } else {
+                "neighbour solicitations"
+            };
+            return Finding::wrong(
+                format!("{address} is on {name}, which answers {asked} for it"),
+                format!(
+                    "move it to lo: ip address del {address}/{held} dev {name} && \
+                     ip address add {address}/{length} dev lo"
+                ),
+            );
+        }
+        if held != length {
+            return Finding::wrong(
+                format!("{address}/{held} on {name} makes the whole subnet local"),
+                format!(
+                    "ip address add {address}/{length} dev {name} && \
+                     ip address del {address}/{held} dev {name}"
+                ),
+            );
+        }
+    }
+    Finding::ok(format!("{address} is on this host and on no network"))
+}
+
+fn arp(host: &Host, link: &HostLink) -> [Finding; 2] {
+    let name = &link.name;
+    let ignore = host.effective(name, "arp_ignore");
+    let announce = host.effective(name, "arp_announce");
+    let answered = if is_silent(ignore) {
+        Finding::ok(format!("{name} answers no ARP for other links' addresses"))
+    } else {
+        Finding::wrong(
+            format!(
+                "{name} answers ARP for virtual addresses, so that clients may pass the director \
+                 by: arp_ignore is {ignore}"
+            ),
+            "sysctl -w net.ipv4.conf.all.arp_ignore=1".to_owned(),
+        )
+    };
+    let announced = if announce == OWN_ADDRESS_ONLY {
+        Finding::ok(format!("{name} asks by ARP with its own address only"))
+    } else {
+        Finding::wrong(
+            format!(
+                "{name} tells neighbours, when it asks by ARP, that virtual addresses are here: \
+                 arp_announce is {announce}"
+            ),
+            "sysctl -w net.ipv4.conf.all.arp_announce=2".to_owned(),
+        )
+    };
+    [answered, announced]
+}
+
+fn reverse_path(host: &Host, link: &HostLink) -> Finding {
+    let name = &link.name;
+    if host.filters_clients(link) {
+        Finding::wrong(
+            format!(
+                "{name} drops packets of clients: rp_filter is strict, and no default route \
+                 leaves by {name}"
+            ),
+            format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+        )
+    } else {
+        Finding::ok(format!("{name} takes packets of clients (rp_filter)"))
+    }
+}
+
+/// Kinds of the kernel's tunnel devices that take packets out of a tunnel.
+fn kinds(end: TunnelEnd, inner_is_v4: bool) -> &'static [&'static str] {
+    match (end.tunnel, end.address.is_ipv4(), inner_is_v4) {
+        (Tunnel::Ipip | Tunnel::Gue { .. }, true, true) => &["ipip"],
+        (Tunnel::Ipip | Tunnel::Gue { .. }, true, false) => &["sit"],
+        (Tunnel::Ipip | Tunnel::Gue { .. }, false, _) => &["ip6tnl"],
+        (Tunnel::Gre, true, _) => &["gre"],
+        (Tunnel::Gre, false, _) => &["ip6gre"],
+    }
+}
+
+/// The kernel's own devices for an end, if it has all that it takes.
+pub(super) fn devices<'h>(needs: &Needs, host: &'h Host, end: TunnelEnd) -> Vec<&'h HostLink> {
+    let port_is_open = match end.tunnel {
+        Tunnel::Gue { port } => host.udp_ports.contains(&port),
+        Tunnel::Ipip | Tunnel::Gre => true,
+    };
+    let mut found = Vec::new();
+    for &inner_is_v4 in &needs.inner_versions {
+        let kinds = kinds(end, inner_is_v4);
+        let device = host.links.iter().find(|link| {
+            let kind = link.kind.as_deref();
+            link.up && port_is_open && kind.is_some_and(|kind| kinds.contains(&kind))
+        });
+        let Some(device) = device else {
+            return Vec::new();
+        };
+        found.push(device);
+    }
+    found
+}
+
+fn tunnel(needs: &Needs, host: &Host, record: &Record, end: TunnelEnd) -> Vec<Finding> {
+    let attached = |made: &&super::record::Decapsulator| {
+        let mut links = host.links.iter();
+        made.is_kept()
+            && made.ends.contains(&end.to_string())
+            && links.any(|link| link.index == made.index && link.name == made.interface && link.xdp)
+    };
+    if let Some(made) = record.decapsulators.iter().find(attached) {
+        return vec![Finding::ok(format!(
+            "{end}: the decapsulator on {}",
+            made.interface
+        ))];
+    }
+    let devices = devices(needs, host, end);
+    if devices.is_empty() {
+        return vec![Finding::wrong(
+            format!("{end}: nothing here takes packets out of this tunnel"),
+            "appliance realserver up, or a tunnel device of the kernel".to_owned(),
+        )];
+    }
+    let mut found: Vec<Finding> = devices
+        .iter()
+        .map(|device| Finding::ok(format!("{end}: the kernel's device {}", device.name)))
+        .collect();
+    // No route leads back by a tunnel device.
+    let strict = devices
+        .iter()
+        .filter(|device| needs.receives_v4() && host.effective(&device.name, "rp_filter") == 1);
+    found.extend(strict.map(|device| {
+        let name = &device.name;
+        Finding::wrong(
+            format!("{name} drops packets of clients: rp_filter is strict"),
+            format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
+        )
+    }));
+    found
+}
+
+fn gateway(needs: &Needs, host: &Host, gateways: &[IpAddr], server: IpAddr) -> Finding {
+    let mut routes = host
+        .default_routes
+        .iter()
+        .filter(|route| route.is_v4 == server.is_ipv4());
+    let found = routes.next().and_then(|route| route.gateway);
+    let remedy = "replies of NAT have to pass the director: ip route replace default via DIRECTOR, \
+                  or say --gateway if it is one";
+    match found {
+        None => Finding::wrong(
+            format!("{server} has no default route by a gateway"),
+            remedy.to_owned(),
+        ),
+        Some(gateway) if needs.directors.contains(&gateway) || gateways.contains(&gateway) => {
+            Finding::ok(format!(
+                "replies of {server} pass the director at {gateway}"
+            ))
+        }
+        Some(gateway) => Finding::wrong(
+            format!("replies of {server} leave by {gateway}, which is no director of the file"),
+            remedy.to_owned(),
+        ),
+    }
+}

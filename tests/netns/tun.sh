@@ -1,0 +1,94 @@
+# TUN: packets reach real servers inside IPIP, GRE and GUE, and are taken out
+# by the decapsulator of `appliance realserver up`. Every MTU is 1500: uploads
+# in full-size packets are told the tunnel's size by the director, and go on.
+source "$(dirname "$0")/lib.sh"
+make_network 2
+head -c 20000000 /dev/urandom >"$WORK/big"
+start_nginx 1 2
+# Uploads are stored. nginx -t would not tell: the module is in every package.
+for number in 1 2; do
+    sed -i 's/location = \/ {/location \/up\/ { dav_methods PUT; create_full_put_path on; client_max_body_size 100m; }\n        &/' \
+        "$WORK/rs$number/nginx.conf"
+    kill -HUP "$(<"$WORK/rs$number/nginx.pid")"
+done
+sums=$(sha256sum <"$WORK/big")
+head -c 5000000 "$WORK/big" >"$WORK/upload"
+
+# The programs stay attached by files of this file system, beyond the command.
+mkdir "$WORK/bpf"
+mount -t bpf bpf "$WORK/bpf"
+# lib.sh's cleaning removes the directory, so the file system goes before.
+trap 'umount -l "$WORK/bpf"; clean_up' EXIT
+realserver() {
+    local number=$1 action=$2
+    shift 2
+    mkdir -p "$WORK/bpf/rs$number"
+    on "rs$number" "$APPLIANCE" realserver "$action" "$CONFIG" --state "$WORK/rs$number.json" "$@"
+}
+xdp() { on_ip "$1" -d link show eth0 | grep -c 'prog/xdp'; }
+
+# tunnel LINES…: virtual servers of both IP versions.
+tunnel() {
+    local prefix=10.77.0.10
+    config
+    virtual_server $VIP:80 TCP rr "$@"
+    real_server ${prefix}1:80 1
+    real_server ${prefix}2:80 1
+    virtual_server "[$VIP6]:80" TCP rr "$@"
+    real_server '[fd77::101]:80' 1
+    real_server '[fd77::102]:80' 1
+    sed -i 's/"DR"/"TUN"/' "$CONFIG"
+}
+
+# serves WHAT: small answers, a download, and uploads, by both IP versions.
+serves() {
+    local url number
+    for url in "http://$VIP" "http://[$VIP6]"; do
+        on client curl -gsS --max-time 20 -H 'Connection: close' "$url/?[1-10]" >"$WORK/names"
+        for number in 1 2; do
+            equal "$1: answers of rs$number at $url" "$(served "rs$number" <"$WORK/names")" 5
+        done
+        equal "$1: download from $url" \
+            "$(on client curl -gsS --max-time 20 "$url/big" | sha256sum)" "$sums"
+        # The client learns the size anew.
+        on_ip client route flush cache
+        on_ip client -6 route flush cache
+        on client curl -gsSf --max-time 20 -T "$WORK/upload" "$url/up/file"
+        cmp "$WORK/upload" "$(ls -t "$WORK"/rs?/up/file | head -1)" || fail "$1: upload to $url"
+        rm "$WORK"/rs?/up/file
+    done
+}
+
+for kind in ipip gre gue; do
+    case $kind in
+    gue) tunnel 'tun_type = "gue"' 'tun_port = 5555' ;;
+    *) tunnel "tun_type = \"$kind\"" ;;
+    esac
+    for number in 1 2; do
+        # What is said when only the decapsulator is missing.
+        realserver $number up --bpffs "$WORK/bpf/rs$number" >"$WORK/said"
+        contains "up" "$(<"$WORK/said")" "^attached the decapsulator to eth0"
+        equal "up again" "$(realserver $number up --bpffs "$WORK/bpf/rs$number")" "nothing to do"
+        realserver $number status >"$WORK/said"
+        contains "status" "$(<"$WORK/said")" "^ok .*${kind^^} to 10.77.0.10$number.*the decapsulator on eth0"
+    done
+    if [ $kind = ipip ]; then start_director; else reload >/dev/null; fi
+    before=$(ask drops '[.. | .frag_needed_sent? // empty] | add // 0')
+    serves $kind
+    echo "$kind: serves"
+done
+
+# Without it, status says so; down leaves no program.
+rm "$WORK/bpf/rs1/appliance-decap-eth0"
+status=0
+realserver 1 status >"$WORK/said" 2>&1 || status=$?
+equal "status without decapsulator" "$status" 1
+contains "it" "$(grep ^wrong "$WORK/said")" 'GUE to 10.77.0.101, UDP port 5555: nothing here'
+realserver 1 up --bpffs "$WORK/bpf/rs1" >/dev/null
+serves "gue again"
+stop_director
+for number in 1 2; do
+    realserver $number down >/dev/null
+    equal "programs left on rs$number" "$(xdp rs$number || true)" 0
+    equal "files left of rs$number" "$(ls "$WORK/bpf/rs$number")" ""
+done
