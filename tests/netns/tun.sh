@@ -27,6 +27,8 @@ realserver() {
 }
 xdp() { on_ip "$1" -d link show eth0 | grep -c 'prog/xdp'; }
 
+icmp_sent() { ask workers '[.. | .icmp_sent? // empty] | add'; }
+
 # tunnel LINES…: virtual servers of both IP versions.
 tunnel() {
     local prefix=10.77.0.10
@@ -40,20 +42,25 @@ tunnel() {
     sed -i 's/"DR"/"TUN"/' "$CONFIG"
 }
 
+ask_for() {
+    on client curl -sS --max-time 20 --resolve "v4:80:$VIP" --resolve "v6:80:[$VIP6]" "$@"
+}
+
 # serves WHAT: small answers, a download, and uploads, by both IP versions.
 serves() {
     local url number
-    for url in "http://$VIP" "http://[$VIP6]"; do
-        on client curl -gsS --max-time 20 -H 'Connection: close' "$url/?[1-10]" >"$WORK/names"
+    # By names, because curl's [1-10] and brackets of an address do not mix.
+    for url in http://v4 http://v6; do
+        ask_for -H 'Connection: close' "$url/?[1-10]" >"$WORK/names"
         for number in 1 2; do
             equal "$1: answers of rs$number at $url" "$(served "rs$number" <"$WORK/names")" 5
         done
         equal "$1: download from $url" \
-            "$(on client curl -gsS --max-time 20 "$url/big" | sha256sum)" "$sums"
+            "$(ask_for "$url/big" | sha256sum)" "$sums"
         # The client learns the size anew.
         on_ip client route flush cache
         on_ip client -6 route flush cache
-        on client curl -gsSf --max-time 20 -T "$WORK/upload" "$url/up/file"
+        ask_for -f -T "$WORK/upload" "$url/up/file"
         cmp "$WORK/upload" "$(ls -t "$WORK"/rs?/up/file | head -1)" || fail "$1: upload to $url"
         rm "$WORK"/rs?/up/file
     done
@@ -73,9 +80,10 @@ for kind in ipip gre gue; do
         contains "status" "$(<"$WORK/said")" "^ok .*${kind^^} to 10.77.0.10$number.*the decapsulator on eth0"
     done
     if [ $kind = ipip ]; then start_director; else reload >/dev/null; fi
-    before=$(ask drops '[.. | .frag_needed_sent? // empty] | add // 0')
+    before=$(icmp_sent)
     serves $kind
-    echo "$kind: serves"
+    # By each IP version one at least, to a client that tried 1500 bytes.
+    between "$kind: told that a packet is too big" $(($(icmp_sent) - before)) 2 100
 done
 
 # Without it, status says so; down leaves no program.
