@@ -86,6 +86,33 @@ for kind in ipip gre gue; do
     between "$kind: told that a packet is too big" $(($(icmp_sent) - before)) 2 100
 done
 
+# Behind the router, where DR cannot go; and IPv6 in IPv4.
+add_host rs3
+cable rs3 eth0 router far
+addresses rs3 eth0 10.99.0.103/24 fd99::103/64
+addresses router far 10.99.0.1/24 fd99::1/64
+setting router net.ipv4.conf.far.rp_filter=0
+default_route rs3 10.99.0.1 fd99::1
+# Where start_nginx asks.
+addresses rs3 lo 10.77.0.103/32
+start_nginx 3
+cp "$CONFIG" "$WORK/near"
+config
+for address in $VIP:80 "[$VIP6]:80"; do
+    virtual_server "$address" TCP rr
+    real_server 10.99.0.103:80 1
+done
+sed -i 's/"DR"/"TUN"/' "$CONFIG"
+realserver 3 up --bpffs "$WORK/bpf/rs3" >/dev/null
+reload >/dev/null
+for url in http://v4 http://v6; do
+    equal "name of the far server at $url" "$(ask_for "$url/")" rs3
+    equal "download of the far server at $url" "$(ask_for "$url/big" | sha256sum)" "$sums"
+done
+realserver 3 down >/dev/null
+cp "$WORK/near" "$CONFIG"
+reload >/dev/null
+
 # Without it, status says so; down leaves no program.
 rm "$WORK/bpf/rs1/appliance-decap-eth0"
 status=0

@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use dataplane::bpf::decap::{self, TunnelEnd};
 use dataplane::xsk::socket::BindMode;
 
-use super::findings::{OWN_ADDRESS_ONLY, devices, is_silent};
+use super::findings::{OWN_ADDRESS_ONLY, device, is_silent};
 use super::host::setting_path;
 use super::{Host, Needs, Record, record};
 use crate::netlink::{HostLink, NewAddress, Requests};
@@ -217,8 +217,10 @@ impl Work<'_> {
     /// has no device for them.
     fn decapsulate(&mut self, needs: &Needs, host: &Host, bpffs: &Path) -> anyhow::Result<()> {
         let mut wanted: Vec<(&HostLink, Vec<TunnelEnd>)> = Vec::new();
-        for &end in &needs.ends {
-            if !devices(needs, host, end).is_empty() {
+        for &one in &needs.tunnelled {
+            let end = one.end;
+            let known = wanted.iter().any(|(_, ends)| ends.contains(&end));
+            if known || device(host, one).is_some() {
                 continue;
             }
             let (link, _) = host.holders(end.address).next().ok_or_else(|| {
@@ -245,8 +247,8 @@ impl Work<'_> {
                         && in_words(ends) == made.ends
                 })
         };
-        let wrong: Vec<_> = self.record.decapsulators.clone();
-        for made in wrong.iter().filter(|made| !is_right(made)) {
+        let known = self.record.decapsulators.clone();
+        for made in known.iter().filter(|made| !is_right(made)) {
             self.release(made)?;
         }
         for (link, ends) in &wanted {

@@ -3,10 +3,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use dataplane::bpf::decap::TunnelEnd;
 use dataplane::service::Tunnel;
 
-use super::{Host, Needs, Record};
+use super::{Host, Needs, Record, Tunnelled};
 use crate::netlink::HostLink;
 
 /// One thing that was looked at.
@@ -82,8 +81,8 @@ pub fn findings(needs: &Needs, host: &Host, record: &Record, gateways: &[IpAddr]
             found.push(reverse_path(host, link));
         }
     }
-    for end in &needs.ends {
-        found.extend(tunnel(needs, host, record, *end));
+    for one in &needs.tunnelled {
+        found.extend(tunnel(host, record, *one));
     }
     let translated = needs.translated.iter();
     found.extend(translated.map(|server| gateway(needs, host, gateways, *server)));
@@ -173,73 +172,53 @@ fn reverse_path(host: &Host, link: &HostLink) -> Finding {
     }
 }
 
-/// Kinds of the kernel's tunnel devices that take packets out of a tunnel.
-fn kinds(end: TunnelEnd, inner_is_v4: bool) -> &'static [&'static str] {
-    match (end.tunnel, end.address.is_ipv4(), inner_is_v4) {
-        (Tunnel::Ipip | Tunnel::Gue { .. }, true, true) => &["ipip"],
-        (Tunnel::Ipip | Tunnel::Gue { .. }, true, false) => &["sit"],
-        (Tunnel::Ipip | Tunnel::Gue { .. }, false, _) => &["ip6tnl"],
-        (Tunnel::Gre, true, _) => &["gre"],
-        (Tunnel::Gre, false, _) => &["ip6gre"],
+/// The kind of the kernel's tunnel device that takes these packets out.
+fn kind(one: Tunnelled) -> &'static str {
+    match (one.end.tunnel, one.end.address.is_ipv4(), one.inner_is_v4) {
+        (Tunnel::Ipip | Tunnel::Gue { .. }, true, true) => "ipip",
+        (Tunnel::Ipip | Tunnel::Gue { .. }, true, false) => "sit",
+        (Tunnel::Ipip | Tunnel::Gue { .. }, false, _) => "ip6tnl",
+        (Tunnel::Gre, true, _) => "gre",
+        (Tunnel::Gre, false, _) => "ip6gre",
     }
 }
 
-/// The kernel's own devices for an end, if it has all that it takes.
-pub(super) fn devices<'h>(needs: &Needs, host: &'h Host, end: TunnelEnd) -> Vec<&'h HostLink> {
-    let port_is_open = match end.tunnel {
+/// The kernel's own device for tunnelled packets, if it has all that it takes.
+pub(super) fn device(host: &Host, one: Tunnelled) -> Option<&HostLink> {
+    let port_is_open = match one.end.tunnel {
         Tunnel::Gue { port } => host.udp_ports.contains(&port),
         Tunnel::Ipip | Tunnel::Gre => true,
     };
-    let mut found = Vec::new();
-    for &inner_is_v4 in &needs.inner_versions {
-        let kinds = kinds(end, inner_is_v4);
-        let device = host.links.iter().find(|link| {
-            let kind = link.kind.as_deref();
-            link.up && port_is_open && kind.is_some_and(|kind| kinds.contains(&kind))
-        });
-        let Some(device) = device else {
-            return Vec::new();
-        };
-        found.push(device);
-    }
-    found
+    let mut links = host.links.iter();
+    links.find(|link| link.up && port_is_open && link.kind.as_deref() == Some(kind(one)))
 }
 
-fn tunnel(needs: &Needs, host: &Host, record: &Record, end: TunnelEnd) -> Vec<Finding> {
+fn tunnel(host: &Host, record: &Record, one: Tunnelled) -> Vec<Finding> {
     let attached = |made: &&super::record::Decapsulator| {
         let mut links = host.links.iter();
         made.is_kept()
-            && made.ends.contains(&end.to_string())
+            && made.ends.contains(&one.end.to_string())
             && links.any(|link| link.index == made.index && link.name == made.interface && link.xdp)
     };
     if let Some(made) = record.decapsulators.iter().find(attached) {
-        return vec![Finding::ok(format!(
-            "{end}: the decapsulator on {}",
-            made.interface
-        ))];
+        let name = &made.interface;
+        return vec![Finding::ok(format!("{one}: the decapsulator on {name}"))];
     }
-    let devices = devices(needs, host, end);
-    if devices.is_empty() {
+    let Some(device) = device(host, one) else {
         return vec![Finding::wrong(
-            format!("{end}: nothing here takes packets out of this tunnel"),
+            format!("{one}: nothing here takes packets out of this tunnel"),
             "appliance realserver up, or a tunnel device of the kernel".to_owned(),
         )];
-    }
-    let mut found: Vec<Finding> = devices
-        .iter()
-        .map(|device| Finding::ok(format!("{end}: the kernel's device {}", device.name)))
-        .collect();
+    };
+    let name = &device.name;
+    let mut found = vec![Finding::ok(format!("{one}: the kernel's device {name}"))];
     // No route leads back by a tunnel device.
-    let strict = devices
-        .iter()
-        .filter(|device| needs.receives_v4() && host.effective(&device.name, "rp_filter") == 1);
-    found.extend(strict.map(|device| {
-        let name = &device.name;
-        Finding::wrong(
+    if one.inner_is_v4 && host.effective(name, "rp_filter") == 1 {
+        found.push(Finding::wrong(
             format!("{name} drops packets of clients: rp_filter is strict"),
             format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2"),
-        )
-    }));
+        ));
+    }
     found
 }
 

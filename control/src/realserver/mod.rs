@@ -27,6 +27,6 @@ mod tests;
 pub use apply::{Places, down, up};
 pub use findings::{Finding, findings};
 pub use host::Host;
-pub use needs::{Needs, NotHere};
+pub use needs::{Needs, NotHere, Tunnelled};
 pub use record::Record;
 pub use script::script;

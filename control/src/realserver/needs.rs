@@ -1,6 +1,7 @@
 //! What the virtual servers of a file need on a real server.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::IpAddr;
 
 use dataplane::bpf::decap::TunnelEnd;
@@ -17,15 +18,27 @@ pub struct Needs {
     pub virtuals: BTreeSet<IpAddr>,
     /// Ranges of such addresses.
     pub ranges: BTreeSet<String>,
-    /// Tunnels that end here.
-    pub ends: Vec<TunnelEnd>,
-    /// IP versions, true for IPv4, of the packets in the tunnels.
-    pub inner_versions: BTreeSet<bool>,
+    /// What comes out of tunnels that end here.
+    pub tunnelled: Vec<Tunnelled>,
     /// The real server's own addresses that NAT sends to: the replies have to
     /// go back through the director.
     pub translated: BTreeSet<IpAddr>,
     /// Addresses that a director of this file is known to have.
     pub directors: BTreeSet<IpAddr>,
+}
+
+/// Packets of one IP version in one tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnelled {
+    pub end: TunnelEnd,
+    pub inner_is_v4: bool,
+}
+
+impl fmt::Display for Tunnelled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let version = if self.inner_is_v4 { "IPv4" } else { "IPv6" };
+        write!(f, "{version} in {}", self.end)
+    }
 }
 
 /// None of the file's real servers.
@@ -104,13 +117,15 @@ impl Needs {
             ForwardingMethod::Direct => self.receive(virt),
             ForwardingMethod::Tunnel(tunnel) => {
                 self.receive(virt);
-                self.inner_versions.insert(virt.key.address.is_v4());
-                let end = TunnelEnd {
-                    address: real,
-                    tunnel,
+                let one = Tunnelled {
+                    end: TunnelEnd {
+                        address: real,
+                        tunnel,
+                    },
+                    inner_is_v4: virt.key.address.is_v4(),
                 };
-                if !self.ends.contains(&end) {
-                    self.ends.push(end);
+                if !self.tunnelled.contains(&one) {
+                    self.tunnelled.push(one);
                 }
             }
             ForwardingMethod::Nat => {

@@ -6,10 +6,9 @@
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
-use dataplane::bpf::decap::TunnelEnd;
 use dataplane::service::Tunnel;
 
-use super::Needs;
+use super::{Needs, Tunnelled};
 
 /// The part that is the same for every host.
 const FUNCTIONS: &str = r#"made=${MADE:-/run/appliance-realserver.made}
@@ -45,9 +44,9 @@ device() { # MODULE DEVICE
 
 gue() { # 4|6 PORT
     if [ "$1" = 4 ]; then modprobe fou; else modprobe fou6; fi
-    if ip "-$1" fou add port "$2" gue; then
-        echo "gue $1 $2" >>"$made"
-    fi
+    [ -z "$(ip "-$1" fou show | grep -w "port $2")" ] || return 0
+    echo "gue $1 $2" >>"$made"
+    ip "-$1" fou add port "$2" gue
 }
 
 down() {
@@ -109,20 +108,19 @@ fn steps(needs: &Needs) -> Vec<String> {
             steps.push("done".to_owned());
         }
     }
-    for &end in &needs.ends {
-        for &inner_is_v4 in &needs.inner_versions {
-            let (module, device) = device(end, inner_is_v4);
-            let mut more = vec![format!("device {module} {device}")];
-            if needs.receives_v4() {
-                more.push(format!("loosen {device}"));
-            }
-            more.retain(|step| !steps.contains(step));
-            steps.extend(more);
+    for &one in &needs.tunnelled {
+        let (module, device) = device(one);
+        let mut more = vec![format!("device {module} {device}")];
+        if one.inner_is_v4 {
+            more.push(format!("loosen {device}"));
         }
-        if let Tunnel::Gue { port } = end.tunnel {
-            let version = if end.address.is_ipv4() { 4 } else { 6 };
-            steps.push(format!("gue {version} {port}"));
+        if let Tunnel::Gue { port } = one.end.tunnel {
+            let version = if one.end.address.is_ipv4() { 4 } else { 6 };
+            more.push(format!("gue {version} {port}"));
         }
+        // Several tunnels may share a device.
+        more.retain(|step| !steps.contains(step));
+        steps.extend(more);
     }
     for address in &needs.virtuals {
         let length = if address.is_ipv4() { 32 } else { 128 };
@@ -141,8 +139,8 @@ fn steps(needs: &Needs) -> Vec<String> {
 }
 
 /// The module, and the device in it that takes packets of any sender.
-fn device(end: TunnelEnd, inner_is_v4: bool) -> (&'static str, &'static str) {
-    match (end.tunnel, end.address.is_ipv4(), inner_is_v4) {
+fn device(one: Tunnelled) -> (&'static str, &'static str) {
+    match (one.end.tunnel, one.end.address.is_ipv4(), one.inner_is_v4) {
         (Tunnel::Ipip | Tunnel::Gue { .. }, true, true) => ("ipip", "tunl0"),
         (Tunnel::Ipip | Tunnel::Gue { .. }, true, false) => ("sit", "sit0"),
         (Tunnel::Ipip | Tunnel::Gue { .. }, false, _) => ("ip6_tunnel", "ip6tnl0"),
