@@ -27,10 +27,11 @@ use dataplane::device::BURST;
 use dataplane::device::ring::{RingDevice, RingPeer, pair};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
+use dataplane::routes::{Egress, Routes};
 use dataplane::service::{
     Address, ForwardingMethod, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol, RealServer,
-    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer,
-    VirtualServerId,
+    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, Tunnel,
+    VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Port, Worker};
@@ -59,6 +60,10 @@ const COUNTED: u64 = 1 << 18;
 pub enum Mode {
     /// Direct routing: the Ethernet addresses are rewritten.
     Dr,
+    /// Addresses and ports are rewritten. Only requests are generated.
+    Nat,
+    /// IP in IP.
+    Tun,
 }
 
 /// What to measure.
@@ -366,12 +371,22 @@ fn layout(protocol: Protocol) -> Layout {
 
 /// One virtual server and [`SERVERS`] real servers, all resolved.
 fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
-    let Mode::Dr = plan.mode;
+    let method = match plan.mode {
+        Mode::Dr => ForwardingMethod::Direct,
+        Mode::Nat => ForwardingMethod::Nat,
+        Mode::Tun => ForwardingMethod::Tunnel(Tunnel::Ipip),
+    };
+    let egress = Egress {
+        mac: OWN_MAC,
+        mtu: 1500,
+        v4: Some(Address::v4([192, 0, 2, 2])),
+        v6: None,
+    };
     let real_servers = (0..SERVERS).zip(1..).map(|(id, last)| RealServer {
         id: ServerId(id),
         address: Address::v4([198, 51, 100, last]),
         port: layout.destination.port(),
-        method: ForwardingMethod::Direct,
+        method,
         weight: 1,
         available: true,
         next_hop: Some(NextHop {
@@ -398,6 +413,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
         TcpMidstream::default(),
         &[virtual_server],
     )
+    .with_routes(Routes::new([], Vec::new(), vec![egress]))
 }
 
 /// Room for new flows: for the time of the measurement, or for its packets at a microsecond each,

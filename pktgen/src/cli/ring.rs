@@ -43,6 +43,10 @@ pub(crate) struct Arguments {
 enum Mode {
     /// Direct routing: the Ethernet addresses are rewritten
     Dr,
+    /// Addresses and ports are rewritten; requests only
+    Nat,
+    /// IP in IP, over IPv4
+    Tun,
 }
 
 /// The result, as JSON. Rates are those of the data plane alone.
@@ -72,6 +76,8 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         flows: arguments.flows,
         mode: match arguments.mode {
             Mode::Dr => ring::Mode::Dr,
+            Mode::Nat => ring::Mode::Nat,
+            Mode::Tun => ring::Mode::Tun,
         },
         protocol: arguments.protocol,
         new_flows_per_second: arguments.new_flows_per_second,
