@@ -126,6 +126,7 @@ fn snapshot(config: &Config) -> Snapshot {
                     method: server.lb_kind,
                     weight: server.weight,
                     available: true,
+                    drained: false,
                     next_hop: Some(NextHop {
                         port: PortIndex(0),
                         destination: MacAddress([2, 0, a, b, c, d]),

@@ -464,6 +464,9 @@ pub struct RealServer {
     /// False: down by its checks. It takes no new connections, and packets of existing ones
     /// are dropped until it returns (IPVS with `expire_nodest_conn` off).
     pub available: bool,
+    /// Taken out of use by an operator, with weight 0: persistent clients get
+    /// another server too.
+    pub drained: bool,
     /// `None` until the neighbour is resolved; packets wait a short time.
     pub next_hop: Option<NextHop>,
     pub thresholds: Thresholds,

@@ -99,6 +99,8 @@ pub struct Server {
     pub available: bool,
     /// 0: it takes no new connections.
     pub weight: u32,
+    /// It takes none by persistence either.
+    pub drained: bool,
     pub thresholds: Thresholds,
     /// Index of its virtual server in `services`.
     service: u32,
@@ -224,6 +226,7 @@ impl Snapshot {
             method,
             weight,
             available,
+            drained,
             next_hop,
             thresholds,
         } = server;
@@ -242,6 +245,7 @@ impl Snapshot {
             serves_v4: key.address.is_v4(),
             available: *available,
             weight: *weight,
+            drained: *drained,
             thresholds: *thresholds,
             service,
             counted: scheduler.counts_connections() || thresholds.upper > 0,

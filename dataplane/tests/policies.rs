@@ -140,6 +140,7 @@ fn server(number: u8) -> RealServer {
         method: ForwardingMethod::Direct,
         weight: 1,
         available: true,
+        drained: false,
         next_hop: Some(NextHop {
             port: PortIndex(0),
             destination: MacAddress([2, 0, 0, 0, 0, number]),
@@ -149,17 +150,24 @@ fn server(number: u8) -> RealServer {
     }
 }
 
-fn drained(number: u8) -> RealServer {
+fn quiescent(number: u8) -> RealServer {
     RealServer {
         weight: 0,
         ..server(number)
     }
 }
 
+fn drained(number: u8) -> RealServer {
+    RealServer {
+        drained: true,
+        ..quiescent(number)
+    }
+}
+
 fn down(number: u8) -> RealServer {
     RealServer {
         available: false,
-        ..drained(number)
+        ..quiescent(number)
     }
 }
 
@@ -184,7 +192,7 @@ fn persistence_leads_to_a_server_of_weight_0_unless_told_otherwise() {
         };
         let mut bench = Bench::new(persistent(), expiry, &[server(1), server(2)]);
         assert_eq!(bench.to(7, 1, "S"), Ok(1));
-        bench.publish(&[drained(1), server(2)]);
+        bench.publish(&[quiescent(1), server(2)]);
         let next = if quiescent_template { 2 } else { 1 };
         assert_eq!(bench.to(7, 2, "S"), Ok(next));
         assert_eq!(bench.to(7, 1, "A"), Ok(1), "what it has stays");
@@ -196,8 +204,12 @@ fn persistence_leads_to_a_server_of_weight_0_unless_told_otherwise() {
 }
 
 #[test]
-fn persistence_gives_up_a_server_that_is_down_or_removed() {
-    for rest in [vec![down(1), server(2)], vec![server(2)]] {
+fn persistence_gives_up_a_server_that_is_down_removed_or_drained() {
+    for rest in [
+        vec![down(1), server(2)],
+        vec![server(2)],
+        vec![drained(1), server(2)],
+    ] {
         let mut bench = Bench::new(persistent(), Expiry::default(), &[server(1), server(2)]);
         assert_eq!(bench.to(7, 1, "S"), Ok(1));
         bench.publish(&rest);

@@ -190,6 +190,7 @@ fn server(number: u8) -> RealServer {
         method: ForwardingMethod::Direct,
         weight: 1,
         available: true,
+        drained: false,
         next_hop: Some(NextHop {
             port: PortIndex(0),
             destination: MacAddress([2, 0, 0, 0, 0, number]),

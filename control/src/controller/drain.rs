@@ -1,7 +1,7 @@
 //! Real servers that an operator takes out of use.
 //!
-//! A drained server takes no new connections and keeps those it has, whatever
-//! its weight and its checks say. At its deadline it counts as down for them
+//! A drained server takes no new connections, not even of persistent clients,
+//! and keeps those it has, whatever its weight and its checks say. At its deadline it counts as down for them
 //! too: TCP packets are dropped, UDP clients get another server.
 //!
 //! Unlike other edits this outlives a reload: a server under maintenance must

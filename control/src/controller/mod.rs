@@ -391,6 +391,7 @@ impl Controller {
             weight,
             available: (available || server.inhibit_on_failure)
                 && !self.drains.is_over((service.key, server.address)),
+            drained: self.drains.is_drained((service.key, server.address)),
             next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
             thresholds: server.thresholds,
         })

@@ -106,12 +106,13 @@ impl Flows {
     }
 }
 
-/// True if a template may go on leading to this server (`ip_vs_check_template`).
+/// True if a template may go on leading to this server (`ip_vs_check_template`,
+/// which knows no drain).
 fn is_kept(snapshot: &Snapshot, service: &Service, id: ServerId) -> bool {
     snapshot.server(id).is_some_and(|server| {
         let is_ours = snapshot.service_of(server).map(|own| own.id) == Some(service.id);
         let is_quiescent = server.weight == 0 && snapshot.expiry.quiescent_template;
-        is_ours && server.available && !is_quiescent
+        is_ours && server.available && !server.drained && !is_quiescent
     })
 }
 

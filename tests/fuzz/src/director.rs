@@ -211,6 +211,7 @@ fn real_server(id: u32, place: u32, port: u16, variant: u8) -> RealServer {
         },
         weight: if changed && how == 1 { 0 } else { place + 1 },
         available: !(changed && how == 2),
+        drained: changed && how == 1 && variant >> 6 & 1 == 1,
         next_hop: (!(changed && how == 3)).then_some(NextHop {
             port: PortIndex(0),
             destination: MacAddress([2, 0, 0, 0, 0, 9]),

@@ -26,6 +26,7 @@ fn servers(weights: &[u32]) -> Vec<RealServer> {
             method: ForwardingMethod::Direct,
             weight,
             available: true,
+            drained: false,
             next_hop: None,
             thresholds: Thresholds::default(),
         })
