@@ -21,6 +21,8 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use crate::flow::FlowHasher;
 use crate::service::{Address, ServerId, VirtualServerId};
 
@@ -226,6 +228,16 @@ impl Templates {
                 .filter(|template| !template.is_over(now))
                 .for_each(&mut visit);
         }
+    }
+
+    /// How many templates lead to each server that has some.
+    #[must_use]
+    pub fn count(&self, now: u64) -> HashMap<ServerId, u64> {
+        let mut counts = HashMap::new();
+        self.for_each(now, |template| {
+            *counts.entry(template.server).or_default() += 1;
+        });
+        counts
     }
 
     fn set(&self, key: &TemplateKey) -> Option<MutexGuard<'_, Set>> {

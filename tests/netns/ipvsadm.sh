@@ -73,4 +73,24 @@ lvs ipvsadm -R <<<"$saved"
 equal "the table after -R" "$(lvs ipvsadm -Sn)" "$saved"
 answers=$(names 40 http://$VIP/)
 equal "rs1 at weight 3:1, restored" "$(served rs1 <<<"$answers")" 30
+
+# Every port of the address, and all of the client's connections to one server.
+lvs ipvsadm -A -t $VIP:0 -s rr -p 30
+lvs ipvsadm -a -t $VIP:0 -r 10.77.0.101 -g
+lvs ipvsadm -a -t $VIP:0 -r 10.77.0.102 -g
+lvs ipvsadm -D -t $VIP:80
+answers=$(names 10 http://$VIP/)
+server=$(head -1 <<<"$answers")
+equal "answers of the client's server" "$(served "$server" <<<"$answers")" 10
+listed=$(lvs ipvsadm -Ln --persistent-conn)
+contains "the listing" "$listed" '^TCP  10\.77\.0\.100:0 rr persistent 30$'
+contains "its server" "$listed" "^  -> 10\.77\.0\.10${server#rs}:0 {16}1         1 "
+# A weight of 0 does not send it elsewhere, a drain does.
+lvs ipvsadm -e -t $VIP:0 -r "10.77.0.10${server#rs}" -g -w 0
+answers=$(names 5 http://$VIP/)
+equal "answers at weight 0" "$(served "$server" <<<"$answers")" 5
+lvs ipvsadm -e -t $VIP:0 -r "10.77.0.10${server#rs}" -g -w 1
+"$APPLIANCE" drain "10.77.0.10${server#rs}" --no-wait 2>/dev/null
+answers=$(names 5 http://$VIP/)
+equal "answers of the drained server" "$(served "$server" <<<"$answers")" 0
 stop_director

@@ -27,7 +27,7 @@ pub struct Edited {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Edit {
     AddService(ServiceEdit),
-    /// Replaces everything but the real servers.
+    /// Replaces scheduler, flags, persistence and `ops`.
     EditService(ServiceEdit),
     DeleteService {
         virtual_server: String,
@@ -37,7 +37,7 @@ pub enum Edit {
         virtual_server: String,
         real_server: ServerEdit,
     },
-    /// Replaces everything but the health checks.
+    /// Replaces forwarding method, weight and thresholds.
     EditServer {
         virtual_server: String,
         real_server: ServerEdit,

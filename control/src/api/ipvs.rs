@@ -36,6 +36,15 @@ pub struct Numbers {
     pub out_bytes: u64,
 }
 
+/// How long a client stays with its real server, and who is one client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Persistence {
+    /// Seconds, 1 at least.
+    pub timeout: u32,
+    /// Leading bits of the client's address.
+    pub granularity: u8,
+}
+
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualServer {
@@ -46,6 +55,9 @@ pub struct VirtualServer {
     pub lb_algo: Word,
     /// Scheduler flags: `sh-port`.
     pub flags: Vec<Word>,
+    pub persistence: Option<Persistence>,
+    /// One-packet scheduling.
+    pub ops: bool,
     pub statistics: Numbers,
     pub rates: Numbers,
     pub real_servers: Vec<RealServer>,
@@ -62,8 +74,14 @@ pub struct RealServer {
     /// Of a GUE tunnel.
     pub tun_port: Option<u16>,
     pub weight: u32,
+    /// Connections that overload the server; 0: none do.
+    pub uthreshold: u32,
+    /// With fewer it is not any more; 0: three quarters of `uthreshold`.
+    pub lthreshold: u32,
     pub active_connections: u64,
     pub inactive_connections: u64,
+    /// Clients that persistence leads there.
+    pub persistent_clients: u64,
     pub statistics: Numbers,
     pub rates: Numbers,
 }

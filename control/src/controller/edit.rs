@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use dataplane::service::{SchedulerKind, ServiceKey};
+use dataplane::service::{SchedulerKind, ServiceKey, ServiceOptions};
 
 use super::drain::Matching;
 use super::{Controller, diff};
@@ -62,6 +62,11 @@ impl Controller {
                 let old = find(config, key)?;
                 let new = service(edit, key)?;
                 old.scheduler = new.scheduler;
+                old.options = ServiceOptions {
+                    // IPVS has no such thing, so ipvsadm cannot mention it.
+                    matches: std::mem::take(&mut old.options.matches),
+                    ..new.options
+                };
             }
             Edit::DeleteService { virtual_server } => {
                 let key = key(virtual_server)?;
@@ -92,6 +97,7 @@ impl Controller {
                 let old = &mut service.real_servers[place];
                 old.lb_kind = new.lb_kind;
                 old.weight = new.weight;
+                old.thresholds = new.thresholds;
             }
             Edit::DeleteServer {
                 virtual_server,

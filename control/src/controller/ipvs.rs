@@ -1,6 +1,7 @@
 //! The running state as ipvsadm shows it.
 
 use dataplane::counters::ServerTotals;
+use dataplane::persistence::Persistence;
 use dataplane::service::{ForwardingMethod, ServerId, Tunnel};
 
 use super::{Controller, Numbers};
@@ -8,9 +9,15 @@ use crate::api::ipvs::{self, Ipvs, Timeouts};
 use crate::config::{RealServer, VirtualServer};
 
 impl Controller {
-    /// The table as IPVS would have it; `totals` are the workers' counters.
-    pub fn ipvs(&mut self, totals: impl Fn(ServerId) -> ServerTotals) -> Ipvs {
+    /// The table as IPVS would have it; `totals` are the workers' counters,
+    /// `clock` is theirs, in milliseconds.
+    pub fn ipvs(&mut self, totals: impl Fn(ServerId) -> ServerTotals, clock: u64) -> Ipvs {
         self.measure(&totals);
+        let templates = self.templates.count(clock);
+        let connections = |id| Connections {
+            totals: totals(id),
+            templates: templates.get(&id).copied().unwrap_or(0),
+        };
         let config = &self.config;
         let timeouts = &config.appliance.timeouts;
         Ipvs {
@@ -22,7 +29,7 @@ impl Controller {
             virtual_servers: config
                 .virtual_servers
                 .iter()
-                .map(|service| self.ipvs_service(service, &totals))
+                .map(|service| self.ipvs_service(service, &connections))
                 .collect(),
         }
     }
@@ -30,7 +37,7 @@ impl Controller {
     fn ipvs_service(
         &self,
         service: &VirtualServer,
-        totals: &impl Fn(ServerId) -> ServerTotals,
+        connections: &impl Fn(ServerId) -> Connections,
     ) -> ipvs::VirtualServer {
         let (statistics, rates) = self.statistics.of_service(service.key);
         let servers = service.real_servers.iter();
@@ -44,11 +51,13 @@ impl Controller {
             address: service.address(),
             lb_algo: service.scheduler.to_string().into(),
             flags: service.scheduler.flags().map(Into::into).collect(),
+            persistence: service.options.persistence.map(persistence),
+            ops: service.options.one_packet,
             statistics: numbers(statistics),
             rates: numbers(rates),
             real_servers: listed
                 .chain(sorry)
-                .map(|server| self.ipvs_server(service, server, totals))
+                .map(|server| self.ipvs_server(service, server, connections))
                 .collect(),
         }
     }
@@ -57,11 +66,11 @@ impl Controller {
         &self,
         service: &VirtualServer,
         server: &RealServer,
-        totals: &impl Fn(ServerId) -> ServerTotals,
+        connections: &impl Fn(ServerId) -> Connections,
     ) -> ipvs::RealServer {
         let (statistics, rates) = self.statistics.of_server((service.key, server.address));
         let id = self.servers.id(service.key, server.address);
-        let totals = id.map(totals).unwrap_or_default();
+        let Connections { totals, templates } = id.map(connections).unwrap_or_default();
         let (tun_type, tun_port) = match server.lb_kind {
             ForwardingMethod::Direct | ForwardingMethod::Nat | ForwardingMethod::FullNat => {
                 (None, None)
@@ -77,11 +86,34 @@ impl Controller {
             tun_type: tun_type.map(Into::into),
             tun_port,
             weight,
+            uthreshold: server.thresholds.upper,
+            lthreshold: server.thresholds.lower,
             active_connections: totals.active.into(),
             inactive_connections: totals.inactive.into(),
+            persistent_clients: templates,
             statistics: numbers(statistics),
             rates: numbers(rates),
         }
+    }
+}
+
+/// Of one real server.
+#[derive(Clone, Copy, Debug, Default)]
+struct Connections {
+    totals: ServerTotals,
+    templates: u64,
+}
+
+fn persistence(persistence: Persistence) -> ipvs::Persistence {
+    let Persistence {
+        timeout,
+        granularity,
+    } = persistence;
+    // 0 would be none; ipvsadm reads no parts of a second.
+    let seconds = timeout.as_millis().div_ceil(1000);
+    ipvs::Persistence {
+        timeout: u32::try_from(seconds).unwrap_or(u32::MAX),
+        granularity,
     }
 }
 
@@ -99,5 +131,78 @@ fn numbers(numbers: Numbers) -> ipvs::Numbers {
         out_packets,
         in_bytes,
         out_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::time::Duration;
+
+    use dataplane::service::Address;
+
+    use super::*;
+
+    const FILE: &str = r#"
+        [[virtual_server]]
+        address = "10.0.0.100:80"
+        lb_kind = "DR"
+        persistence_timeout = "1500ms"
+        persistence_granularity = "255.255.255.0"
+        [[virtual_server.real_server]]
+        address = "10.0.0.1:80"
+        uthreshold = 9
+        lthreshold = 4
+        [[virtual_server.real_server]]
+        address = "10.0.0.2:80"
+    "#;
+
+    #[test]
+    fn persistence_is_shown_with_its_clients() {
+        let config = crate::config::parse(FILE, Path::new("file"))
+            .unwrap()
+            .config;
+        let service = &config.virtual_servers[0];
+        let (key, persistence) = (service.key, service.options.persistence.unwrap());
+        let first = service.real_servers[0].address;
+        let mut controller = Controller::new(config, Vec::new());
+        controller.start(std::time::Instant::now());
+        let (id, server) = {
+            let ids = controller.servers();
+            (
+                ids.virtual_server_id(key).unwrap(),
+                ids.id(key, first).unwrap(),
+            )
+        };
+        let templates = controller.templates();
+        templates.allocate();
+        for client in [[10, 0, 1, 1], [10, 0, 1, 2], [10, 0, 2, 1]] {
+            let key = persistence.key(id, Address::v4(client));
+            let timeout = Duration::from_secs(1);
+            let bound = templates.bind(&key, server, None, timeout, 0);
+            templates.release(&key, bound.server, 0);
+        }
+        let mut clients = |clock| {
+            let table = controller.ipvs(|_| ServerTotals::default(), clock);
+            let service = &table.virtual_servers[0];
+            let expected = ipvs::Persistence {
+                timeout: 2,
+                granularity: 24,
+            };
+            assert_eq!(service.persistence, Some(expected));
+            let servers = service.real_servers.iter();
+            servers
+                .map(|server| {
+                    (
+                        server.uthreshold,
+                        server.lthreshold,
+                        server.persistent_clients,
+                    )
+                })
+                .collect::<Vec<_>>()
+        };
+        // Two networks of clients, until their time is over.
+        assert_eq!(clients(999), [(9, 4, 2), (0, 0, 0)]);
+        assert_eq!(clients(1000), [(9, 4, 0), (0, 0, 0)]);
     }
 }

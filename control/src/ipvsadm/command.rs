@@ -62,6 +62,13 @@ impl Netmask {
         }
     }
 
+    /// The mask of so many leading ones, 0..=32.
+    #[must_use]
+    pub fn of_ipv4(length: u8) -> Self {
+        let zeros = 32_u32.saturating_sub(length.into());
+        Self::Ipv4(u32::MAX.checked_shl(zeros).unwrap_or(0).into())
+    }
+
     /// True if every client is for itself: listings leave that out.
     #[must_use]
     pub fn is_host(&self) -> bool {

@@ -160,14 +160,23 @@ impl From<&ipvs::VirtualServer> for Service {
                 &service.lb_algo,
                 service.flags.iter().map(AsRef::as_ref),
             ),
-            persistent: None,
-            netmask: Netmask::host(service.address.is_ipv6()),
-            one_packet: false,
+            persistent: service.persistence.map(|persistence| persistence.timeout),
+            netmask: netmask(service),
+            one_packet: service.ops,
             engine: None,
             statistics: (&service.statistics).into(),
             rates: (&service.rates).into(),
             servers: service.real_servers.iter().map(Server::from).collect(),
         }
+    }
+}
+
+fn netmask(service: &ipvs::VirtualServer) -> Netmask {
+    let is_ipv6 = service.address.is_ipv6();
+    match service.persistence {
+        None => Netmask::host(is_ipv6),
+        Some(persistence) if is_ipv6 => Netmask::Ipv6(persistence.granularity),
+        Some(persistence) => Netmask::of_ipv4(persistence.granularity),
     }
 }
 
@@ -189,11 +198,11 @@ impl From<&ipvs::RealServer> for Server {
                 _ => Method::Masquerading,
             },
             weight: server.weight,
-            upper_threshold: 0,
-            lower_threshold: 0,
+            upper_threshold: server.uthreshold,
+            lower_threshold: server.lthreshold,
             active: server.active_connections,
             inactive: server.inactive_connections,
-            persistent: 0,
+            persistent: server.persistent_clients,
             statistics: (&server.statistics).into(),
             rates: (&server.rates).into(),
         }

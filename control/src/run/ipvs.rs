@@ -6,7 +6,8 @@ use crate::api::ipvs::Ipvs;
 
 impl Appliance {
     pub(super) fn ipvs(&mut self) -> Ipvs {
-        self.controller.ipvs(|id| self.workers.totals(id))
+        let clock = self.workers.clock();
+        self.controller.ipvs(|id| self.workers.totals(id), clock)
     }
 
     /// Carries edits out.

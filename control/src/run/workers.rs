@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Context, ensure};
 use dataplane::bpf::Steering;
@@ -53,6 +54,7 @@ pub(super) struct Workers {
     pub(super) handles: Vec<WorkerHandle>,
     pub(super) steering: Vec<Steering>,
     stop: Arc<AtomicBool>,
+    started: Instant,
 }
 
 /// The cores that workers are pinned to: those of the configuration, or all
@@ -182,6 +184,7 @@ impl Workers {
             handles: Vec::new(),
             steering,
             stop,
+            started: Instant::now(),
         };
         for (number, (core, queues, requests, worker)) in prepared.into_iter().enumerate() {
             let thread = this.spawn(number, core, worker, appliance.idle)?;
@@ -232,6 +235,13 @@ impl Workers {
             .iter()
             .map(|handle| handle.statistics.generation.load(Ordering::Acquire));
         generations.min().unwrap_or(u64::MAX)
+    }
+
+    /// The workers' time, in milliseconds; each one's own is up to a second
+    /// behind.
+    #[must_use]
+    pub(super) fn clock(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What all workers together counted for a server.

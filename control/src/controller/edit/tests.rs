@@ -85,7 +85,7 @@ fn health(controller: &mut Controller, healthy: bool) {
 }
 
 fn listed(controller: &mut Controller) -> Vec<(String, u32)> {
-    let table = controller.ipvs(|_| ServerTotals::default());
+    let table = controller.ipvs(|_| ServerTotals::default(), 0);
     let servers = table.virtual_servers[0].real_servers.iter();
     servers
         .map(|server| (server.address.to_string(), server.weight))
