@@ -314,6 +314,44 @@ fn what_the_appliance_cannot_do_is_said() {
     assert_eq!(appliance.ok("-Sn"), "-A -t 10.0.0.100:80 -s wlc\n");
 }
 
+#[test]
+fn what_was_saved_is_imported() {
+    let import = |saved: &str, arguments: &[&str]| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_appliance"))
+            .args(["import", "/dev/stdin"])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(saved.as_bytes()).unwrap();
+        drop(stdin);
+        child.wait_with_output().unwrap()
+    };
+    let appliance = Appliance::start();
+    appliance.ok("-A -t 10.0.0.100:0 -s sh -p 50");
+    appliance.ok("-a -t 10.0.0.100:0 -r 10.0.0.1 -g -w 4");
+    let output = import(&appliance.ok("-Sn"), &["--strict"]);
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+    let toml = String::from_utf8(output.stdout).unwrap();
+    let config = config::parse(&toml, Path::new("imported")).unwrap().config;
+    let service = &config.virtual_servers[0];
+    assert_eq!(service.key.to_string(), "TCP 10.0.0.100:0");
+    assert!(service.options.persistence.is_some());
+    assert_eq!(service.real_servers[0].weight, 4);
+
+    let mark = "-A -f 7 -s rr\n";
+    assert_eq!(import(mark, &[]).status.code(), Some(0));
+    assert_eq!(import(mark, &["--strict"]).status.code(), Some(1));
+    let from = ["--from", "keepalived"];
+    assert_eq!(import(mark, &from).status.code(), Some(2));
+}
+
 /// Sends a body as it is; the status line and the error.
 fn post(appliance: &Appliance, body: &str) -> (String, String) {
     let mut stream = std::os::unix::net::UnixStream::connect(appliance.socket()).unwrap();

@@ -220,12 +220,12 @@ impl Session<'_> {
             let line = line.map_err(|error| {
                 Ended::from(Failure::from(anyhow!(error).context("cannot read stdin")))
             })?;
-            match parse_line(&line) {
+            match ipvsadm::parse_line(&line, &System) {
                 Ok(None) => {}
                 Ok(Some(command)) => restoring.take(&command)?,
                 Err(wrong) => {
                     restoring.flush()?;
-                    return Err(wrong);
+                    return Err(wrong.into());
                 }
             }
         }
@@ -278,23 +278,6 @@ impl Restoring<'_> {
     }
 }
 
-/// The command of a line of `-R`; `None`: the line is empty.
-fn parse_line(line: &str) -> Result<Option<Command>, Ended> {
-    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-    if words.first().is_some_and(|word| word == "ipvsadm") {
-        words.remove(0);
-    }
-    if words.is_empty() {
-        return Ok(None);
-    }
-    let command = ipvsadm::parse(&words, &System)?;
-    // It would read what it is in.
-    if command == Command::Restore {
-        return Err(UsageError::try_help().into());
-    }
-    Ok(Some(command))
-}
-
 fn services(table: &Ipvs) -> Vec<Service> {
     table.virtual_servers.iter().map(Service::from).collect()
 }
@@ -310,19 +293,6 @@ mod tests {
         }
         for name in ["", "appliance", "/opt/ipvsadm/appliance", "ipvsadm-save"] {
             assert!(!is_name(OsStr::new(name)), "{name}");
-        }
-    }
-
-    #[test]
-    fn lines_of_restore() {
-        let parsed = |line| parse_line(line).unwrap();
-        assert_eq!(parsed(""), None);
-        assert_eq!(parsed(" \t"), None);
-        assert_eq!(parsed("ipvsadm"), None);
-        assert_eq!(parsed("ipvsadm -C\r"), Some(Command::Clear));
-        assert_eq!(parsed("  -C "), Some(Command::Clear));
-        for line in ["-R", "# comment", "/sbin/ipvsadm -C", "-q"] {
-            assert!(parse_line(line).is_err(), "{line}");
         }
     }
 }

@@ -66,9 +66,22 @@ pub fn load_as(path: &Path, format: &Format) -> Result<Checked, Diagnostics> {
 ///
 /// Every problem of the file; one when it cannot be read.
 pub fn import_keepalived(path: &Path, config_id: Option<&str>) -> Result<Checked, Diagnostics> {
-    let bytes = read(path).map_err(|message| whole_file(path, message))?;
-    let text = String::from_utf8_lossy(&bytes).into_owned();
+    import_keepalived_text(read_text(path)?, path, config_id)
+}
+
+/// The same for a file whose text was read already.
+pub(crate) fn import_keepalived_text(
+    text: String,
+    path: &Path,
+    config_id: Option<&str>,
+) -> Result<Checked, Diagnostics> {
     keepalived::parse(text, path, config_id, Mode::Import)
+}
+
+/// The text of a file that need not be UTF-8 throughout.
+pub(crate) fn read_text(path: &Path) -> Result<String, Diagnostics> {
+    let bytes = read(path).map_err(|message| whole_file(path, message))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// Checks a configuration in keepalived's syntax that includes nothing.

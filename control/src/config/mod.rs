@@ -36,6 +36,7 @@ pub use health::{
     MiscCheck, Passive, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
 pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
+pub(crate) use load::{import_keepalived_text, read_text};
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{

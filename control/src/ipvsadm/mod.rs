@@ -17,6 +17,7 @@
 pub mod command;
 mod connections;
 mod edits;
+mod import;
 mod line;
 mod list;
 pub mod names;
@@ -35,6 +36,7 @@ mod tests;
 pub use command::Command;
 pub use connections::{connection_header, connection_row};
 pub use edits::{EditFailure, edit, key};
+pub use import::{import, is_saved};
 pub use list::list;
-pub use parse::{UsageError, parse};
+pub use parse::{UsageError, parse, parse_line};
 pub use save::save;

@@ -90,6 +90,27 @@ pub fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageEr
     line.command(word)
 }
 
+/// Reads a line of what `-S` writes and `-R` reads: a command line, with or
+/// without the name of the program; `None`: it is empty.
+///
+/// # Errors
+/// The first mistake.
+pub fn parse_line(line: &str, names: &dyn Names) -> Result<Option<Command>, UsageError> {
+    let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+    if words.first().is_some_and(|word| word == "ipvsadm") {
+        words.remove(0);
+    }
+    if words.is_empty() {
+        return Ok(None);
+    }
+    let command = parse(&words, names)?;
+    // It would read what it is in.
+    if command == Command::Restore {
+        return Err(UsageError::try_help());
+    }
+    Ok(Some(command))
+}
+
 /// What goes with a command; `None`: the word is no command.
 fn rule_of(word: Word) -> Option<Rule> {
     #[expect(

@@ -405,3 +405,16 @@ fn without_expiry(text: &str) -> String {
     });
     lines.collect::<Vec<_>>().join("\n")
 }
+
+#[test]
+fn lines_of_restore() {
+    let parsed = |line| super::parse_line(line, &Few).unwrap();
+    assert_eq!(parsed(""), None);
+    assert_eq!(parsed(" \t"), None);
+    assert_eq!(parsed("ipvsadm"), None);
+    assert_eq!(parsed("ipvsadm -C\r"), Some(Command::Clear));
+    assert_eq!(parsed("  -C "), Some(Command::Clear));
+    for line in ["-R", "# comment", "/sbin/ipvsadm -C", "-q"] {
+        assert!(super::parse_line(line, &Few).is_err(), "{line}");
+    }
+}
