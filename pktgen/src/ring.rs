@@ -395,6 +395,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
             source: OWN_MAC,
         }),
         thresholds: Thresholds::default(),
+        drained: false,
     });
     let virtual_server = VirtualServer {
         id: VirtualServerId(0),
