@@ -43,7 +43,7 @@ tunnel() {
 }
 
 ask_for() {
-    on client curl -sS --max-time 20 --resolve "v4:80:$VIP" --resolve "v6:80:[$VIP6]" "$@"
+    on client curl -sS --fail-early --connect-timeout 3 --max-time 20 --resolve "v4:80:$VIP" --resolve "v6:80:[$VIP6]" "$@"
 }
 
 # serves WHAT: small answers, a download, and uploads, by both IP versions.
