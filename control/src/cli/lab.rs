@@ -1,10 +1,12 @@
 //! `appliance lab`, and the hidden command of the responders in it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
 use dataplane::service::Protocol;
 
+use super::config_file::Syntax;
 use super::{ConfigFile, EXIT_STATUS, Failure, print};
 use crate::lab::plan::Listen;
 use crate::lab::responder::{self, Answers};
@@ -26,8 +28,12 @@ use crate::lab::{self, Options};
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = EXIT_STATUS)]
 pub struct Lab {
+    // Not ConfigFile: clap takes an optional group that holds another for absent.
+    /// The configuration file: *.toml is TOML, any other name keepalived.conf syntax
+    #[arg(value_name = "CONFIG")]
+    path: Option<PathBuf>,
     #[command(flatten)]
-    file: Option<ConfigFile>,
+    syntax: Syntax,
     /// Leave the network and everything in it running at the end
     #[arg(long)]
     keep: bool,
@@ -61,9 +67,12 @@ impl Lab {
             let lines = lab::remove()?;
             return print(&lines.concat());
         }
-        let file = self
-            .file
-            .ok_or_else(|| Failure::Usage(anyhow!("lab needs a CONFIG, or --remove")))?;
+        let file = ConfigFile {
+            path: self
+                .path
+                .ok_or_else(|| Failure::Usage(anyhow!("lab needs a CONFIG, or --remove")))?,
+            syntax: self.syntax,
+        };
         let checked = file.load()?;
         if !checked.warnings.is_empty() {
             eprintln!("{}", checked.warnings);
