@@ -14,7 +14,7 @@ use dataplane::xsk::ethtool::Ethtool;
 
 use super::name::LabName;
 use super::namespace::within;
-use super::plan::{Namespace, Plan, SWITCH};
+use super::plan::{Namespace, Plan};
 
 /// The bridge of a namespace that is one.
 const BRIDGE: &str = "bridge";
@@ -61,16 +61,21 @@ impl Network {
         self.name.of(role)
     }
 
-    /// Pulls a host's cable out of the switch, or plugs it in again. The host
-    /// keeps its addresses and routes, as it does in real life.
+    /// Pulls a host's cables out of the switches, or plugs them in again. The
+    /// host keeps its addresses and routes, as it does in real life.
     ///
     /// # Errors
     ///
     /// `ip` refuses.
-    pub fn set_cable(&self, role: &str, plugged: bool) -> anyhow::Result<()> {
+    pub fn set_cables(&self, plan: &Plan, host: &str, plugged: bool) -> anyhow::Result<()> {
         let state = if plugged { "up" } else { "down" };
-        let command = format!("link set {role} {state}");
-        ip(&["-n", &self.name.of(SWITCH)], &[command])
+        let [own, port] = [0, 1];
+        let cables = plan.links.iter().map(|link| &link.ends);
+        for ends in cables.filter(|ends| ends[own].namespace == host) {
+            let command = format!("link set {} {state}", ends[port].interface);
+            ip(&["-n", &self.name.of(&ends[port].namespace)], &[command])?;
+        }
+        Ok(())
     }
 
     /// Leaves everything as it is when this value is dropped.

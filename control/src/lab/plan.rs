@@ -4,6 +4,9 @@
 //!  client ── router ──┬── director        `switch`: one bridge,
 //!                     ├── rs1             one layer-2 segment
 //!                     └── rs2 …
+//!
+//!  client ── router ───── director ──┬── rs1       NAT with an interface
+//!                                    └── rs2 …     for its real servers
 //! ```
 //!
 //! [`Plan::of`] decides which namespaces, links, addresses, routes and kernel
@@ -11,19 +14,22 @@
 //! file says nothing about the director's own address, the router and the
 //! client: addresses are chosen for them from what is free.
 //!
-//! Only direct routing is planned for, as that is the only forwarding method.
+//! Tunnels are not planned for: what unpacks them is the real server's kernel,
+//! and many a machine that a lab runs on lacks the modules.
 
+mod cabling;
 mod segment;
 mod servers;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::service::{Protocol, SchedulerKind};
+use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind};
 
 use crate::config::{Config, Queues};
+use cabling::Cabling;
 use segment::Segment;
 pub use servers::{Listen, RealServer};
 
@@ -31,6 +37,8 @@ pub use servers::{Listen, RealServer};
 pub const CLIENT: &str = "client";
 pub const ROUTER: &str = "router";
 pub const SWITCH: &str = "switch";
+/// The switch of NAT's real servers, where they have one.
+pub const INSIDE_SWITCH: &str = "switch-inside";
 pub const DIRECTOR: &str = "director";
 
 /// The interface of the client and of the real servers.
@@ -123,6 +131,19 @@ pub enum PlanError {
         subnet: super::subnet::Subnet,
         role: &'static str,
     },
+    #[error(
+        "real server {server}: the lab cannot rehearse lb_kind {method}, \
+         only DR and NAT: a tunnel takes a kernel that unpacks it"
+    )]
+    Method {
+        server: SocketAddr,
+        method: ForwardingMethod,
+    },
+    #[error(
+        "real server {0} belongs to virtual servers with NAT and with DR: it would need the \
+         director and the router as its one default gateway; give it two addresses"
+    )]
+    TwoGateways(IpAddr),
     #[error("no subnet is free for the client: the file's subnets cover all that the lab can use")]
     NoClientSubnet,
 }
@@ -139,13 +160,14 @@ impl Plan {
             return Err(PlanError::NothingToDo);
         }
         let mut segment = Segment::of(config)?;
-        let real_servers = servers::real_servers(config);
+        let real_servers = servers::real_servers(config)?;
         let mut notes = segment.notes();
         notes.extend(servers::notes(config));
 
-        let router = segment.take("router")?;
+        let router = segment.take_outside("router")?;
         let director = segment.take("director")?;
         let interfaces = director_interfaces(config);
+        let cabling = Cabling::of(config, &segment, &interfaces);
         let (client_side, client) = segment.client_side()?;
 
         let mut namespaces = vec![
@@ -171,7 +193,7 @@ impl Plan {
             Namespace {
                 name: DIRECTOR.into(),
                 settings: segment.host_settings(),
-                addresses: segment.director_addresses(config, &interfaces, &director),
+                addresses: cabling.place(&director),
                 gateways: segment.one_a_family(&router),
                 ..Namespace::default()
             },
@@ -187,17 +209,39 @@ impl Plan {
             };
             links.push(link(
                 (DIRECTOR, interface),
-                (SWITCH, &port),
+                (cabling.switch_of_interface(interface), &port),
                 queues(config, interface),
             ));
         }
+        let mut ways_back: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for server in &real_servers {
-            namespaces.push(segment.real_server(server, &router));
-            links.push(link(
-                (&server.namespace, INTERFACE),
-                (SWITCH, &server.namespace),
-                1,
-            ));
+            let gateways = if server.behind_director {
+                let gateway = segment.way_back(config, server.address, &director);
+                gateway.into_iter().collect()
+            } else {
+                segment.near(server.address, &router)
+            };
+            for gateway in gateways.iter().filter(|_| server.behind_director) {
+                ways_back
+                    .entry(*gateway)
+                    .or_default()
+                    .push(server.address.to_string());
+            }
+            namespaces.push(segment.real_server(server, gateways));
+            let switch = cabling.switch_of(server.address);
+            let port = (switch, server.namespace.as_str());
+            links.push(link((&server.namespace, INTERFACE), port, 1));
+        }
+        if links
+            .iter()
+            .any(|link| link.ends[1].namespace == INSIDE_SWITCH)
+        {
+            namespaces.push(Namespace {
+                name: INSIDE_SWITCH.into(),
+                bridge: true,
+                settings: segment.switch_settings(),
+                ..Namespace::default()
+            });
         }
         Ok(Self {
             namespaces,
@@ -207,6 +251,14 @@ impl Plan {
             services,
             notes,
         })
+    }
+}
+
+impl Plan {
+    /// True if the director stands between two switches.
+    #[must_use]
+    pub fn is_divided(&self) -> bool {
+        self.namespaces.iter().any(|one| one.name == INSIDE_SWITCH)
     }
 }
 

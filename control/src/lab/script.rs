@@ -81,9 +81,14 @@ impl Script<'_> {
             .map(ToString::to_string)
             .collect();
         self.screen.say(&format!(
-            "A client behind a router, a director ({}), {} on one segment",
+            "A client behind a router, a director ({}), {} on {}",
             addresses.join(", "),
             count(plan.real_servers.len(), "real server"),
+            if plan.is_divided() {
+                "a network of their own"
+            } else {
+                "one segment"
+            },
         ))?;
         for note in &plan.notes {
             self.screen.say(&format!("note: {note}"))?;
@@ -199,7 +204,8 @@ impl Script<'_> {
         if let Some(responder) = self.responders[number].take() {
             responder.kill();
         }
-        self.network.set_cable(&server.namespace, false)?;
+        self.network
+            .set_cables(self.plan, &server.namespace, false)?;
 
         let mut death = Death::new(since, bounds.out_within, affected);
         let mut drawn = since;
@@ -270,7 +276,8 @@ impl Script<'_> {
         let mut process = responder(self.network, self.directory, server)?;
         process.ready().await?;
         self.responders[number] = Some(process);
-        self.network.set_cable(&server.namespace, true)?;
+        self.network
+            .set_cables(self.plan, &server.namespace, true)?;
         let since = Instant::now();
 
         // A hash sends the client's connections elsewhere for ever.

@@ -1,11 +1,15 @@
-//! The layer-2 segment of virtual and real servers: its subnets, the
-//! addresses taken from them, and the kernel settings of its hosts.
+//! The subnets of virtual and real servers, the addresses taken from them, and
+//! the kernel settings of the hosts there.
+//!
+//! Subnets are outside, where the router and so the clients are, or inside:
+//! those of NAT's real servers alone, which only the director leads to.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{
-    Config, INTERFACE, InterfaceAddress, Namespace, PlanError, RealServer, addresses_in_use, on,
+    Config, INTERFACE, Namespace, PlanError, RealServer, addresses_in_use, on,
+    servers::is_translated,
 };
 use crate::lab::subnet::Subnet;
 
@@ -55,6 +59,7 @@ const NO_ARP: [(&str, &str); 2] = [
 #[derive(Debug)]
 pub(super) struct Segment {
     subnets: Vec<Subnet>,
+    inside: BTreeSet<Subnet>,
     taken: BTreeSet<IpAddr>,
 }
 
@@ -70,15 +75,48 @@ impl Segment {
             .clone()
             .map(|server| server.address().ip())
             .collect();
+        let subnets = subnets(config, &taken);
+        let subnet_of = |address| subnets.iter().find(|subnet| subnet.contains(address));
+        let mut inside = BTreeSet::new();
+        let mut outside: BTreeSet<_> = vips.iter().filter_map(|vip| subnet_of(*vip)).collect();
         for real in virtual_servers.flat_map(|server| &server.real_servers) {
+            let side = if is_translated(real) {
+                &mut inside
+            } else {
+                &mut outside
+            };
+            side.extend(subnet_of(real.address.ip()));
             if vips.contains(&real.address.ip()) {
                 return Err(PlanError::VirtualAndReal(real.address.ip()));
             }
         }
         Ok(Self {
-            subnets: subnets(config, &taken),
+            inside: inside.difference(&outside).map(|net| **net).collect(),
+            subnets,
             taken,
         })
+    }
+
+    pub(super) fn subnets(&self) -> &[Subnet] {
+        &self.subnets
+    }
+
+    /// True if nothing but the director leads to a subnet.
+    pub(super) fn is_inside(&self, subnet: &Subnet) -> bool {
+        self.inside.contains(subnet)
+    }
+
+    /// One free address of each subnet outside, with its prefix length.
+    pub(super) fn take_outside(
+        &mut self,
+        role: &'static str,
+    ) -> Result<Vec<(IpAddr, u8)>, PlanError> {
+        let mut taken = self.take(role)?;
+        taken.retain(|(address, _)| {
+            let is_outside = |net: &Subnet| !self.is_inside(net);
+            self.subnet_of(*address).is_some_and(is_outside)
+        });
+        Ok(taken)
     }
 
     /// One free address of each subnet, with its prefix length.
@@ -131,33 +169,23 @@ impl Segment {
             .collect()
     }
 
-    /// The director's own addresses, each on the interface that the file puts
-    /// VIPs of that subnet on, else on the first.
-    pub(super) fn director_addresses(
+    /// The default gateway of a real server whose answers pass the director: an
+    /// address of that subnet which the master holds, else the director's own.
+    pub(super) fn way_back(
         &self,
         config: &Config,
-        interfaces: &[String],
-        own: &[(IpAddr, u8)],
-    ) -> Vec<InterfaceAddress> {
-        let interface_of = |address: IpAddr| {
-            let subnet = self.subnet_of(address)?;
-            config.vrrp_instances.iter().find_map(|instance| {
-                let held = instance.virtual_ipaddress.iter();
-                let mut here = held.filter(|vip| subnet.contains(vip.address));
-                here.next()
-                    .map(|vip| vip.interface.as_ref().unwrap_or(&instance.interface))
-            })
-        };
-        own.iter()
-            .flat_map(|one| {
-                let interface = interface_of(one.0).unwrap_or(&interfaces[0]);
-                on(interface, std::slice::from_ref(one))
-            })
-            .collect()
+        server: IpAddr,
+        director: &[(IpAddr, u8)],
+    ) -> Option<IpAddr> {
+        let subnet = self.subnet_of(server)?;
+        let instances = config.vrrp_instances.iter();
+        let held = instances.flat_map(|instance| instance.held().map(|held| held.address));
+        let own = director.iter().map(|(address, _)| *address);
+        held.chain(own).find(|address| subnet.contains(*address))
     }
 
-    /// A real server: its address on the segment, its VIPs on `lo`.
-    pub(super) fn real_server(&self, server: &RealServer, router: &[(IpAddr, u8)]) -> Namespace {
+    /// A real server: its address, its VIPs on `lo`, and its way to the clients.
+    pub(super) fn real_server(&self, server: &RealServer, gateways: Vec<IpAddr>) -> Namespace {
         let prefix_length = self
             .subnet_of(server.address)
             .map_or(0, |subnet| subnet.prefix_length());
@@ -165,15 +193,11 @@ impl Segment {
         let vips: Vec<_> = server.vips.iter().map(host_route).collect();
         let mut addresses = on(INTERFACE, &[(server.address, prefix_length)]);
         addresses.extend(on("lo", &vips));
-        let near = |(ip, _): &&(IpAddr, u8)| {
-            self.subnet_of(server.address)
-                .is_some_and(|subnet| subnet.contains(*ip))
-        };
         Namespace {
             name: server.namespace.clone(),
             settings: [self.host_settings(), NO_ARP.to_vec()].concat(),
             addresses,
-            gateways: router.iter().filter(near).map(|(ip, _)| *ip).collect(),
+            gateways,
             ..Namespace::default()
         }
     }
@@ -208,7 +232,8 @@ impl Segment {
     pub(super) fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for (family, is_ipv4) in [("IPv4", true), ("IPv6", false)] {
-            let of_family = self.subnets.iter().filter(|net| net.is_ipv4() == is_ipv4);
+            let outside = self.subnets.iter().filter(|net| !self.is_inside(net));
+            let of_family = outside.filter(|net| net.is_ipv4() == is_ipv4);
             let names: Vec<String> = of_family.map(Subnet::to_string).collect();
             if names.len() > 1 {
                 notes.push(format!(
@@ -219,6 +244,14 @@ impl Segment {
             }
         }
         notes
+    }
+
+    /// Those of `addresses` that are in the subnet of `host`.
+    pub(super) fn near(&self, host: IpAddr, addresses: &[(IpAddr, u8)]) -> Vec<IpAddr> {
+        let subnet = self.subnet_of(host);
+        let near = |ip: &IpAddr| subnet.is_some_and(|subnet| subnet.contains(*ip));
+        let addresses = addresses.iter().map(|(address, _)| *address);
+        addresses.filter(near).collect()
     }
 
     fn has_ipv6(&self) -> bool {

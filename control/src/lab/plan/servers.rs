@@ -6,9 +6,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::service::Protocol;
+use dataplane::service::{ForwardingMethod, Protocol};
 
-use super::{Config, request_address};
+use super::{Config, PlanError, request_address};
 use crate::config::{Check, CheckKind, CheckUrl, HttpGet};
 
 /// Scheduling and measuring take time too: allowed on top of what the checks'
@@ -24,8 +24,10 @@ pub struct RealServer {
     /// `rs1`, `rs2`, … in the order of the file.
     pub namespace: String,
     pub address: IpAddr,
-    /// The virtual servers' addresses, held on `lo`.
+    /// The addresses of virtual servers with direct routing, held on `lo`.
     pub vips: Vec<IpAddr>,
+    /// NAT: what it answers has to pass the director.
+    pub behind_director: bool,
     /// What its responder binds to.
     pub listen: Vec<Listen>,
     /// Paths that a check wants another status for than 200.
@@ -65,7 +67,7 @@ impl fmt::Display for Listen {
 }
 
 /// Every real server of the file, once.
-pub(super) fn real_servers(config: &Config) -> Vec<RealServer> {
+pub(super) fn real_servers(config: &Config) -> Result<Vec<RealServer>, PlanError> {
     let mut addresses: Vec<IpAddr> = Vec::new();
     for (_, real) in pairs(config) {
         if !addresses.contains(&real.address.ip()) {
@@ -102,22 +104,43 @@ fn pairs(
     virtual_servers.flat_map(|server| server.real_servers.iter().map(move |real| (server, real)))
 }
 
-fn real_server(config: &Config, address: IpAddr, number: usize) -> RealServer {
+/// True if the director translates the addresses of what goes to a real server.
+pub(super) fn is_translated(real: &crate::config::RealServer) -> bool {
+    real.lb_kind == ForwardingMethod::Nat
+}
+
+fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealServer, PlanError> {
     let mut vips = BTreeSet::new();
+    let mut behind_director = BTreeSet::new();
     let mut listen = BTreeSet::new();
     let mut statuses: Vec<(String, u16)> = Vec::new();
     let mut bounds: Vec<Option<Bounds>> = Vec::new();
     let mut starts_down = false;
     for (virtual_server, real) in pairs(config).filter(|(_, real)| real.address.ip() == address) {
         let requests = request_address(virtual_server.address());
-        vips.insert(requests.ip());
-        // Direct routing leaves the destination alone: requests arrive at the
-        // virtual server's address and port, checks at the real server's own.
         let protocol = virtual_server.protocol();
-        let own = SocketAddr::new(address, requests.port());
-        for address in [requests, own] {
-            listen.insert(Listen { protocol, address });
+        let mut listen_on = |address| listen.insert(Listen { protocol, address });
+        match real.lb_kind {
+            // The destination stays as it is: requests arrive at the virtual
+            // server's address and port, checks at the real server's own.
+            ForwardingMethod::Direct => {
+                vips.insert(requests.ip());
+                listen_on(requests);
+                listen_on(SocketAddr::new(address, requests.port()));
+            }
+            ForwardingMethod::Nat => {
+                let same_port = real.address.port() == 0;
+                let port = if same_port { requests } else { real.address }.port();
+                listen_on(SocketAddr::new(address, port));
+            }
+            method @ (ForwardingMethod::Tunnel(_) | ForwardingMethod::FullNat) => {
+                return Err(PlanError::Method {
+                    server: real.address,
+                    method,
+                });
+            }
         }
+        behind_director.insert(is_translated(real));
         bounds.push(Bounds::of(&real.checks));
         starts_down |= real.checks.iter().any(|check| check.alpha);
     }
@@ -131,15 +154,19 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> RealServer {
     }
     statuses.sort();
     statuses.dedup();
-    RealServer {
+    if behind_director.len() > 1 {
+        return Err(PlanError::TwoGateways(address));
+    }
+    Ok(RealServer {
         namespace: format!("rs{number}"),
         address,
         vips: vips.into_iter().collect(),
+        behind_director: behind_director.contains(&true),
         listen: listen.into_iter().collect(),
         statuses,
         checks: slowest(&bounds),
         starts_down,
-    }
+    })
 }
 
 impl Bounds {

@@ -247,3 +247,87 @@ fn impossible_files_are_refused_with_the_address() {
         "{full}"
     );
 }
+
+fn nat(text: String) -> String {
+    text.replace("\"DR\"", "\"NAT\"")
+}
+
+#[test]
+fn nat_toml_puts_the_director_between_two_switches() {
+    let plan = shipped("nat.toml");
+    assert!(plan.is_divided());
+    assert_eq!(
+        held(&plan, "director"),
+        ["eth1 10.0.0.253/24", "eth0 192.168.1.253/24"]
+    );
+    assert_eq!(
+        held(&plan, "router"),
+        ["client 198.51.100.254/24", "segment 192.168.1.254/24"],
+        "nothing but the director leads to the real servers"
+    );
+    assert_eq!(
+        held(&plan, "rs1"),
+        ["eth0 10.0.0.101/24"],
+        "no virtual address"
+    );
+    let gateway: IpAddr = "10.0.0.253".parse().unwrap();
+    assert_eq!(namespace(&plan, "rs1").gateways, [gateway]);
+    let listen: Vec<String> = plan.real_servers[0]
+        .listen
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(listen, ["tcp:10.0.0.101:8080"]);
+    let switches: Vec<(&str, &str)> = plan
+        .links
+        .iter()
+        .map(|link| (&link.ends[0], &link.ends[1]))
+        .filter(|(own, _)| own.namespace == DIRECTOR || own.namespace == "rs1")
+        .map(|(own, port)| (own.interface.as_str(), port.namespace.as_str()))
+        .collect();
+    assert_eq!(
+        switches,
+        [
+            ("eth0", SWITCH),
+            ("eth1", INSIDE_SWITCH),
+            ("eth0", INSIDE_SWITCH)
+        ]
+    );
+}
+
+#[test]
+fn nat_with_one_interface_is_on_one_segment() {
+    let plan = plan_of(&nat(server("10.0.0.1:80", "TCP", &["10.0.0.2:8080"]))).unwrap();
+    assert!(!plan.is_divided());
+    let director: IpAddr = "10.0.0.253".parse().unwrap();
+    assert_eq!(namespace(&plan, "rs1").gateways, [director]);
+}
+
+#[test]
+fn an_address_that_the_master_holds_is_the_better_gateway() {
+    let text = "[[vrrp_instance]]\nname = \"VI_1\"\nstate = \"MASTER\"\ninterface = \"eth0\"\n\
+         virtual_router_id = 51\npriority = 100\n\
+         virtual_ipaddress = [\"192.168.1.1/24\", \"10.0.0.1/24 dev eth1\"]\n"
+        .to_string()
+        + &nat(server("192.168.1.1:80", "TCP", &["10.0.0.2:8080"]));
+    let plan = plan_of(&text).unwrap();
+    assert!(plan.is_divided());
+    let held: IpAddr = "10.0.0.1".parse().unwrap();
+    assert_eq!(namespace(&plan, "rs1").gateways, [held]);
+}
+
+#[test]
+fn what_the_lab_cannot_do_is_said() {
+    let both = nat(server("10.0.0.1:80", "TCP", &["10.0.0.2:80"]))
+        + &server("10.0.0.1:81", "TCP", &["10.0.0.2:81"]);
+    assert_eq!(
+        plan_of(&both).unwrap_err(),
+        PlanError::TwoGateways("10.0.0.2".parse().unwrap())
+    );
+    let tunnel = server("10.0.0.1:80", "TCP", &["10.0.0.2:80"]).replace("\"DR\"", "\"TUN\"");
+    let refused = plan_of(&tunnel).unwrap_err().to_string();
+    assert!(
+        refused.contains("10.0.0.2:80") && refused.contains("TUN"),
+        "{refused}"
+    );
+}
