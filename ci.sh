@@ -40,7 +40,7 @@ readonly STEPS=(
 	"release      the binaries that users run build"
 	"configs      every file in configs/ passes 'appliance check', or import"
 	"netns        real traffic, real nginx and curl in network namespaces"
-	"lab          'appliance lab configs/dr.toml', the README's first command"
+	"lab          'appliance lab' with dr.toml, nat.toml, ha-pair.toml: the README's commands"
 )
 
 # --- The steps -----------------------------------------------------------------------------------
@@ -131,7 +131,10 @@ step_netns() {
 step_lab() {
 	need_namespaces
 	cargo build --release --quiet
-	without_leftovers "$APPLIANCE" lab configs/dr.toml
+	local file
+	for file in dr nat ha-pair; do
+		without_leftovers "$APPLIANCE" lab "configs/$file.toml"
+	done
 }
 
 # --- What steps are made of ----------------------------------------------------------------------

@@ -15,10 +15,12 @@ use crate::lab::{self, Options};
 /// Rehearse a configuration on this machine, in network namespaces
 ///
 /// Builds the network that the file describes: a client behind a router, the
-/// director, and one namespace for each real server with a built-in responder
-/// that names itself. Runs the appliance in it with the file unchanged, sends
-/// real requests and prints what each real server served. Then a real server
-/// dies and returns: how long did it take, how many requests failed?
+/// director (two if the file has a vrrp_instance), and one namespace for each
+/// real server with a built-in responder that names itself. Runs the appliance
+/// in it with the file unchanged (the second director has a lower priority),
+/// sends real requests and prints what each real server served. Then a real
+/// server dies and returns, then the master director: how long did it take,
+/// how many requests failed? It can do DR and NAT.
 ///
 /// Nothing of this machine's own network is touched, and everything that was
 /// made is removed at the end, also after Ctrl-C. Needs root and iproute2.

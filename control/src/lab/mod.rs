@@ -1,7 +1,7 @@
 //! `appliance lab`: rehearses a configuration on one machine.
 //!
 //! [`plan`] derives the network from the file, [`network`] builds it out of
-//! namespaces, the same program runs in it as the director with the file
+//! namespaces, the same program runs in it as the [`directors`] with the file
 //! unchanged and as one [`responder`] a real server, [`client`] makes the
 //! requests and [`script`] breaks things. Whatever ends the rehearsal (its
 //! end, an error, a signal, a panic), dropping `Lab` removes all of it;
@@ -10,6 +10,7 @@
 //! It does not measure: the built-in client and responders are for counting.
 
 pub mod client;
+pub mod directors;
 pub mod name;
 pub mod namespace;
 pub mod network;
@@ -32,6 +33,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::Config;
 use client::Client;
+use directors::Directors;
 use name::{LabName, Leftovers, remove_leftovers};
 use network::Network;
 use plan::{CLIENT, DIRECTOR, Plan};
@@ -76,7 +78,7 @@ pub fn rehearse(config: &Config, options: &Options) -> anyhow::Result<bool> {
         let mut screen = Screen::new();
         let mut lab = Lab::build(&plan, options)?;
         let passed = tokio::select! {
-            passed = lab.run(config, options, &mut screen) => passed?,
+            passed = lab.run(options, &mut screen) => passed?,
             signal = signals.next() => bail!("{signal}: everything that the lab made is removed"),
         };
         if options.keep {
@@ -113,7 +115,7 @@ struct Lab<'a> {
     plan: &'a Plan,
     client: Client,
     responders: Vec<Option<Process>>,
-    director: Process,
+    directors: Directors<'a>,
     network: Network,
     directory: Directory,
 }
@@ -127,47 +129,36 @@ impl<'a> Lab<'a> {
         for server in &plan.real_servers {
             responders.push(Some(responder(&network, &directory, server)?));
         }
-        let mut arguments = vec![OsString::from("run")];
-        arguments.extend(options.run_arguments.iter().cloned());
-        arguments.extend(["--socket".into(), directory.socket().into()]);
-        let director = Process::start(
-            "the director".into(),
-            &network.namespace(DIRECTOR),
-            &arguments,
-            directory.0.join("director.log"),
-        )?;
+        let directors = Directors::start(plan, options, &network, &directory)?;
         Ok(Self {
             plan,
             client: Client::start(network.namespace(CLIENT))?,
             responders,
-            director,
+            directors,
             network,
             directory,
         })
     }
 
-    /// The whole rehearsal, unless the director dies.
-    async fn run(
-        &mut self,
-        config: &Config,
-        options: &Options,
-        screen: &mut Screen,
-    ) -> anyhow::Result<bool> {
+    /// The whole rehearsal, unless a director dies by itself.
+    async fn run(&mut self, options: &Options, screen: &mut Screen) -> anyhow::Result<bool> {
         for responder in self.responders.iter_mut().flatten() {
             responder.ready().await?;
         }
-        self.director.ready().await?;
+        self.directors.ready().await?;
         let Self {
             plan,
             client,
             responders,
-            director,
+            directors,
             network,
             directory,
         } = self;
+        let directors = &*directors;
         let mut script = Script {
             plan,
             client,
+            directors,
             responders,
             network,
             directory,
@@ -175,11 +166,11 @@ impl<'a> Lab<'a> {
             failures: 0,
         };
         let passed = tokio::select! {
-            passed = script.play(config, options) => passed?,
-            error = director.died() => return Err(error),
+            passed = script.play(options) => passed?,
+            error = directors.died() => return Err(error),
         };
         if !passed {
-            eprintln!("lab: {}", director.log_end());
+            eprintln!("lab: {}", directors.log_ends());
         }
         Ok(passed)
     }
@@ -193,17 +184,17 @@ impl<'a> Lab<'a> {
             let address = address.map_or(String::new(), |held| format!("   # {}", held.address));
             screen.say(&format!("{}{address}", enter(&namespace.name)))?;
         }
-        let socket = self.directory.socket();
-        screen.say(&format!(
-            "To ask the director:\n  appliance show --socket {}",
-            socket.display()
-        ))?;
+        screen.say("To ask a director:")?;
+        for director in &plan.directors {
+            let socket = self.directory.socket(&director.name);
+            screen.say(&format!("  appliance show --socket {}", socket.display()))?;
+        }
         screen.say("To remove everything:\n  appliance lab --remove")?;
         self.responders
             .into_iter()
             .flatten()
             .for_each(Process::keep);
-        self.director.keep();
+        self.directors.keep();
         self.network.keep();
         self.directory.keep();
         Ok(())
@@ -249,8 +240,11 @@ impl Directory {
         Ok(Self(path))
     }
 
-    fn socket(&self) -> PathBuf {
-        self.0.join("socket")
+    /// A director's control socket.
+    fn socket(&self, director: &str) -> PathBuf {
+        let is_first = director == DIRECTOR;
+        let others = format!("{director}.socket");
+        self.0.join(if is_first { "socket" } else { &others })
     }
 
     fn keep(mut self) {

@@ -78,6 +78,27 @@ impl Network {
         Ok(())
     }
 
+    /// Gives a host the addresses and routes that it has after a reboot.
+    ///
+    /// # Errors
+    ///
+    /// `ip` refuses.
+    pub fn reboot(&self, plan: &Plan, host: &str) -> anyhow::Result<()> {
+        let mut hosts = plan.namespaces.iter().filter(|known| known.name == host);
+        let Some(namespace) = hosts.next() else {
+            return Ok(());
+        };
+        let own = plan.links.iter().flat_map(|link| &link.ends);
+        let own = own.filter(|end| end.namespace == host);
+        let flush = |end: &super::plan::End| {
+            // A link-local address of IPv6 would not come back by itself.
+            format!("address flush dev {} scope global", end.interface)
+        };
+        let mut commands: Vec<String> = own.map(flush).collect();
+        commands.extend(namespace_commands(plan, namespace));
+        ip(&["-n", &self.name.of(host)], &commands)
+    }
+
     /// Leaves everything as it is when this value is dropped.
     pub fn keep(mut self) {
         self.namespaces.clear();
@@ -144,7 +165,7 @@ fn namespace_commands(plan: &Plan, namespace: &Namespace) -> Vec<String> {
             held.address, held.prefix_length, held.interface
         )
     }));
-    let default = |gateway: &std::net::IpAddr| format!("route add default via {gateway}");
+    let default = |gateway: &std::net::IpAddr| format!("route replace default via {gateway}");
     commands.extend(namespace.gateways.iter().map(default));
     commands
 }

@@ -18,6 +18,7 @@
 //! and many a machine that a lab runs on lacks the modules.
 
 mod cabling;
+mod directors;
 mod segment;
 mod servers;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind};
 
 use crate::config::{Config, Queues};
 use cabling::Cabling;
+pub use directors::{Director, Failover};
 use segment::Segment;
 pub use servers::{Listen, RealServer};
 
@@ -52,8 +54,9 @@ const PORT_OF_EVERY: u16 = 80;
 pub struct Plan {
     pub namespaces: Vec<Namespace>,
     pub links: Vec<Link>,
-    /// The director's own addresses, one for each subnet of the segment.
-    pub director_addresses: Vec<IpAddr>,
+    pub directors: Vec<Director>,
+    /// With two directors.
+    pub failover: Option<Failover>,
     pub real_servers: Vec<RealServer>,
     pub services: Vec<Service>,
     /// What the user should know, one line each.
@@ -165,7 +168,13 @@ impl Plan {
         notes.extend(servers::notes(config));
 
         let router = segment.take_outside("router")?;
-        let director = segment.take("director")?;
+        let mut own = Vec::new();
+        for given in directors::given(config)
+            .iter()
+            .zip(directors::names(config))
+        {
+            own.push((given.1, segment.take_or_given("director", given.0)?));
+        }
         let interfaces = director_interfaces(config);
         let cabling = Cabling::of(config, &segment, &interfaces);
         let (client_side, client) = segment.client_side()?;
@@ -190,33 +199,43 @@ impl Plan {
                 settings: segment.switch_settings(),
                 ..Namespace::default()
             },
-            Namespace {
-                name: DIRECTOR.into(),
-                settings: segment.host_settings(),
-                addresses: cabling.place(&director),
-                gateways: segment.one_a_family(&router),
-                ..Namespace::default()
-            },
         ];
         let mut links = vec![
             link((CLIENT, INTERFACE), (ROUTER, "client"), 1),
             link((ROUTER, "segment"), (SWITCH, ROUTER), 1),
         ];
-        for (number, interface) in interfaces.iter().enumerate() {
-            let port = match number {
-                0 => DIRECTOR.to_string(),
-                more => format!("{DIRECTOR}{more}"),
-            };
-            links.push(link(
-                (DIRECTOR, interface),
-                (cabling.switch_of_interface(interface), &port),
-                queues(config, interface),
-            ));
+        let mut directors = Vec::new();
+        for (name, held) in &own {
+            namespaces.push(Namespace {
+                name: name.clone(),
+                settings: segment.host_settings(),
+                addresses: cabling.place(held),
+                gateways: segment.one_a_family(&router),
+                ..Namespace::default()
+            });
+            for (number, interface) in interfaces.iter().enumerate() {
+                let port = match number {
+                    0 => name.clone(),
+                    more => format!("{name}-{more}"),
+                };
+                links.push(link(
+                    (name, interface),
+                    (cabling.switch_of_interface(interface), &port),
+                    queues(config, interface),
+                ));
+            }
+            let is_first = directors.is_empty();
+            let copy = || directors::standby(config, &own[0].1, held);
+            directors.push(Director {
+                name: name.clone(),
+                addresses: addresses(held),
+                file: (!is_first).then(|| directors::text(&copy())),
+            });
         }
         let mut ways_back: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for server in &real_servers {
             let gateways = if server.behind_director {
-                let gateway = segment.way_back(config, server.address, &director);
+                let gateway = segment.way_back(config, server.address, &own[0].1);
                 gateway.into_iter().collect()
             } else {
                 segment.near(server.address, &router)
@@ -246,7 +265,8 @@ impl Plan {
         Ok(Self {
             namespaces,
             links,
-            director_addresses: addresses(&director),
+            directors,
+            failover: Failover::of(config),
             real_servers,
             services,
             notes,
@@ -360,10 +380,12 @@ fn addresses_in_use(config: &Config) -> BTreeSet<IpAddr> {
     let held = config
         .vrrp_instances
         .iter()
-        .flat_map(|instance| &instance.virtual_ipaddress);
+        .flat_map(crate::config::VrrpInstance::held);
+    let given = directors::given(config);
     virtual_servers
         .clone()
         .map(|server| server.address().ip())
+        .chain(given.concat())
         .chain(
             virtual_servers
                 .flat_map(|server| &server.real_servers)

@@ -93,17 +93,15 @@ impl Process {
         Ok(())
     }
 
-    /// Returns when the program has stopped, which it should not.
-    pub async fn died(&mut self) -> anyhow::Error {
-        loop {
-            match self.stopped() {
-                Ok(Some(status)) => {
-                    let complaint = self.complaint(&format!("stopped: {status}"));
-                    return anyhow::Error::msg(complaint);
-                }
-                Ok(None) => tokio::time::sleep(POLL).await,
-                Err(error) => return error.into(),
+    /// Something if the program has stopped, which it should not.
+    pub fn has_died(&mut self) -> Option<anyhow::Error> {
+        match self.stopped() {
+            Ok(Some(status)) => {
+                let complaint = self.complaint(&format!("stopped: {status}"));
+                Some(anyhow::Error::msg(complaint))
             }
+            Ok(None) => None,
+            Err(error) => Some(error.into()),
         }
     }
 

@@ -1,7 +1,8 @@
 //! What happens in a rehearsal, in order: traffic, the death of a real
-//! server, its return.
+//! server, its return, and the same of the master director.
 
 mod load;
+mod masters;
 mod table;
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::{StreamExt, stream};
 
 use super::client::{Answer, Client, Target};
+use super::directors::{Directors, addresses};
 use super::network::Network;
 use super::outage::{Death, Progress, Return};
 use super::plan::{Plan, RealServer, Service};
@@ -17,7 +19,6 @@ use super::process::Process;
 use super::screen::Screen;
 use super::tally::{Tally, failure_text};
 use super::{Directory, Options, responder};
-use crate::config::Config;
 use crate::in_words::count;
 use load::Load;
 
@@ -36,6 +37,7 @@ const AFTERMATH: Duration = Duration::from_secs(1);
 pub(super) struct Script<'a> {
     pub(super) plan: &'a Plan,
     pub(super) client: &'a Client,
+    pub(super) directors: &'a Directors<'a>,
     pub(super) responders: &'a mut Vec<Option<Process>>,
     pub(super) network: &'a Network,
     pub(super) directory: &'a Directory,
@@ -46,12 +48,9 @@ pub(super) struct Script<'a> {
 
 impl Script<'_> {
     /// Plays every step; true if all went as it should.
-    pub(super) async fn play(
-        &mut self,
-        config: &Config,
-        options: &Options,
-    ) -> anyhow::Result<bool> {
+    pub(super) async fn play(&mut self, options: &Options) -> anyhow::Result<bool> {
         self.introduce()?;
+        self.wait_for_master().await?;
         self.wait_for_first_checks().await?;
         let tallies = self.traffic(options.requests).await?;
         if options.break_things {
@@ -61,7 +60,7 @@ impl Script<'_> {
                 )?;
             } else {
                 self.death_and_return(&tallies).await?;
-                self.masters(config)?;
+                self.masters().await?;
             }
         }
         let result = match self.failures {
@@ -75,14 +74,14 @@ impl Script<'_> {
 
     fn introduce(&mut self) -> anyhow::Result<()> {
         let plan = self.plan;
-        let addresses: Vec<String> = plan
-            .director_addresses
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let each = |(number, director)| {
+            let role = if number == 0 { "a director" } else { "another" };
+            format!("{role} ({})", addresses(director))
+        };
+        let directors: Vec<String> = plan.directors.iter().enumerate().map(each).collect();
         self.screen.say(&format!(
-            "A client behind a router, a director ({}), {} on {}",
-            addresses.join(", "),
+            "A client behind a router, {}, {} on {}",
+            directors.join(", "),
             count(plan.real_servers.len(), "real server"),
             if plan.is_divided() {
                 "a network of their own"
@@ -326,18 +325,6 @@ impl Script<'_> {
             back.requests
         ))?;
         self.verdict(matches!(progress, Progress::Done(_)) && back.failed.is_empty())
-    }
-
-    /// Step 4 has to wait for VRRP.
-    fn masters(&mut self, config: &Config) -> anyhow::Result<()> {
-        if let Some(instance) = config.vrrp_instances.first() {
-            self.screen.say(&format!(
-                "\n4. The death of the master director (vrrp_instance {}) is not rehearsed: \
-                 this version builds one director only",
-                instance.name
-            ))?;
-        }
-        Ok(())
     }
 
     /// Numbers of the virtual servers that use a real server.

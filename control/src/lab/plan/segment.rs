@@ -119,6 +119,22 @@ impl Segment {
         Ok(taken)
     }
 
+    /// As [`Self::take`], but an address that the file gives where there is one.
+    pub(super) fn take_or_given(
+        &mut self,
+        role: &'static str,
+        given: &[IpAddr],
+    ) -> Result<Vec<(IpAddr, u8)>, PlanError> {
+        let mut taken = self.take(role)?;
+        for (address, prefix_length) in &mut taken {
+            let subnet = Subnet::of(*address, *prefix_length);
+            if let Some(better) = given.iter().find(|given| subnet.contains(**given)) {
+                *address = *better;
+            }
+        }
+        Ok(taken)
+    }
+
     /// One free address of each subnet, with its prefix length.
     pub(super) fn take(&mut self, role: &'static str) -> Result<Vec<(IpAddr, u8)>, PlanError> {
         let taken = &mut self.taken;

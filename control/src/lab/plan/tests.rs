@@ -331,3 +331,44 @@ fn what_the_lab_cannot_do_is_said() {
         "{refused}"
     );
 }
+
+#[test]
+fn a_vrrp_instance_makes_a_pair() {
+    let plan = shipped("ha-pair.toml");
+    let names: Vec<&str> = plan.directors.iter().map(|d| d.name.as_str()).collect();
+    assert_eq!(names, ["director", "director2"]);
+    assert_eq!(plan.directors[0].file, None, "the file itself");
+    let copy = plan.directors[1]
+        .file
+        .as_deref()
+        .expect("a file of its own");
+    let copy = config::parse(copy, Path::new("director2.toml")).expect("a valid file");
+    let instance = &copy.config.vrrp_instances[0];
+    assert_eq!(instance.priority, 99);
+    assert_eq!(instance.state, config::VrrpState::Backup);
+    // Four times 100 ms, and the slack.
+    let failover = plan.failover.expect("there are two");
+    assert_eq!(failover.out_within, Duration::from_millis(1400));
+    assert_eq!(failover.back_within, Some(failover.out_within));
+    assert_eq!(shipped("dr.toml").failover, None);
+}
+
+#[test]
+fn unicast_directors_have_the_addresses_of_the_file() {
+    let text = "[[vrrp_instance]]\nname = \"VI_1\"\ninterface = \"eth0\"\n\
+         virtual_router_id = 51\npriority = 100\nnopreempt = true\n\
+         unicast_src_ip = \"10.0.0.8\"\nunicast_peer = [\"10.0.0.9\"]\n\
+         virtual_ipaddress = [\"10.0.0.1/24\"]\n"
+        .to_string()
+        + &server("10.0.0.1:80", "TCP", &["10.0.0.2:80"]);
+    let plan = plan_of(&text).unwrap();
+    assert_eq!(held(&plan, "director"), ["eth0 10.0.0.8/24"]);
+    assert_eq!(held(&plan, "director2"), ["eth0 10.0.0.9/24"]);
+    let copy = plan.directors[1].file.as_deref().unwrap();
+    let copy = config::parse(copy, Path::new("director2.toml")).unwrap();
+    let instance = &copy.config.vrrp_instances[0];
+    let [own, other] = ["10.0.0.9", "10.0.0.8"].map(|ip| ip.parse::<IpAddr>().unwrap());
+    assert_eq!(instance.unicast_src_ip, Some(own));
+    assert_eq!(instance.unicast_peer[0].address, other);
+    assert_eq!(plan.failover.unwrap().back_within, None, "nopreempt");
+}
