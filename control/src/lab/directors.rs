@@ -133,7 +133,9 @@ impl<'a> Directors<'a> {
         Ok(None)
     }
 
-    /// Waits until that is so, or for `patience`.
+    /// Waits for the first to be master, which has the highest priority; after
+    /// `patience` it is whoever is. On a busy machine the second can be quicker,
+    /// for a moment.
     pub(super) async fn wait_for_master(
         &self,
         directory: &Directory,
@@ -142,7 +144,7 @@ impl<'a> Directors<'a> {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let master = self.master(directory).await?;
-            if master.is_some() || tokio::time::Instant::now() >= deadline {
+            if master == Some(0) || tokio::time::Instant::now() >= deadline {
                 return Ok(master);
             }
             tokio::time::sleep(POLL).await;
