@@ -21,6 +21,7 @@ use dataplane::xsk::umem::Umem;
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface};
+use crate::config::{Config, VirtualServer};
 use crate::{config, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
@@ -225,6 +226,21 @@ impl Workers {
             .name(format!("worker-{number}"))
             .spawn(body)
             .with_context(|| format!("cannot start worker {number}"))
+    }
+
+    /// Said aloud where it matters: a worker translates the replies to its own requests only.
+    pub(super) fn warn_of_translation(&self, config: &Config) {
+        let mut servers = config
+            .virtual_servers
+            .iter()
+            .flat_map(VirtualServer::all_servers);
+        if self.handles.len() > 1 && servers.any(|server| server.lb_kind.rewrites_replies()) {
+            warn!(
+                "NAT with {} workers: a reply that arrives by the queue of another worker than its request is \
+                 not translated; use one core (appliance.cores), or a card that gives both directions one queue",
+                self.handles.len()
+            );
+        }
     }
 
     /// The oldest snapshot generation that any worker works with.
