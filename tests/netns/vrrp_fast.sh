@@ -17,7 +17,7 @@ ask_for_vip
 stop_keepalived peer
 wait_until 2 "we take over" only director
 asked
-between "failover, ms" "$(gap peer rs1)" 0 160
+between "failover, ms" "$(gap peer rs1)" 0 400
 
 echo "-- it returns and preempts; then it is killed: Master_Down_Interval is 361 ms"
 start_keepalived peer
@@ -26,7 +26,7 @@ ask_for_vip
 kill_keepalived peer
 wait_until 2 "we take over" only director
 asked
-between "failover, ms" "$(gap peer rs1)" 0 460
+between "failover, ms" "$(gap peer rs1)" 0 800
 
 echo "-- its link goes down and up"
 start_keepalived peer
@@ -57,14 +57,14 @@ wait_until 2 "it takes over" only peer
 asked
 # Those that were under way when the other took over.
 between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 3
-between "planned failover, ms" "$(gap rs1 peer)" 0 50
+between "planned failover, ms" "$(gap rs1 peer)" 0 250
 start_director
 wait_until 3 "we preempt" only director
 ask_for_vip
 kill_director
 wait_until 2 "it takes over" only peer
 asked
-between "failover, ms" "$(gap rs1 peer)" 0 410
+between "failover, ms" "$(gap rs1 peer)" 0 800
 
 echo "-- nopreempt: we leave a master alone, and take over when it goes"
 ours 'priority = 200' 'nopreempt = true'
