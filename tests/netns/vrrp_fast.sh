@@ -56,7 +56,7 @@ stop_director TERM
 wait_until 2 "it takes over" only peer
 asked
 # Those that were under way when the other took over.
-between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 3
+between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 20
 between "planned failover, ms" "$(gap rs1 peer)" 0 250
 start_director
 wait_until 3 "we preempt" only director
