@@ -53,12 +53,12 @@ stop_keepalived() {
     wait "${KEEPALIVED[$1]}" 2>/dev/null || true
 }
 
-# kill_keepalived HOST: parent and child at once, nothing is tidied up; then its addresses go,
-# as they would with the machine.
+# kill_keepalived HOST: nothing is tidied up; then its addresses go, as they would with the machine.
+# The child dies first: with its parent gone it is sent SIGTERM, and may find the time to say priority 0.
 kill_keepalived() {
     local pids
     mapfile -t pids < <(pgrep -P "${KEEPALIVED[$1]}")
-    kill -9 "${KEEPALIVED[$1]}" "${pids[@]}"
+    kill -9 "${pids[@]}" "${KEEPALIVED[$1]}"
     on_ip "$1" address flush dev eth0 to $VIP
     wait "${KEEPALIVED[$1]}" 2>/dev/null || true
     rm -f "$WORK/$1.pid" "$WORK/$1.vrrp.pid"

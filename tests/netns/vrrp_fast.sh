@@ -17,7 +17,7 @@ ask_for_vip
 stop_keepalived peer
 wait_until 2 "we take over" only director
 asked
-between "failover, ms" "$(gap peer rs1)" 0 400
+between "failover, ms" "$(gap peer rs1)" 0 160
 
 echo "-- it returns and preempts; then it is killed: Master_Down_Interval is 361 ms"
 start_keepalived peer
@@ -26,7 +26,7 @@ ask_for_vip
 kill_keepalived peer
 wait_until 2 "we take over" only director
 asked
-between "failover, ms" "$(gap peer rs1)" 0 800
+between "failover, ms" "$(gap peer rs1)" 200 460
 
 echo "-- its link goes down and up"
 start_keepalived peer
@@ -56,15 +56,15 @@ stop_director TERM
 wait_until 2 "it takes over" only peer
 asked
 # Those that were under way when the other took over.
-between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 20
-between "planned failover, ms" "$(gap rs1 peer)" 0 250
+between "requests that failed" "$(jq .failed <<<"$ANSWERS")" 0 3
+between "planned failover, ms" "$(gap rs1 peer)" 0 50
 start_director
 wait_until 3 "we preempt" only director
 ask_for_vip
 kill_director
 wait_until 2 "it takes over" only peer
 asked
-between "failover, ms" "$(gap rs1 peer)" 0 800
+between "failover, ms" "$(gap rs1 peer)" 200 410
 
 echo "-- nopreempt: we leave a master alone, and take over when it goes"
 ours 'priority = 200' 'nopreempt = true'
