@@ -1,7 +1,7 @@
 //! The connections of a worker and all that changes with a packet.
 //!
-//! The straight way, [`Flows::decide`], is for packets of connections that go
-//! on as before; whatever else a frame may be is decided out of line.
+//! The straight way, [`Flows::decide_straight`], is for packets of DR connections that go
+//! on as before; whatever else a frame may be, [`Flows::decide`] decides out of line.
 
 use std::cell::Cell;
 use std::sync::Arc;

@@ -77,11 +77,7 @@ impl Flows {
             .server(id)
             .filter(|server| server.available && !server.method.rewrites_replies())?;
         let (template, hop) = (snapshot.tunnel(server)?, server.next_hop.as_ref()?);
-        self.identification = self.identification.wrapping_add(1);
-        let variation = Variation {
-            identification: self.identification,
-            entropy: slot.place.entropy(),
-        };
+        let variation = variation(&mut self.identification, slot);
         let bytes = (frame.len() - usize::from(wire::PLAIN_L3_OFFSET)) as u64;
         let l3 = usize::from(wire::PLAIN_L3_OFFSET);
         let wrapped = template.forward(packet.umem, frame, l3, &hop.addresses(), variation);
@@ -134,11 +130,7 @@ impl Flows {
         let Some(template) = packet.snapshot.tunnel(server) else {
             return Err(Refusal::Wait(DropReason::NextHopUnresolved));
         };
-        self.identification = self.identification.wrapping_add(1);
-        let variation = Variation {
-            identification: self.identification,
-            entropy: packet.slot.place.entropy(),
-        };
+        let variation = variation(&mut self.identification, packet.slot);
         let l3 = usize::from(packet.slot.l3_offset);
         template.forward(packet.umem, frame, l3, &hop.addresses(), variation)?;
         Ok(())
@@ -250,6 +242,16 @@ impl Flows {
             Some((entry, Direction::Reply)) => self.table.get(entry).key().destination(),
             Some((_, Direction::Request)) | None => slot.key.destination(),
         }
+    }
+}
+
+/// What differs between the outer headers of tunnelled packets; `last` is the last identification.
+#[inline(always)]
+fn variation(last: &mut u16, slot: &Slot) -> Variation {
+    *last = last.wrapping_add(1);
+    Variation {
+        identification: *last,
+        entropy: slot.place.entropy(),
     }
 }
 

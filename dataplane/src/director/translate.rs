@@ -16,7 +16,6 @@ use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
 use crate::routes::{Routes, Via};
 use crate::service::{NextHop, PortIndex, ServerId};
 use crate::snapshot::Server;
-use crate::wire::checksum::{Delta, Sum};
 use crate::wire::tcp::flags;
 use crate::wire::{self, ethernet};
 use crate::xsk::umem::{Frame, Umem};
@@ -168,11 +167,7 @@ impl Flows {
             },
             ..before
         };
-        let network = Delta::between(before.sum_of_addresses(), after.sum_of_addresses());
-        let ports = Delta::between(
-            Sum::ZERO.bytes(&before.ports()),
-            Sum::ZERO.bytes(&after.ports()),
-        );
+        let (network, transport) = before.deltas(&after);
         let neighbor = Way::Neighbor {
             port: packet.ingress,
             mac: ethernet::source(packet.umem.bytes(frame)).unwrap_or_default(),
@@ -186,7 +181,7 @@ impl Flows {
         Ok(Reply {
             key,
             network,
-            transport: network.and(ports),
+            transport,
             way,
         })
     }

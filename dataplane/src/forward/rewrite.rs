@@ -46,7 +46,17 @@ impl Endpoints {
         [a, b, c, d]
     }
 
-    pub(crate) fn sum_of_addresses(&self) -> Sum {
+    /// What becoming `after` does to the checksum of an IPv4 header (without the hop), and to that of TCP or UDP.
+    pub(crate) fn deltas(&self, after: &Self) -> (Delta, Delta) {
+        let addresses = Delta::between(self.sum_of_addresses(), after.sum_of_addresses());
+        let ports = Delta::between(
+            Sum::ZERO.bytes(&self.ports()),
+            Sum::ZERO.bytes(&after.ports()),
+        );
+        (addresses, addresses.and(ports))
+    }
+
+    pub(super) fn sum_of_addresses(&self) -> Sum {
         Sum::ZERO
             .address(self.source.address)
             .address(self.destination.address)
@@ -70,17 +80,13 @@ impl Rewrite {
     /// Packets between `before` shall be between `after`. All four addresses are of one IP version.
     #[must_use]
     pub fn new(before: &Endpoints, after: &Endpoints) -> Self {
-        let addresses = Delta::between(before.sum_of_addresses(), after.sum_of_addresses());
-        let ports = Delta::between(
-            Sum::ZERO.bytes(&before.ports()),
-            Sum::ZERO.bytes(&after.ports()),
-        );
+        let (addresses, transport) = before.deltas(after);
         Self {
             source: after.source.address,
             destination: after.destination.address,
             ports: after.ports(),
             network: addresses.and(Delta::ONE_HOP),
-            transport: addresses.and(ports),
+            transport,
         }
     }
 
