@@ -1,5 +1,6 @@
 # An HTTP_GET takes a dead real server out and lets it back in, each within the
 # time that its parameters allow; then no request fails.
+# alone: it measures when checks change their verdict.
 source "$(dirname "$0")/lib.sh"
 make_network 3
 start_nginx 1 2 3

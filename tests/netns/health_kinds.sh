@@ -1,6 +1,7 @@
 # Each kind of check against a real server of its kind (nginx, nginx with TLS
 # and SNI, dnsmasq, exim, ICMP, a script, a file): up, then down, then up, each
 # within the time that keepalived.conf(5) implies.
+# alone: it measures when checks change their verdict.
 source "$(dirname "$0")/lib.sh"
 needs nginx openssl dnsmasq exim4
 make_network 1
@@ -135,5 +136,5 @@ within_allowed up
 
 # A lie: the right status, another body.
 echo 'status: Red' >"$site/health"
-wait_until 3 "the digest is wrong" eval \
-    'ask health ".[] | select(.check == \"HTTP_GET\") | .last_result" | grep -q "digest is"'
+wait_until 3 "the digest is wrong" \
+    prints 'digest is' ask health '.[] | select(.check == "HTTP_GET") | .last_result'

@@ -1,5 +1,6 @@
 # Two thousand real servers that swallow what is sent to them, checked at the
 # same time under the usual limit of 1024 open files: each has its verdict.
+# alone: it takes all of a processor.
 source "$(dirname "$0")/lib.sh"
 make_network 1
 on_ip router link add sink type bridge

@@ -36,7 +36,7 @@ equal "answers of rs1 and rs2" "$(served 'rs[12]' <<<"$answers")" 20
 on client curl -sS --limit-rate 1M --max-time 20 -o "$WORK/got" http://$VIP/big &
 download=$!
 sleep 0.3
-owner=$(ask connections '.[] | select(.state == "ESTABLISHED") | .real_server' | head -1)
+owner=$(ask connections 'first(.[] | select(.state == "ESTABLISHED") | .real_server)')
 echo "the download is served by $owner"
 if [[ $owner == *101:80 ]]; then stays=1 dies=2; else stays=2 dies=1; fi
 stop_nginx $dies

@@ -40,7 +40,7 @@ stats=$(lvs ipvsadm -Ln --stats)
 contains "statistics" "$stats" '^TCP  10\.77\.0\.100:80 {14}       20 +[1-9][0-9]+        0 +[1-9][0-9]+        0$'
 contains "connections" "$(lvs ipvsadm -Lnc)" \
     '^TCP 01:[0-9]{2}  FIN_WAIT    10\.88\.0\.2:[0-9]+ +10\.77\.0\.100:80 +10\.77\.0\.10[12]:80$'
-rate_is_shown() { lvs ipvsadm -Ln --rate | grep -qE '^TCP  10\.77\.0\.100:80 +[1-9]'; }
+rate_is_shown() { prints '^TCP  10\.77\.0\.100:80 +[1-9]' lvs ipvsadm -Ln --rate; }
 wait_until 4 "a rate of connections" rate_is_shown
 lvs ipvsadm -Z
 contains "statistics after -Z" "$(lvs ipvsadm -Ln --stats)" \

@@ -49,7 +49,7 @@ contains "what it said about that" "$(cat "$WORK/lab")" "removed what lab-$kille
 nothing_is_left $killed "at the next start"
 nothing_is_left $lab "at its end"
 
-if ip netns list | grep -q '^lab-keep-'; then
+if prints '^lab-keep-' ip netns list; then
     echo "somebody keeps a lab on this machine: --keep and --remove are not tested"
     exit
 fi

@@ -370,6 +370,14 @@ contains() {
     grep -qE -- "$3" <<<"$2" || fail "$1: found '$2', expected something with '$3'"
 }
 
+# prints PATTERN COMMAND…: whether its output has that. (`COMMAND | grep -q` fails at times when it
+# has: grep stops reading, and the command dies of SIGPIPE.)
+prints() {
+    local pattern=$1
+    shift
+    grep -qE -- "$pattern" <<<"$("$@")"
+}
+
 # refused STATUS PATTERN COMMAND…: on the director, it stops with that status
 # and says why in one line on stderr. The line is printed.
 refused() {

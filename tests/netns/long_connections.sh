@@ -35,8 +35,7 @@ wait_until 5 "rs2 is out" server_is 2 down
 echo "the real server's MAC address changes"
 sleep 1.1 # The kernel believes a neighbour's new address after a second (locktime).
 on_ip rs1 link set eth0 address 02:77:00:00:00:99
-wait_until 3 "the next hop has the new address" eval \
-    "ask neighbors '.[].mac' | grep -qi 02:77:00:00:00:99"
+wait_until 3 "the next hop has the new address" prints 02:77:00:00:00:99 ask neighbors '.[].mac'
 
 echo "a real server is added"
 servers 1 2 3

@@ -36,7 +36,7 @@ status_says() {
 }
 
 # rs2 was set up by hand, as are those of every other scenario.
-on_ip rs2 address show dev lo | grep -q $VIP
+contains "addresses of rs2" "$(on_ip rs2 address show dev lo)" $VIP
 realserver rs2 status >/dev/null
 
 before=$(traces rs1)

@@ -71,13 +71,13 @@ kill_director() {
 }
 
 # has_vip HOST [ADDRESS]
-has_vip() { on_ip "$1" -o address show dev eth0 to "${2:-$VIP}" | grep -q .; }
+has_vip() { prints . on_ip "$1" -o address show dev eth0 to "${2:-$VIP}"; }
 
 # only HOST [ADDRESS]: it has the VIP, no other director has.
 only() {
     local host
     for host in director peer third; do
-        ip netns list | grep -q "^$PREFIX$host\b" || continue
+        prints "^$PREFIX$host\b" ip netns list || continue
         if [ "$host" = "$1" ]; then
             has_vip "$host" "${2:-$VIP}" || return 1
         elif has_vip "$host" "${2:-$VIP}"; then

@@ -1,6 +1,7 @@
 # VRRPv2 with a password and advertisements every second, an appliance and a
 # real keepalived: whoever has the higher priority is master, and takeovers are
 # as fast as the protocol allows.
+# alone: it measures failovers.
 source "$(dirname "$0")/vrrp.bash"
 needs tshark tcpdump
 make_directors

@@ -1,5 +1,6 @@
 # VRRP over IPv6 and to unicast peers, a sync group, a tracked interface, and
 # advertisements that are refused.
+# alone: timers of tenths of a second run on both sides.
 source "$(dirname "$0")/vrrp.bash"
 make_directors
 # A second interface of the director, to be tracked.
