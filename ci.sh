@@ -48,7 +48,6 @@ readonly STEPS=(
 
 step_format() {
 	cargo fmt --all --check
-	cargo fmt --check --manifest-path tests/fuzz/Cargo.toml # a workspace of its own
 }
 
 step_files() {
@@ -85,7 +84,7 @@ step_docs() {
 }
 
 step_bench() {
-	can_build_bench || skip "the bench crate compiles libbpf and libxdp: apt-get install ${BENCH_PACKAGES[*]}"
+	can_build_bench || skip "the crates bench and fuzz compile C and C++: apt-get install ${BENCH_PACKAGES[*]}"
 	# All targets, so that the tests after this step are built with the same features, once.
 	cargo build --workspace --all-targets
 }
@@ -139,7 +138,7 @@ step_lab() {
 
 # --- What steps are made of ----------------------------------------------------------------------
 
-readonly BENCH_PACKAGES=(clang m4 libelf-dev libclang-dev pkg-config)
+readonly BENCH_PACKAGES=(clang g++ m4 libelf-dev libclang-dev pkg-config)
 
 packages_of() {
 	case "$1" in
@@ -155,7 +154,7 @@ packages_of() {
 }
 
 can_build_bench() {
-	command -v clang m4 pkg-config >/dev/null && pkg-config --exists libelf zlib
+	command -v clang g++ m4 pkg-config >/dev/null && pkg-config --exists libelf zlib
 }
 
 # skip WHY: ends the step as skipped.
@@ -257,7 +256,7 @@ run_step() {
 }
 
 inside() {
-	if can_build_bench; then WORKSPACE=(--workspace); else WORKSPACE=(--workspace --exclude bench); fi
+	if can_build_bench; then WORKSPACE=(--workspace); else WORKSPACE=(--workspace --exclude bench --exclude fuzz); fi
 	readonly WORKSPACE
 	[[ ${CI_FAIL:-} != "$1" ]] || false
 	"step_$1"

@@ -2,20 +2,21 @@
 # Fuzzes with libFuzzer on the stable toolchain. See README.md.
 #
 #   tests/fuzz/run.sh                              every target, 60 seconds each
-#   tests/fuzz/run.sh --seconds 3600 wire_parse    one target, an hour
+#   tests/fuzz/run.sh --seconds 3600 --release wire_parse   one target, an hour, all of it optimised
 #   tests/fuzz/run.sh --reproduce FILE wire_parse  one input again
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
 readonly TARGETS=(wire_parse director config_toml config_keepalived)
-readonly BUILD=../../target/fuzz
 
 seconds=60
+profile=dev directory=debug
 reproduce=
 chosen=()
 while (($# > 0)); do
 	case "$1" in
 	--seconds) seconds=${2:?run.sh: --seconds needs a number} && shift 2 ;;
+	--release) profile=release directory=release && shift ;;
 	--reproduce) reproduce=$(realpath "${2:?run.sh: --reproduce needs a file}") && shift 2 ;;
 	*)
 		if [[ " ${TARGETS[*]} " != *" $1 "* ]]; then
@@ -29,26 +30,19 @@ while (($# > 0)); do
 done
 ((${#chosen[@]} > 0)) || chosen=("${TARGETS[@]}")
 
-# What cargo-fuzz would pass on nightly, without its sanitizers, which need nightly: coverage
-# counters and comparisons, for libFuzzer to see where an input goes. With --target, so that build
-# scripts and macros are built without.
-host=$(rustc -vV | sed -n 's/^host: //p')
-RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module \
--Cllvm-args=-sanitizer-coverage-level=4 \
--Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
--Cllvm-args=-sanitizer-coverage-pc-table \
--Cllvm-args=-sanitizer-coverage-trace-compares" \
-	cargo build --quiet --release --locked --target "$host" --target-dir "$BUILD"
+RUSTC_WORKSPACE_WRAPPER=$PWD/instrument.sh cargo build --quiet --locked --package fuzz --profile "$profile"
+target_directory=$(realpath "${CARGO_TARGET_DIR:-../../target}")
+work=$target_directory/fuzz
 
 for target in "${chosen[@]}"; do
-	program=$BUILD/$host/release/$target
+	program=$target_directory/$directory/$target
 	if [[ -n $reproduce ]]; then
 		"$program" "$reproduce"
 		continue
 	fi
 	# New inputs go to the first directory, which is not committed; the others are read.
-	found=$BUILD/corpus/$target
-	crashes=$BUILD/crashes/$target
+	found=$work/corpus/$target
+	crashes=$work/crashes/$target
 	mkdir -p "$found" "$crashes"
 	inputs=("$found" "corpus/$target")
 	options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -max_len=4096
@@ -60,7 +54,7 @@ for target in "${chosen[@]}"; do
 		inputs+=(../../configs/keepalived)
 		options+=(-dict=config_keepalived.dict -max_len=16384)
 	fi
-	log=$BUILD/$target.log
+	log=$work/$target.log
 	if "$program" "${options[@]}" "${inputs[@]}" >"$log" 2>&1; then
 		runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
 		echo "fuzz: $target: $runs inputs in $seconds s, no failure"

@@ -2,7 +2,7 @@
 
 /// Makes the header checksum of an untagged IPv4 packet right, which a fuzzer does not find by
 /// itself: else it would never get past it.
-pub fn repair_ipv4_checksum(frame: &mut [u8]) {
+pub(crate) fn repair_ipv4_checksum(frame: &mut [u8]) {
     let is_ipv4 = frame.get(12..14) == Some(&[0x08, 0x00]);
     let Some(&first) = frame.get(14).filter(|_| is_ipv4) else {
         return;

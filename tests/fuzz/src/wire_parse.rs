@@ -78,7 +78,7 @@ fn compare(frame: &[u8], ours: Result<Parsed, Malformed>) {
             }
             // Behind an authentication header, which we do not walk, or a third tag.
             Kind::OtherProtocol | Kind::NotIp => {}
-            kind => panic!("{kind:?}, and to others a whole packet: {theirs:?}"),
+            kind @ (Kind::FirstFragment | Kind::LaterFragment | Kind::IcmpError) => panic!("{kind:?}, and to others a whole packet: {theirs:?}"),
         },
         Err(
             Malformed::BadIpChecksum
