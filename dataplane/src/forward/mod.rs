@@ -6,6 +6,7 @@
 //! | NAT | [`rewrite`] |
 //! | TUN | [`tunnel`]; [`fragment`] for what is too long |
 //! | FULLNAT | [`rewrite`]; [`toa`] or [`proxy`] for the client's address; [`nat64`] between IP versions |
+//! | SYN proxy, PROXY protocol | [`sequence`] |
 //! | all of them | [`icmp`] for errors, `reset` for TCP without a connection |
 //!
 //! Functions over packets, without state. What is the same for every packet of a connection is
@@ -19,5 +20,6 @@ pub mod nat64;
 pub mod proxy;
 pub(crate) mod reset;
 pub mod rewrite;
+pub mod sequence;
 pub mod toa;
 pub mod tunnel;

@@ -17,12 +17,11 @@
 
 use super::insert::{Insertion, packet_len};
 use super::rewrite::Endpoints;
-use super::toa::tcp_header;
+use super::sequence::{self, is_after};
 use crate::counters::DropReason;
 use crate::service::Protocol;
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::tcp::{self, flags};
-use crate::wire::tcp_options::{self, kind};
 use crate::wire::udp;
 use crate::xsk::umem::{Frame, Umem};
 
@@ -208,56 +207,27 @@ impl Splice {
     /// Shifts the sequence number of the client's segment at `l4`.
     #[inline(always)]
     pub fn shift_sequence(&self, frame: &mut [u8], l4: usize) {
-        if let Some([_, _, _, _, a, b, c, d, .., c0, c1]) =
-            frame.get_mut(l4..).and_then(<[u8]>::first_chunk_mut::<18>)
-        {
-            let before = [*a, *b, *c, *d];
-            let after = u32::from_be_bytes(before).wrapping_add(self.length.into());
-            let after = after.to_be_bytes();
-            [*a, *b, *c, *d] = after;
-            let delta = Delta::between(Sum::ZERO.bytes(&before), Sum::ZERO.bytes(&after));
-            [*c0, *c1] = delta.apply([*c0, *c1]);
-        }
+        sequence::shift_sequence(frame, l4, self.length.into());
     }
 
     /// Shifts what the server's segment at `l4` says of the client's bytes back: acknowledgment and
     /// selective acknowledgments (RFC 2018). Notes when the splice is settled.
     #[inline]
     pub fn shift_acknowledgment(&mut self, frame: &mut [u8], l4: usize) {
-        let Some(header) = tcp_header(frame, l4) else {
-            return;
-        };
-        let before = Sum::ZERO.bytes(header);
-        let Some((fixed, options)) = header.split_first_chunk_mut::<{ tcp::HEADER_LEN }>() else {
-            return;
-        };
-        let [_, _, _, _, _, _, _, _, a, b, c, d, _, flags_, ..] = fixed;
-        if *flags_ & flags::ACK == 0 {
-            return;
-        }
-        let acknowledged = u32::from_be_bytes([*a, *b, *c, *d]);
-        let data = self.first.wrapping_add(self.length.into());
-        self.settled |= is_after(acknowledged, data);
-        [*a, *b, *c, *d] = self.back([*a, *b, *c, *d]);
-        if !options.is_empty()
-            && let Some(blocks) = tcp_options::find(options, kind::SACK)
-        {
-            let (edges, _) = options[blocks].as_chunks_mut::<4>();
-            for edge in edges {
-                *edge = self.back(*edge);
+        let mut is_first = true;
+        sequence::change_acknowledgment(frame, l4, |number| {
+            if std::mem::take(&mut is_first) {
+                let data = self.first.wrapping_add(self.length.into());
+                self.settled |= is_after(number, data);
             }
-        }
-        let delta = Delta::between(before, Sum::ZERO.bytes(header));
-        if let Some([.., c0, c1]) = header.first_chunk_mut::<18>() {
-            [*c0, *c1] = delta.apply([*c0, *c1]);
-        }
+            self.back(number)
+        });
     }
 
     /// A number of the server's stream in the client's; those inside the header are the first byte's.
-    fn back(&self, number: [u8; 4]) -> [u8; 4] {
-        let number = u32::from_be_bytes(number);
+    fn back(&self, number: u32) -> u32 {
         let shifted = number.wrapping_sub(self.length.into());
-        let back = if self.settled {
+        if self.settled {
             shifted
         } else if !is_after(number, self.first) {
             number
@@ -265,16 +235,8 @@ impl Splice {
             shifted
         } else {
             self.first
-        };
-        back.to_be_bytes()
+        }
     }
-}
-
-/// True if `number` comes after `other` in sequence space (RFC 9293 §3.4).
-#[inline(always)]
-const fn is_after(number: u32, other: u32) -> bool {
-    let distance = number.wrapping_sub(other);
-    distance != 0 && distance < 1 << 31
 }
 
 #[cfg(test)]
