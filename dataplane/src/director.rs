@@ -16,6 +16,7 @@
 mod choose;
 mod flows;
 mod sending;
+mod straight;
 mod translate;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::Cache;
 
 use self::flows::Flows;
+use self::straight::Burst;
 use crate::conn::{Candidate, ConnectionTable, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
@@ -307,8 +309,14 @@ impl Director {
                 slot.candidate = flows.table.candidate::<false>(slot.place);
             }
         }
-        let others = flows.decide_straight(snapshot, slots, umem, frames, now, verdicts);
-        flows.counters.tx_packets += received - others.numbers().len() as u64;
+        let burst = Burst {
+            snapshot,
+            slots,
+            umem,
+            now,
+        };
+        let others = flows.send_straight(&burst, frames, verdicts);
+        flows.counters.tx_packets += received - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
         for number in others.numbers() {
             let frame = &mut frames[number];

@@ -9,7 +9,7 @@
 
 use hashbrown::HashMap;
 
-use crate::service::{Address, GatewayId, MacAddress, NextHop, PortIndex};
+use crate::service::{Address, GatewayId, Hop, MacAddress, NextHop, PortIndex};
 
 /// Where packets for a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Routes {
     by_prefix: HashMap<Prefix, Via>,
     /// Those in `by_prefix`, longest first.
     lengths: Vec<u8>,
-    gateways: Vec<Option<NextHop>>,
+    gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
 }
 
@@ -86,7 +86,7 @@ impl Routes {
         Self {
             by_prefix,
             lengths,
-            gateways,
+            gateways: gateways.into_iter().map(|hop| hop.map(Hop::from)).collect(),
             ports,
         }
     }
@@ -106,7 +106,7 @@ impl Routes {
     /// How packets reach a gateway; `None` while it is not resolved.
     #[inline(always)]
     #[must_use]
-    pub fn gateway(&self, id: GatewayId) -> Option<&NextHop> {
+    pub fn gateway(&self, id: GatewayId) -> Option<&Hop> {
         self.gateways.get(usize::from(id.0))?.as_ref()
     }
 

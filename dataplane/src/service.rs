@@ -442,12 +442,20 @@ pub struct NextHop {
     pub source: MacAddress,
 }
 
-impl NextHop {
-    /// Both MAC addresses, to be written.
-    #[inline(always)]
-    #[must_use]
-    pub fn addresses(&self) -> Addresses {
-        Addresses::new(self.destination, self.source)
+/// A [`NextHop`] as packets need it: both MAC addresses as they stand in a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    pub addresses: Addresses,
+    /// The interface that frames leave by.
+    pub port: PortIndex,
+}
+
+impl From<NextHop> for Hop {
+    fn from(next_hop: NextHop) -> Self {
+        Self {
+            addresses: Addresses::new(next_hop.destination, next_hop.source),
+            port: next_hop.port,
+        }
     }
 }
 

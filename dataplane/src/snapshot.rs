@@ -17,10 +17,9 @@ use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
-    Address, ForwardingMethod, NextHop, PortIndex, Protocol, RealServer, ServerId, ServiceKey,
-    TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, Hop, Protocol, RealServer, ServerId, ServiceKey, TcpMidstream,
+    Thresholds, VirtualServer, VirtualServerId,
 };
-use crate::wire::ethernet;
 
 /// Where snapshots are published; workers hold a clone of it.
 pub type Published = Arc<ArcSwap<Snapshot>>;
@@ -46,20 +45,37 @@ pub struct Snapshot {
     groups: Vec<Group>,
     /// Indexed by `ServerId`; ids that are not in use are `None`.
     servers: Vec<Option<Server>>,
-    /// The same, of servers that packets can go to by DR at this moment, and nothing else: all
-    /// that most packets need.
-    direct: Vec<Option<DirectHop>>,
-    tunnels: Vec<tunnel::Template>,
+    /// The same, and nothing else: all that most packets need.
+    paths: Vec<Path>,
+    tunnels: Vec<TunnelPath>,
+    /// Some path is [`Path::Direct`].
+    pub sends_direct: bool,
+    /// Some path is [`Path::Wrapped`].
+    pub wraps: bool,
 }
 
-/// A [`NextHop`] as the hot path wants it.
+/// How packets that need no closer look reach a real server at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// They need one: the server is not available, or its next hop is not known, or it may be that
+    /// packets are too long for the way.
+    None,
+    /// By DR.
+    Direct(Hop),
+    /// By NAT or FULLNAT.
+    Translated(Hop),
+    /// By TUN: a number of [`Snapshot::tunnel_path`].
+    Wrapped(u32),
+}
+
+const _: () = assert!(size_of::<Path>() == 16);
+
+/// The way to a TUN server.
 #[derive(Clone, Copy, Debug)]
-pub struct DirectHop {
-    pub addresses: ethernet::Addresses,
-    pub port: PortIndex,
+pub struct TunnelPath {
+    pub template: tunnel::Template,
+    pub hop: Hop,
 }
-
-const _: () = assert!(size_of::<Option<DirectHop>>() == 16);
 
 /// What becomes of connections whose real server takes none any more (IPVS's
 /// sysctl variables of these names).
@@ -106,7 +122,7 @@ pub struct Server {
     service: u32,
     /// Its scheduler, or a threshold, looks at its connections.
     pub counted: bool,
-    pub next_hop: Option<NextHop>,
+    pub next_hop: Option<Hop>,
     pub address: Address,
     /// Host byte order.
     pub port: u16,
@@ -164,8 +180,10 @@ impl Snapshot {
             by_key: HashMap::new(),
             groups: Vec::new(),
             servers: Vec::new(),
-            direct: Vec::new(),
+            paths: Vec::new(),
             tunnels: Vec::new(),
+            sends_direct: false,
+            wraps: false,
         }
     }
 
@@ -178,7 +196,7 @@ impl Snapshot {
         let highest = ids.map(|server| server.id.0).max();
         let room = highest.map_or(0, |id| id as usize + 1);
         self.servers.resize(room, None);
-        self.direct.resize(room, None);
+        self.paths.resize(room, Path::None);
         self.by_key.reserve(virtual_servers.len());
         for (index, service) in (0..).zip(virtual_servers) {
             let VirtualServer {
@@ -230,12 +248,14 @@ impl Snapshot {
             next_hop,
             thresholds,
         } = server;
-        if *method == ForwardingMethod::Direct && *available {
-            self.direct[id.0 as usize] = next_hop.map(|hop| DirectHop {
-                addresses: hop.addresses(),
-                port: hop.port,
-            });
-        }
+        let next_hop = next_hop.map(Hop::from);
+        self.paths[id.0 as usize] = match (method, next_hop.filter(|_| *available)) {
+            (ForwardingMethod::Direct, Some(hop)) => Path::Direct(hop),
+            (ForwardingMethod::Nat | ForwardingMethod::FullNat, Some(hop)) => Path::Translated(hop),
+            // Once the interfaces are known.
+            (ForwardingMethod::Tunnel(_), Some(_)) | (_, None) => Path::None,
+        };
+        self.sends_direct |= *method == ForwardingMethod::Direct;
         self.translates_replies |= method.rewrites_replies();
         self.servers[id.0 as usize] = Some(Server {
             method: *method,
@@ -249,7 +269,7 @@ impl Snapshot {
             thresholds: *thresholds,
             service,
             counted: scheduler.counts_connections() || thresholds.upper > 0,
-            next_hop: *next_hop,
+            next_hop,
         });
     }
 
@@ -279,9 +299,12 @@ impl Snapshot {
     #[must_use]
     pub fn with_routes(mut self, routes: Routes) -> Self {
         let largest = routes.largest_mtu();
-        for hop in &mut self.direct {
-            // What may be too long for its way is looked at more closely.
-            *hop = hop.filter(|hop| routes.mtu(hop.port) >= largest);
+        for path in &mut self.paths {
+            if let Path::Direct(hop) | Path::Translated(hop) = path
+                && routes.mtu(hop.port) < largest
+            {
+                *path = Path::None;
+            }
         }
         self.routes = routes;
         self.build_tunnels();
@@ -289,11 +312,13 @@ impl Snapshot {
     }
 
     fn build_tunnels(&mut self) {
-        for server in self.servers.iter_mut().flatten() {
-            let ForwardingMethod::Tunnel(tunnel) = server.method else {
+        for (server, path) in self.servers.iter_mut().zip(&mut self.paths) {
+            let Some(server) = server else { continue };
+            let (ForwardingMethod::Tunnel(tunnel), Some(hop)) = (server.method, server.next_hop)
+            else {
                 continue;
             };
-            let egress = server.next_hop.and_then(|hop| self.routes.egress(hop.port));
+            let egress = self.routes.egress(hop.port);
             let source = egress.and_then(|egress| match server.address.is_v4() {
                 true => egress.v4,
                 false => egress.v6,
@@ -311,7 +336,11 @@ impl Snapshot {
                 mtu: egress.mtu,
             });
             server.tunnel = u32::try_from(self.tunnels.len()).ok();
-            self.tunnels.push(template);
+            if let (true, Some(number)) = (server.available, server.tunnel) {
+                *path = Path::Wrapped(number);
+                self.wraps = true;
+            }
+            self.tunnels.push(TunnelPath { template, hop });
         }
     }
 
@@ -319,7 +348,14 @@ impl Snapshot {
     #[inline(always)]
     #[must_use]
     pub fn tunnel(&self, server: &Server) -> Option<&tunnel::Template> {
-        self.tunnels.get(server.tunnel? as usize)
+        Some(&self.tunnel_path(server.tunnel?)?.template)
+    }
+
+    /// That of a [`Path::Wrapped`].
+    #[inline(always)]
+    #[must_use]
+    pub fn tunnel_path(&self, number: u32) -> Option<&TunnelPath> {
+        self.tunnels.get(number as usize)
     }
 
     /// True if a scheduler remembers where destinations went.
@@ -372,11 +408,11 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
-    /// The next hop of a real server that is available, resolved and reached by DR.
+    /// How packets that need no closer look reach a real server; `None` if it was never there.
     #[inline(always)]
     #[must_use]
-    pub fn direct(&self, id: ServerId) -> Option<&DirectHop> {
-        self.direct.get(id.0 as usize)?.as_ref()
+    pub fn path(&self, id: ServerId) -> Option<&Path> {
+        self.paths.get(id.0 as usize)
     }
 
     /// Ids of the servers whose connections a scheduler looks at.

@@ -66,9 +66,7 @@ pub struct Connection {
     state: State,
     /// Its line in `replies` is in use.
     translated: bool,
-    /// Over IPv4, not translated, and in a state that only SYN, FIN and RST change: all that the
-    /// straight way asks.
-    straight: bool,
+    straight: Straight,
     /// A persistence template counts it.
     templated: bool,
     /// It ends when its first packet is sent.
@@ -76,6 +74,18 @@ pub struct Connection {
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
+
+/// What becomes of a packet that is plain (see the director) and of this connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Straight {
+    /// A closer look is needed: not all addresses are IPv4, any packet changes the state, or it ends with its
+    /// first one.
+    No,
+    /// A request goes straight to its server, as it is; replies do not come.
+    Sent,
+    /// Either direction goes on with what [`Reply`] says.
+    Translated,
+}
 
 /// The other half of a connection whose replies are translated.
 #[derive(Clone, Copy, Debug, Default)]
@@ -128,9 +138,14 @@ impl Connection {
         self.state
     }
 
-    fn find_straight(&mut self) {
-        self.straight =
-            self.key.is_v4() && !self.translated && !self.for_one_packet && self.state.is_kept();
+    fn find_straight(&mut self, reply: Option<&Reply>) {
+        let is_straight = self.key.is_v4() && !self.for_one_packet && self.state.is_kept();
+        self.straight = match reply {
+            _ if !is_straight => Straight::No,
+            None => Straight::Sent,
+            Some(reply) if reply.key.is_v4() => Straight::Translated,
+            Some(_) => Straight::No,
+        };
     }
 
     /// It ends when its first packet is sent, and no other one goes the same way.
@@ -208,7 +223,7 @@ impl ConnectionTable {
                 list: FREE,
                 state: State::Close,
                 translated: false,
-                straight: false,
+                straight: Straight::No,
                 templated: false,
                 for_one_packet: false,
             })
@@ -302,7 +317,26 @@ impl ConnectionTable {
     pub fn straight(&mut self, candidate: Candidate, key: &FlowKey) -> Option<&mut Connection> {
         // No candidate, and that of a reply, are beyond the end.
         let connection = self.entries.get_mut(candidate.0 as usize)?;
-        (connection.straight && connection.key.same_v4(key)).then_some(connection)
+        (connection.straight == Straight::Sent && connection.key.same_v4(key)).then_some(connection)
+    }
+
+    /// The same for those whose replies are translated: both halves and the packet's direction.
+    #[inline(always)]
+    #[must_use]
+    pub fn straight_translated(
+        &mut self,
+        candidate: Candidate,
+        key: &FlowKey,
+    ) -> Option<(&mut Connection, &mut Reply, Direction)> {
+        let number = (candidate.0 & !REPLY) as usize;
+        let connection = self.entries.get_mut(number)?;
+        let reply = self.replies.get_mut(number)?;
+        let (own, direction) = match candidate.0 & REPLY {
+            0 => (&connection.key, Direction::Request),
+            _ => (&reply.key, Direction::Reply),
+        };
+        (connection.straight == Straight::Translated && own.same_v4(key))
+            .then_some((connection, reply, direction))
     }
 
     /// Third step, for connections whose replies are translated: both halves and the packet's direction.
@@ -382,7 +416,8 @@ impl ConnectionTable {
         let connection = &mut self.entries[entry.0 as usize];
         connection.state = state;
         connection.last_seen = truncate(now);
-        connection.find_straight();
+        let reply = self.replies.get(entry.0 as usize);
+        connection.find_straight(reply.filter(|_| connection.translated));
         self.unlink(entry.0);
         self.link(entry.0, now);
     }
@@ -426,7 +461,7 @@ impl ConnectionTable {
         connection.translated = new.reply.is_some();
         connection.templated = new.templated;
         connection.for_one_packet = new.for_one_packet;
-        connection.find_straight();
+        connection.find_straight(new.reply.as_ref());
         connection.last_seen = truncate(now);
         self.used += 1;
         self.link(entry, now);

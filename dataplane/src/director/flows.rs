@@ -1,26 +1,24 @@
 //! The connections of a worker and all that changes with a packet.
 //!
-//! The straight way, [`Flows::decide_straight`], is for packets of DR connections that go
-//! on as before; whatever else a frame may be, [`Flows::decide`] decides out of line.
+//! Nearly all packets go the straight way ([`straight`](super::straight)); whatever else a frame may
+//! be, [`Flows::decide`] decides.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use super::choose::Chosen;
 use super::sending::{ICMP_PER_SECOND, Refusal};
-use super::{DirectorOptions, Packet, Slot, Verdict, What};
+use super::{DirectorOptions, Packet, Verdict, What};
 use crate::conn::{ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts};
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
-use crate::device::BURST;
 use crate::flow::FlowKey;
-use crate::forward::{direct, icmp};
+use crate::forward::icmp;
 use crate::fragments::{FragmentOptions, FragmentTable};
 use crate::scheduler::{Load, Memory};
 use crate::service::{PortIndex, TcpMidstream};
 use crate::snapshot::Snapshot;
-use crate::wire;
 use crate::wire::tcp::flags;
-use crate::xsk::umem::{Frame, Umem};
+use crate::xsk::umem::Frame;
 
 /// Timers examined at most after each burst.
 const TIMERS_PER_BURST: u32 = 32;
@@ -103,36 +101,6 @@ impl Flows {
         self.overloaded.resize(room, Cell::new(false));
     }
 
-    /// Nearly all packets with DR: plain ones of a connection that goes on as before. Rewrites those
-    /// frames of a burst and says where they leave; returns the others, which are unchanged.
-    #[inline(always)]
-    pub(super) fn decide_straight(
-        &mut self,
-        snapshot: &Snapshot,
-        slots: &[Slot],
-        umem: &Umem,
-        frames: &mut [Frame],
-        now: u64,
-        verdicts: &mut [Verdict],
-    ) -> Others {
-        let mut others = Others {
-            numbers: [0; BURST],
-            count: 0,
-        };
-        let (table, statistics) = (&mut self.table, &self.statistics);
-        let burst = slots.iter().zip(frames).zip(verdicts);
-        for (number, ((slot, frame), verdict)) in (0_u8..).zip(burst) {
-            match straight(table, statistics, snapshot, slot, umem, frame, now) {
-                Some(egress) => *verdict = Verdict::Transmit(egress),
-                None => {
-                    others.numbers[others.count] = number;
-                    others.count += 1;
-                }
-            }
-        }
-        others
-    }
-
     /// Decides what becomes of a frame and rewrites it if it leaves.
     #[inline(never)]
     pub(super) fn decide(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
@@ -140,10 +108,8 @@ impl Flows {
         if let What::Unwanted(reason) = what {
             return Verdict::Drop(reason);
         }
-        if matches!(what, What::Plain | What::Packet)
-            && let Some(egress) = self
-                .translate(packet, frame)
-                .or_else(|| self.wrap(packet, frame))
+        if what == What::Packet
+            && let Some(egress) = self.translate(packet, frame)
         {
             return Verdict::Transmit(egress);
         }
@@ -423,47 +389,6 @@ impl Flows {
             }
         }
     }
-}
-
-/// Frames of a burst that are not straight, by their number in it.
-pub(super) struct Others {
-    numbers: [u8; BURST],
-    count: usize,
-}
-
-impl Others {
-    pub(super) fn numbers(&self) -> impl ExactSizeIterator<Item = usize> {
-        self.numbers[..self.count]
-            .iter()
-            .map(|number| usize::from(*number))
-    }
-}
-
-/// Sends a frame of a connection that goes on as before; `None`, and nothing changed, if it is none.
-#[inline(always)]
-fn straight(
-    table: &mut ConnectionTable,
-    statistics: &WorkerStatistics,
-    snapshot: &Snapshot,
-    slot: &Slot,
-    umem: &Umem,
-    frame: &mut Frame,
-    now: u64,
-) -> Option<PortIndex> {
-    if slot.what != What::Plain {
-        return None;
-    }
-    let connection = table.straight(slot.candidate, &slot.key)?;
-    let id = connection.server();
-    let hop = snapshot.direct(id)?;
-    if !direct::forward_plain(umem.bytes_mut(frame), &hop.addresses) {
-        return None;
-    }
-    connection.refresh(now);
-    if let Some(statistics) = statistics.server(id) {
-        statistics.count_packet((frame.len() - usize::from(wire::PLAIN_L3_OFFSET)) as u64);
-    }
-    Some(hop.port)
 }
 
 /// Why a packet of a known connection does not go to its server.

@@ -8,7 +8,7 @@ use crate::forward::fragment::{self, Oversize};
 use crate::forward::tunnel::{self, Variation};
 use crate::forward::{direct, icmp, reset};
 use crate::fragments::FragmentKey;
-use crate::service::{Address, ForwardingMethod, NextHop, PortIndex};
+use crate::service::{Address, ForwardingMethod, Hop, PortIndex};
 use crate::snapshot::Server;
 use crate::wire;
 use crate::xsk::umem::Frame;
@@ -63,32 +63,6 @@ impl From<tunnel::Refused> for Refusal {
 }
 
 impl Flows {
-    /// Nearly all packets with TUN: plain ones of a connection that goes on as before. `None`, and
-    /// nothing changed, for all other frames.
-    #[inline(always)]
-    pub(super) fn wrap(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Option<PortIndex> {
-        let Packet { snapshot, slot, .. } = *packet;
-        if slot.what != What::Plain {
-            return None;
-        }
-        let connection = self.table.straight(slot.candidate, &slot.key)?;
-        let id = connection.server();
-        let server = snapshot
-            .server(id)
-            .filter(|server| server.available && !server.method.rewrites_replies())?;
-        let (template, hop) = (snapshot.tunnel(server)?, server.next_hop.as_ref()?);
-        let variation = variation(&mut self.identification, slot);
-        let bytes = (frame.len() - usize::from(wire::PLAIN_L3_OFFSET)) as u64;
-        let l3 = usize::from(wire::PLAIN_L3_OFFSET);
-        let wrapped = template.forward(packet.umem, frame, l3, &hop.addresses(), variation);
-        wrapped.ok()?;
-        connection.refresh(packet.now);
-        if let Some(statistics) = self.statistics.server(id) {
-            statistics.count_packet(bytes);
-        }
-        Some(hop.port)
-    }
-
     /// Sends a packet of a connection, whose state has been seen to.
     pub(super) fn forward(
         &mut self,
@@ -123,7 +97,7 @@ impl Flows {
     fn send_wrapped(
         &mut self,
         server: &Server,
-        hop: &NextHop,
+        hop: &Hop,
         packet: &Packet<'_>,
         frame: &mut Frame,
     ) -> Result<(), Refusal> {
@@ -132,7 +106,7 @@ impl Flows {
         };
         let variation = variation(&mut self.identification, packet.slot);
         let l3 = usize::from(packet.slot.l3_offset);
-        template.forward(packet.umem, frame, l3, &hop.addresses(), variation)?;
+        template.forward(packet.umem, frame, l3, &hop.addresses, variation)?;
         Ok(())
     }
 
@@ -247,7 +221,7 @@ impl Flows {
 
 /// What differs between the outer headers of tunnelled packets; `last` is the last identification.
 #[inline(always)]
-fn variation(last: &mut u16, slot: &Slot) -> Variation {
+pub(super) fn variation(last: &mut u16, slot: &Slot) -> Variation {
     *last = last.wrapping_add(1);
     Variation {
         identification: *last,
@@ -256,7 +230,7 @@ fn variation(last: &mut u16, slot: &Slot) -> Variation {
 }
 
 /// Last stage of DR: addresses the frame to its real server.
-fn send_direct(hop: &NextHop, packet: &Packet<'_>, frame: &mut Frame) -> Result<(), Refusal> {
+fn send_direct(hop: &Hop, packet: &Packet<'_>, frame: &mut Frame) -> Result<(), Refusal> {
     let Packet {
         snapshot,
         slot,
@@ -266,7 +240,7 @@ fn send_direct(hop: &NextHop, packet: &Packet<'_>, frame: &mut Frame) -> Result<
     let l3 = usize::from(slot.l3_offset);
     let mtu = snapshot.routes.mtu(hop.port);
     fragment::check_size(umem.bytes(frame), l3, slot.is_v4, mtu)?;
-    direct::forward(umem.bytes_mut(frame), l3, slot.is_v4, hop)?;
+    direct::forward(umem.bytes_mut(frame), l3, slot.is_v4, &hop.addresses)?;
     Ok(())
 }
 

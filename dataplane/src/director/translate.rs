@@ -14,16 +14,16 @@ use crate::forward::fragment;
 use crate::forward::icmp::{self, OuterSource};
 use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
 use crate::routes::{Routes, Via};
-use crate::service::{NextHop, PortIndex, ServerId};
+use crate::service::{Hop, PortIndex, ServerId};
 use crate::snapshot::Server;
+use crate::wire;
+use crate::wire::ethernet::{self, Addresses};
 use crate::wire::tcp::flags;
-use crate::wire::{self, ethernet};
 use crate::xsk::umem::{Frame, Umem};
 
 impl Flows {
-    /// Nearly all packets with NAT: of a connection that goes on as before. `None`, and nothing
-    /// changed, for all other frames.
-    #[inline(always)]
+    /// A packet that is not plain, of a connection that goes on as before. `None`, and nothing changed,
+    /// for all other frames.
     pub(super) fn translate(
         &mut self,
         packet: &Packet<'_>,
@@ -202,7 +202,7 @@ fn endpoints(key: &FlowKey) -> Endpoints {
 
 /// What becomes of a packet: it goes between the ends of the other direction's key.
 #[inline(always)]
-fn rewrite(connection: &Connection, reply: &Reply, direction: Direction) -> Rewrite {
+pub(super) fn rewrite(connection: &Connection, reply: &Reply, direction: Direction) -> Rewrite {
     match direction {
         Direction::Request => Rewrite::opposite(&reply.key, reply.network, reply.transport),
         Direction::Reply => Rewrite::opposite(
@@ -219,7 +219,7 @@ fn apply(
     slot: &Slot,
     umem: &Umem,
     frame: &mut Frame,
-    next_hop: &NextHop,
+    hop: &Hop,
 ) -> Result<(), DropReason> {
     let bytes = umem.bytes_mut(frame);
     let protocol = slot.key.protocol() as u8;
@@ -235,21 +235,21 @@ fn apply(
             (false, true) => rewrite.apply_v6_addresses(bytes, l3)?,
         }
     }
-    write_addresses(bytes, next_hop)
+    write_addresses(bytes, hop)
 }
 
 #[inline(always)]
-fn write_addresses(frame: &mut [u8], next_hop: &NextHop) -> Result<(), DropReason> {
+fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropReason> {
     let ethernet = frame
         .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
         .ok_or(DropReason::Truncated)?;
-    next_hop.addresses().write(ethernet);
+    hop.addresses.write(ethernet);
     Ok(())
 }
 
 /// A client that is a neighbour is answered at the MAC address of its last request.
 #[inline(always)]
-fn learn_way(reply: &mut Reply, frame: &[u8]) {
+pub(super) fn learn_way(reply: &mut Reply, frame: &[u8]) {
     if let Way::Neighbor { mac, .. } = &mut reply.way
         && let Some(source) = ethernet::source(frame)
     {
@@ -259,17 +259,19 @@ fn learn_way(reply: &mut Reply, frame: &[u8]) {
 
 /// How a reply, which is `frame`, reaches the client; `None` while its gateway is not resolved.
 #[inline(always)]
-fn way_out(routes: &Routes, reply: &Reply, frame: &[u8]) -> Option<NextHop> {
+pub(super) fn way_out(routes: &Routes, reply: &Reply, frame: &[u8]) -> Option<Hop> {
     match reply.way {
         Way::Gateway(gateway) => routes.gateway(gateway).copied(),
-        Way::Neighbor { port, mac } => Some(NextHop {
-            port,
-            destination: mac,
+        Way::Neighbor { port, mac } => {
             // Replay and tests know no interfaces: there the reply's own destination is ours.
-            source: match routes.egress(port) {
+            let own = match routes.egress(port) {
                 Some(own) => own.mac,
                 None => ethernet::destination(frame)?,
-            },
-        }),
+            };
+            Some(Hop {
+                addresses: Addresses::new(mac, own),
+                port,
+            })
+        }
     }
 }

@@ -5,13 +5,12 @@
 //! other for real servers end a packet instead of circulating it for ever.
 
 use crate::counters::DropReason;
-use crate::service::NextHop;
 use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Bytes of the headers that [`forward_plain`] touches.
 const PLAIN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 
-/// Addresses `frame`, whose IP header is at `l3_offset`, to the next hop.
+/// Addresses `frame`, whose IP header is at `l3_offset`, to the next hop with these MAC `addresses`.
 ///
 /// # Errors
 /// The packet may not travel further; the frame is unchanged.
@@ -19,7 +18,7 @@ pub(crate) fn forward(
     frame: &mut [u8],
     l3_offset: usize,
     is_v4: bool,
-    next_hop: &NextHop,
+    addresses: &ethernet::Addresses,
 ) -> Result<(), DropReason> {
     let ip = frame.get_mut(l3_offset..).ok_or(DropReason::Truncated)?;
     let lives_on = if is_v4 {
@@ -35,12 +34,12 @@ pub(crate) fn forward(
     let ethernet = frame
         .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
         .ok_or(DropReason::Truncated)?;
-    next_hop.addresses().write(ethernet);
+    addresses.write(ethernet);
     Ok(())
 }
 
-/// The same for an untagged frame with an IPv4 header without options, whose way is given by the
-/// addresses to be written. False if the packet may not travel further.
+/// The same for an untagged frame with an IPv4 header without options. False if the packet may not
+/// travel further.
 #[inline(always)]
 pub(crate) fn forward_plain(frame: &mut [u8], addresses: &ethernet::Addresses) -> bool {
     let Some(headers) = frame.first_chunk_mut::<PLAIN>() else {

@@ -12,6 +12,7 @@ use crate::counters::DropReason;
 use crate::flow::FlowKey;
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
+use crate::wire::ethernet::{self, Addresses};
 use crate::wire::{ipv4, ipv6, sctp};
 
 /// An address and a port in host byte order.
@@ -142,6 +143,47 @@ impl Rewrite {
         self.apply_transport(frame, l3, l4, protocol)
     }
 
+    /// As [`apply_v4`](Self::apply_v4), for an untagged frame with an IPv4 header without options, of
+    /// TCP or else UDP, which is addressed to the next hop as well.
+    ///
+    /// # Errors
+    /// The packet may not travel further; it is unchanged.
+    #[inline(always)]
+    pub(crate) fn forward_plain(
+        &self,
+        frame: &mut [u8],
+        is_tcp: bool,
+        addresses: &Addresses,
+    ) -> Result<(), DropReason> {
+        // The checksum ends what is looked at. A branch for each protocol makes all offsets constants.
+        if is_tcp {
+            let headers = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
+            self.write_plain::<{ PLAIN_L4 + tcp_field::CHECKSUM + 2 }>(headers, addresses, |sum| {
+                self.transport.apply(sum)
+            })
+        } else {
+            let headers = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
+            self.write_plain::<{ PLAIN_L4 + 8 }>(headers, addresses, |sum| {
+                udp_checksum(sum, self.transport)
+            })
+        }
+    }
+
+    #[inline(always)]
+    fn write_plain<const N: usize>(
+        &self,
+        headers: &mut [u8; N],
+        addresses: &Addresses,
+        adjust: impl FnOnce([u8; 2]) -> [u8; 2],
+    ) -> Result<(), DropReason> {
+        self.apply_v4_addresses(headers, ethernet::HEADER_LEN)?;
+        *at_mut(headers, PLAIN_L4)? = self.ports;
+        let checksum = at_mut(headers, N - 2)?;
+        *checksum = adjust(*checksum);
+        addresses.write(headers);
+        Ok(())
+    }
+
     /// Rewrites a later fragment, which has addresses only, and takes a hop from its life.
     ///
     /// # Errors
@@ -229,6 +271,9 @@ impl Rewrite {
         Ok(())
     }
 }
+
+/// Where the transport header is in an untagged frame behind an IPv4 header without options.
+const PLAIN_L4: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
 
 /// Where the checksum is in a TCP header.
 mod tcp_field {

@@ -126,8 +126,10 @@ impl Addresses {
     #[inline(always)]
     #[must_use]
     pub fn new(destination: MacAddress, source: MacAddress) -> Self {
-        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.0, source.0);
-        Self([a, b, c, d, e, f, g, h, i, j, k, l])
+        let mut both = [0; 12];
+        both[..6].copy_from_slice(&destination.0);
+        both[6..].copy_from_slice(&source.0);
+        Self(both)
     }
 
     /// Writes both at the start of a frame.
