@@ -28,6 +28,8 @@ pub mod routes;
 pub mod scheduler;
 pub mod service;
 pub mod snapshot;
+#[expect(unsafe_code, reason = "memory shared between threads without a lock")]
+mod spsc;
 pub mod wire;
 pub mod worker;
 #[expect(unsafe_code, reason = "memory shared with the kernel; see the module")]

@@ -7,7 +7,6 @@
 pub mod af_xdp;
 pub mod any;
 pub mod pcap;
-#[expect(unsafe_code, reason = "memory shared between threads without a lock")]
 pub mod ring;
 pub mod tap;
 
