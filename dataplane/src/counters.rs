@@ -4,7 +4,8 @@
 //! read them at any time. Counters only grow; gauges are marked as such.
 //!
 //! Invariant, asserted by the tests:
-//! `rx_packets + fragments_made = tx_packets + Σ drops + waiting`.
+//! `rx_packets + handed_off_rx + fragments_made = tx_packets + handed_off_tx + Σ drops + waiting`,
+//! and over all workers `handed_off_tx` is `handed_off_rx` but for what is on its way.
 
 use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -68,6 +69,7 @@ drop_reasons! {
     TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
     TooBig = "too_big", "Longer than its way allows, and not to be fragmented; the sender could not be told.";
     TxRingFull = "tx_ring_full", "The transmit ring of the outgoing interface is full.";
+    HandoffRingFull = "handoff_ring_full", "The packet is of another worker's connection, and too many are on their way there.";
 }
 
 impl From<Malformed> for DropReason {
@@ -143,6 +145,10 @@ counters! {
     returned_to_kernel,
     /// Fragments made of packets that were longer than their way allows, beyond the first of each.
     fragments_made,
+    /// Received packets of another worker's connections, handed to it.
+    handed_off_tx,
+    /// Packets that other workers handed to this one; they are not in `rx_packets`.
+    handed_off_rx,
 }
 
 impl Counters {

@@ -31,6 +31,7 @@ use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::forward::fragment::Fragments;
+use crate::handoff::{Arrival, Owners, WorkerIndex};
 use crate::prefetch::prefetch_address;
 use crate::service::{PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
@@ -49,6 +50,10 @@ pub enum Verdict {
     /// Longer than its way allows: to be cut into fragments of at most so many bytes, IP header
     /// included, which are then tried like frames that waited.
     Cut(u16),
+    /// Is of a connection of this other worker.
+    HandOff(WorkerIndex),
+    /// May be of a connection of another worker: the next one in turn is asked.
+    Offer,
 }
 
 /// Sizes and identity of a director.
@@ -94,6 +99,8 @@ struct Packet<'a> {
     snapshot: &'a Snapshot,
     slot: &'a Slot,
     ingress: PortIndex,
+    /// As in [`Arrival`].
+    asked: u16,
     umem: &'a Umem,
     /// As in [`Director::process`].
     now: u64,
@@ -247,6 +254,11 @@ impl Director {
         director
     }
 
+    /// There are other workers: what they may have a connection of is theirs, not the kernel's.
+    pub(crate) fn set_owners(&mut self, owners: Owners) {
+        self.flows.set_owners(owners, self.published.load());
+    }
+
     /// Takes up a newer snapshot if one was published. Called between bursts.
     #[inline]
     pub fn adopt(&mut self) -> bool {
@@ -268,7 +280,7 @@ impl Director {
             .store(self.generation, Ordering::Release);
     }
 
-    /// Decides what becomes of each frame of a burst, rewriting those that
+    /// Decides what becomes of each frame of a received burst, rewriting those that
     /// leave, and sets one verdict a frame.
     ///
     /// `now` is in milliseconds since the worker's start and never goes back.
@@ -283,6 +295,37 @@ impl Director {
         now: u64,
         verdicts: &mut [Verdict],
     ) {
+        let bytes = self.decide(&[Arrival::by(ingress)], umem, frames, now, verdicts);
+        let counters = &mut self.flows.counters;
+        counters.rx_packets += frames.len() as u64;
+        counters.rx_bytes += bytes;
+    }
+
+    /// The same for frames that another worker received, each with its arrival.
+    ///
+    /// # Panics
+    /// As [`process`](Self::process), and if there are frames without an arrival.
+    pub fn process_handed(
+        &mut self,
+        arrivals: &[Arrival],
+        umem: &Umem,
+        frames: &mut [Frame],
+        now: u64,
+        verdicts: &mut [Verdict],
+    ) {
+        self.decide(arrivals, umem, frames, now, verdicts);
+        self.flows.counters.handed_off_rx += frames.len() as u64;
+    }
+
+    /// Sets the verdicts and counts them; returns the bytes of all frames. One arrival is that of all.
+    fn decide(
+        &mut self,
+        arrivals: &[Arrival],
+        umem: &Umem,
+        frames: &mut [Frame],
+        now: u64,
+        verdicts: &mut [Verdict],
+    ) -> u64 {
         let snapshot: &Snapshot = self.published.load();
         let flows = &mut self.flows;
         let slots = &mut self.burst[..frames.len()];
@@ -298,8 +341,6 @@ impl Director {
             bytes += frame.len() as u64;
         }
         let received = frames.len() as u64;
-        flows.counters.rx_packets += received;
-        flows.counters.rx_bytes += bytes;
         if flows.table.has_replies() {
             for slot in slots.iter_mut() {
                 slot.candidate = flows.table.candidate::<true>(slot.place);
@@ -321,10 +362,12 @@ impl Director {
         for number in others.numbers() {
             let frame = &mut frames[number];
             flows.counters.tx_bytes -= frame.len() as u64;
+            let Arrival { ingress, asked } = *arrivals.get(number).unwrap_or(&arrivals[0]);
             let packet = Packet {
                 snapshot,
                 slot: &slots[number],
                 ingress,
+                asked,
                 umem,
                 now,
             };
@@ -332,22 +375,18 @@ impl Director {
             flows.count(verdict, frame);
             verdicts[number] = verdict;
         }
+        bytes
     }
 
     /// Tries again to forward a frame that waited for its next hop.
-    pub fn retry(
-        &mut self,
-        ingress: PortIndex,
-        umem: &Umem,
-        frame: &mut Frame,
-        now: u64,
-    ) -> Verdict {
+    pub fn retry(&mut self, arrival: Arrival, umem: &Umem, frame: &mut Frame, now: u64) -> Verdict {
         let snapshot: &Snapshot = self.published.load();
         let slot = Slot::of(umem.bytes(frame), &self.flows.table);
         let packet = Packet {
             snapshot,
             slot: &slot,
-            ingress,
+            ingress: arrival.ingress,
+            asked: arrival.asked,
             umem,
             now,
         };
@@ -409,6 +448,7 @@ impl Director {
                 counters.tx_bytes -= length as u64;
             }
             Verdict::Wait(_) | Verdict::Cut(_) => counters.waiting -= 1,
+            Verdict::HandOff(_) | Verdict::Offer => counters.handed_off_tx -= 1,
             Verdict::Drop(_) => return,
         }
         counters.drop_packet(reason);

@@ -6,7 +6,7 @@
 //! connection table ([`conn`]), the choice of a real server ([`scheduler`]) and
 //! the rewriting ([`forward`]). What it knows of virtual and real servers
 //! ([`service`]) comes in an immutable [`snapshot`]; what it counts is in
-//! [`counters`]. [`bpf`] and [`xsk`] are the kernel's side.
+//! [`counters`]. Packets of another worker's connections change hands in [`handoff`]. [`bpf`] and [`xsk`] are the kernel's side.
 //!
 //! This crate knows nothing of tokio, files, health checks or VRRP.
 
@@ -19,6 +19,7 @@ pub mod director;
 pub mod flow;
 pub mod forward;
 pub mod fragments;
+pub mod handoff;
 pub mod matching;
 pub mod persistence;
 pub mod ports;

@@ -2,7 +2,8 @@
 //!
 //! A worker owns its devices, its umem and its director; it shares nothing
 //! with other threads but the published snapshot (read), its statistics
-//! (written) and a queue of requests that is looked at between bursts.
+//! (written), a queue of requests that is looked at between bursts, and, if there are other workers, what is
+//! handed over between them.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::counters::{Counters, DropReason};
 use crate::device::{BURST, Device};
 use crate::director::{Director, Verdict};
 use crate::flow::FlowKey;
+use crate::handoff::{Arrival, Handoff, WorkerIndex};
 use crate::service::{PortIndex, ServerId};
 use crate::xsk::umem::{Frame, FramePool, Umem};
 
@@ -90,7 +92,11 @@ pub struct Worker<D> {
     umem: Arc<Umem>,
     pool: FramePool,
     director: Director,
+    /// To and from the other workers, if there are any.
+    handoff: Option<Handoff>,
     burst: Vec<Frame>,
+    /// Where the frames of a burst that was handed over came from.
+    arrivals: Vec<Arrival>,
     verdicts: [Verdict; BURST],
     waiting: VecDeque<Waiting>,
     /// The fragments of a packet that is being cut; empty between packets.
@@ -107,7 +113,7 @@ pub struct Worker<D> {
 #[derive(Debug)]
 struct Waiting {
     frame: Frame,
-    ingress: PortIndex,
+    arrival: Arrival,
     /// What it waits for, and why it is dropped at the deadline.
     reason: DropReason,
     deadline: u64,
@@ -134,7 +140,9 @@ impl<D: Device> Worker<D> {
             umem,
             pool,
             director,
+            handoff: None,
             burst: Vec::with_capacity(BURST),
+            arrivals: Vec::with_capacity(BURST),
             verdicts: [Verdict::Drop(DropReason::NotIp); BURST],
             waiting: VecDeque::with_capacity(WAITING),
             pieces: Vec::with_capacity(MOST_PIECES),
@@ -142,6 +150,16 @@ impl<D: Device> Worker<D> {
             listing: None,
             behind: false,
             device_statistics_due: 0,
+        }
+    }
+
+    /// The same with other workers, to which it hands what is of their connections.
+    #[must_use]
+    pub fn with_handoff(mut self, handoff: Handoff) -> Self {
+        self.director.set_owners(handoff.owners().clone());
+        Self {
+            handoff: Some(handoff),
+            ..self
         }
     }
 
@@ -164,18 +182,24 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// One turn of the loop; returns how many frames were received. `now` is
-    /// in milliseconds since the start and never goes back.
+    /// One turn of the loop; returns how many frames were received, by its devices and from other
+    /// workers. `now` is in milliseconds since the start and never goes back.
     pub fn turn(&mut self, now: u64) -> usize {
         let adopted = self.director.adopt();
         let mut received = 0;
         for port in 0..self.ports.len() {
             received += self.burst(port, now);
         }
+        if self.handoff.as_mut().is_some_and(Handoff::listen) {
+            received += self.take_over(now);
+        }
         let news = self.director.fragment_came() | adopted;
         let waited = !self.waiting.is_empty();
         if waited {
             self.retry_waiting(news, now);
+        }
+        if let Some(handoff) = &mut self.handoff {
+            handoff.flush(&mut self.pool);
         }
         for port in &mut self.ports {
             if received > 0 || waited || port.device.has_outstanding() {
@@ -219,6 +243,41 @@ impl<D: Device> Worker<D> {
             now,
             &mut self.verdicts,
         );
+        self.carry_out_burst(received, &[Arrival::by(ingress)], now);
+        received
+    }
+
+    /// Takes what other workers handed over.
+    #[cold]
+    fn take_over(&mut self, now: u64) -> usize {
+        let mut arrivals = std::mem::take(&mut self.arrivals);
+        let workers = self
+            .handoff
+            .as_ref()
+            .map_or(0, |handoff| handoff.owners().workers);
+        let mut all = 0;
+        for from in (0..workers).map(WorkerIndex) {
+            let Some(handoff) = &mut self.handoff else {
+                break;
+            };
+            let (pool, burst) = (&mut self.pool, &mut self.burst);
+            let received = handoff.receive(from, &self.umem, pool, burst, &mut arrivals);
+            if received > 0 {
+                let verdicts = &mut self.verdicts;
+                self.director
+                    .process_handed(&arrivals, &self.umem, burst, now, verdicts);
+                self.carry_out_burst(received, &arrivals, now);
+                arrivals.clear();
+                all += received;
+            }
+        }
+        self.arrivals = arrivals;
+        all
+    }
+
+    /// Carries out the verdicts of a burst of `received` frames.
+    #[inline(always)]
+    fn carry_out_burst(&mut self, received: usize, arrivals: &[Arrival], now: u64) {
         // Nearly always all of a burst leaves by one interface; what the ring has no room for
         // stays in the burst, and goes the way of other frames.
         let first = self.verdicts[0];
@@ -231,9 +290,8 @@ impl<D: Device> Worker<D> {
             self.ports[device].device.transmit_burst(&mut self.burst);
         }
         if !self.burst.is_empty() {
-            self.carry_out_burst(ingress, received, now);
+            self.carry_out_rest(received, arrivals, now);
         }
-        received
     }
 
     /// The device that frames for an interface leave by.
@@ -244,18 +302,19 @@ impl<D: Device> Worker<D> {
 
     /// Carries out the last verdicts of `received` ones: those of the frames that are left.
     #[inline(never)]
-    fn carry_out_burst(&mut self, ingress: PortIndex, received: usize, now: u64) {
+    fn carry_out_rest(&mut self, received: usize, arrivals: &[Arrival], now: u64) {
         let mut burst = std::mem::take(&mut self.burst);
         let verdicts = self.verdicts;
         let rest = received - burst.len();
-        for (frame, verdict) in burst.drain(..).zip(&verdicts[rest..]) {
-            self.carry_out(frame, ingress, *verdict, now);
+        for (frame, number) in burst.drain(..).zip(rest..) {
+            let arrival = *arrivals.get(number).unwrap_or(&arrivals[0]);
+            self.carry_out(frame, arrival, verdicts[number], now);
         }
         self.burst = burst;
     }
 
     #[inline(always)]
-    fn carry_out(&mut self, frame: Frame, ingress: PortIndex, verdict: Verdict, now: u64) {
+    fn carry_out(&mut self, frame: Frame, arrival: Arrival, verdict: Verdict, now: u64) {
         match verdict {
             Verdict::Transmit(port) => {
                 let length = frame.len();
@@ -278,7 +337,7 @@ impl<D: Device> Worker<D> {
                     };
                     self.waiting.push_back(Waiting {
                         frame,
-                        ingress,
+                        arrival,
                         reason,
                         deadline: now + time,
                     });
@@ -287,14 +346,30 @@ impl<D: Device> Worker<D> {
                     self.pool.give(frame);
                 }
             }
-            Verdict::Cut(mtu) => self.cut(frame, ingress, mtu, now),
+            Verdict::Cut(mtu) => self.cut(frame, arrival, mtu, now),
+            Verdict::HandOff(_) | Verdict::Offer => self.hand_off(frame, arrival, verdict),
+        }
+    }
+
+    /// Hands a frame to another worker.
+    fn hand_off(&mut self, frame: Frame, arrival: Arrival, verdict: Verdict) {
+        let length = frame.len();
+        let unsent = match (&mut self.handoff, verdict) {
+            (Some(handoff), Verdict::HandOff(to)) => handoff.send(to, frame, arrival.ingress).err(),
+            (Some(handoff), _) => handoff.offer(frame, arrival).err(),
+            (None, _) => Some(frame),
+        };
+        if let Some(frame) = unsent {
+            self.director
+                .dropped_after(verdict, DropReason::HandoffRingFull, length);
+            self.pool.give(frame);
         }
     }
 
     /// Cuts a packet that is longer than its way allows, and sends the pieces as fragments that
     /// arrived.
     #[cold]
-    fn cut(&mut self, frame: Frame, ingress: PortIndex, mtu: u16, now: u64) {
+    fn cut(&mut self, frame: Frame, arrival: Arrival, mtu: u16, now: u64) {
         let mut pieces = std::mem::take(&mut self.pieces);
         let cut = self
             .director
@@ -306,7 +381,7 @@ impl<D: Device> Worker<D> {
                 .dropped_after(Verdict::Cut(mtu), reason, length);
         }
         for mut piece in pieces.drain(..) {
-            let verdict = self.director.retry(ingress, &self.umem, &mut piece, now);
+            let verdict = self.director.retry(arrival, &self.umem, &mut piece, now);
             match verdict {
                 // The first fragment has a way, or none of them does.
                 Verdict::Wait(reason) => {
@@ -320,8 +395,8 @@ impl<D: Device> Worker<D> {
                         .dropped_after(verdict, DropReason::TooBig, length);
                     self.pool.give(piece);
                 }
-                Verdict::Transmit(_) | Verdict::Drop(_) => {
-                    self.carry_out(piece, ingress, verdict, now);
+                Verdict::Transmit(_) | Verdict::Drop(_) | Verdict::HandOff(_) | Verdict::Offer => {
+                    self.carry_out(piece, arrival, verdict, now);
                 }
             }
         }
@@ -338,18 +413,18 @@ impl<D: Device> Worker<D> {
             };
             let unresolved = Verdict::Wait(waiting.reason);
             if news {
-                let ingress = waiting.ingress;
+                let arrival = waiting.arrival;
                 let verdict = self
                     .director
-                    .retry(ingress, &self.umem, &mut waiting.frame, now);
+                    .retry(arrival, &self.umem, &mut waiting.frame, now);
                 if verdict != unresolved {
-                    self.carry_out(waiting.frame, ingress, verdict, now);
+                    self.carry_out(waiting.frame, arrival, verdict, now);
                     continue;
                 }
             }
             if waiting.deadline <= now {
                 let verdict = self.director.give_up(&waiting.frame, waiting.reason);
-                self.carry_out(waiting.frame, waiting.ingress, verdict, now);
+                self.carry_out(waiting.frame, waiting.arrival, verdict, now);
             } else {
                 self.waiting.push_back(waiting);
             }
@@ -394,10 +469,22 @@ impl<D: Device> Worker<D> {
         if fds.is_empty() {
             return; // devices that are only polled
         }
+        if let Some(handoff) = &self.handoff {
+            if !handoff.lie_down() {
+                return;
+            }
+            fds.push(PollFd::from_borrowed_fd(handoff.poll_fd(), PollFlags::IN));
+        }
         // An interface that is gone is ready for ever, with an error instead of
         // packets; other errors (a signal) only end the sleep early.
         let ready = poll(&mut fds, Some(&timeout)).unwrap_or(0);
         let packets = fds.iter().any(|fd| fd.revents().contains(PollFlags::IN));
+        if let Some(handoff) = &self.handoff {
+            let bell = fds
+                .last()
+                .is_some_and(|fd| fd.revents().contains(PollFlags::IN));
+            handoff.get_up(bell);
+        }
         if ready > 0 && !packets {
             std::thread::sleep(Duration::from_millis(10));
         }

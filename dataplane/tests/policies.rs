@@ -101,7 +101,11 @@ impl Bench {
         };
         match verdict[0] {
             Verdict::Transmit(_) => Ok(server),
-            other @ (Verdict::Drop(_) | Verdict::Wait(_) | Verdict::Cut(_)) => Err(other),
+            other @ (Verdict::Drop(_)
+            | Verdict::Wait(_)
+            | Verdict::Cut(_)
+            | Verdict::HandOff(_)
+            | Verdict::Offer) => Err(other),
         }
     }
 

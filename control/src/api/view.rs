@@ -187,7 +187,7 @@ pub struct Neighbor {
 }
 
 /// A worker: an element of `show workers --json`.
-/// `rx_packets + fragments_made = tx_packets + dropped_packets + waiting`.
+/// `rx_packets + handed_off_rx + fragments_made = tx_packets + handed_off_tx + dropped_packets + waiting`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Worker {
     pub worker: u32,

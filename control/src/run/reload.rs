@@ -33,7 +33,6 @@ impl Appliance {
             .map_err(refused)?;
         self.runner.set_policy(scripts);
         notifier::complain(&self.runner, self.controller.config());
-        self.workers.warn_of_translation(self.controller.config());
         descriptors::make_room(self.controller.config());
         self.carry_out(actions).await;
         self.listen_to_vrrp();

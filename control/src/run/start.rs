@@ -47,7 +47,6 @@ pub(super) async fn start(
     refuse_addresses_in_use(&controller, &config).await?;
     let published = unpublished();
     let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
-    workers.warn_of_translation(&config);
     let runner = Runner::new(config.scripts.clone());
     notifier::complain(&runner, &config);
     descriptors::make_room(&config);

@@ -13,15 +13,15 @@ use dataplane::device::any::AnyDevice;
 use dataplane::device::tap::{self, Tap, TapInterface};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
+use dataplane::handoff;
 use dataplane::service::{MAX_SERVERS, PortIndex, ServerId};
 use dataplane::snapshot::Published;
 use dataplane::worker::{Idle, ListConnections, Port, Worker};
 use dataplane::xsk::socket::{BindMode, QueueSpec};
-use dataplane::xsk::umem::Umem;
+use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface};
-use crate::config::{Config, VirtualServer};
 use crate::{config, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
@@ -130,14 +130,23 @@ impl Workers {
             .map(|devices| Arc::new(WorkerStatistics::new(MAX_SERVERS, devices)))
             .collect();
         let hasher = FlowHasher::random();
+        let memory: Vec<_> = (0..workers)
+            .map(|worker| {
+                memory_of(
+                    queues_of(worker, workers, interfaces).len(),
+                    workers,
+                    frame_size,
+                )
+            })
+            .collect::<anyhow::Result<_>>()?;
+        let umems: Vec<_> = memory.iter().map(|(umem, _)| Arc::clone(umem)).collect();
+        let handoff = handoff::connect(&umems, appliance.max_connections)
+            .context("cannot connect the workers")?;
+        let mut handoff = handoff.into_iter();
         let mut prepared = Vec::with_capacity(cores.len());
-        for (worker, core) in (0..).zip(cores) {
+        for ((worker, core), (umem, mut pool)) in (0..).zip(cores).zip(memory) {
             let specs = queues_of(worker, workers, interfaces);
             let queues: Vec<QueueSpec> = specs.iter().map(|(_, spec)| spec.clone()).collect();
-            let frames = u32::try_from(queues.len()).context("too many queues")? * FRAMES_PER_QUEUE
-                + SPARE_FRAMES;
-            let (umem, mut pool) =
-                Umem::new(frames, frame_size).context("cannot map the packet memory")?;
             let devices = af_xdp::open_worker(&umem, &mut pool, &queues, mode)?;
             let mut described = Vec::with_capacity(devices.len());
             let mut ports = Vec::with_capacity(devices.len());
@@ -168,12 +177,11 @@ impl Workers {
             };
             let director = Director::new(options, Arc::clone(published), &statistics);
             let (requests, receiver) = mpsc::channel();
-            prepared.push((
-                core,
-                described,
-                requests,
-                Worker::new(ports, umem, pool, director, receiver),
-            ));
+            let mut worker = Worker::new(ports, umem, pool, director, receiver);
+            if let Some(handoff) = handoff.next() {
+                worker = worker.with_handoff(handoff);
+            }
+            prepared.push((core, described, requests, worker));
         }
         say_modes(
             interfaces,
@@ -226,21 +234,6 @@ impl Workers {
             .name(format!("worker-{number}"))
             .spawn(body)
             .with_context(|| format!("cannot start worker {number}"))
-    }
-
-    /// Said aloud where it matters: a worker translates the replies to its own requests only.
-    pub(super) fn warn_of_translation(&self, config: &Config) {
-        let mut servers = config
-            .virtual_servers
-            .iter()
-            .flat_map(VirtualServer::all_servers);
-        if self.handles.len() > 1 && servers.any(|server| server.lb_kind.rewrites_replies()) {
-            warn!(
-                "NAT with {} workers: a reply that arrives by the queue of another worker than its request is \
-                 not translated; use one core (appliance.cores), or a card that gives both directions one queue",
-                self.handles.len()
-            );
-        }
     }
 
     /// The oldest snapshot generation that any worker works with.
@@ -352,6 +345,17 @@ fn way_back() -> Option<TapInterface> {
             None
         }
     }
+}
+
+/// The packet memory of one worker of `workers`, with so many queues.
+fn memory_of(
+    queues: usize,
+    workers: u32,
+    frame_size: FrameSize,
+) -> anyhow::Result<(Arc<Umem>, FramePool)> {
+    let queues = u32::try_from(queues).context("too many queues")?;
+    let frames = queues * FRAMES_PER_QUEUE + SPARE_FRAMES + handoff::frames(workers);
+    Umem::new(frames, frame_size).context("cannot map the packet memory")
 }
 
 /// The queues of one worker: of each interface every `workers`-th.

@@ -285,6 +285,12 @@ impl ConnectionTable {
         self.index.place(self.hasher.hash(key))
     }
 
+    /// What a key comes to, the same in the tables of all workers.
+    #[inline(always)]
+    pub(crate) fn hash(&self, key: &FlowKey) -> u64 {
+        self.hasher.hash(key)
+    }
+
     /// First step of a batched lookup: fetches the bucket.
     #[inline(always)]
     pub fn prefetch(&self, place: Place) {

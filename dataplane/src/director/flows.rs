@@ -14,6 +14,7 @@ use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::flow::FlowKey;
 use crate::forward::icmp;
 use crate::fragments::{FragmentOptions, FragmentTable};
+use crate::handoff::Owners;
 use crate::scheduler::{Load, Memory};
 use crate::service::{PortIndex, TcpMidstream};
 use crate::snapshot::Snapshot;
@@ -52,6 +53,8 @@ pub(super) struct Flows {
     pub(super) identification: u16,
     /// The way back to the kernel, if there is one.
     pub(super) kernel: Option<PortIndex>,
+    /// Who has which connection, if there are other workers.
+    pub(super) owners: Option<Owners>,
 }
 
 impl Flows {
@@ -83,7 +86,14 @@ impl Flows {
             peer_load: Vec::new(),
             overloaded: Vec::new(),
             peer_load_time: 0,
+            owners: None,
         }
+    }
+
+    /// There are other workers.
+    pub(super) fn set_owners(&mut self, owners: Owners, snapshot: &Snapshot) {
+        self.owners = Some(owners);
+        self.adopt(snapshot);
     }
 
     /// Prepares for a new snapshot.
@@ -91,6 +101,9 @@ impl Flows {
         self.table.set_timeouts(&snapshot.timeouts);
         if snapshot.translates_replies {
             self.table.translate_replies();
+            if let Some(owners) = &self.owners {
+                owners.allocate();
+            }
         }
         if snapshot.remembers_destinations() {
             self.schedulers.remember_destinations();
@@ -315,6 +328,9 @@ impl Flows {
                 inserted.map_err(|TableFull| Refusal::Drop(DropReason::TableFull))?
             }
         };
+        if let (Some(owners), Some(reply)) = (&self.owners, &new.reply) {
+            owners.list(self.table.hash(&reply.key));
+        }
         self.counters.connections_created += 1;
         if let Some(server) = self.statistics.server(new.server) {
             server.count_connection();
@@ -333,10 +349,14 @@ impl Flows {
             }
             Verdict::Drop(reason) => self.counters.drop_packet(reason),
             Verdict::Wait(_) | Verdict::Cut(_) => self.counters.waiting += 1,
+            Verdict::HandOff(_) | Verdict::Offer => self.counters.handed_off_tx += 1,
         }
     }
 
     pub(super) fn remove(&mut self, snapshot: &Snapshot, entry: EntryIndex, now: u64) {
+        if let (Some(owners), Some(reply)) = (&self.owners, self.table.reply(entry)) {
+            owners.unlist(self.table.hash(&reply.key));
+        }
         let connection = self.table.remove(entry);
         let chosen = Chosen {
             server: connection.server(),

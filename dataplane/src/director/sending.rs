@@ -183,12 +183,13 @@ impl Flows {
             Err(Refusal::Drop(reason)) => Verdict::Drop(reason),
             Err(Refusal::Wait(reason)) => Verdict::Wait(reason),
             Err(Refusal::Cut(mtu)) => Verdict::Cut(mtu),
-            Err(Refusal::NotOurs(reason)) => match self.kernel {
-                Some(port) => {
+            Err(Refusal::NotOurs(reason)) => match (self.elsewhere(packet, frame), self.kernel) {
+                (Some(verdict), _) => verdict,
+                (None, Some(port)) => {
                     self.counters.returned_to_kernel += 1;
                     Verdict::Transmit(port)
                 }
-                None => Verdict::Drop(reason),
+                (None, None) => Verdict::Drop(reason),
             },
             Err(Refusal::Reset) => match reset::answer(umem, frame) {
                 Ok(()) => {
@@ -208,6 +209,29 @@ impl Flows {
                 Verdict::Transmit(packet.ingress)
             }
         }
+    }
+
+    /// What no connection and no virtual server of this worker's is another worker's, or may be: until
+    /// each of them was asked.
+    fn elsewhere(&mut self, packet: &Packet<'_>, frame: &Frame) -> Option<Verdict> {
+        let owners = self.owners.as_ref()?;
+        if packet.asked == 0 {
+            let key = match packet.slot.what {
+                What::LaterFragment => {
+                    let key = fragment_key(packet, frame).ok()?;
+                    self.fragments.get(&key, packet.now)?
+                }
+                What::Plain
+                | What::Packet
+                | What::FirstFragment
+                | What::IcmpError
+                | What::Unwanted(_) => packet.slot.key,
+            };
+            if let Some(owner) = owners.owner(self.table.hash(&key)) {
+                return Some(Verdict::HandOff(owner));
+            }
+        }
+        (packet.asked.max(1) < owners.workers).then_some(Verdict::Offer)
     }
 
     /// Whom an ICMP error comes from: the virtual server, also for a real server's packet.

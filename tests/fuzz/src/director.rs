@@ -111,6 +111,7 @@ fn one_frame(
             director.dropped_after(verdict, DropReason::NextHopUnresolved, frame.len());
         }
         Verdict::Drop(_) => assert_eq!(umem.bytes(&frame), data, "a dropped frame is unchanged"),
+        Verdict::HandOff(_) | Verdict::Offer => panic!("there is no other worker"),
     }
     pool.give(frame);
 }

@@ -255,6 +255,8 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
         ("rx_bytes", Right),
         ("tx_packets", Right),
         ("tx_bytes", Right),
+        ("handed_off_rx", Right),
+        ("handed_off_tx", Right),
         ("dropped", Right),
         ("waiting", Right),
     ]);
@@ -308,6 +310,8 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
             counter("rx_bytes"),
             counter("tx_packets"),
             counter("tx_bytes"),
+            counter("handed_off_rx"),
+            counter("handed_off_tx"),
             worker.dropped_packets.to_string(),
             counter("waiting"),
         ]);
