@@ -22,8 +22,8 @@ use dataplane::conn::Timeouts;
 use dataplane::matching::Match;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
-    ForwardingMethod, HashFlags, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream,
-    Tunnel,
+    ClientAddress, ForwardingMethod, FullNat, HashFlags, Protocol, SchedulerKind, ServiceKey,
+    ServiceOptions, TcpMidstream, Tunnel,
 };
 use dataplane::snapshot::Expiry;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -64,7 +64,11 @@ fn host(is_v4: bool, number: u32) -> IpAddr {
 
 fn method() -> impl Strategy<Value = ForwardingMethod> {
     let tunnels = [Tunnel::Ipip, Tunnel::Gre, Tunnel::Gue { port: 6080 }];
-    let mut methods = vec![ForwardingMethod::Direct, ForwardingMethod::Nat];
+    let mut methods = vec![
+        ForwardingMethod::Direct,
+        ForwardingMethod::Nat,
+        ForwardingMethod::FullNat,
+    ];
     methods.extend(tunnels.map(ForwardingMethod::Tunnel));
     select(methods)
 }
@@ -105,6 +109,19 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             options(is_v4, protocol),
         )
             .prop_map(move |(real_servers, scheduler, quorum, omega, options)| {
+                let servers = real_servers.iter().chain(&quorum.sorry_server);
+                let mut methods = servers.map(|server| server.lb_kind).chain([lb_kind]);
+                let options = if methods.any(|method| method == ForwardingMethod::FullNat) {
+                    ServiceOptions {
+                        one_packet: false,
+                        ..options
+                    }
+                } else {
+                    ServiceOptions {
+                        full_nat: FullNat::default(),
+                        ..options
+                    }
+                };
                 VirtualServer {
                     key: ServiceKey {
                         address: host(is_v4, number).into(),
@@ -122,18 +139,29 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     })
 }
 
+fn full_nat(is_v4: bool) -> impl Strategy<Value = FullNat> {
+    let addresses = btree_set((1_u32 << 22)..1 << 23, 1..4);
+    addresses.prop_map(move |addresses| {
+        let addresses = addresses.into_iter();
+        FullNat {
+            local_addresses: addresses.map(|number| host(is_v4, number).into()).collect(),
+            client_address: ClientAddress::None,
+        }
+    })
+}
+
 fn options(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = ServiceOptions> {
     let longest = if is_v4 { 32_u8 } else { 128 };
     let persistence = (time(), 0..=longest).prop_map(|(timeout, granularity)| Persistence {
         timeout,
         granularity,
     });
-    (option::of(persistence), any::<bool>()).prop_map(move |(persistence, one_packet)| {
-        ServiceOptions {
-            persistence,
-            one_packet: one_packet && protocol == Protocol::Udp,
-            matches: Vec::new(),
-        }
+    let options = (option::of(persistence), any::<bool>(), full_nat(is_v4));
+    options.prop_map(move |(persistence, one_packet, full_nat)| ServiceOptions {
+        persistence,
+        one_packet: one_packet && protocol == Protocol::Udp,
+        full_nat,
+        matches: Vec::new(),
     })
 }
 

@@ -15,6 +15,7 @@
 
 mod choose;
 mod flows;
+mod fullnat;
 mod sending;
 mod straight;
 mod translate;

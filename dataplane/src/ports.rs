@@ -1,16 +1,18 @@
-//! Local addresses and ports of FULLNAT, one pool for each worker and virtual server.
+//! Local addresses and ports of FULLNAT: a pool of ports for each address and worker.
 //!
 //! Workers share no pool: of the ports 1024..=65535 each has its own range on every address, so that
 //! the port of a reply says which worker it belongs to ([`PortRange::owner`]), and nothing is locked.
+//! Virtual servers may share addresses: a port serves one connection at a time, whatever its
+//! virtual server, protocol and destination.
 //!
-//! A free port is found and given back in constant time. The one that has been free the longest is
-//! used first, so that a server that still remembers its last connection has the most time to
-//! forget it. A port serves one connection at a time, whatever its destination.
+//! A free port is found and given back in constant time. The one of an address that has been free the longest
+//! is used first, so that a server that still remembers its last connection has the most time to
+//! forget it.
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 
 use crate::forward::rewrite::Endpoint;
 use crate::service::Address;
@@ -18,8 +20,8 @@ use crate::service::Address;
 /// Ports that are handed out: none of those below, which are servers' (RFC 6335 §6).
 pub const PORTS: RangeInclusive<u16> = 1024..=65_535;
 
-/// How many ports those are.
-const COUNT: u32 = 65_535 - 1024 + 1;
+/// How many ports those are, of each address and over all workers.
+pub const COUNT: u32 = 65_535 - 1024 + 1;
 
 /// The ports of one worker, on every address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,109 +60,112 @@ impl PortRange {
     }
 }
 
-/// A place in the pool: which address, which port.
-#[derive(Clone, Copy, Debug)]
-struct Place {
-    address: u16,
-    port: u16,
+/// The ports of one address.
+#[derive(Debug)]
+struct Ports {
+    range: PortRange,
+    /// The one that has been free the longest is in front. Never grows: it is made with room for all.
+    free: VecDeque<u16>,
+    /// One bit for each port of the range, set while it is in use: a port that is given back twice
+    /// would otherwise serve two connections.
+    used: Box<[u64]>,
+}
+
+impl Ports {
+    fn new(range: PortRange) -> Self {
+        let free: VecDeque<u16> = (range.first..=range.last).collect();
+        Self {
+            used: vec![0; free.len().div_ceil(64)].into_boxed_slice(),
+            free,
+            range,
+        }
+    }
+
+    fn allocate(&mut self) -> Option<u16> {
+        let port = self.free.pop_front()?;
+        if let Some((word, bit)) = self.bit(port) {
+            *word |= bit;
+        }
+        Some(port)
+    }
+
+    fn free(&mut self, port: u16) {
+        if let Some((word, bit)) = self.bit(port)
+            && *word & bit != 0
+        {
+            *word &= !bit;
+            self.free.push_back(port);
+        }
+    }
+
+    fn is_used(&self) -> bool {
+        self.used.iter().any(|word| *word != 0)
+    }
+
+    /// Where the bit of a port is; `None` for one that is not of the range.
+    fn bit(&mut self, port: u16) -> Option<(&mut u64, u64)> {
+        let number = port.checked_sub(self.range.first)?;
+        let word = self.used.get_mut(usize::from(number / 64))?;
+        Some((word, 1 << (number % 64)))
+    }
 }
 
 /// The local addresses and ports of one worker.
 #[derive(Debug)]
-pub struct PortPool {
-    addresses: Box<[Address]>,
-    /// The place of each in `addresses`.
-    numbers: HashMap<Address, u16>,
-    range: PortRange,
-    /// The one that has been free the longest is in front. Never grows: it is made with room for all.
-    free: VecDeque<Place>,
-    /// One bit for each place, set while it is in use: a port that is given back twice would
-    /// otherwise serve two connections.
-    used: Box<[u64]>,
-    exhausted: u64,
+pub struct LocalPorts {
+    /// `None`: there are none.
+    range: Option<PortRange>,
+    by_address: HashMap<Address, Ports>,
+    /// Whose turn it is among the addresses of a virtual server.
+    turn: usize,
 }
 
-impl PortPool {
-    /// All ports of `range` on each of the addresses, all different, of which there are at most 65536; further ones
-    /// are not used.
+impl LocalPorts {
+    /// Without addresses; without a range there will be no ports either.
     #[must_use]
-    pub fn new(addresses: &[Address], range: PortRange) -> Self {
-        let ports = range.first..=range.last;
-        // Neighbouring connections get different addresses.
-        let free: VecDeque<Place> = ports
-            .flat_map(|port| {
-                let addresses = (0..=u16::MAX).zip(addresses);
-                addresses.map(move |(address, _)| Place { address, port })
-            })
-            .collect();
+    pub fn new(range: Option<PortRange>) -> Self {
         Self {
-            addresses: addresses.into(),
-            numbers: addresses.iter().copied().zip(0..=u16::MAX).collect(),
             range,
-            used: vec![0; free.len().div_ceil(64)].into_boxed_slice(),
-            free,
-            exhausted: 0,
+            by_address: HashMap::new(),
+            turn: 0,
         }
     }
 
-    /// A free address and port, which are in use from now on; `None`, counted, if all are.
-    #[inline]
-    #[must_use]
-    pub fn allocate(&mut self) -> Option<Endpoint> {
-        let Some(place) = self.free.pop_front() else {
-            self.exhausted += 1;
-            return None;
-        };
-        let address = *self.addresses.get(usize::from(place.address))?;
-        let (word, bit) = self.bit(place);
-        if let Some(word) = self.used.get_mut(word) {
-            *word |= bit;
+    /// Makes ready to allocate on these addresses, and on no others. One that is not wanted any more
+    /// is kept while a connection has a port of it. Allocates memory, about 140 kB an address.
+    pub fn keep_only(&mut self, wanted: impl Iterator<Item = Address>) {
+        let wanted: HashSet<Address> = wanted.collect();
+        self.by_address
+            .retain(|address, ports| wanted.contains(address) || ports.is_used());
+        let Some(range) = self.range else { return };
+        for address in wanted {
+            let ports = self.by_address.entry(address);
+            ports.or_insert_with(|| Ports::new(range));
         }
-        Some(Endpoint {
-            address,
-            port: place.port,
+    }
+
+    /// A free port on one of `addresses` of the wanted IP version, which is in use from now on; `None`
+    /// if all are. Neighbouring connections get different addresses.
+    #[must_use]
+    pub fn allocate(&mut self, addresses: &[Address], is_v4: bool) -> Option<Endpoint> {
+        let (before, after) = addresses.split_at(self.turn.checked_rem(addresses.len())?);
+        self.turn = self.turn.wrapping_add(1);
+        let mut candidates = after.iter().chain(before);
+        candidates.find_map(|address| {
+            let ports = (address.is_v4() == is_v4).then_some(address)?;
+            let port = self.by_address.get_mut(ports)?.allocate()?;
+            Some(Endpoint {
+                address: *address,
+                port,
+            })
         })
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
-    #[inline]
     pub fn free(&mut self, endpoint: Endpoint) {
-        let of_range = (self.range.first..=self.range.last).contains(&endpoint.port);
-        let known = self.numbers.get(&endpoint.address);
-        let (true, Some(&address)) = (of_range, known) else {
-            return;
-        };
-        let place = Place {
-            address,
-            port: endpoint.port,
-        };
-        let (word, bit) = self.bit(place);
-        if let Some(word) = self.used.get_mut(word)
-            && *word & bit != 0
-        {
-            *word &= !bit;
-            self.free.push_back(place);
+        if let Some(ports) = self.by_address.get_mut(&endpoint.address) {
+            ports.free(endpoint.port);
         }
-    }
-
-    /// Number of connections that can still be made.
-    #[must_use]
-    pub fn available(&self) -> usize {
-        self.free.len()
-    }
-
-    /// How often no port was free.
-    #[must_use]
-    pub fn exhausted(&self) -> u64 {
-        self.exhausted
-    }
-
-    /// Where the bit of a place is.
-    #[inline]
-    fn bit(&self, place: Place) -> (usize, u64) {
-        let port = usize::from(place.port.saturating_sub(self.range.first));
-        let number = port * self.addresses.len().min(1 << 16) + usize::from(place.address);
-        (number / 64, 1 << (number % 64))
     }
 }
 
@@ -183,6 +188,16 @@ mod tests {
         first: 2000,
         last: 2003,
     };
+
+    fn pool(addresses: &[Address], range: PortRange) -> LocalPorts {
+        let mut pool = LocalPorts::new(Some(range));
+        pool.keep_only(addresses.iter().copied());
+        pool
+    }
+
+    fn rest(pool: &mut LocalPorts, addresses: &[Address]) -> Vec<Endpoint> {
+        std::iter::from_fn(|| pool.allocate(addresses, true)).collect()
+    }
 
     #[test]
     fn every_port_has_one_worker_at_most() {
@@ -210,72 +225,104 @@ mod tests {
     }
 
     #[test]
-    fn all_are_used_once_and_the_end_is_said() {
-        let mut pool = PortPool::new(&addresses(3), FOUR);
-        let all: HashSet<Endpoint> = std::iter::from_fn(|| pool.allocate()).collect();
+    fn all_are_used_once_and_can_be_used_again() {
+        let own = addresses(3);
+        let mut pool = pool(&own, FOUR);
+        let all: HashSet<Endpoint> = rest(&mut pool, &own).into_iter().collect();
         assert_eq!(all.len(), 12);
         assert!(all.iter().all(|end| (2000..=2003).contains(&end.port)));
-        assert_eq!((pool.available(), pool.exhausted()), (0, 1));
         for end in all {
             pool.free(end);
         }
-        assert_eq!(pool.available(), 12);
+        assert_eq!(rest(&mut pool, &own).len(), 12);
     }
 
     #[test]
     fn neighbours_differ_in_address_and_freed_ports_wait_longest() {
-        let mut pool = PortPool::new(&addresses(2), FOUR);
-        let first = pool.allocate().unwrap();
-        let second = pool.allocate().unwrap();
+        let own = addresses(2);
+        let mut pool = pool(&own, FOUR);
+        let first = pool.allocate(&own, true).unwrap();
+        let second = pool.allocate(&own, true).unwrap();
         assert_ne!(first.address, second.address);
-        pool.free(second);
         pool.free(first);
-        let next: Vec<_> = std::iter::from_fn(|| pool.allocate()).collect();
-        assert_eq!(next[6..], [second, first]);
+        let next = rest(&mut pool, &own);
+        assert_eq!(next.len(), 7);
+        assert_eq!(
+            next.iter().rfind(|end| end.address == first.address),
+            Some(&first)
+        );
+    }
+
+    #[test]
+    fn virtual_servers_share_an_address_but_no_port() {
+        let own = addresses(2);
+        let mut pool = pool(&own, FOUR);
+        let first = rest(&mut pool, &own[..1]);
+        let second = rest(&mut pool, &own);
+        assert_eq!((first.len(), second.len()), (4, 4));
+        assert!(second.iter().all(|end| end.address == own[1]));
+    }
+
+    #[test]
+    fn the_ip_version_is_the_wanted_one() {
+        let own = [Address::v4([10, 0, 0, 1]), Address::from_octets([0xfd; 16])];
+        let mut pool = pool(&own, FOUR);
+        for is_v4 in [true, false, false, true] {
+            let end = pool.allocate(&own, is_v4).unwrap();
+            assert_eq!(end.address.is_v4(), is_v4);
+        }
     }
 
     #[test]
     fn what_is_not_in_use_is_not_taken_back() {
-        let mut pool = PortPool::new(&addresses(2), FOUR);
-        let used = pool.allocate().unwrap();
+        let own = addresses(2);
+        let mut pool = pool(&own, FOUR);
+        let used = pool.allocate(&own, true).unwrap();
         let foreign = |address, port| Endpoint { address, port };
         pool.free(foreign(Address::v4([9, 9, 9, 9]), 2000));
         pool.free(foreign(used.address, 1999));
         pool.free(foreign(used.address, 2004));
         pool.free(foreign(used.address, 2003));
-        assert_eq!(pool.available(), 7);
         pool.free(used);
         pool.free(used);
-        assert_eq!(pool.available(), 8);
+        assert_eq!(rest(&mut pool, &own).len(), 8);
     }
 
     #[test]
-    fn a_pool_without_addresses_is_exhausted() {
-        let mut pool = PortPool::new(&[], FOUR);
-        assert_eq!(pool.allocate(), None);
-        pool.free(Endpoint {
-            address: Address::v4([10, 0, 0, 1]),
-            port: 2000,
-        });
-        assert_eq!((pool.available(), pool.exhausted()), (0, 1));
+    fn an_address_is_kept_while_a_port_of_it_is_used() {
+        let own = addresses(1);
+        let mut pool = pool(&own, FOUR);
+        let used = pool.allocate(&own, true).unwrap();
+        pool.keep_only([].into_iter());
+        pool.keep_only(own.iter().copied());
+        assert_eq!(rest(&mut pool, &own).len(), 3, "one is still in use");
+        pool.free(used);
+        assert_eq!(rest(&mut pool, &own), [used]);
+    }
+
+    #[test]
+    fn without_addresses_there_is_no_port() {
+        assert_eq!(pool(&[], FOUR).allocate(&[], true), None);
+        assert_eq!(pool(&[], FOUR).allocate(&addresses(1), true), None);
     }
 
     proptest! {
         #[test]
         fn no_two_connections_share_a_port(steps in vec((any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
-            let mut pool = PortPool::new(&addresses(3), PortRange { first: 60_000, last: 60_029 });
+            let own = addresses(3);
+            let mut pool = pool(&own, PortRange { first: 60_000, last: 60_029 });
             let mut used = Vec::new();
             for (allocate, which) in steps {
                 if allocate {
-                    if let Some(end) = pool.allocate() {
+                    if let Some(end) = pool.allocate(&own, true) {
                         prop_assert!(!used.contains(&end));
                         used.push(end);
                     }
                 } else if !used.is_empty() {
                     pool.free(used.swap_remove(which.index(used.len())));
                 }
-                prop_assert_eq!(pool.available() + used.len(), 90);
             }
+            prop_assert_eq!(rest(&mut pool, &own).len() + used.len(), 90);
         }
     }
 }

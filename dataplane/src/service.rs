@@ -3,9 +3,12 @@
 //! Everything here is plain data: the control plane builds it, a
 //! [`Snapshot`](crate::snapshot::Snapshot) carries it, workers only read it.
 
+mod full_nat;
+
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+pub use self::full_nat::{ClientAddress, FullNat};
 use crate::matching::Match;
 use crate::persistence::Persistence;
 use crate::wire::ethernet::Addresses;
@@ -527,6 +530,8 @@ pub struct ServiceOptions {
     pub one_packet: bool,
     /// What it matches; empty: its key.
     pub matches: Vec<Match>,
+    /// For those of its real servers that are reached by FULLNAT.
+    pub full_nat: FullNat,
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
-    Address, ForwardingMethod, Hop, Protocol, RealServer, ServerId, ServiceKey, TcpMidstream,
-    Thresholds, VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, FullNat, Hop, Protocol, RealServer, ServerId, ServiceKey,
+    TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
 };
 
 /// Where snapshots are published; workers hold a clone of it.
@@ -97,6 +97,7 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// Every UDP datagram is scheduled for itself.
     pub one_packet: bool,
+    pub full_nat: FullNat,
 }
 
 /// A virtual server that matches more than one address and port.
@@ -216,6 +217,7 @@ impl Snapshot {
                 scheduler,
                 persistence: options.persistence,
                 one_packet: options.one_packet && key.protocol == Protocol::Udp,
+                full_nat: options.full_nat.clone(),
             });
             if options.matches.is_empty() {
                 self.by_key.entry(*key).or_insert(index);
@@ -399,6 +401,12 @@ impl Snapshot {
     #[must_use]
     pub fn service_of(&self, server: &Server) -> Option<&Service> {
         self.services.get(server.service as usize)
+    }
+
+    /// The local addresses of FULLNAT; one that several virtual servers share comes several times.
+    pub fn local_addresses(&self) -> impl Iterator<Item = Address> {
+        let services = self.services.iter();
+        services.flat_map(|service| service.full_nat.local_addresses.iter().copied())
     }
 
     /// The real server; `None` if it was removed.

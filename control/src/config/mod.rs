@@ -51,7 +51,8 @@ use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
 use dataplane::matching::Match;
 use dataplane::service::{
-    ForwardingMethod, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream, Thresholds,
+    Address, ForwardingMethod, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream,
+    Thresholds,
 };
 use dataplane::snapshot::Expiry;
 
@@ -197,12 +198,35 @@ impl VirtualServer {
             })
     }
 
+    /// Every address that is to be on this host for it.
+    pub fn own_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.addresses().chain(self.local_addresses())
+    }
+
     /// Its addresses that are to be on this host; a range is somebody else's
     /// to route here.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         let matches = self.options.matches.iter().filter_map(Match::only_address);
         let only = self.options.matches.is_empty().then_some(self.key.address);
         only.into_iter().chain(matches).map(IpAddr::from)
+    }
+
+    /// True if packets to this address may be for it.
+    #[must_use]
+    pub fn destinations_hold(&self, address: Address) -> bool {
+        let mut matches = self.options.matches.iter();
+        match self.options.matches.is_empty() {
+            true => self.key.address == address,
+            false => matches.any(|written| written.holds(address)),
+        }
+    }
+
+    /// The director's addresses to which its real servers of FULLNAT reply; none without such a server.
+    pub fn local_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let mut servers = self.all_servers();
+        let is_used = servers.any(|server| server.lb_kind == ForwardingMethod::FullNat);
+        let own = self.options.full_nat.local_addresses.iter();
+        own.filter(move |_| is_used).copied().map(IpAddr::from)
     }
 
     /// Shorthand for the key's protocol.

@@ -13,7 +13,8 @@ use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
-    ForwardingMethod, Protocol, ServiceOptions, TcpMidstream, Thresholds, Tunnel,
+    ClientAddress, ForwardingMethod, FullNat, Protocol, ServiceOptions, TcpMidstream, Thresholds,
+    Tunnel,
 };
 use dataplane::snapshot::Expiry;
 
@@ -213,6 +214,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
                 persistence,
                 one_packet,
                 matches,
+                full_nat,
             },
         real_servers: _,
         quorum: _,
@@ -231,6 +233,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
         .flags()
         .try_for_each(|flag| writeln!(f, "{flag} = true"))?;
     print_lb_kind(f, *lb_kind)?;
+    print_full_nat(f, full_nat)?;
     if let Some(Persistence {
         timeout,
         granularity,
@@ -243,6 +246,23 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
         writeln!(f, "ops = {one_packet}")?;
     }
     Ok(())
+}
+
+fn print_full_nat(f: &mut fmt::Formatter<'_>, full_nat: &FullNat) -> fmt::Result {
+    let FullNat {
+        local_addresses,
+        client_address,
+    } = full_nat;
+    if local_addresses.is_empty() {
+        return Ok(());
+    }
+    let addresses = local_addresses.iter().map(|own| quoted(&own.to_string()));
+    writeln!(f, "local_addresses = [{}]", commas(addresses))?;
+    let mut names = ClientAddress::NAMES.iter();
+    match names.find(|(_, way)| way == client_address) {
+        Some((name, _)) => writeln!(f, "client_address = \"{name}\""),
+        None => Ok(()),
+    }
 }
 
 fn print_quorum(f: &mut fmt::Formatter<'_>, quorum: &Quorum) -> fmt::Result {

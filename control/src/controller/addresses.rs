@@ -117,7 +117,7 @@ impl Addresses {
             }
         }
         let services = config.virtual_servers.iter();
-        for address in services.flat_map(VirtualServer::addresses) {
+        for address in services.flat_map(VirtualServer::own_addresses) {
             let somebody_has_it = self
                 .present
                 .iter()
@@ -193,13 +193,13 @@ impl Addresses {
             }
         }
         let services = config.virtual_servers.iter();
-        for address in services.flat_map(VirtualServer::addresses) {
+        for address in services.flat_map(VirtualServer::own_addresses) {
             let held = plan.contains_key(&address)
                 || is_managed(config, address)
                 || self.present.keys().any(|(_, present)| *present == address);
             if !held && self.unplaced.insert(address) {
                 actions.push(Action::Log(format!(
-                    "virtual server address {address}: no interface has a subnet that holds it, so it is not added to one; \
+                    "address {address} of a virtual server: no interface has a subnet that holds it, so it is not added to one; \
                      routers must send it here, or name it in a vrrp_instance"
                 )));
             }

@@ -370,7 +370,7 @@ impl Controller {
     fn routes(&self) -> Routes {
         let is_virtual = |address: IpAddr| {
             let mut services = self.config.virtual_servers.iter();
-            services.any(|service| service.addresses().any(|own| own == address))
+            services.any(|service| service.own_addresses().any(|own| own == address))
         };
         self.ways
             .routes(&self.ports, &self.next_hops, &self.addresses, is_virtual)

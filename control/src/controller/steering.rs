@@ -103,6 +103,8 @@ pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
     for service in &config.virtual_servers {
         rules.extend(service.destinations().map(Rule::VirtualServer));
         rules.extend(rules_of_servers(service));
+        let local = service.local_addresses().map(Address::from);
+        rules.extend(local.map(Rule::PoolAddress));
     }
     if needs_local_addresses(&rules) {
         let all = addresses.all().map(Address::from);

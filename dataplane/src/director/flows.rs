@@ -15,6 +15,7 @@ use crate::flow::FlowKey;
 use crate::forward::icmp;
 use crate::fragments::{FragmentOptions, FragmentTable};
 use crate::handoff::Owners;
+use crate::ports::{LocalPorts, PortRange};
 use crate::scheduler::{Load, Memory};
 use crate::service::{PortIndex, TcpMidstream};
 use crate::snapshot::Snapshot;
@@ -55,6 +56,8 @@ pub(super) struct Flows {
     pub(super) kernel: Option<PortIndex>,
     /// Who has which connection, if there are other workers.
     pub(super) owners: Option<Owners>,
+    /// For FULLNAT.
+    pub(super) local_ports: LocalPorts,
 }
 
 impl Flows {
@@ -70,6 +73,7 @@ impl Flows {
             worker,
             kernel,
         } = options;
+        let workers = u32::try_from(peers.len() + 1).unwrap_or(u32::MAX);
         Self {
             schedulers: Memory::new(worker, &hasher),
             fragments: FragmentTable::new(FragmentOptions::default()),
@@ -79,6 +83,7 @@ impl Flows {
             // Far from the other workers'.
             identification: u16::try_from(worker).unwrap_or(0).wrapping_mul(0x9e37),
             kernel,
+            local_ports: LocalPorts::new(PortRange::of(worker, workers)),
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
             statistics,
@@ -108,6 +113,7 @@ impl Flows {
         if snapshot.remembers_destinations() {
             self.schedulers.remember_destinations();
         }
+        self.local_ports.keep_only(snapshot.local_addresses());
         let highest = snapshot.counted_servers().last();
         let room = highest.map_or(0, |id| id.0 as usize + 1);
         self.peer_load.resize(room, Load::default());
@@ -310,7 +316,11 @@ impl Flows {
             templated: chosen.templated,
             for_one_packet,
         };
-        self.insert(packet, new)
+        let inserted = self.insert(packet, new);
+        if let (Err(_), Some(reply)) = (&inserted, &new.reply) {
+            self.give_back_local(&packet.slot.key, reply);
+        }
+        inserted
     }
 
     fn insert(&mut self, packet: &Packet<'_>, new: New) -> Result<EntryIndex, Refusal> {
@@ -354,8 +364,12 @@ impl Flows {
     }
 
     pub(super) fn remove(&mut self, snapshot: &Snapshot, entry: EntryIndex, now: u64) {
-        if let (Some(owners), Some(reply)) = (&self.owners, self.table.reply(entry)) {
-            owners.unlist(self.table.hash(&reply.key));
+        if let Some(reply) = self.table.reply(entry).copied() {
+            if let Some(owners) = &self.owners {
+                owners.unlist(self.table.hash(&reply.key));
+            }
+            let client = *self.table.get(entry).key();
+            self.give_back_local(&client, &reply);
         }
         let connection = self.table.remove(entry);
         let chosen = Chosen {

@@ -234,10 +234,14 @@ impl Flows {
         (packet.asked.max(1) < owners.workers).then_some(Verdict::Offer)
     }
 
-    /// Whom an ICMP error comes from: the virtual server, also for a real server's packet.
+    /// Whom an ICMP error comes from: the virtual server, also for a real server's packet; but what
+    /// came to a local address comes from that.
     fn local_address(&self, slot: &Slot) -> Address {
         match self.table.find(slot.place, &slot.key) {
-            Some((entry, Direction::Reply)) => self.table.get(entry).key().destination(),
+            Some((entry, Direction::Reply)) => {
+                let local = self.local_address_of(entry);
+                local.unwrap_or(self.table.get(entry).key().destination())
+            }
             Some((_, Direction::Request)) | None => slot.key.destination(),
         }
     }

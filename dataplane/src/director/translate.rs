@@ -114,9 +114,10 @@ impl Flows {
         let connection = self.table.get(entry);
         let rewrite = rewrite(connection, &reply, direction);
         if slot.what == What::IcmpError {
-            let source = match direction {
-                Direction::Request => OuterSource::Keep,
-                Direction::Reply => OuterSource::Set(connection.key().destination()),
+            let source = match (direction, self.local_address_of(entry)) {
+                (Direction::Request, None) => OuterSource::Keep,
+                (Direction::Request, Some(local)) => OuterSource::Set(local),
+                (Direction::Reply, _) => OuterSource::Set(connection.key().destination()),
             };
             let bytes = umem.bytes_mut(frame);
             match slot.is_v4 {
@@ -135,7 +136,7 @@ impl Flows {
     ///
     /// # Errors
     /// The real server could not tell the connection from another one of the same client, which
-    /// came by another virtual server and goes on.
+    /// came by another virtual server and goes on; or there is no local port for it.
     pub(super) fn reply(
         &mut self,
         packet: &Packet<'_>,
@@ -148,8 +149,14 @@ impl Flows {
             0 => client.destination_port(),
             port => port,
         };
-        let (source, source_port) = (client.source(), client.source_port());
-        let key = FlowKey::new(server.address, port, source, source_port, client.protocol());
+        let source = self.source_for_server(packet.snapshot, server, client)?;
+        let key = FlowKey::new(
+            server.address,
+            port,
+            source.address,
+            source.port,
+            client.protocol(),
+        );
         if let Some((entry, _)) = self.table.find(self.table.place(&key), &key) {
             if matches!(
                 self.table.get(entry).state(),
@@ -161,18 +168,18 @@ impl Flows {
         }
         let before = endpoints(client);
         let after = Endpoints {
+            source,
             destination: Endpoint {
                 address: server.address,
                 port,
             },
-            ..before
         };
         let (network, transport) = before.deltas(&after);
         let neighbor = Way::Neighbor {
             port: packet.ingress,
             mac: ethernet::source(packet.umem.bytes(frame)).unwrap_or_default(),
         };
-        let way = match packet.snapshot.routes.route(source) {
+        let way = match packet.snapshot.routes.route(client.source()) {
             Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
             // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
             // is no other MAC address to answer to.

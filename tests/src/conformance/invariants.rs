@@ -6,10 +6,12 @@
 //!   configuration.
 //! - Or it is a RST to where a TCP segment came from, an ICMP error that quotes a packet, a translated packet, one in a
 //!   tunnel, or a fragment: with right checksums, and otherwise what came in.
+//! - A real server of FULLNAT sees local addresses only, and nobody else sees one.
 
 use anyhow::{Context, bail, ensure};
-use control::config::Config;
+use control::config::{Config, VirtualServer};
 use dataplane::counters::{Counters, DropReason};
+use dataplane::service::ForwardingMethod;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
 use super::{Frame, rewriting};
@@ -53,6 +55,7 @@ pub(super) fn check(
             source == DIRECTOR,
             "out.pcap: packet {number} is not from the director's MAC address"
         );
+        local_addresses(config, frame).with_context(|| format!("out.pcap: packet {number}"))?;
         let to_server = servers.iter().any(|server| server == destination);
         match what {
             Leaving::Forwarded | Leaving::Wrapped => ensure!(
@@ -76,6 +79,32 @@ pub(super) fn check(
         answers == counters.icmp_sent,
         "icmp_sent is {}, and out.pcap has {answers}",
         counters.icmp_sent
+    );
+    Ok(())
+}
+
+/// A real server of FULLNAT sees local addresses only, and nobody else ever sees one.
+fn local_addresses(config: &Config, frame: &Frame) -> anyhow::Result<()> {
+    let services = config.virtual_servers.iter();
+    let locals: Vec<_> = services
+        .clone()
+        .flat_map(VirtualServer::local_addresses)
+        .collect();
+    let Some([source, destination]) = rewriting::addresses(frame).filter(|_| !locals.is_empty())
+    else {
+        return Ok(());
+    };
+    let to_server = services
+        .flat_map(|service| &service.real_servers)
+        .filter(|server| server.lb_kind == ForwardingMethod::FullNat)
+        .any(|server| server.address.ip() == destination);
+    ensure!(
+        locals.contains(&source) == to_server,
+        "from {source} to {destination}: a local address, and a real server of FULLNAT, go together"
+    );
+    ensure!(
+        !locals.contains(&destination),
+        "to {destination}, a local address"
     );
     Ok(())
 }

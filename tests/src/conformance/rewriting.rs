@@ -1,6 +1,8 @@
 //! What may leave besides forwarded packets and RSTs, judged by etherparse and by what came in: translated
 //! packets (NAT), packets in tunnels (TUN), ICMP errors and fragments.
 
+use std::net::IpAddr;
+
 use etherparse::{IpSlice, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 
 use super::Frame;
@@ -24,6 +26,28 @@ pub(super) fn is_translated(cause: &Frame, frame: &Frame) -> bool {
         && header_is_right(&after.net)
         && is_right(&before) == is_right(&after)
         && rest(&before) == rest(&after)
+}
+
+/// Source and destination of an IP packet, whole or a fragment.
+pub(super) fn addresses(frame: &Frame) -> Option<[IpAddr; 2]> {
+    let packet = LaxSlicedPacket::from_ethernet(&frame.bytes).ok()?;
+    match packet.net? {
+        LaxNetSlice::Ipv4(ip) => {
+            let header = ip.header();
+            Some([
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            ])
+        }
+        LaxNetSlice::Ipv6(ip) => {
+            let header = ip.header();
+            Some([
+                header.source_addr().into(),
+                header.destination_addr().into(),
+            ])
+        }
+        LaxNetSlice::Arp(_) => None,
+    }
 }
 
 /// What translation leaves alone: of TCP the numbers, flags, window and options, and all payload.

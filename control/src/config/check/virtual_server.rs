@@ -4,6 +4,7 @@
 //! Unlike there, `lb_kind` has to be written: keepalived's default is NAT,
 //! and neither that nor a silent DR need be what was meant.
 
+mod full_nat;
 mod passive;
 mod quorum;
 
@@ -38,6 +39,8 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "lvs_method",
         "tun_type",
         "tun_port",
+        "local_addresses",
+        "client_address",
         "persistence_timeout",
         "persistence_granularity",
         "ops",
@@ -99,27 +102,28 @@ pub(super) static REAL_SERVER: Spec = Spec {
     unsupported: &["BFD_CHECK", "smtp_alert", "snmp_name"],
 };
 
-/// Forwarding methods that are not here yet.
-const LATER_METHODS: [&str; 1] = ["FULLNAT"];
-
 const PORT: RangeInclusive<i64> = 1..=65535;
 const WEIGHT: RangeInclusive<i64> = 0..=65535;
 const DEFAULT_WEIGHT: u32 = 1;
 
 pub(super) fn virtual_servers(root: &Table<'_>, report: &mut Report<'_>) -> Vec<VirtualServer> {
     let mut seen = BTreeMap::new();
+    let mut local_addresses = Vec::new();
     let sections = root.sections("virtual_server", report).into_iter();
     let servers = sections.enumerate().filter_map(|(index, entry)| {
         let place = entry.label("virtual_server", "address", index);
         let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
-        virtual_server(&table, &mut seen, report)
+        virtual_server(&table, &mut seen, &mut local_addresses, report)
     });
-    servers.collect()
+    let servers: Vec<_> = servers.collect();
+    full_nat::check_others(&local_addresses, &servers, report);
+    servers
 }
 
-fn virtual_server(
-    table: &Table<'_>,
+fn virtual_server<'d>(
+    table: &Table<'d>,
     seen: &mut BTreeMap<ServiceKey, usize>,
+    local_addresses: &mut full_nat::Written<'d>,
     report: &mut Report<'_>,
 ) -> Option<VirtualServer> {
     let (written, matches) = destination(table, report);
@@ -142,7 +146,10 @@ fn virtual_server(
     {
         table.report_absent("lb_kind", r#"lb_kind = "DR""#, report);
     }
+    let (full_nat, written_locals) = full_nat::read(table, protocol, report);
+    local_addresses.extend(written_locals);
     let options = ServiceOptions {
+        full_nat,
         persistence: service_options::persistence(table, address, report),
         one_packet: service_options::one_packet(table, protocol, report),
         matches: matches.unwrap_or_default(),
@@ -158,6 +165,14 @@ fn virtual_server(
     };
     let real_servers = real_servers(table, &defaults, report);
     let quorum = quorum::quorum(table, &defaults, &real_servers, report);
+    full_nat::fits(
+        table,
+        &options.full_nat,
+        options.one_packet,
+        lb_kind,
+        real_servers.iter().chain(&quorum.sorry_server),
+        report,
+    );
     let omega = table.get("omega").and_then(|v| v.boolean(report));
     let (written, address, protocol) = (written?, address?, protocol?);
     let key = ServiceKey {
@@ -287,7 +302,7 @@ fn forwarding_method(
 ) -> Option<ForwardingMethod> {
     let written = table.get_alias(&["lb_kind", "lvs_method"], report);
     let method = match &written {
-        Some(value) => value.choice(&ForwardingMethod::NAMES[..3], &LATER_METHODS, report)?,
+        Some(value) => value.choice(&ForwardingMethod::NAMES, &[], report)?,
         None => inherited?,
     };
     let port = table

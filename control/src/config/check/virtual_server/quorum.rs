@@ -8,7 +8,7 @@ use super::super::super::raw::{Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{Quorum, RealServer};
 use super::super::scripts::script;
-use super::{DEFAULT_WEIGHT, Defaults, LATER_METHODS, fits_method, socket_address};
+use super::{DEFAULT_WEIGHT, Defaults, fits_method, socket_address};
 
 /// The weight of 65536 real servers fits.
 const QUORUM: RangeInclusive<i64> = 1..=4_294_901_760;
@@ -115,7 +115,7 @@ fn lb_kind(
     let Some(value) = written else {
         return defaults.lb_kind;
     };
-    let method = value.choice(&ForwardingMethod::NAMES[..3], &LATER_METHODS, report)?;
+    let method = value.choice(&ForwardingMethod::NAMES, &[], report)?;
     match (method, defaults.lb_kind) {
         (ForwardingMethod::Tunnel(_), Some(tunnel @ ForwardingMethod::Tunnel(_))) => Some(tunnel),
         (method, _) => Some(method),
