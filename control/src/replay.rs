@@ -160,6 +160,7 @@ fn snapshot(config: &Config) -> Snapshot {
     )
     .with_routes(Routes::new([], Vec::new(), vec![interface]))
     .with_expiry(appliance.expiry)
+    .when_full(appliance.when_full)
     .with_templates(templates)
 }
 

@@ -19,6 +19,7 @@ use control::vrrp::machine::Garp;
 use control::vrrp::packet::{Peer, Version};
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
+use dataplane::limits::{Limits, Rate, SourceLimits, WhenFull};
 use dataplane::matching::Match;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
@@ -156,12 +157,40 @@ fn options(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = ServiceOpti
         timeout,
         granularity,
     });
-    let options = (option::of(persistence), any::<bool>(), full_nat(is_v4));
-    options.prop_map(move |(persistence, one_packet, full_nat)| ServiceOptions {
-        persistence,
-        one_packet: one_packet && protocol == Protocol::Udp,
-        full_nat,
-        matches: Vec::new(),
+    let limits = limits(longest);
+    let options = (
+        option::of(persistence),
+        any::<bool>(),
+        full_nat(is_v4),
+        limits,
+    );
+    options.prop_map(
+        move |(persistence, one_packet, full_nat, limits)| ServiceOptions {
+            persistence,
+            one_packet: one_packet && protocol == Protocol::Udp,
+            full_nat,
+            matches: Vec::new(),
+            limits,
+        },
+    )
+}
+
+fn limits(longest: u8) -> impl Strategy<Value = Limits> {
+    let pair = || {
+        let rate = (1_u32..=10_000_000, 1_u32..=10_000_000)
+            .prop_map(|(per_second, burst)| Rate { per_second, burst });
+        (option::of(1_u32..=1 << 27), option::of(rate))
+    };
+    (pair(), pair(), 0..=longest).prop_map(|((max_connections, rate), source, granularity)| {
+        Limits {
+            max_connections,
+            rate,
+            source: (source != (None, None)).then_some(SourceLimits {
+                max_connections: source.0,
+                rate: source.1,
+                granularity,
+            }),
+        }
     })
 }
 
@@ -251,7 +280,11 @@ fn appliance() -> impl Strategy<Value = Appliance> {
         midstream,
         cores,
         idle,
-        (prefixes, expiry),
+        (
+            prefixes,
+            expiry,
+            select(vec![WhenFull::EvictHalfOpen, WhenFull::DropNew]),
+        ),
         timeouts,
     )
         .prop_map(
@@ -261,7 +294,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                 tcp_midstream,
                 cores,
                 idle,
-                ((deny, allow), expiry),
+                ((deny, allow), expiry, when_full),
                 timeouts,
             )| {
                 Appliance {
@@ -273,6 +306,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                     deny,
                     allow,
                     expiry,
+                    when_full,
                     timeouts,
                 }
             },

@@ -11,7 +11,8 @@ use std::ops::AddAssign;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::device::DeviceStatistics;
-use crate::service::ServerId;
+use crate::limits::ServiceStatistics;
+use crate::service::{MAX_VIRTUAL_SERVERS, ServerId, VirtualServerId};
 use crate::wire::Malformed;
 
 macro_rules! drop_reasons {
@@ -65,7 +66,11 @@ drop_reasons! {
     NextHopUnresolved = "next_hop_unresolved", "The real server's MAC address did not become known in time.";
     TtlExceeded = "ttl_exceeded", "The TTL or hop limit does not allow one more hop.";
     IcmpNoConnection = "icmp_no_connection", "An ICMP error about no known connection.";
-    TableFull = "table_full", "The connection table is full of connections that may not be evicted.";
+    MaxConnections = "max_connections", "The virtual server has as many connections as its max_connections allows.";
+    ConnectionRate = "new_connection_rate", "More new connections than the virtual server's new_connections_per_second allows.";
+    SourceMaxConnections = "source_max_connections", "The client's source has as many connections as source_max_connections allows.";
+    SourceConnectionRate = "source_new_connection_rate", "More new connections of the client's source than source_new_connections_per_second allows.";
+    TableFull = "table_full", "The connection table is full of connections that may not be evicted, or full and table_full is \"drop-new\".";
     TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
     NoLocalPort = "no_local_port", "FULLNAT: every port of the virtual server's local addresses serves a connection.";
     TooBig = "too_big", "Longer than its way allows, and not to be fragmented; the sender could not be told.";
@@ -138,6 +143,8 @@ counters! {
     connections,
     /// Persistence templates removed to make room in a full table.
     templates_evicted,
+    /// Sources of clients whose limits were forgotten to make room in a full table.
+    sources_evicted,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
     resets_sent,
     /// Transmitted packets that are ICMP errors made here.
@@ -174,11 +181,13 @@ pub struct WorkerStatistics {
     /// Generation of the snapshot that the worker works with.
     pub generation: AtomicU64,
     servers: Box<[ServerStatistics]>,
+    services: Box<[ServiceStatistics]>,
     devices: Box<[[AtomicU64; 6]]>,
 }
 
 impl WorkerStatistics {
-    /// Room for the server ids `0..servers` and for a number of devices.
+    /// Room for the server ids `0..servers`, for as many virtual servers, [`MAX_VIRTUAL_SERVERS`] at
+    /// most, and for a number of devices.
     #[must_use]
     pub fn new(servers: usize, devices: usize) -> Self {
         Self {
@@ -187,6 +196,9 @@ impl WorkerStatistics {
             drops: std::array::from_fn(|_| AtomicU64::new(0)),
             generation: AtomicU64::new(0),
             servers: (0..servers).map(|_| ServerStatistics::default()).collect(),
+            services: (0..servers.min(MAX_VIRTUAL_SERVERS))
+                .map(|_| ServiceStatistics::default())
+                .collect(),
         }
     }
 
@@ -264,6 +276,12 @@ impl WorkerStatistics {
     #[must_use]
     pub fn server(&self, id: ServerId) -> Option<&ServerStatistics> {
         self.servers.get(id.0 as usize)
+    }
+
+    /// The statistics of a virtual server on this worker; `None` for an id out of range.
+    #[must_use]
+    pub fn service(&self, id: VirtualServerId) -> Option<&ServiceStatistics> {
+        self.services.get(id.0 as usize)
     }
 }
 

@@ -16,6 +16,7 @@
 mod choose;
 mod flows;
 mod fullnat;
+mod limits;
 mod sending;
 mod straight;
 mod translate;

@@ -20,6 +20,7 @@ pub mod flow;
 pub mod forward;
 pub mod fragments;
 pub mod handoff;
+pub mod limits;
 pub mod matching;
 pub mod persistence;
 pub mod ports;

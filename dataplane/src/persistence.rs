@@ -15,8 +15,8 @@
 //! Templates that are over are found where they stand in the way, so no
 //! timer runs. A template may name a server that is gone; who asks looks.
 //!
-//! Workers' clocks start with the workers, within a second of each other,
-//! which is as precise as a timeout is.
+//! Workers' clocks are one, read once a burst, which is more precise than
+//! a timeout has to be.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;

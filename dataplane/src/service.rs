@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::full_nat::{ClientAddress, FullNat};
+use crate::limits::Limits;
 use crate::matching::Match;
 use crate::persistence::Persistence;
 use crate::wire::ethernet::Addresses;
@@ -532,6 +533,7 @@ pub struct ServiceOptions {
     pub matches: Vec<Match>,
     /// For those of its real servers that are reached by FULLNAT.
     pub full_nat: FullNat,
+    pub limits: Limits,
 }
 
 #[cfg(test)]

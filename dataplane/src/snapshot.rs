@@ -12,6 +12,7 @@ use hashbrown::HashMap;
 use crate::conn::Timeouts;
 use crate::flow::FlowHasher;
 use crate::forward::tunnel;
+use crate::limits::{Limits, SharedBucket, Sources, WhenFull};
 use crate::matching::Match;
 use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
@@ -36,8 +37,11 @@ pub struct Snapshot {
     /// Some forwarding method translates replies.
     pub translates_replies: bool,
     pub expiry: Expiry,
+    pub when_full: WhenFull,
     /// Where persistent clients go: one and the same through all snapshots of a director.
     pub templates: Arc<Templates>,
+    /// What sources of clients have begun: likewise.
+    pub sources: Arc<Sources>,
     services: Vec<Service>,
     /// Indices of `services` by what they are found by, with port 0 for every port.
     by_key: HashMap<ServiceKey, u32>,
@@ -98,6 +102,9 @@ pub struct Service {
     /// Every UDP datagram is scheduled for itself.
     pub one_packet: bool,
     pub full_nat: FullNat,
+    pub limits: Limits,
+    /// Of its rate: one and the same through all snapshots of a director.
+    pub bucket: Arc<SharedBucket>,
 }
 
 /// A virtual server that matches more than one address and port.
@@ -162,6 +169,7 @@ impl Snapshot {
     ) -> Self {
         let mut this = Self {
             templates: Arc::clone(&before.templates),
+            sources: Arc::clone(&before.sources),
             ..Self::without_services(generation, timeouts, tcp_midstream)
         };
         this.add_services(virtual_servers, Some(before));
@@ -176,7 +184,9 @@ impl Snapshot {
             routes: Routes::default(),
             translates_replies: false,
             expiry: Expiry::default(),
+            when_full: WhenFull::default(),
             templates: Arc::new(Templates::new(0, FlowHasher::random())),
+            sources: Arc::new(Sources::new(FlowHasher::random())),
             services: Vec::new(),
             by_key: HashMap::new(),
             groups: Vec::new(),
@@ -207,8 +217,12 @@ impl Snapshot {
                 options,
                 real_servers,
             } = service;
-            let same = known.get(id).map(|service| &service.scheduler);
-            let scheduler = Scheduler::new(*scheduler, real_servers, same);
+            let same = known.get(id).copied();
+            let scheduler = Scheduler::new(
+                *scheduler,
+                real_servers,
+                same.map(|service| &service.scheduler),
+            );
             for server in real_servers {
                 self.add_server(server, index, key, &scheduler);
             }
@@ -218,6 +232,8 @@ impl Snapshot {
                 persistence: options.persistence,
                 one_packet: options.one_packet && key.protocol == Protocol::Udp,
                 full_nat: options.full_nat.clone(),
+                limits: options.limits,
+                bucket: same.map_or_else(Arc::default, |service| Arc::clone(&service.bucket)),
             });
             if options.matches.is_empty() {
                 self.by_key.entry(*key).or_insert(index);
@@ -230,6 +246,27 @@ impl Snapshot {
             }
         }
         self.allocate_templates();
+        self.prepare_sources(known.into_values());
+    }
+
+    /// Makes room for sources, and forgets what was counted of them by other limits than now.
+    fn prepare_sources<'a>(&self, before: impl Iterator<Item = &'a Service>) {
+        let now: HashMap<_, _> = (self.services.iter())
+            .filter_map(|service| Some((service.id, service.limits.source?)))
+            .collect();
+        if !now.is_empty() {
+            self.sources.allocate();
+        }
+        let before: HashMap<_, _> = before
+            .filter_map(|service| Some((service.id, service.limits.source?)))
+            .collect();
+        let is_kept = |id: &VirtualServerId| match (before.get(id), now.get(id)) {
+            (Some(before), Some(now)) => before.counts_like(now),
+            (Some(_), None) | (None, Some(_)) | (None, None) => false,
+        };
+        for id in before.keys().chain(now.keys()).filter(|id| !is_kept(id)) {
+            self.sources.forget(*id);
+        }
     }
 
     fn add_server(
@@ -294,6 +331,12 @@ impl Snapshot {
     #[must_use]
     pub fn with_expiry(self, expiry: Expiry) -> Self {
         Self { expiry, ..self }
+    }
+
+    /// The same with this policy for a full connection table.
+    #[must_use]
+    pub fn when_full(self, when_full: WhenFull) -> Self {
+        Self { when_full, ..self }
     }
 
     /// The same with the ways to clients, without which replies go back to where the request came
@@ -407,6 +450,19 @@ impl Snapshot {
     pub fn local_addresses(&self) -> impl Iterator<Item = Address> {
         let services = self.services.iter();
         services.flat_map(|service| service.full_nat.local_addresses.iter().copied())
+    }
+
+    /// The virtual servers, in the order of configuration.
+    pub(crate) fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.iter()
+    }
+
+    /// Every real server's virtual server.
+    pub(crate) fn memberships(&self) -> impl Iterator<Item = (ServerId, VirtualServerId)> {
+        (0..).zip(&self.servers).filter_map(|(id, server)| {
+            let service = self.service_of(server.as_ref()?)?;
+            Some((ServerId(id), service.id))
+        })
     }
 
     /// The real server; `None` if it was removed.

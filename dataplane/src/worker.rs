@@ -6,9 +6,9 @@
 //! handed over between them.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -165,8 +165,8 @@ impl<D: Device> Worker<D> {
 
     /// Runs until `stop` is set.
     pub fn run(mut self, idle: Idle, stop: &AtomicBool) {
-        let start = Instant::now();
-        let mut last_packet = start;
+        let start = clock_start();
+        let mut last_packet = Instant::now();
         while !stop.load(Ordering::Relaxed) {
             let time = Instant::now();
             let received = self.turn(milliseconds(time - start));
@@ -513,6 +513,12 @@ impl<D: Device> Worker<D> {
     pub fn into_ports(self) -> Vec<Port<D>> {
         self.ports
     }
+}
+
+/// Where the clocks of all workers of this process begin: limits that they share go by them.
+fn clock_start() -> Instant {
+    static START: OnceLock<Instant> = OnceLock::new();
+    *START.get_or_init(Instant::now)
 }
 
 /// Whole milliseconds; saturates after half a billion years.

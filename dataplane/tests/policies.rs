@@ -1,4 +1,4 @@
-//! Persistence, thresholds and the end of connections with their servers: what
+//! Persistence, thresholds, limits and the end of connections with their servers: what
 //! only shows when real servers change, or with several workers.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use dataplane::conn::Timeouts;
 use dataplane::counters::{DropReason, WorkerStatistics};
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
+use dataplane::limits::{Limits, Rate, SourceLimits};
 use dataplane::persistence::Persistence;
 use dataplane::service::{
     Address, ForwardingMethod, MacAddress, NextHop, PortIndex, Protocol, RealServer, SchedulerKind,
@@ -27,6 +28,7 @@ struct Bench {
     frame: Frame,
     _pool: FramePool,
     published: Published,
+    statistics: [Arc<WorkerStatistics>; 2],
     options: ServiceOptions,
     expiry: Expiry,
     /// In milliseconds.
@@ -54,6 +56,7 @@ impl Bench {
             frame,
             _pool: pool,
             published,
+            statistics: statistics.clone(),
             options,
             expiry,
             now: 0,
@@ -321,4 +324,106 @@ fn a_threshold_is_for_all_workers() {
     for port in 2..6 {
         assert_eq!(bench.on(1, 8, port, "S"), Ok(2), "also on the other worker");
     }
+}
+
+const TOO_MANY: Result<u8, Verdict> = Err(Verdict::Drop(DropReason::MaxConnections));
+const TOO_MANY_OF_SOURCE: Result<u8, Verdict> =
+    Err(Verdict::Drop(DropReason::SourceMaxConnections));
+
+fn limited(max_connections: u32, of_source: u32) -> ServiceOptions {
+    ServiceOptions {
+        limits: Limits {
+            max_connections: Some(max_connections),
+            source: Some(SourceLimits {
+                max_connections: Some(of_source),
+                rate: None,
+                granularity: 32,
+            }),
+            rate: Some(Rate {
+                per_second: 1000,
+                burst: 50,
+            }),
+        },
+        ..ServiceOptions::default()
+    }
+}
+
+#[test]
+fn limits_are_for_all_workers() {
+    let mut bench = Bench::new(limited(5, 3), Expiry::default(), &[server(1)]);
+    assert_eq!(bench.on(0, 7, 1, "S"), Ok(1));
+    assert_eq!(bench.on(1, 7, 2, "S"), Ok(1));
+    assert_eq!(bench.on(0, 7, 3, "S"), Ok(1));
+    for worker in [0, 1] {
+        assert_eq!(bench.on(worker, 7, 4, "S"), TOO_MANY_OF_SOURCE);
+        assert_eq!(
+            bench.on(worker, 7, 3, "A"),
+            if worker == 0 { Ok(1) } else { Ok(CLIENT) }
+        );
+    }
+    // What the other worker has is known after a millisecond.
+    assert_eq!(bench.on(1, 8, 1, "S"), Ok(1));
+    bench.now += 1;
+    assert_eq!(bench.on(1, 8, 2, "S"), Ok(1));
+    bench.now += 1;
+    assert_eq!(bench.on(0, 9, 1, "S"), TOO_MANY);
+    assert_eq!(bench.on(1, 9, 1, "S"), TOO_MANY);
+    assert_eq!(bench.on(1, 8, 1, "A"), Ok(1), "what it has stays");
+
+    // The half-open ones go after a minute.
+    bench.seconds(100);
+    let now = bench.now;
+    let tick = |director: &mut Director| while director.tick(now) {};
+    bench.directors.iter_mut().for_each(tick);
+    for port in 4..6 {
+        assert_eq!(bench.on(1, 7, port, "S"), Ok(1));
+    }
+    assert_eq!(bench.on(1, 7, 6, "S"), TOO_MANY_OF_SOURCE);
+}
+
+/// A server that is removed leaves its connections, which count until they are over and no longer; so do
+/// those of other limits than now.
+#[test]
+fn limits_forget_nothing_and_remember_nothing_too_long() {
+    let mut bench = Bench::new(limited(100, 2), Expiry::default(), &[server(1), server(2)]);
+    assert_eq!(bench.to(7, 1, "S"), Ok(1));
+    assert_eq!(bench.to(7, 2, "S"), Ok(2));
+    bench.publish(&[server(1)]);
+    assert_eq!(bench.to(7, 3, "S"), TOO_MANY_OF_SOURCE);
+    // A reset ends it on the server that is left; the other's has its timeout.
+    bench.seconds(100);
+    while bench.directors[0].tick(bench.now) {}
+    let count = |bench: &Bench| {
+        let own = bench.statistics[0].service(VirtualServerId(0));
+        own.expect("there is room").totals()
+    };
+    assert_eq!(count(&bench).connections, 0);
+    assert_eq!(count(&bench).refused, [0, 0, 1, 0]);
+    assert_eq!(bench.to(7, 4, "S"), Ok(1));
+    assert_eq!(bench.to(7, 5, "S"), Ok(1));
+    assert_eq!((count(&bench).connections, count(&bench).half_open), (2, 2));
+
+    // Without limits for a while nothing is counted, so nothing of before may be left.
+    bench.options.limits.source = None;
+    bench.publish(&[server(1)]);
+    assert_eq!(bench.to(7, 6, "S"), Ok(1));
+    bench.seconds(100);
+    while bench.directors[0].tick(bench.now) {}
+    bench.options = limited(100, 2);
+    bench.publish(&[server(1)]);
+    assert_eq!(bench.to(7, 7, "S"), Ok(1));
+    assert_eq!(bench.to(7, 8, "S"), Ok(1));
+    assert_eq!(bench.to(7, 9, "S"), TOO_MANY_OF_SOURCE);
+}
+
+/// A connection that cannot be made is not counted.
+#[test]
+fn limits_count_nothing_that_is_refused() {
+    let mut bench = Bench::new(limited(100, 1), Expiry::default(), &[quiescent(1)]);
+    for port in 0..3 {
+        let refused = bench.to(7, port, "S");
+        assert_eq!(refused, Ok(CLIENT), "no real server: told by an ICMP error");
+    }
+    bench.publish(&[server(1)]);
+    assert_eq!(bench.to(7, 9, "S"), Ok(1));
 }

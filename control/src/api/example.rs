@@ -92,6 +92,14 @@ pub(crate) fn services() -> Vec<Service> {
             scheduler_flags: Vec::new(),
             persistence: None,
             one_packet: false,
+            limits: super::view::Limits {
+                max_connections: Some(10_000),
+                source_new_connections_per_second: Some(50),
+                source_new_connections_burst: Some(100),
+                source_granularity: Some(32),
+                refused_total: [("source_new_connection_rate".to_owned(), 1234)].into(),
+                ..super::view::Limits::default()
+            },
             forwarding_method: "DR".into(),
             traffic: busy,
             real_servers: vec![
@@ -108,6 +116,7 @@ pub(crate) fn services() -> Vec<Service> {
             scheduler_flags: Vec::new(),
             persistence: None,
             one_packet: false,
+            limits: super::view::Limits::default(),
             forwarding_method: "DR".into(),
             traffic: quiet,
             real_servers: vec![server("[2001:db8::a:101]:53", 1, Health::Unchecked, quiet)],
@@ -123,6 +132,7 @@ pub(crate) fn services() -> Vec<Service> {
                 granularity: 24,
             }),
             one_packet: false,
+            limits: super::view::Limits::default(),
             forwarding_method: "DR".into(),
             traffic: Traffic::default(),
             real_servers: vec![],

@@ -77,12 +77,29 @@ pub struct Service {
     pub persistence: Option<Persistence>,
     /// Every UDP datagram is scheduled for itself.
     pub one_packet: bool,
+    pub limits: Limits,
     /// `DR`, `NAT`, `TUN` or `FULLNAT`: that of real servers which name none.
     pub forwarding_method: Word,
     /// The sum over the real servers.
     #[serde(flatten)]
     pub traffic: Traffic,
     pub real_servers: Vec<RealServer>,
+}
+
+/// How many connections a virtual server and each source of clients may have and begin; `null`:
+/// any number.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    pub max_connections: Option<u32>,
+    pub new_connections_per_second: Option<u32>,
+    pub new_connections_burst: Option<u32>,
+    pub source_max_connections: Option<u32>,
+    pub source_new_connections_per_second: Option<u32>,
+    pub source_new_connections_burst: Option<u32>,
+    /// Length of the prefix that is one source; `null`: sources are not limited.
+    pub source_granularity: Option<u8>,
+    /// New connections that were refused, by the reason of `show drops`.
+    pub refused_total: BTreeMap<String, u64>,
 }
 
 /// That a client's connections go to one real server.

@@ -3,6 +3,7 @@
 mod appliance;
 mod health;
 mod interface;
+mod limits;
 mod scheduler;
 mod scripts;
 mod service_options;

@@ -49,6 +49,7 @@ use std::path::PathBuf;
 
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
+use dataplane::limits::WhenFull;
 use dataplane::matching::Match;
 use dataplane::service::{
     Address, ForwardingMethod, Protocol, SchedulerKind, ServiceKey, ServiceOptions, TcpMidstream,
@@ -89,6 +90,8 @@ pub struct Appliance {
     /// Exceptions from `deny`: the longest prefix decides.
     pub allow: Vec<Prefix>,
     pub expiry: Expiry,
+    /// `table_full`.
+    pub when_full: WhenFull,
     pub timeouts: Timeouts,
 }
 

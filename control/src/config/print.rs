@@ -3,6 +3,7 @@
 //! Invariant: [`parse`](super::parse) makes the same [`Config`] of it again.
 
 mod checks;
+mod limits;
 mod vrrp;
 
 use std::fmt::{self, Display};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
+use dataplane::limits::WhenFull;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
     ClientAddress, ForwardingMethod, FullNat, Protocol, ServiceOptions, TcpMidstream, Thresholds,
@@ -25,6 +27,7 @@ use super::{
 use crate::scripts::Policy;
 
 use self::checks::{print_check, print_script as print_command, print_user};
+use self::limits::print_limits;
 
 /// The effective configuration: what `check --print` shows.
 #[must_use]
@@ -107,6 +110,7 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
             nodest_conn,
             quiescent_template,
         },
+        when_full,
         timeouts,
     } = appliance;
     let socket = quoted(&control_socket.to_string_lossy());
@@ -114,6 +118,10 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         TcpMidstream::Reset => "reset",
         TcpMidstream::Drop => "drop",
         TcpMidstream::Schedule => "schedule",
+    };
+    let when_full = match when_full {
+        WhenFull::EvictHalfOpen => "evict-half-open",
+        WhenFull::DropNew => "drop-new",
     };
     let idle = match idle {
         Idle::Adaptive => "adaptive",
@@ -126,6 +134,7 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
     writeln!(f, "tcp_midstream = \"{tcp_midstream}\"")?;
     writeln!(f, "expire_nodest_conn = {nodest_conn}")?;
     writeln!(f, "expire_quiescent_template = {quiescent_template}")?;
+    writeln!(f, "table_full = \"{when_full}\"")?;
     if cores.is_empty() {
         writeln!(f, "# no cores: all but the first, or the only one")?;
     } else {
@@ -215,6 +224,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
                 one_packet,
                 matches,
                 full_nat,
+                limits,
             },
         real_servers: _,
         quorum: _,
@@ -245,7 +255,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
     if key.protocol == Protocol::Udp {
         writeln!(f, "ops = {one_packet}")?;
     }
-    Ok(())
+    print_limits(f, limits)
 }
 
 fn print_full_nat(f: &mut fmt::Formatter<'_>, full_nat: &FullNat) -> fmt::Result {

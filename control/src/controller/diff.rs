@@ -39,6 +39,9 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.appliance.tcp_midstream != after.appliance.tcp_midstream {
         lines.push("appliance.tcp_midstream changed".to_owned());
     }
+    if before.appliance.when_full != after.appliance.when_full {
+        lines.push("appliance.table_full changed".to_owned());
+    }
     let prefixes = [
         ("deny", &before.appliance.deny, &after.appliance.deny),
         ("allow", &before.appliance.allow, &after.appliance.allow),
@@ -124,6 +127,9 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
     }
     if before.options.one_packet != after.options.one_packet {
         lines.push(format!("{name}: ops {}", after.options.one_packet));
+    }
+    if before.options.limits != after.options.limits {
+        lines.push(format!("{name}: limits changed"));
     }
     if before.options.matches != after.options.matches {
         lines.push(format!("{name}: match changed"));

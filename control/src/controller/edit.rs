@@ -63,8 +63,9 @@ impl Controller {
                 let new = service(edit, key)?;
                 old.scheduler = new.scheduler;
                 old.options = ServiceOptions {
-                    // IPVS has no such thing, so ipvsadm cannot mention it.
+                    // IPVS has no such things, so ipvsadm cannot mention them.
                     matches: std::mem::take(&mut old.options.matches),
+                    limits: old.options.limits,
                     ..new.options
                 };
             }

@@ -75,7 +75,10 @@ impl Servers {
             .iter()
             .map(|service| service.key)
             .collect();
-        self.virtual_servers.retain(|key, _| keys.contains(key));
+        // What workers count for it has to end, too: with the last connection of its servers.
+        let has_servers: BTreeSet<ServiceKey> = self.entries.keys().map(|(key, _)| *key).collect();
+        self.virtual_servers
+            .retain(|key, _| keys.contains(key) || has_servers.contains(key));
         let mut used: BTreeSet<u32> = self.virtual_servers.values().map(|id| id.0).collect();
         next = 0;
         for key in keys {

@@ -19,6 +19,7 @@ mod ids;
 mod ipvs;
 mod next_hops;
 mod passive;
+mod refusals;
 mod statistics;
 mod steering;
 mod vrrp;
@@ -28,11 +29,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use dataplane::counters::ServerTotals;
+use dataplane::counters::{Counters, ServerTotals};
 use dataplane::flow::FlowHasher;
+use dataplane::limits::ServiceTotals;
 use dataplane::persistence::Templates;
 use dataplane::routes::Routes;
-use dataplane::service::{self, MacAddress, ServerId, ServiceKey};
+use dataplane::service::{self, MacAddress, ServerId, ServiceKey, VirtualServerId};
 use dataplane::snapshot::Snapshot;
 
 pub use addresses::{Addresses, Wanted};
@@ -45,6 +47,7 @@ use statistics::{Numbers, Statistics};
 
 use self::drain::Drains;
 use self::health::Health;
+use self::refusals::Refusals;
 use self::steering::Steering;
 use self::ways::Ways;
 use crate::config::{Config, RealServer, VirtualServer};
@@ -68,6 +71,7 @@ pub struct Controller {
     vrrp: Router,
     statistics: Statistics,
     drains: Drains,
+    refusals: Refusals,
     templates: Arc<Templates>,
     ways: Ways,
 }
@@ -93,6 +97,7 @@ impl Controller {
             vrrp: Router::default(),
             statistics: Statistics::default(),
             drains: Drains::default(),
+            refusals: Refusals::default(),
             ways: Ways::default(),
         }
     }
@@ -363,6 +368,7 @@ impl Controller {
             &virtual_servers,
         )
         .with_expiry(appliance.expiry)
+        .when_full(appliance.when_full)
         .with_templates(Arc::clone(&self.templates))
         .with_routes(self.routes())
     }
@@ -431,6 +437,21 @@ impl Controller {
         let of_server = |(service, server)| ids.id(service, server).map(&totals);
         self.health.observe(now, of_server, &mut actions);
         actions
+    }
+
+    /// Shows the workers' counters to whoever tells of refused connections; to be called once a second.
+    pub fn observe_refusals(
+        &mut self,
+        now: Instant,
+        totals: impl Fn(VirtualServerId) -> ServiceTotals,
+        counters: impl Iterator<Item = Counters>,
+    ) -> Vec<Action> {
+        let ids = &self.servers;
+        let of_service = |service| ids.virtual_server_id(service).map(&totals);
+        let lines = self
+            .refusals
+            .observe(&self.config, now, of_service, counters);
+        lines.into_iter().map(Action::Log).collect()
     }
 
     /// Frees the ids of removed servers that no worker refers to any more.

@@ -218,6 +218,12 @@ impl Appliance {
             .controller
             .observe(Instant::now(), |id| workers.totals(id));
         self.carry_out(actions).await;
+        let actions = self.controller.observe_refusals(
+            Instant::now(),
+            |id| self.workers.service_totals(id),
+            self.workers.counters(),
+        );
+        self.carry_out(actions).await;
         self.controller
             .free_ids(oldest, |id| self.workers.totals(id));
         while self

@@ -7,6 +7,7 @@ use std::time::Duration;
 use dataplane::bpf::SteeringCounters;
 use dataplane::conn::State;
 use dataplane::counters::DropReason;
+use dataplane::limits::{Limits, Refused};
 use dataplane::service::ServerId;
 use dataplane::worker::ConnectionRecord;
 use tracing::{debug, warn};
@@ -84,12 +85,39 @@ impl Appliance {
                             granularity: persistence.granularity,
                         }),
                     one_packet: service.options.one_packet,
+                    limits: self.limits(service),
                     forwarding_method: service.lb_kind.to_string().into(),
                     traffic: real_servers.iter().map(|server| server.traffic).sum(),
                     real_servers,
                 }
             })
             .collect()
+    }
+
+    fn limits(&self, service: &VirtualServer) -> view::Limits {
+        let Limits {
+            max_connections,
+            rate,
+            source,
+        } = service.options.limits;
+        let of_source = source.and_then(|source| source.rate);
+        let id = self.controller.servers().virtual_server_id(service.key);
+        let totals = id.map(|id| self.workers.service_totals(id));
+        let refused = totals.unwrap_or_default().refused;
+        let refused = Refused::ALL.into_iter().zip(refused);
+        view::Limits {
+            max_connections,
+            new_connections_per_second: rate.map(|rate| rate.per_second),
+            new_connections_burst: rate.map(|rate| rate.burst),
+            source_max_connections: source.and_then(|source| source.max_connections),
+            source_new_connections_per_second: of_source.map(|rate| rate.per_second),
+            source_new_connections_burst: of_source.map(|rate| rate.burst),
+            source_granularity: source.map(|source| source.granularity),
+            refused_total: refused
+                .filter(|(_, count)| *count > 0)
+                .map(|(by, count)| (by.reason().name().to_owned(), count))
+                .collect(),
+        }
     }
 
     /// The real servers, and the sorry server while it serves.

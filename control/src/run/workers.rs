@@ -14,7 +14,8 @@ use dataplane::device::tap::{self, Tap, TapInterface};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
 use dataplane::handoff;
-use dataplane::service::{MAX_SERVERS, PortIndex, ServerId};
+use dataplane::limits::ServiceTotals;
+use dataplane::service::{MAX_SERVERS, PortIndex, ServerId, VirtualServerId};
 use dataplane::snapshot::Published;
 use dataplane::worker::{Idle, ListConnections, Port, Worker};
 use dataplane::xsk::socket::{BindMode, QueueSpec};
@@ -263,6 +264,16 @@ impl Workers {
             .filter_map(|handle| handle.statistics.server(id))
         {
             sum += server.totals();
+        }
+        sum
+    }
+
+    /// What all workers counted for a virtual server.
+    pub(super) fn service_totals(&self, id: VirtualServerId) -> ServiceTotals {
+        let mut sum = ServiceTotals::default();
+        let services = self.handles.iter();
+        for service in services.filter_map(|handle| handle.statistics.service(id)) {
+            sum += service.totals();
         }
         sum
     }

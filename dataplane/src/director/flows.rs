@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::choose::Chosen;
+use super::limits::ServiceLimits;
 use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::{DirectorOptions, Packet, Verdict, What};
 use crate::conn::{ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts};
@@ -15,6 +16,7 @@ use crate::flow::FlowKey;
 use crate::forward::icmp;
 use crate::fragments::{FragmentOptions, FragmentTable};
 use crate::handoff::Owners;
+use crate::limits::WhenFull;
 use crate::ports::{LocalPorts, PortRange};
 use crate::scheduler::{Load, Memory};
 use crate::service::{PortIndex, TcpMidstream};
@@ -34,7 +36,8 @@ pub(super) struct Flows {
     pub(super) table: ConnectionTable,
     pub(super) counters: Counters,
     pub(super) statistics: Arc<WorkerStatistics>,
-    peers: Vec<Arc<WorkerStatistics>>,
+    pub(super) peers: Vec<Arc<WorkerStatistics>>,
+    pub(super) limits: ServiceLimits,
     /// Connections on the other workers by `ServerId`, for `wlc`.
     pub(super) peer_load: Vec<Load>,
     /// Servers that reached their upper threshold and did not come below the
@@ -88,6 +91,7 @@ impl Flows {
             counters: Counters::default(),
             statistics,
             peers,
+            limits: ServiceLimits::default(),
             peer_load: Vec::new(),
             overloaded: Vec::new(),
             peer_load_time: 0,
@@ -118,6 +122,7 @@ impl Flows {
         let room = highest.map_or(0, |id| id.0 as usize + 1);
         self.peer_load.resize(room, Load::default());
         self.overloaded.resize(room, Cell::new(false));
+        self.limits.adopt(snapshot);
     }
 
     /// Decides what becomes of a frame and rewrites it if it leaves.
@@ -238,6 +243,11 @@ impl Flows {
             return;
         }
         self.table.set_state(entry, after, now);
+        self.shift_service(
+            server,
+            Some(before.is_half_open()),
+            Some(after.is_half_open()),
+        );
         if let Some(server) = self.statistics.server(server) {
             server.shift(Some(before.is_active()), Some(after.is_active()));
             if before.is_half_open() && seen != Seen::Server {
@@ -282,15 +292,21 @@ impl Flows {
                 TcpMidstream::Schedule => State::first(slot.tcp_flags),
             }
         };
-        let chosen = self
-            .choose(snapshot, service, slot, now)
-            .ok_or(Refusal::Answer(
+        let client = slot.key.source();
+        self.admit(snapshot, service, client, now)?;
+        let chosen = self.choose(snapshot, service, slot, now);
+        let made = match chosen {
+            Some(chosen) => self.make(chosen, service.one_packet, state, packet, frame),
+            None => Err(Refusal::Answer(
                 DropReason::NoRealServer,
                 icmp::Error::PortUnreachable,
-            ))?;
-        let made = self.make(chosen, service.one_packet, state, packet, frame);
+            )),
+        };
         if made.is_err() {
-            self.release(snapshot, chosen, slot.key.source(), now);
+            self.release_source(snapshot, service.id, client);
+            if let Some(chosen) = chosen {
+                self.release(snapshot, chosen, client, now);
+            }
         }
         Ok((made?, Direction::Request))
     }
@@ -328,10 +344,11 @@ impl Flows {
         let entry = match self.table.insert(slot.place, slot.key, new, now) {
             Ok(entry) => entry,
             Err(TableFull) => {
-                let oldest = self
-                    .table
-                    .oldest_half_open()
-                    .ok_or(Refusal::Drop(DropReason::TableFull))?;
+                let evicted = match packet.snapshot.when_full {
+                    WhenFull::EvictHalfOpen => self.table.oldest_half_open(),
+                    WhenFull::DropNew => None,
+                };
+                let oldest = evicted.ok_or(Refusal::Drop(DropReason::TableFull))?;
                 self.remove(packet.snapshot, oldest, now);
                 self.counters.connections_evicted += 1;
                 let inserted = self.table.insert(slot.place, slot.key, new, now);
@@ -346,6 +363,7 @@ impl Flows {
             server.count_connection();
             server.shift(None, Some(new.state.is_active()));
         }
+        self.shift_service(new.server, None, Some(new.state.is_half_open()));
         self.note_load(packet.snapshot, new.server);
         Ok(entry)
     }
@@ -378,6 +396,10 @@ impl Flows {
         };
         if let Some(server) = self.statistics.server(chosen.server) {
             server.shift(Some(connection.state().is_active()), None);
+        }
+        let half_open = connection.state().is_half_open();
+        if let Some(service) = self.shift_service(chosen.server, Some(half_open), None) {
+            self.release_source(snapshot, service, connection.key().source());
         }
         self.release(snapshot, chosen, connection.key().source(), now);
     }

@@ -202,6 +202,11 @@ fn json_of_services_and_connections() {
         json!({
             "protocol": "UDP", "address": "[2001:db8::100]:53", "scheduler": "rr",
             "matches": [], "scheduler_flags": [], "persistence": null, "one_packet": false,
+            "limits": {
+                "max_connections": null, "new_connections_per_second": null, "new_connections_burst": null,
+                "source_max_connections": null, "source_new_connections_per_second": null,
+                "source_new_connections_burst": null, "source_granularity": null, "refused_total": {},
+            },
             "forwarding_method": "DR", "active_connections": 0, "inactive_connections": 0,
             "connections_total": 0, "packets_total": 9999, "bytes_total": 640_000,
             "reply_packets_total": 0, "reply_bytes_total": 0,

@@ -1,6 +1,7 @@
 //! The tables of `appliance show`: pure functions from what the appliance
 //! answers to text. Nothing to show is said in words.
 
+mod limits;
 mod vrrp;
 
 pub(super) use vrrp::vrrp;
@@ -48,11 +49,13 @@ pub(super) fn services(out: &mut dyn Write, services: &[Service]) -> io::Result<
             scheduler_flags,
             persistence,
             one_packet,
+            limits,
             forwarding_method,
             traffic,
             real_servers,
         } = service;
-        let options = options(matches, scheduler_flags, persistence.as_ref(), *one_packet);
+        let options = options(matches, scheduler_flags, persistence.as_ref(), *one_packet)
+            + &limits::limited(limits);
         let [active, inactive, connections, packets, bytes] = counts(traffic);
         table.push([
             format!("{protocol:<4} {address} {scheduler}"),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use dataplane::bpf::{BadPrefix, Prefix};
 use dataplane::conn::Timeouts;
+use dataplane::limits::WhenFull;
 use dataplane::service::TcpMidstream;
 use dataplane::snapshot::Expiry;
 
@@ -24,6 +25,7 @@ pub(super) static APPLIANCE: Spec = Spec {
         "tcp_midstream",
         "expire_nodest_conn",
         "expire_quiescent_template",
+        "table_full",
         "cores",
         "idle",
         "deny",
@@ -73,6 +75,7 @@ impl Default for Appliance {
             deny: Vec::new(),
             allow: Vec::new(),
             expiry: Expiry::default(),
+            when_full: WhenFull::default(),
             timeouts: Timeouts::default(),
         }
     }
@@ -120,6 +123,13 @@ pub(super) fn appliance(
         if let Some(value) = table.get(key) {
             set(target, value.boolean(report));
         }
+    }
+    if let Some(value) = table.get("table_full") {
+        let known = [
+            ("evict-half-open", WhenFull::EvictHalfOpen),
+            ("drop-new", WhenFull::DropNew),
+        ];
+        set(&mut appliance.when_full, value.choice(&known, &[], report));
     }
     if let Some(value) = table.get("cores") {
         set(&mut appliance.cores, numbers(&value, &CORES, report));

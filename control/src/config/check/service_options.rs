@@ -83,7 +83,7 @@ pub(super) fn persistence(
 }
 
 /// A netmask, as keepalived has it for IPv4, or the length of a prefix.
-fn prefix_length(value: &Value<'_>, is_v4: bool, report: &mut Report<'_>) -> Option<u8> {
+pub(super) fn prefix_length(value: &Value<'_>, is_v4: bool, report: &mut Report<'_>) -> Option<u8> {
     let longest = if is_v4 { 32 } else { 128 };
     let Some(text) = value.raw.as_str() else {
         let expected = if is_v4 {

@@ -19,6 +19,7 @@ use super::super::raw::{Entry, Spec, Table, Value, join};
 use super::super::report::Report;
 use super::super::{RealServer, VirtualServer};
 use super::health::{self, Inherited};
+use super::limits;
 use super::scheduler::scheduler;
 use super::scripts::script;
 use super::service_options;
@@ -44,6 +45,13 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "persistence_timeout",
         "persistence_granularity",
         "ops",
+        "max_connections",
+        "new_connections_per_second",
+        "new_connections_burst",
+        "source_max_connections",
+        "source_new_connections_per_second",
+        "source_new_connections_burst",
+        "source_granularity",
         "inhibit_on_failure",
         "virtualhost",
         "max_fails",
@@ -153,6 +161,7 @@ fn virtual_server<'d>(
         persistence: service_options::persistence(table, address, report),
         one_packet: service_options::one_packet(table, protocol, report),
         matches: matches.unwrap_or_default(),
+        limits: limits::limits(table, address, report),
     };
     let defaults = Defaults {
         service: address,
