@@ -78,7 +78,7 @@ impl Refusals {
             let full = counters.drops[DropReason::TableFull as usize];
             [evicted + counters.connections_evicted, dropped + full]
         });
-        let said = self.table.get_or_insert(Said::new(table));
+        let said = self.table.get_or_insert_with(|| Said::new(table));
         if let Some(grown) = said.observe(now, table) {
             lines.push(of_table(config.appliance.max_connections, grown));
         }
