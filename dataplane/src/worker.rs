@@ -431,7 +431,8 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Lists a part of the connections for whoever asked.
+    /// Lists a part of the connections for whoever asked. A part without any is sent, too: it shows that
+    /// the listing goes on.
     fn answer_requests(&mut self, now: u64) {
         if self.listing.is_none() {
             self.listing = self.requests.try_recv().ok().map(|reply| (reply, 0));
@@ -451,7 +452,7 @@ impl<D: Device> Worker<D> {
             .collect();
         let next = start + SCAN;
         // A send fails when nobody waits for the answer any more.
-        let wanted = records.is_empty() || reply.send(records).is_ok();
+        let wanted = reply.send(records).is_ok();
         if wanted && next < table.capacity() {
             self.listing = Some((reply, next));
         }

@@ -259,6 +259,24 @@ fn a_connection_begun_in_a_burst_is_known_to_the_rest_of_it() {
 }
 
 #[test]
+fn a_listing_goes_on_at_every_turn() {
+    let mut bench = Bench::new(10_000, &[server(1)]);
+    let (sender, receiver) = mpsc::channel();
+    bench.requests.send(sender).expect("the worker");
+    let mut parts = 0;
+    loop {
+        bench.turn(&[]);
+        match receiver.try_recv() {
+            Ok(part) => assert!(part.is_empty()),
+            Err(mpsc::TryRecvError::Empty) => panic!("nothing at turn {parts}"),
+            Err(mpsc::TryRecvError::Disconnected) => break,
+        }
+        parts += 1;
+    }
+    assert!(parts > 1, "{parts}");
+}
+
+#[test]
 fn weight_0_keeps_what_it_has() {
     let mut bench = Bench::new(100, &[server(1), server(2)]);
     assert_eq!(bench.servers(&[tcp(1, "S"), udp(1)]), [1, 1]);

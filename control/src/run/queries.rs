@@ -313,22 +313,42 @@ impl Appliance {
         let servers = self.controller.servers().by_id();
         let timeouts = self.controller.config().appliance.timeouts.by_state();
         tokio::task::spawn_blocking(move || {
-            // The first batch may be empty; it tells that there is an answer.
-            if batches.blocking_send(Vec::new()).is_err() {
+            pass_on(listings, &batches, WORKER_PATIENCE, |worker, record| {
+                connection(record, worker, &servers, &timeouts)
+            });
+        });
+    }
+}
+
+/// Passes on what each worker lists, as `shown`. The end of `batches` says that it is complete; so if
+/// a worker takes longer than `patience`, they stay open until the reader gives up.
+fn pass_on(
+    listings: Vec<mpsc::Receiver<Vec<ConnectionRecord>>>,
+    batches: &tokio::sync::mpsc::Sender<Vec<view::Connection>>,
+    patience: Duration,
+    shown: impl Fn(u32, &ConnectionRecord) -> Option<view::Connection>,
+) {
+    // The first batch may be empty; it tells that there is an answer.
+    if batches.blocking_send(Vec::new()).is_err() {
+        return;
+    }
+    for (worker, listing) in (0..).zip(listings) {
+        loop {
+            let records = match listing.recv_timeout(patience) {
+                Ok(records) => records,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    warn!("worker {worker} did not go on listing its connections in {patience:?}");
+                    tokio::runtime::Handle::current().block_on(batches.closed());
+                    return;
+                }
+            };
+            let batch = records.iter().filter_map(|record| shown(worker, record));
+            if batches.blocking_send(batch.collect()).is_err() {
+                debug!("a client stopped reading the list of connections");
                 return;
             }
-            for (worker, listing) in (0..).zip(listings) {
-                while let Ok(records) = listing.recv_timeout(WORKER_PATIENCE) {
-                    let shown = records.iter();
-                    let shown =
-                        shown.filter_map(|record| connection(record, worker, &servers, &timeouts));
-                    if batches.blocking_send(shown.collect()).is_err() {
-                        debug!("a client stopped reading the list of connections");
-                        return;
-                    }
-                }
-            }
-        });
+        }
     }
 }
 
@@ -427,4 +447,26 @@ fn passive_reason(passive: Option<PassiveStatus>) -> Option<String> {
 
 fn up_or_down(healthy: bool) -> Health {
     if healthy { Health::Up } else { Health::Down }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_stops_listing_does_not_end_the_list() {
+        let (ends, endless) = (mpsc::channel(), mpsc::channel());
+        drop(ends.0);
+        let (batches, mut answer) = tokio::sync::mpsc::channel(1);
+        let passing_on = tokio::task::spawn_blocking(move || {
+            let patience = Duration::from_millis(10);
+            pass_on(vec![ends.1, endless.1], &batches, patience, |_, _| None);
+        });
+        assert!(answer.recv().await.is_some_and(|first| first.is_empty()));
+        let more = tokio::time::timeout(Duration::from_millis(200), answer.recv()).await;
+        assert!(more.is_err(), "{more:?}");
+        answer.close();
+        passing_on.await.unwrap();
+        drop(endless.0);
+    }
 }
