@@ -18,6 +18,20 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+/// The two largest units: `8s`, `12m05s`, `3h12m`, `2d03h`.
+pub(crate) fn duration(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d{:02}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{:02}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{:02}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -35,5 +49,19 @@ mod tests {
         assert_eq!(in_words(&refused), "connection refused");
         assert_eq!(in_words(&io::Error::other("Too bad")), "too bad");
         assert_eq!(in_words(&io::Error::other("")), "");
+    }
+
+    #[test]
+    fn durations_have_two_units() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (3599, "59m59s"),
+            (11_533, "3h12m"),
+            (86_400 * 2 + 3600 * 3, "2d03h"),
+        ] {
+            assert_eq!(duration(seconds), text);
+        }
     }
 }

@@ -77,6 +77,7 @@ fn an_empty_file_has_every_default() {
     assert_eq!(config.router_id, None);
     let appliance = &config.appliance;
     assert_eq!(appliance.control_socket, Path::new("/run/appliance.sock"));
+    assert_eq!((appliance.http, &appliance.http_token_file), (None, &None));
     assert_eq!(appliance.max_connections, 1_048_576);
     assert_eq!(appliance.cores, [0; 0]);
     assert_eq!(appliance.timeouts, Timeouts::default());
@@ -91,6 +92,8 @@ fn the_appliance_section_is_read() {
         global_defs.router_id = "LVS_DEVEL"
         [appliance]
         control_socket = "/tmp/a.sock"
+        http = "[::1]:9180"
+        http_token_file = "/tmp/token"
         cores = [2, 1]
         [appliance.timeouts]
         tcp = "15m"
@@ -104,6 +107,9 @@ fn the_appliance_section_is_read() {
     );
     assert_eq!(config.router_id.as_deref(), Some("LVS_DEVEL"));
     assert_eq!(config.appliance.control_socket, Path::new("/tmp/a.sock"));
+    assert_eq!(config.appliance.http, Some("[::1]:9180".parse().unwrap()));
+    let token = config.appliance.http_token_file.as_deref();
+    assert_eq!(token, Some(Path::new("/tmp/token")));
     assert_eq!(config.appliance.cores, [2, 1]);
     let timeouts = Timeouts {
         established: Duration::from_secs(900),

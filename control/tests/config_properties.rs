@@ -260,6 +260,8 @@ fn appliance() -> impl Strategy<Value = Appliance> {
             quiescent_template,
         });
     let cores = btree_set(0_usize..1024, 0..4);
+    // Nor has a virtual server this address.
+    let http = option::of((1_u16..).prop_map(|port| ([127, 0, 0, 9], port).into()));
     // No real server of these properties is in them.
     let prefix = prop_oneof![
         any::<u8>().prop_map(|last| format!("192.0.2.{last}")),
@@ -284,6 +286,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
             prefixes,
             expiry,
             select(vec![WhenFull::EvictHalfOpen, WhenFull::DropNew]),
+            http,
         ),
         timeouts,
     )
@@ -294,11 +297,13 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                 tcp_midstream,
                 cores,
                 idle,
-                ((deny, allow), expiry, when_full),
+                ((deny, allow), expiry, when_full, http),
                 timeouts,
             )| {
                 Appliance {
                     control_socket: format!("/run/{path}").into(),
+                    http,
+                    http_token_file: http.map(|_| format!("/etc/{path}").into()),
                     max_connections,
                     tcp_midstream,
                     cores: cores.into_iter().collect(),

@@ -105,6 +105,7 @@ fn answer(controller: &mut Controller, query: Query) {
         | Query::Health(_)
         | Query::Vrrp(_)
         | Query::Config(_)
+        | Query::PublicConfig(_)
         | Query::Reload(_) => {}
     }
 }

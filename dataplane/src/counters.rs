@@ -96,13 +96,13 @@ impl From<Malformed> for DropReason {
 }
 
 macro_rules! counters {
-    ($($(#[$attribute:meta])* $name:ident,)*) => {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
         /// A worker's counters as plain numbers: the worker counts in its own copy
         /// and publishes it once a burst; readers get a copy by
         /// [`WorkerStatistics::counters`].
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         pub struct Counters {
-            $($(#[$attribute])* pub $name: u64,)*
+            $($(#[doc = $doc])+ pub $name: u64,)*
             /// Indexed by [`DropReason`].
             pub drops: [u64; DropReason::COUNT],
         }
@@ -110,6 +110,8 @@ macro_rules! counters {
         impl Counters {
             /// Names of the counters other than the drops, in the order of declaration.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+            /// What each counts, in the same order; of a gauge it says `(gauge)`.
+            pub const DESCRIPTIONS: &'static [&'static str] = &[$(concat!($($doc),+),)*];
 
             /// Counters other than the drops, by name.
             #[must_use]
@@ -126,14 +128,19 @@ macro_rules! counters {
 }
 
 counters! {
+    /// Packets received.
     rx_packets,
-    /// With Ethernet headers, without frame check sequences.
+    /// Bytes received. With Ethernet headers, without frame check sequences.
     rx_bytes,
+    /// Packets transmitted, those returned to the kernel among them.
     tx_packets,
+    /// Bytes transmitted, counted like those received.
     tx_bytes,
     /// Packets that wait for their next hop's MAC address (gauge).
     waiting,
+    /// Connections that began.
     connections_created,
+    /// Connections that ended by their timeouts.
     connections_expired,
     /// Half-open connections removed to make room in a full table.
     connections_evicted,

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 
 use super::edit::{EditError, Edited, Edits};
 use super::ipvs::{Ipvs, Timeouts};
+use super::query::Query;
 use super::view::{
     AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
-    Reload, Service, Steering, TimerSlip, Traffic, Vrrp, VrrpInstance, VrrpRefused, WayBack,
-    Worker, WorkerInterface,
+    Reload, Service, SlipBucket, State, Steering, TimerSlip, Traffic, Version, Vrrp, VrrpInstance,
+    VrrpRefused, WayBack, Worker, WorkerInterface,
 };
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -336,6 +337,17 @@ pub(crate) fn vrrp() -> Vrrp {
         }],
         timer_slip: TimerSlip {
             timers_total: 3725,
+            sum_microseconds: 4_200_000,
+            buckets: vec![
+                SlipBucket {
+                    le_microseconds: 1_000,
+                    timers_total: 3_000,
+                },
+                SlipBucket {
+                    le_microseconds: 25_000,
+                    timers_total: 3_725,
+                },
+            ],
             p50_microseconds: 1100,
             p99_microseconds: 1300,
             max_microseconds: 5200,
@@ -379,9 +391,31 @@ pub(crate) fn health() -> Vec<HealthCheck> {
     ]
 }
 
+/// All of it, as the status page and the metrics see it.
+pub(crate) fn state() -> State {
+    State {
+        version: Version {
+            version: "1.2.3".into(),
+            pid: 4711,
+            uptime_seconds: 93_784,
+        },
+        services: services(),
+        workers: workers(),
+        drops: drops(),
+        health: health(),
+        vrrp: vrrp(),
+    }
+}
+
 pub(crate) fn config() -> Config {
     Config {
         toml: "[appliance]\ncontrol_socket = \"/run/appliance.sock\"\n".to_owned(),
+    }
+}
+
+pub(crate) fn public_config() -> Config {
+    Config {
+        toml: "[appliance]\n".to_owned(),
     }
 }
 
@@ -412,5 +446,24 @@ pub(crate) fn edited(edits: &Edits) -> Edited {
     Edited {
         results: results.collect(),
         generation: 8,
+    }
+}
+
+/// Answers everything; a million connections it would send in batches.
+pub(crate) fn answer(query: Query) {
+    match query {
+        Query::Ping(reply) => drop(reply.send(())),
+        Query::Services(reply) => drop(reply.send(services())),
+        Query::Connections(reply) => drop(reply.try_send(connections())),
+        Query::Neighbors(reply) => drop(reply.send(neighbors())),
+        Query::Workers(reply) => drop(reply.send(workers())),
+        Query::Drops(reply) => drop(reply.send(drops())),
+        Query::Health(reply) => drop(reply.send(health())),
+        Query::Vrrp(reply) => drop(reply.send(vrrp())),
+        Query::Config(reply) => drop(reply.send(config())),
+        Query::PublicConfig(reply) => drop(reply.send(public_config())),
+        Query::Ipvs(reply) => drop(reply.send(ipvs())),
+        Query::Edit(edits, reply) => drop(reply.send(edited(&edits))),
+        Query::Reload(reply) => drop(reply.send(Ok(reload()))),
     }
 }

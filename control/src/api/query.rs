@@ -24,6 +24,8 @@ pub enum Query {
     Health(oneshot::Sender<Vec<view::HealthCheck>>),
     Vrrp(oneshot::Sender<view::Vrrp>),
     Config(oneshot::Sender<view::Config>),
+    /// The same without passwords.
+    PublicConfig(oneshot::Sender<view::Config>),
     /// The table as ipvsadm shows it.
     Ipvs(oneshot::Sender<ipvs::Ipvs>),
     /// Change what is running, until the next reload.

@@ -1,4 +1,4 @@
-//! The server on the control socket.
+//! The server on the control socket, and what it shares with [`super::http`].
 //!
 //! Clients cannot delay the control loop: it is asked over a bounded channel
 //! and never writes to a client. And they cannot use the machine up: at most
@@ -22,7 +22,8 @@ use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use serde::Serialize;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -45,7 +46,7 @@ const LISTING_BATCHES: usize = 2;
 
 /// How long the server waits, and for what.
 #[derive(Clone, Copy, Debug)]
-struct Limits {
+pub(super) struct Limits {
     /// For the whole header of a request. Local clients need milliseconds.
     header: Duration,
     /// For the control loop.
@@ -57,7 +58,7 @@ struct Limits {
 }
 
 impl Limits {
-    const DEFAULT: Self = Self {
+    pub(super) const DEFAULT: Self = Self {
         header: Duration::from_secs(2),
         answer: Duration::from_secs(5),
         reload: Duration::from_secs(30),
@@ -81,21 +82,56 @@ async fn serve_with(
     limits: Limits,
 ) -> io::Result<()> {
     let socket = UnixListener::from_std(listener.socket.try_clone()?)?;
-    let router = router(queries, limits);
+    let router = Api::new(queries, limits).router();
+    let place = listener.path().display();
+    accept_clients(socket, &place.to_string(), router, limits).await
+}
+
+/// Where clients come from.
+pub(super) trait Accept {
+    /// A client's connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    fn next(&self) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Accept for UnixListener {
+    type Stream = UnixStream;
+
+    async fn next(&self) -> io::Result<UnixStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn next(&self) -> io::Result<TcpStream> {
+        Ok(self.accept().await?.0)
+    }
+}
+
+/// Serves who comes by `socket`, at `place`, until the future is dropped.
+pub(super) async fn accept_clients(
+    socket: impl Accept,
+    place: &str,
+    router: Router,
+    limits: Limits,
+) -> io::Result<()> {
     let mut clients = JoinSet::new();
     loop {
         tokio::select! {
             Some(ended) = clients.join_next() => {
                 if let Err(error) = ended {
-                    warn!("a client of the control socket ended badly: {error}");
+                    warn!("a client of {place} ended badly: {error}");
                 }
             }
-            accepted = socket.accept(), if clients.len() < MAX_CLIENTS => match accepted {
-                Ok((stream, _)) => {
+            accepted = socket.next(), if clients.len() < MAX_CLIENTS => match accepted {
+                Ok(stream) => {
                     clients.spawn(client(stream, router.clone(), limits));
                 }
                 Err(error) => {
-                    warn!("cannot accept a client on {}: {error}", listener.path().display());
+                    warn!("cannot accept a client on {place}: {error}");
                     // Out of file descriptors, mostly: they come back with
                     // time, and until then the log is not to be flooded.
                     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -106,7 +142,10 @@ async fn serve_with(
 }
 
 /// One request of one client.
-async fn client(stream: UnixStream, router: Router, limits: Limits) {
+async fn client<S>(stream: S, router: Router, limits: Limits)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header)
@@ -117,26 +156,40 @@ async fn client(stream: UnixStream, router: Router, limits: Limits) {
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(limits.connection, connection).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => debug!("a client of the control socket: {error}"),
-        Err(_) => debug!("a client of the control socket did not read its answer"),
+        Ok(Err(error)) => debug!("a client: {error}"),
+        Err(_) => debug!("a client did not read its answer"),
     }
 }
 
+/// What every handler needs.
 #[derive(Clone)]
-struct Api {
+pub(super) struct Api {
     queries: mpsc::Sender<Query>,
     listings: Arc<Semaphore>,
     limits: Limits,
     started: Instant,
 }
 
-fn router(queries: mpsc::Sender<Query>, limits: Limits) -> Router {
-    let api = Api {
-        queries,
-        listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
-        limits,
-        started: Instant::now(),
-    };
+impl Api {
+    pub(super) fn new(queries: mpsc::Sender<Query>, limits: Limits) -> Self {
+        Self {
+            queries,
+            listings: Arc::new(Semaphore::new(MAX_LISTINGS)),
+            limits,
+            started: Instant::now(),
+        }
+    }
+
+    /// The routes of the control socket.
+    fn router(self) -> Router {
+        common_routes()
+            .route("/api/v1/config", answer(Query::Config))
+            .with_state(self)
+    }
+}
+
+/// The routes that the control socket and HTTP have alike.
+pub(super) fn common_routes() -> Router<Api> {
     Router::new()
         .route("/healthz", get(healthz))
         .route("/api/v1/version", get(version))
@@ -147,17 +200,15 @@ fn router(queries: mpsc::Sender<Query>, limits: Limits) -> Router {
         .route("/api/v1/drops", answer(Query::Drops))
         .route("/api/v1/health", answer(Query::Health))
         .route("/api/v1/vrrp", answer(Query::Vrrp))
-        .route("/api/v1/config", answer(Query::Config))
         .route("/api/v1/ipvs", answer(Query::Ipvs))
         .route("/api/v1/edit", post(edit))
         .route("/api/v1/reload", post(reload))
         .fallback(not_found)
         .method_not_allowed_fallback(not_allowed)
-        .with_state(api)
 }
 
 /// A route whose answer is what the control loop sends.
-fn answer<T>(
+pub(super) fn answer<T>(
     query: impl Fn(oneshot::Sender<T>) -> Query + Clone + Send + Sync + 'static,
 ) -> axum::routing::MethodRouter<Api>
 where
@@ -175,11 +226,7 @@ async fn healthz(State(api): State<Api>) -> Result<&'static str, Failure> {
 }
 
 async fn version(State(api): State<Api>) -> Json<view::Version> {
-    Json(view::Version {
-        version: env!("CARGO_PKG_VERSION").into(),
-        pid: std::process::id(),
-        uptime_seconds: api.started.elapsed().as_secs(),
-    })
+    Json(api.version())
 }
 
 async fn reload(State(api): State<Api>) -> Result<Json<view::Reload>, Failure> {
@@ -229,6 +276,27 @@ async fn not_allowed(method: Method, uri: Uri) -> Failure {
 }
 
 impl Api {
+    fn version(&self) -> view::Version {
+        view::Version {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+        }
+    }
+
+    /// Everything but the connections, for the status page and the metrics.
+    pub(super) async fn state(&self) -> Result<view::State, Failure> {
+        let patience = self.limits.answer;
+        Ok(view::State {
+            version: self.version(),
+            services: self.ask(Query::Services, patience).await?,
+            workers: self.ask(Query::Workers, patience).await?,
+            drops: self.ask(Query::Drops, patience).await?,
+            health: self.ask(Query::Health, patience).await?,
+            vrrp: self.ask(Query::Vrrp, patience).await?,
+        })
+    }
+
     /// Asks the control loop; `patience` covers waiting for its attention.
     async fn ask<T>(
         &self,
@@ -247,9 +315,11 @@ impl Api {
 
 /// Every answer that is not a success.
 #[derive(Debug)]
-enum Failure {
+pub(super) enum Failure {
     NotFound(String),
     NotAllowed(Method, String),
+    /// A change without the token; the reason.
+    Forbidden(String),
     BadRequest(String),
     Refused(view::Refused),
     TooManyListings,
@@ -275,6 +345,7 @@ impl IntoResponse for Failure {
                     "{path} does not take {method}: use POST for /api/v1/edit and /api/v1/reload, and GET for all else"
                 ),
             ),
+            Self::Forbidden(why) => (StatusCode::FORBIDDEN, why),
             Self::BadRequest(why) => (StatusCode::BAD_REQUEST, why),
             Self::Refused(refused) => {
                 diagnostics = refused.diagnostics;

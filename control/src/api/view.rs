@@ -384,12 +384,34 @@ pub struct VrrpRefused {
 }
 
 /// How much later than asked for the control thread's timers ran.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimerSlip {
     pub timers_total: u64,
+    /// Of all timers together.
+    pub sum_microseconds: u64,
+    /// In ascending order; each has those of the ones before it, too.
+    pub buckets: Vec<SlipBucket>,
     pub p50_microseconds: u64,
     pub p99_microseconds: u64,
     pub max_microseconds: u64,
+}
+
+/// Timers that were not later than this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlipBucket {
+    pub le_microseconds: u64,
+    pub timers_total: u64,
+}
+
+/// What the status page and the metrics are made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    pub version: Version,
+    pub services: Vec<Service>,
+    pub workers: Vec<Worker>,
+    pub drops: Vec<Drop>,
+    pub health: Vec<HealthCheck>,
+    pub vrrp: Vrrp,
 }
 
 /// The effective configuration: `show config --json`.

@@ -75,10 +75,26 @@ pub struct Config {
     pub virtual_servers: Vec<VirtualServer>,
 }
 
+impl Config {
+    /// A copy for those who may look but not take part in VRRP.
+    pub(crate) fn without_passwords(&self) -> Self {
+        let mut copy = self.clone();
+        let instances = copy.vrrp_instances.iter_mut();
+        for authentication in instances.filter_map(|i| i.authentication.as_mut()) {
+            authentication.auth_pass = "********".to_owned();
+        }
+        copy
+    }
+}
+
 /// `[appliance]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Appliance {
     pub control_socket: PathBuf,
+    /// Where the status page, the API and the metrics are; `None`: nowhere.
+    pub http: Option<SocketAddr>,
+    /// Who knows what it contains may make changes there; `None`: nobody may.
+    pub http_token_file: Option<PathBuf>,
     /// Room for connections, over all workers.
     pub max_connections: u32,
     pub tcp_midstream: TcpMidstream,

@@ -100,6 +100,8 @@ fn print_global_defs(
 fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Result {
     let Appliance {
         control_socket,
+        http,
+        http_token_file,
         max_connections,
         tcp_midstream,
         cores,
@@ -130,6 +132,14 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
     };
     writeln!(f, "[appliance]")?;
     writeln!(f, "control_socket = {socket}")?;
+    match http {
+        Some(address) => writeln!(f, "http = \"{address}\"")?,
+        None => writeln!(f, "# no http: no status page")?,
+    }
+    if let Some(file) = http_token_file {
+        let file = quoted(&file.to_string_lossy());
+        writeln!(f, "http_token_file = {file}")?;
+    }
     writeln!(f, "max_connections = {max_connections}")?;
     writeln!(f, "tcp_midstream = \"{tcp_midstream}\"")?;
     writeln!(f, "expire_nodest_conn = {nodest_conn}")?;

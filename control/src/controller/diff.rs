@@ -17,6 +17,11 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
         "appliance.control_socket",
         old.control_socket != new.control_socket,
     );
+    compare("appliance.http", old.http != new.http);
+    compare(
+        "appliance.http_token_file",
+        old.http_token_file != new.http_token_file,
+    );
     compare(
         "appliance.max_connections",
         old.max_connections != new.max_connections,

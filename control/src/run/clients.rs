@@ -1,4 +1,4 @@
-//! The server of the control socket, on a thread of its own: what clients
+//! The servers of the control socket and of HTTP, on a thread of their own: what clients
 //! want, such as a million connections in JSON, must not hold a timer of the
 //! control loop up.
 
@@ -9,8 +9,8 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::query::Query;
-use crate::api::server;
 use crate::api::server::Listener;
+use crate::api::{http, server};
 
 /// The thread, which ends when this is stopped or dropped.
 #[derive(Debug)]
@@ -22,7 +22,11 @@ pub(super) struct Clients {
 
 impl Clients {
     /// Serves clients; what they ask comes by `queries`.
-    pub(super) fn serve(listener: Listener, queries: mpsc::Sender<Query>) -> anyhow::Result<Self> {
+    pub(super) fn serve(
+        listener: Listener,
+        http: Option<http::Listener>,
+        queries: mpsc::Sender<Query>,
+    ) -> anyhow::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (report, failed) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -30,13 +34,18 @@ impl Clients {
             .build()?;
         let serve = move || {
             runtime.block_on(async {
-                tokio::select! {
-                    ended = server::serve(listener, queries) => {
-                        if let Err(error) = ended {
-                            // The loop may be gone already.
-                            drop(report.send(error));
-                        }
+                let page = async {
+                    match http {
+                        Some(listener) => http::serve(listener, queries.clone()).await,
+                        None => std::future::pending().await,
                     }
+                };
+                tokio::select! {
+                    Err(error) = server::serve(listener, queries.clone()) => {
+                        // The loop may be gone already.
+                        drop(report.send(error));
+                    }
+                    Err(error) = page => drop(report.send(error)),
                     // Also when the other end was dropped.
                     _ = stopped => {}
                 }
@@ -54,7 +63,7 @@ impl Clients {
     /// Why clients cannot be served any more; nothing, as long as they can.
     pub(super) async fn failure(&mut self) -> anyhow::Error {
         match (&mut self.failed).await {
-            Ok(error) => anyhow!(error).context("the control socket failed"),
+            Ok(error) => anyhow!(error).context("the server of clients failed"),
             Err(_) => anyhow!("the thread of the control socket ended, which is a bug"),
         }
     }

@@ -112,6 +112,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
 
 async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     let listener = api::server::bind(&options.socket)?;
+    let http = bind_http(&options.config)?;
     let mut signals = Signals::new()?;
     let (sender, mut events) = mpsc::channel(EVENTS);
     let _monitor =
@@ -122,7 +123,7 @@ async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
-    let mut clients = Clients::serve(listener, queries)?;
+    let mut clients = Clients::serve(listener, http, queries)?;
     let result = tokio::select! {
         result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
         failed = clients.failure() => Err(failed),
@@ -130,6 +131,16 @@ async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     clients.stop();
     appliance.stop().await;
     result
+}
+
+/// Opens the port of the status page, if there is to be one.
+fn bind_http(config: &Config) -> anyhow::Result<Option<api::http::Listener>> {
+    let Some(address) = config.appliance.http else {
+        return Ok(None);
+    };
+    let listener = api::http::bind(address, config.appliance.http_token_file.as_deref())?;
+    info!("status page and metrics at http://{}/", listener.address());
+    Ok(Some(listener))
 }
 
 /// The signals that are listened to.

@@ -40,6 +40,10 @@ impl Appliance {
                 let toml = config::to_toml(self.controller.config());
                 drop(reply.send(view::Config { toml }));
             }
+            Query::PublicConfig(reply) => {
+                let toml = config::to_toml(&self.controller.config().without_passwords());
+                drop(reply.send(view::Config { toml }));
+            }
             Query::Ipvs(reply) => drop(reply.send(self.ipvs())),
             Query::Edit(edits, reply) => {
                 let edited = self.edit(&edits.edits).await;

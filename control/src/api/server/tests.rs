@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
 use crate::api::client::{Client, ClientError};
-use crate::api::example;
+use crate::api::example::{self, answer as truthful};
 
 const SHORT: Limits = Limits {
     header: Duration::from_millis(200),
@@ -92,24 +92,6 @@ impl Drop for Appliance {
 async fn control_loop(mut queries: mpsc::Receiver<Query>, mut answer: impl FnMut(Query)) {
     while let Some(query) = queries.recv().await {
         answer(query);
-    }
-}
-
-/// Answers everything; a million connections it would send in batches.
-fn truthful(query: Query) {
-    match query {
-        Query::Ping(reply) => drop(reply.send(())),
-        Query::Services(reply) => drop(reply.send(example::services())),
-        Query::Connections(reply) => drop(reply.try_send(example::connections())),
-        Query::Neighbors(reply) => drop(reply.send(example::neighbors())),
-        Query::Workers(reply) => drop(reply.send(example::workers())),
-        Query::Drops(reply) => drop(reply.send(example::drops())),
-        Query::Health(reply) => drop(reply.send(example::health())),
-        Query::Vrrp(reply) => drop(reply.send(example::vrrp())),
-        Query::Config(reply) => drop(reply.send(example::config())),
-        Query::Ipvs(reply) => drop(reply.send(example::ipvs())),
-        Query::Edit(edits, reply) => drop(reply.send(example::edited(&edits))),
-        Query::Reload(reply) => drop(reply.send(Ok(example::reload()))),
     }
 }
 

@@ -16,6 +16,7 @@ use crate::api::view::{
 };
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
+use crate::in_words::duration;
 
 /// Rows between two writes of a listing: enough to align well, and little to
 /// keep.
@@ -462,20 +463,6 @@ fn scaled(number: u64) -> String {
     number.to_string()
 }
 
-/// The two largest units: `8s`, `12m05s`, `3h12m`, `2d03h`.
-fn duration(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
-    if days > 0 {
-        format!("{days}d{:02}h", hours % 24)
-    } else if hours > 0 {
-        format!("{hours}h{:02}m", minutes % 60)
-    } else if minutes > 0 {
-        format!("{minutes}m{:02}s", seconds % 60)
-    } else {
-        format!("{seconds}s")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -563,20 +550,6 @@ mod tests {
             (u64::MAX, "18.4E"),
         ] {
             assert_eq!(scaled(number), text);
-        }
-    }
-
-    #[test]
-    fn durations_have_two_units() {
-        for (seconds, text) in [
-            (0, "0s"),
-            (59, "59s"),
-            (60, "1m00s"),
-            (3599, "59m59s"),
-            (11_533, "3h12m"),
-            (86_400 * 2 + 3600 * 3, "2d03h"),
-        ] {
-            assert_eq!(duration(seconds), text);
         }
     }
 }

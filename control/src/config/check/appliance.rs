@@ -1,7 +1,7 @@
 //! `[appliance]` and `[appliance.timeouts]`: what keepalived has no word for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use dataplane::bpf::{BadPrefix, Prefix};
 use dataplane::conn::Timeouts;
 use dataplane::limits::WhenFull;
-use dataplane::service::TcpMidstream;
+use dataplane::service::{Protocol, TcpMidstream};
 use dataplane::snapshot::Expiry;
 
 use super::super::raw::{Spec, Table, Value};
@@ -21,6 +21,8 @@ pub(super) static APPLIANCE: Spec = Spec {
     heading: "[appliance]",
     keys: &[
         "control_socket",
+        "http",
+        "http_token_file",
         "max_connections",
         "tcp_midstream",
         "expire_nodest_conn",
@@ -33,7 +35,7 @@ pub(super) static APPLIANCE: Spec = Spec {
         "timeouts",
     ],
     shared: &[],
-    unsupported: &["http"],
+    unsupported: &[],
 };
 
 pub(super) static TIMEOUTS: Spec = Spec {
@@ -68,6 +70,8 @@ impl Default for Appliance {
     fn default() -> Self {
         Self {
             control_socket: PathBuf::from("/run/appliance.sock"),
+            http: None,
+            http_token_file: None,
             max_connections: DEFAULT_MAX_CONNECTIONS,
             tcp_midstream: TcpMidstream::default(),
             cores: Vec::new(),
@@ -92,6 +96,17 @@ pub(super) fn appliance(
     };
     if let Some(value) = table.get("control_socket") {
         set(&mut appliance.control_socket, socket_path(&value, report));
+    }
+    if let Some(value) = table.get("http") {
+        appliance.http = http(&value, virtual_servers, report);
+    }
+    if let Some(value) = table.get("http_token_file") {
+        let file = file_path(&value, "/etc/appliance/http_token", report);
+        if table.get("http").is_none() {
+            let remedy = r#"add http, such as "127.0.0.1:9180", or remove it"#;
+            value.reject("http beside it", remedy, report);
+        }
+        appliance.http_token_file = file;
     }
     if let Some(value) = table.get("max_connections") {
         let expected = format!(
@@ -163,21 +178,50 @@ fn set<T>(target: &mut T, written: Option<T>) {
 }
 
 fn socket_path(value: &Value<'_>, report: &mut Report<'_>) -> Option<PathBuf> {
-    let text = value.text(report)?;
-    if !text.starts_with('/') || text.ends_with('/') {
-        value.reject(
-            "an absolute path of a file",
-            r#"write one, such as "/run/appliance.sock""#,
-            report,
-        );
-        return None;
-    }
-    if text.len() > LONGEST_SOCKET_PATH {
+    let path = file_path(value, "/run/appliance.sock", report)?;
+    if path.as_os_str().len() > LONGEST_SOCKET_PATH {
         let expected = format!("at most {LONGEST_SOCKET_PATH} bytes, the system's limit");
         value.reject(expected, "shorten it", report);
         return None;
     }
+    Some(path)
+}
+
+fn file_path(value: &Value<'_>, example: &str, report: &mut Report<'_>) -> Option<PathBuf> {
+    let text = value.text(report)?;
+    if !text.starts_with('/') || text.ends_with('/') {
+        value.reject(
+            "an absolute path of a file",
+            format_args!("write one, such as {example:?}"),
+            report,
+        );
+        return None;
+    }
     Some(PathBuf::from(text))
+}
+
+/// Where the status page is. Packets of a virtual server never reach a socket of this host.
+fn http(
+    value: &Value<'_>,
+    virtual_servers: &[VirtualServer],
+    report: &mut Report<'_>,
+) -> Option<SocketAddr> {
+    let address = value.text(report)?.parse::<SocketAddr>().ok();
+    let Some(address) = address.filter(|address| address.port() != 0) else {
+        value.reject(
+            "an address and a port",
+            r#"write both, such as "127.0.0.1:9180" or "[::1]:9180""#,
+            report,
+        );
+        return None;
+    };
+    let taken =
+        |server: &&VirtualServer| server.protocol() == Protocol::Tcp && server.address() == address;
+    if virtual_servers.iter().any(|server| taken(&server)) {
+        value.reject("no virtual server's address", "choose another port", report);
+        return None;
+    }
+    Some(address)
 }
 
 /// A list of different numbers.

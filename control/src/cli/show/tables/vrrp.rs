@@ -74,6 +74,8 @@ pub(in super::super) fn vrrp(out: &mut dyn Write, vrrp: &Vrrp) -> io::Result<()>
         p50_microseconds,
         p99_microseconds,
         max_microseconds,
+        sum_microseconds: _,
+        buckets: _,
     } = timer_slip;
     writeln!(
         out,
