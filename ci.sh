@@ -143,7 +143,8 @@ readonly BENCH_PACKAGES=(clang g++ m4 libelf-dev libclang-dev pkg-config)
 packages_of() {
 	case "$1" in
 	bpf) echo clang-14 llvm-14 ;;
-	clippy | docs | bench | unit | conformance) echo "${BENCH_PACKAGES[@]}" ;;
+	clippy | docs | bench) echo "${BENCH_PACKAGES[@]}" ;;
+	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark ;;
 	fuzz) echo g++ ;;
 	netns | lab)
 		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \

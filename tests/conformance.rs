@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::ensure;
-use appliance_tests::conformance::{self, Mode};
+use appliance_tests::conformance::{self, Dissected, Mode};
 
 fn main() -> ExitCode {
     match run() {
@@ -78,5 +78,19 @@ fn run() -> anyhow::Result<bool> {
         "conformance: {} passed, {failed} failed",
         cases.len() - failed
     );
-    Ok(failed == 0)
+    let dissected = match conformance::dissect(&cases) {
+        Ok(Dissected::Right(packets)) => {
+            println!("tshark: {packets} packets are well-formed, with right checksums");
+            true
+        }
+        Ok(Dissected::Skipped) => {
+            println!("tshark: skipped: it is not installed");
+            std::env::var_os("CI").is_none_or(|ci| ci != "true")
+        }
+        Err(error) => {
+            println!("FAILED   {error:#}");
+            false
+        }
+    };
+    Ok(failed == 0 && dissected)
 }

@@ -16,9 +16,12 @@ use dataplane::counters::Counters;
 use pcap_file::TsResolution;
 use pcap_file::pcap::{PcapHeader, PcapPacket, PcapReader, PcapWriter};
 
+pub use dissector::{Dissected, dissect};
+
 use crate::script::{self, Script};
 
 mod diff;
+mod dissector;
 mod invariants;
 mod rewriting;
 
