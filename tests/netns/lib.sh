@@ -76,6 +76,7 @@ clean_up() {
         ip netns delete "$name"
     done
     wait
+    ! mountpoint -q "$WORK/bpf" || umount -l "$WORK/bpf"
     rm -rf "$WORK"
     exit $status
 }
@@ -206,7 +207,7 @@ add_real_server() {
 # ---------------------------------------------------------------- servers
 
 # start_nginx NUMBER…: `/` answers the server's name, `/big` is $WORK/big,
-# `/health` is a file that a scenario may remove.
+# `/health` is a file that a scenario may remove, `/up/` stores what is PUT.
 start_nginx() {
     command -v nginx >/dev/null || skip "nginx is not installed"
     local number directory
@@ -236,6 +237,7 @@ http {
         listen [::]:80;
         root $directory;
         location = / { default_type text/plain; return 200 "rs$number\n"; }
+        location /up/ { dav_methods PUT; create_full_put_path on; client_max_body_size 0; }
     }
 }
 END
@@ -253,6 +255,18 @@ stop_nginx() {
     pid=$(<"$WORK/rs$1/nginx.pid")
     kill "$pid"
     wait "$pid" 2>/dev/null || true
+}
+
+# realserver NUMBER ACTION [OPTIONS]: `appliance realserver` on a real server, for $CONFIG as it is now.
+realserver() {
+    local number=$1 action=$2
+    shift 2
+    # The decapsulator stays attached by a file of this file system, beyond the command.
+    mkdir -p "$WORK/bpf"
+    mountpoint -q "$WORK/bpf" || mount -t bpf bpf "$WORK/bpf"
+    mkdir -p "$WORK/bpf/rs$number"
+    [ "$action" != up ] || set -- --bpffs "$WORK/bpf/rs$number" "$@"
+    on "rs$number" "$APPLIANCE" realserver "$action" "$CONFIG" --state "$WORK/rs$number.json" "$@"
 }
 
 # ---------------------------------------------------------------- director
