@@ -149,7 +149,7 @@ packages_of() {
 	netns | lab)
 		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \
 			socat netcat-openbsd valgrind jq python3 procps keepalived \
-			openssl dnsmasq-base exim4-daemon-light
+			openssl dnsmasq-base exim4-daemon-light mariadb-server-core mariadb-client-core
 		;;
 	esac
 }
