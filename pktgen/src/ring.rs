@@ -16,6 +16,8 @@
 //! All of the timed part is below [`measured`], so that an instruction counter can be
 //! limited to it: `valgrind --tool=callgrind --toggle-collect='*ring::measured*' pktgen ring …`.
 
+pub mod several;
+
 use std::net::Ipv4Addr;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};

@@ -77,3 +77,20 @@ fn too_many_flows_are_an_error() {
     let error = run(&plan(u32::MAX, Protocol::Udp)).unwrap_err();
     assert!(matches!(error, RingError::Flows(_)), "{error}");
 }
+
+#[test]
+fn several_workers_forward_everything_and_hand_answers_over() {
+    for (mode, protocol) in [
+        (Mode::Nat, Protocol::Tcp),
+        (Mode::Nat, Protocol::Udp),
+        (Mode::Dr, Protocol::Udp),
+    ] {
+        let plan = Plan {
+            mode,
+            ..plan(1000, protocol)
+        };
+        let compared = several::compare(&plan, 3).unwrap();
+        assert_eq!((compared.workers, compared.packets), (3, 5_000));
+        assert!(compared.speedups().iter().all(|speedup| *speedup > 0.0));
+    }
+}
