@@ -25,11 +25,11 @@ fn next_hop(last: u8) -> Option<NextHop> {
 
 fn counters() -> BTreeMap<String, u64> {
     let values = [
-        ("rx_packets", 1_234_465),
+        ("rx_packets", 1_234_567),
         ("rx_bytes", 987_654_321),
         ("tx_packets", 1_234_543),
         ("tx_bytes", 987_650_000),
-        ("handed_off_rx", 300),
+        ("handed_off_rx", 198),
         ("handed_off_tx", 200),
         ("waiting", 2),
         ("connections_created", 4_242),
