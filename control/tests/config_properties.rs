@@ -140,13 +140,17 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
     })
 }
 
-fn full_nat(is_v4: bool) -> impl Strategy<Value = FullNat> {
+fn full_nat(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = FullNat> {
     let addresses = btree_set((1_u32 << 22)..1 << 23, 1..4);
-    addresses.prop_map(move |addresses| {
+    let ways = match protocol {
+        Protocol::Tcp => ClientAddress::NAMES.map(|(_, way)| way).to_vec(),
+        Protocol::Udp => vec![ClientAddress::None, ClientAddress::Proxy],
+    };
+    (addresses, select(ways)).prop_map(move |(addresses, client_address)| {
         let addresses = addresses.into_iter();
         FullNat {
             local_addresses: addresses.map(|number| host(is_v4, number).into()).collect(),
-            client_address: ClientAddress::None,
+            client_address,
         }
     })
 }

@@ -18,8 +18,8 @@ use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
 use crate::scheduler::Scheduler;
 use crate::service::{
-    Address, ForwardingMethod, FullNat, Hop, Protocol, RealServer, ServerId, ServiceKey,
-    TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
+    Address, ClientAddress, ForwardingMethod, FullNat, Hop, Protocol, RealServer, ServerId,
+    ServiceKey, TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
 };
 
 /// Where snapshots are published; workers hold a clone of it.
@@ -36,6 +36,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Some forwarding method translates replies.
     pub translates_replies: bool,
+    /// Some real servers of FULLNAT are told who the client is.
+    pub introduces_clients: bool,
     pub expiry: Expiry,
     pub when_full: WhenFull,
     /// Where persistent clients go: one and the same through all snapshots of a director.
@@ -183,6 +185,7 @@ impl Snapshot {
             tcp_midstream,
             routes: Routes::default(),
             translates_replies: false,
+            introduces_clients: false,
             expiry: Expiry::default(),
             when_full: WhenFull::default(),
             templates: Arc::new(Templates::new(0, FlowHasher::random())),
@@ -226,6 +229,7 @@ impl Snapshot {
             for server in real_servers {
                 self.add_server(server, index, key, &scheduler);
             }
+            self.introduces_clients |= options.full_nat.client_address != ClientAddress::None;
             self.services.push(Service {
                 id: *id,
                 scheduler,

@@ -25,6 +25,13 @@ use crate::wire::checksum::Delta;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryIndex(u32);
 
+impl EntryIndex {
+    /// For tables beside this one.
+    pub(crate) fn number(self) -> usize {
+        self.0 as usize
+    }
+}
+
 /// What the index says of a key before anything is compared: an entry and which of its keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Candidate(u32);
@@ -99,6 +106,8 @@ pub struct Reply {
     pub transport: Delta,
     /// Where replies leave.
     pub way: Way,
+    /// Its packets become more than its keys say, such as ones of another IP version.
+    pub particular: bool,
 }
 
 const _: () = assert!(size_of::<Reply>() == 64);
@@ -143,7 +152,7 @@ impl Connection {
         self.straight = match reply {
             _ if !is_straight => Straight::No,
             None => Straight::Sent,
-            Some(reply) if reply.key.is_v4() => Straight::Translated,
+            Some(reply) if reply.key.is_v4() && !reply.particular => Straight::Translated,
             Some(_) => Straight::No,
         };
     }
@@ -362,7 +371,7 @@ impl ConnectionTable {
         } else {
             &connection.key
         };
-        if !own.same(key) || !connection.translated {
+        if !own.same(key) || !connection.translated || reply.particular {
             return None;
         }
         let direction = if is_reply {
@@ -402,6 +411,14 @@ impl ConnectionTable {
     pub fn reply(&self, entry: EntryIndex) -> Option<&Reply> {
         let translated = self.entries[entry.0 as usize].translated;
         self.replies.get(entry.0 as usize).filter(|_| translated)
+    }
+
+    /// From now on the keys of a translated connection say all that its packets become.
+    pub(crate) fn make_ordinary(&mut self, entry: EntryIndex) {
+        if let Some(reply) = self.replies.get_mut(entry.number()) {
+            reply.particular = false;
+            self.entries[entry.number()].find_straight(Some(reply));
+        }
     }
 
     /// What is in an entry.

@@ -7,6 +7,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 
 use super::choose::Chosen;
+use super::fullnat::Introduction;
 use super::limits::ServiceLimits;
 use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::{DirectorOptions, Packet, Verdict, What};
@@ -61,6 +62,8 @@ pub(super) struct Flows {
     pub(super) owners: Option<Owners>,
     /// For FULLNAT.
     pub(super) local_ports: LocalPorts,
+    /// By the number of the connection; empty until a virtual server wants clients to be introduced.
+    pub(super) introductions: Vec<Introduction>,
 }
 
 impl Flows {
@@ -87,6 +90,7 @@ impl Flows {
             identification: u16::try_from(worker).unwrap_or(0).wrapping_mul(0x9e37),
             kernel,
             local_ports: LocalPorts::new(PortRange::of(worker, workers)),
+            introductions: Vec::new(),
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
             statistics,
@@ -118,6 +122,10 @@ impl Flows {
             self.schedulers.remember_destinations();
         }
         self.local_ports.keep_only(snapshot.local_addresses());
+        if snapshot.introduces_clients {
+            let room = self.table.capacity();
+            self.introductions.resize(room, Introduction::None);
+        }
         let highest = snapshot.counted_servers().last();
         let room = highest.map_or(0, |id| id.0 as usize + 1);
         self.peer_load.resize(room, Load::default());
@@ -333,8 +341,10 @@ impl Flows {
             for_one_packet,
         };
         let inserted = self.insert(packet, new);
-        if let (Err(_), Some(reply)) = (&inserted, &new.reply) {
-            self.give_back_local(&packet.slot.key, reply);
+        match (&inserted, &new.reply) {
+            (Ok(entry), Some(reply)) if reply.particular => self.introduce(*entry, packet),
+            (Err(_), Some(reply)) => self.give_back_local(&packet.slot.key, reply),
+            (Ok(_) | Err(_), _) => {}
         }
         inserted
     }

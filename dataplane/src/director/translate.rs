@@ -5,6 +5,7 @@
 //! from the configuration, and the way to the client is the only thing that replies look up.
 
 use super::flows::Flows;
+use super::fullnat::{self, is_particular};
 use super::sending::Refusal;
 use super::{Packet, Slot, What};
 use crate::conn::{Connection, Direction, EntryIndex, Reply, State, Way};
@@ -64,7 +65,13 @@ impl Flows {
     }
 
     #[inline(always)]
-    fn count_translated(&self, id: ServerId, direction: Direction, slot: &Slot, frame: &Frame) {
+    pub(super) fn count_translated(
+        &self,
+        id: ServerId,
+        direction: Direction,
+        slot: &Slot,
+        frame: &Frame,
+    ) {
         if let Some(statistics) = self.statistics.server(id) {
             let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
             match direction {
@@ -88,29 +95,17 @@ impl Flows {
             umem,
             ..
         } = *packet;
+        let (reply, next_hop) = self.way(entry, direction, packet, frame)?;
+        let crosses = || fullnat::crosses(self.table.get(entry).key(), &reply);
+        if reply.particular && (slot.what != What::IcmpError || crosses()) {
+            return self.forward_particular(entry, direction, packet, frame, &next_hop);
+        }
         let id = self.table.get(entry).server();
-        let Some(reply) = self.table.reply_mut(entry) else {
-            return Err(Refusal::Drop(DropReason::ServerUnavailable));
-        };
-        let next_hop = match direction {
-            Direction::Request => {
-                let Some(server) = snapshot.server(id) else {
-                    return Err(Refusal::Drop(DropReason::ServerUnavailable));
-                };
-                learn_way(reply, umem.bytes(frame));
-                server.next_hop
-            }
-            Direction::Reply => way_out(&snapshot.routes, reply, umem.bytes(frame)),
-        };
-        let Some(next_hop) = next_hop else {
-            return Err(Refusal::Wait(DropReason::NextHopUnresolved));
-        };
         let (l3, mtu) = (
             usize::from(slot.l3_offset),
             snapshot.routes.mtu(next_hop.port),
         );
         fragment::check_size(umem.bytes(frame), l3, slot.is_v4, mtu)?;
-        let reply = *reply;
         let connection = self.table.get(entry);
         let rewrite = rewrite(connection, &reply, direction);
         if slot.what == What::IcmpError {
@@ -130,6 +125,33 @@ impl Flows {
         }
         self.count_translated(id, direction, slot, frame);
         Ok(next_hop.port)
+    }
+
+    /// Where a packet of a translated connection leaves.
+    fn way(
+        &mut self,
+        entry: EntryIndex,
+        direction: Direction,
+        packet: &Packet<'_>,
+        frame: &Frame,
+    ) -> Result<(Reply, Hop), Refusal> {
+        let (snapshot, bytes) = (packet.snapshot, packet.umem.bytes(frame));
+        let id = self.table.get(entry).server();
+        let Some(reply) = self.table.reply_mut(entry) else {
+            return Err(Refusal::Drop(DropReason::ServerUnavailable));
+        };
+        let hop = match direction {
+            Direction::Request => {
+                let Some(server) = snapshot.server(id) else {
+                    return Err(Refusal::Drop(DropReason::ServerUnavailable));
+                };
+                learn_way(reply, bytes);
+                server.next_hop
+            }
+            Direction::Reply => way_out(&snapshot.routes, reply, bytes),
+        };
+        let hop = hop.ok_or(Refusal::Wait(DropReason::NextHopUnresolved))?;
+        Ok((*reply, hop))
     }
 
     /// The reply half of a new connection to `server`.
@@ -190,11 +212,12 @@ impl Flows {
             network,
             transport,
             way,
+            particular: is_particular(packet.snapshot, server, client),
         })
     }
 }
 
-fn endpoints(key: &FlowKey) -> Endpoints {
+pub(super) fn endpoints(key: &FlowKey) -> Endpoints {
     Endpoints {
         source: Endpoint {
             address: key.source(),
@@ -221,7 +244,7 @@ pub(super) fn rewrite(connection: &Connection, reply: &Reply, direction: Directi
 }
 
 #[inline(always)]
-fn apply(
+pub(super) fn apply(
     rewrite: &Rewrite,
     slot: &Slot,
     umem: &Umem,
@@ -246,7 +269,7 @@ fn apply(
 }
 
 #[inline(always)]
-fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropReason> {
+pub(super) fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropReason> {
     let ethernet = frame
         .first_chunk_mut::<{ ethernet::HEADER_LEN }>()
         .ok_or(DropReason::Truncated)?;

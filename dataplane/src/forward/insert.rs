@@ -25,7 +25,7 @@ pub(super) struct Insertion<'a> {
 }
 
 /// Bytes of the IP packet at `l3`, header included.
-pub(super) fn packet_len(frame: &[u8], l3: usize, is_v4: bool) -> Result<usize, DropReason> {
+pub(crate) fn packet_len(frame: &[u8], l3: usize, is_v4: bool) -> Result<usize, DropReason> {
     let packet = frame.get(l3..).unwrap_or_default();
     Ok(if is_v4 {
         ipv4::Packet::new_checked(packet)?.total_len()
@@ -101,29 +101,6 @@ fn lengthen_network(
     } else {
         let mut ip = ipv6::Packet::header_mut(at_mut(frame, l3)?);
         ip.set_payload_len(ip.payload_len_u16().wrapping_add(added));
-    }
-    Ok(())
-}
-
-/// Takes the TCP payload out of the sums and lengths of headers that `frame` holds without it.
-pub(super) fn shorten(
-    frame: &mut [u8],
-    (l3, l4): (usize, usize),
-    is_v4: bool,
-    payload: &[u8],
-    payload_len: u16,
-) -> Result<(), DropReason> {
-    let removed = Sum::ZERO.bytes(payload).word(payload_len);
-    let header = at_mut::<18>(frame, l4)?;
-    let [.., c0, c1] = header;
-    [*c0, *c1] = Delta::between(removed, Sum::ZERO).apply([*c0, *c1]);
-    if is_v4 {
-        let mut ip = ipv4::Packet::header_mut(at_mut(frame, l3)?);
-        ip.set_total_len(ip.total_len_u16().wrapping_sub(payload_len));
-        ip.adjust_checksum(Delta::between(Sum::ZERO.word(payload_len), Sum::ZERO));
-    } else {
-        let mut ip = ipv6::Packet::header_mut(at_mut(frame, l3)?);
-        ip.set_payload_len(ip.payload_len_u16().wrapping_sub(payload_len));
     }
     Ok(())
 }

@@ -23,3 +23,5 @@ pub mod rewrite;
 pub mod sequence;
 pub mod toa;
 pub mod tunnel;
+
+pub(crate) use insert::packet_len;

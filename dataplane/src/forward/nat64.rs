@@ -59,6 +59,12 @@ impl Translation {
         Self(Rewrite::new(before, after))
     }
 
+    /// The same as a rewriting of the addresses, ports and transport's checksum.
+    #[must_use]
+    pub(crate) fn of(rewrite: Rewrite) -> Self {
+        Self(rewrite)
+    }
+
     /// Translates the IP packet at `l3`, whole or a fragment, and takes a hop from its life. Its
     /// transport header, if it has one, is right behind the new IP header.
     /// `identification` is for an IPv4 packet that routers may fragment: a number that the worker

@@ -13,15 +13,15 @@
 //!
 //! The server's stream of bytes then is longer than the client's, by [`Splice`]'s length from the
 //! first byte on: sequence numbers on the way to the server and acknowledgments on the way back are
-//! shifted. A retransmission of the first segment gets the header again.
+//! shifted. The header comes with the segment that ends the handshake, for a server may want it before
+//! it says anything, and with whatever begins there until the server has acknowledged it.
 
 use super::insert::{Insertion, packet_len};
 use super::rewrite::Endpoints;
 use super::sequence::{self, is_after};
 use crate::counters::DropReason;
 use crate::service::Protocol;
-use crate::wire::checksum::{Delta, Sum};
-use crate::wire::tcp::{self, flags};
+use crate::wire::tcp;
 use crate::wire::udp;
 use crate::xsk::umem::{Frame, Umem};
 
@@ -74,9 +74,16 @@ impl ProxyHeader {
         &self.bytes[..usize::from(self.length)]
     }
 
+    /// How many bytes that are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> u8 {
+        self.length
+    }
+
     /// Inserts the header before the payload of the whole TCP segment or UDP datagram at `l4`, in
     /// the IP packet at `l3`. False, and nothing changed, if it would be longer than `mtu` bytes with
-    /// its IP header; then [`write_segment`](Self::write_segment) helps, for TCP.
+    /// its IP header.
     ///
     /// # Errors
     /// The packet is broken.
@@ -114,52 +121,6 @@ impl ProxyHeader {
         insertion.apply(umem, frame, is_v4)?;
         Ok(true)
     }
-
-    /// Makes `to` a segment of its own that carries the header alone, after the whole TCP segment
-    /// in `from`, which is too long to take it: to be sent before it. The segment in `from` is then
-    /// to be [shifted](Splice::shift_sequence).
-    ///
-    /// # Errors
-    /// The segment is broken, or a frame is too short.
-    #[cold]
-    pub fn write_segment(
-        &self,
-        umem: &Umem,
-        from: &Frame,
-        (l3, l4): (usize, usize),
-        to: &mut Frame,
-    ) -> Result<(), DropReason> {
-        // All of its headers and no payload; then the header comes in as it always does.
-        let packet = umem.bytes(from);
-        let is_v4 = packet.get(l3).is_some_and(|first| first >> 4 == 4);
-        let length = packet_len(packet, l3, is_v4)?;
-        let segment = packet.get(l4..l3 + length).unwrap_or_default();
-        let segment = tcp::Packet::new_checked(segment)?;
-        let payload = segment.payload();
-        let payload_len = u16::try_from(payload.len()).map_err(|_| DropReason::BadIpTotalLength)?;
-        let headers = packet.get(..l3 + length - payload.len());
-        umem.fill(to, headers.unwrap_or_default())
-            .map_err(|_| DropReason::BadIpTotalLength)?;
-        let bytes = umem.bytes_mut(to);
-        super::insert::shorten(bytes, (l3, l4), is_v4, payload, payload_len)?;
-        // It asks for nothing but to be received: FIN comes with the data.
-        clear_flags(bytes, l4, flags::FIN | flags::PSH);
-        self.insert(umem, to, (l3, l4), Protocol::Tcp, u16::MAX)?;
-        Ok(())
-    }
-}
-
-/// Clears flags of the TCP header at `l4`.
-fn clear_flags(frame: &mut [u8], l4: usize, cleared: u8) {
-    if let Some([.., flags_, _, _, c0, c1, _, _]) = frame
-        .get_mut(l4..)
-        .and_then(<[u8]>::first_chunk_mut::<{ tcp::HEADER_LEN }>)
-    {
-        let kept = *flags_ & !cleared;
-        let sum = |flags: u8| Sum::ZERO.word(u16::from(flags));
-        [*c0, *c1] = Delta::between(sum(*flags_), sum(kept)).apply([*c0, *c1]);
-        *flags_ = kept;
-    }
 }
 
 /// How the streams of client and server differ: from the sequence number of the first byte on, the
@@ -170,9 +131,8 @@ pub struct Splice {
     pub first: u32,
     /// Bytes of the header.
     pub length: u8,
-    /// The server has acknowledged the header and more: nothing before the first byte is on its way
-    /// any more, and all numbers are shifted. Without this, those of a stream would be taken for
-    /// earlier ones once it is 2 GiB long.
+    /// The server has acknowledged the header: it is not sent again, and all numbers are shifted. Without
+    /// this, those of a stream would be taken for earlier ones once it is 2 GiB long.
     pub settled: bool,
 }
 
@@ -181,22 +141,21 @@ pub struct Splice {
 pub enum Part {
     /// From before the first byte: it goes as it is.
     Before,
-    /// It has the first byte, or ends the stream there: the header goes before its payload.
+    /// It begins at the first byte, which may not be in it yet: the header goes before its payload.
     First,
     /// Its sequence number is to be shifted.
     After,
 }
 
 impl Splice {
-    /// Where in the stream a segment of the client is, by its sequence number and by whether it has
-    /// payload or a FIN.
+    /// Where in the stream a segment of the client is, by its sequence number.
     #[inline(always)]
     #[must_use]
-    pub fn part(&self, sequence: u32, has_data: bool) -> Part {
+    pub fn part(&self, sequence: u32) -> Part {
         if self.settled {
             Part::After
         } else if sequence == self.first {
-            if has_data { Part::First } else { Part::Before }
+            Part::First
         } else if is_after(sequence, self.first) {
             Part::After
         } else {
@@ -218,7 +177,7 @@ impl Splice {
         sequence::change_acknowledgment(frame, l4, |number| {
             if std::mem::take(&mut is_first) {
                 let data = self.first.wrapping_add(self.length.into());
-                self.settled |= is_after(number, data);
+                self.settled |= !is_after(data, number);
             }
             self.back(number)
         });

@@ -52,8 +52,14 @@ impl ClientOption {
     /// As it goes into a header: 8 or 20 bytes.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
-        let length = if self.is_v4 { LENGTH_V4 } else { LENGTH_V6 };
-        &self.bytes[..usize::from(length)]
+        &self.bytes[..usize::from(self.len())]
+    }
+
+    /// How many bytes that are.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> u8 {
+        if self.is_v4 { LENGTH_V4 } else { LENGTH_V6 }
     }
 }
 
@@ -94,10 +100,10 @@ pub fn insert(
     Ok(true)
 }
 
-/// Lowers the maximum segment size that the SYN at `l4` announces to `most`, so that its receiver
-/// leaves room for what will be put into its segments. One that is lower already stays.
+/// Lowers the maximum segment size that the SYN at `l4` announces: to `most`, if it is more, and by `room`
+/// bytes that the director will put into segments.
 #[cold]
-pub fn lower_maximum_segment_size(frame: &mut [u8], l4: usize, most: u16) {
+pub fn lower_maximum_segment_size(frame: &mut [u8], l4: usize, most: u16, room: u16) {
     let Some(header) = tcp_header(frame, l4) else {
         return;
     };
@@ -113,10 +119,9 @@ pub fn lower_maximum_segment_size(frame: &mut [u8], l4: usize, most: u16) {
     };
     // An option may begin anywhere, so its bytes may be the halves of two words: sum all of them.
     let before = Sum::ZERO.bytes(options);
-    if let Some(Ok(size)) = options.get_mut(data).map(<&mut [u8; 2]>::try_from)
-        && u16::from_be_bytes(*size) > most
-    {
-        *size = most.to_be_bytes();
+    if let Some(Ok(size)) = options.get_mut(data).map(<&mut [u8; 2]>::try_from) {
+        let lowered = u16::from_be_bytes(*size).min(most).saturating_sub(room);
+        *size = lowered.to_be_bytes();
         let delta = Delta::between(before, Sum::ZERO.bytes(options));
         [*c0, *c1] = delta.apply([*c0, *c1]);
     }

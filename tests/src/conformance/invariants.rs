@@ -4,8 +4,8 @@
 //! - A frame that leaves is a frame that came, in order, at the same time, the same to the byte but for its MAC
 //!   addresses and one hop less to live, with a right IPv4 checksum; it goes to a real server of the
 //!   configuration.
-//! - Or it is a RST to where a TCP segment came from, an ICMP error that quotes a packet, a translated packet, one in a
-//!   tunnel, or a fragment: with right checksums, and otherwise what came in.
+//! - Or it is a RST to where a TCP segment came from, an ICMP error that quotes a packet, a translated packet, which
+//!   may also tell the server who the client is, one in a tunnel, or a fragment: with right checksums, and otherwise what came in.
 //! - A real server of FULLNAT sees local addresses only, and nobody else sees one.
 
 use anyhow::{Context, bail, ensure};
@@ -14,7 +14,7 @@ use dataplane::counters::{Counters, DropReason};
 use dataplane::service::ForwardingMethod;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::{Frame, rewriting};
+use super::{Frame, full_nat, rewriting};
 use crate::script::{DIRECTOR, Mac, mac_of};
 
 pub(super) fn check(
@@ -124,12 +124,13 @@ enum Leaving {
 type IsIt = fn(&Frame, &Frame) -> bool;
 
 fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
-    let candidates: [(Leaving, IsIt); 8] = [
+    let candidates: [(Leaving, IsIt); 9] = [
         (Leaving::Forwarded, is_forwarded),
         (Leaving::Reset, is_reset_of),
         (Leaving::Answer, rewriting::is_answer),
         (Leaving::Translated, rewriting::is_translated),
         (Leaving::Translated, rewriting::is_translated_fragment),
+        (Leaving::Translated, full_nat::is_told),
         (Leaving::Piece, rewriting::is_piece),
         (Leaving::Wrapped, |cause, frame| {
             rewriting::unwrapped(frame).is_some_and(|inner| is_forwarded(cause, &inner))

@@ -22,6 +22,7 @@ use crate::script::{self, Script};
 
 mod diff;
 mod dissector;
+mod full_nat;
 mod invariants;
 mod rewriting;
 

@@ -62,7 +62,7 @@ fn rest(packet: &SlicedPacket<'_>) -> Option<Vec<u8>> {
     })
 }
 
-fn hops(net: &Option<NetSlice<'_>>) -> Option<u8> {
+pub(super) fn hops(net: &Option<NetSlice<'_>>) -> Option<u8> {
     match net {
         Some(NetSlice::Ipv4(ip)) => Some(ip.header().ttl()),
         Some(NetSlice::Ipv6(ip)) => Some(ip.header().hop_limit()),
@@ -70,7 +70,7 @@ fn hops(net: &Option<NetSlice<'_>>) -> Option<u8> {
     }
 }
 
-fn header_is_right(net: &Option<NetSlice<'_>>) -> bool {
+pub(super) fn header_is_right(net: &Option<NetSlice<'_>>) -> bool {
     match net {
         Some(NetSlice::Ipv4(ip)) => {
             let header = ip.header();
@@ -82,7 +82,7 @@ fn header_is_right(net: &Option<NetSlice<'_>>) -> bool {
 }
 
 /// True if the transport's checksum is right, or is none where that is allowed.
-fn is_right(packet: &SlicedPacket<'_>) -> bool {
+pub(super) fn is_right(packet: &SlicedPacket<'_>) -> bool {
     match (&packet.net, &packet.transport) {
         (Some(NetSlice::Ipv4(ip)), Some(transport)) => {
             let (source, destination) = (ip.header().source(), ip.header().destination());

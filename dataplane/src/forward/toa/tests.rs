@@ -109,7 +109,7 @@ fn a_full_segment_stays_as_it_is() {
 }
 
 #[test]
-fn the_maximum_segment_size_is_lowered_never_raised() {
+fn the_maximum_segment_size_leaves_room() {
     let (source, destination) = ([10, 0, 0, 1], [10, 0, 0, 2]);
     // At an even and at an odd place.
     for before in [&[][..], &[TcpOptionElement::Noop][..]] {
@@ -128,9 +128,9 @@ fn the_maximum_segment_size_is_lowered_never_raised() {
             frame
         };
         let mut frame = syn(1460);
-        lower_maximum_segment_size(&mut frame, 34, 1440);
-        assert_eq!(frame, syn(1440));
-        lower_maximum_segment_size(&mut frame, 34, 1450);
-        assert_eq!(frame, syn(1440));
+        lower_maximum_segment_size(&mut frame, 34, 1440, 8);
+        assert_eq!(frame, syn(1432));
+        lower_maximum_segment_size(&mut frame, 34, 1440, 8);
+        assert_eq!(frame, syn(1424));
     }
 }

@@ -69,7 +69,7 @@ fn client_address(
     protocol: Option<Protocol>,
     report: &mut Report<'_>,
 ) -> Option<ClientAddress> {
-    let wanted = value.choice(&ClientAddress::NAMES[..1], &["toa", "proxy"], report)?;
+    let wanted = value.choice(&ClientAddress::NAMES, &[], report)?;
     if wanted == ClientAddress::Toa && protocol.is_some_and(|protocol| protocol != Protocol::Tcp) {
         value.reject(
             "it for TCP only: it is a TCP option",
