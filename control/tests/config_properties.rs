@@ -165,7 +165,7 @@ fn options(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = ServiceOpti
     let options = (
         option::of(persistence),
         any::<bool>(),
-        full_nat(is_v4),
+        full_nat(is_v4, protocol),
         limits,
     );
     options.prop_map(

@@ -1,7 +1,7 @@
 //! Local addresses and ports of FULLNAT: a pool of ports for each address and worker.
 //!
-//! Workers share no pool: of the ports 1024..=65535 each has its own range on every address, so that
-//! the port of a reply says which worker it belongs to ([`PortRange::owner`]), and nothing is locked.
+//! Workers share no pool: of the ports 1024..=65535 each has its own range on every address, so that no two
+//! workers use the same one, and nothing is locked.
 //! Virtual servers may share addresses: a port serves one connection at a time, whatever its
 //! virtual server, protocol and destination.
 //!
@@ -47,16 +47,6 @@ impl PortRange {
             first: u16::try_from(first).ok()?,
             last: u16::try_from(first + size - 1).ok()?,
         })
-    }
-
-    /// The number of the worker to whose range `port` belongs, of `workers`; `None` for a port that
-    /// is nobody's.
-    #[inline]
-    #[must_use]
-    pub fn owner(port: u16, workers: u32) -> Option<u32> {
-        let size = COUNT.checked_div(workers).filter(|size| *size > 0)?;
-        let offset = port.checked_sub(*PORTS.start())?;
-        Some(u32::from(offset) / size).filter(|worker| *worker < workers)
     }
 }
 
@@ -202,26 +192,17 @@ mod tests {
     #[test]
     fn every_port_has_one_worker_at_most() {
         for workers in [1, 2, 3, 7, 64, 64_512] {
-            let mut owned = 0;
-            for worker in [0, workers / 2, workers - 1] {
+            let mut next = 1024;
+            for worker in 0..workers {
                 let range = PortRange::of(worker, workers).unwrap();
-                for port in [range.first, range.last] {
-                    assert_eq!(PortRange::owner(port, workers), Some(worker));
-                }
-                owned = range.last;
+                assert_eq!(u32::from(range.first), next);
+                next = u32::from(range.last) + 1;
             }
-            let beyond = PortRange::owner(owned.saturating_add(1), workers);
-            assert!(owned == u16::MAX || beyond.is_none(), "{workers}");
+            assert!((65_536 - workers..=65_536).contains(&next), "{workers}");
         }
-        let whole = PortRange {
-            first: 1024,
-            last: 65_535,
-        };
-        assert_eq!(PortRange::of(0, 1), Some(whole));
-        assert_eq!(PortRange::of(2, 2), None);
-        assert_eq!(PortRange::of(0, 0), None);
-        assert_eq!(PortRange::of(0, 64_513), None);
-        assert_eq!(PortRange::owner(1023, 2), None);
+        for (worker, workers) in [(2, 2), (0, 0), (0, 64_513)] {
+            assert_eq!(PortRange::of(worker, workers), None);
+        }
     }
 
     #[test]

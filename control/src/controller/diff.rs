@@ -133,6 +133,9 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
     if before.options.one_packet != after.options.one_packet {
         lines.push(format!("{name}: ops {}", after.options.one_packet));
     }
+    if before.options.full_nat != after.options.full_nat {
+        lines.push(format!("{name}: local_addresses or client_address changed"));
+    }
     if before.options.limits != after.options.limits {
         lines.push(format!("{name}: limits changed"));
     }

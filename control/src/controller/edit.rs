@@ -66,6 +66,7 @@ impl Controller {
                     // IPVS has no such things, so ipvsadm cannot mention them.
                     matches: std::mem::take(&mut old.options.matches),
                     limits: old.options.limits,
+                    full_nat: std::mem::take(&mut old.options.full_nat),
                     ..new.options
                 };
             }

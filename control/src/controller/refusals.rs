@@ -1,5 +1,5 @@
-//! What the log says of connections that limits refused or a full table had no room for: at once, and then,
-//! while it goes on, once in a while with how many there were.
+//! What the log says of connections that limits refused, or that a full table or FULLNAT's local addresses had
+//! no room for: at once, and then, while it goes on, once in a while with how many there were.
 //!
 //! Sans-I/O: it is shown the workers' counters once a second.
 
@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dataplane::counters::{Counters, DropReason};
 use dataplane::limits::{Limits, Refused, ServiceTotals};
+use dataplane::ports;
 use dataplane::service::ServiceKey;
 
 use crate::config::Config;
@@ -46,11 +47,12 @@ impl<const N: usize> Said<N> {
     }
 }
 
-/// What was said of every virtual server, and of the table.
+/// What was said of every virtual server, of the table, and of local ports.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     services: BTreeMap<ServiceKey, Said<{ Refused::ALL.len() }>>,
     table: Option<Said<2>>,
+    local_ports: Option<Said<1>>,
 }
 
 impl Refusals {
@@ -74,13 +76,23 @@ impl Refusals {
             }
             self.services.insert(service.key, said);
         }
-        let table = counters.fold([0; 2], |[evicted, dropped], counters| {
-            let full = counters.drops[DropReason::TableFull as usize];
-            [evicted + counters.connections_evicted, dropped + full]
+        let sums = counters.fold([0; 3], |[evicted, dropped, without_port], counters| {
+            let of = |reason: DropReason| counters.drops[reason as usize];
+            [
+                evicted + counters.connections_evicted,
+                dropped + of(DropReason::TableFull),
+                without_port + of(DropReason::NoLocalPort),
+            ]
         });
+        let [evicted, dropped, without_port] = sums;
+        let table = [evicted, dropped];
         let said = self.table.get_or_insert_with(|| Said::new(table));
         if let Some(grown) = said.observe(now, table) {
             lines.push(of_table(config.appliance.max_connections, grown));
+        }
+        let said = (self.local_ports).get_or_insert_with(|| Said::new([without_port]));
+        if let Some(grown) = said.observe(now, [without_port]) {
+            lines.push(of_local_ports(config, grown));
         }
         lines
     }
@@ -114,6 +126,21 @@ fn of_service(key: ServiceKey, limits: &Limits, refused: [u64; Refused::ALL.len(
     format!(
         "virtual_server {key}: new connections refused: {}",
         parts.join(", ")
+    )
+}
+
+/// Which virtual server it is the workers do not tell: those with FULLNAT are named.
+fn of_local_ports(config: &Config, [dropped]: [u64; 1]) -> String {
+    let services = config.virtual_servers.iter().filter_map(|service| {
+        let addresses = service.local_addresses().count();
+        let ports = addresses * usize::try_from(ports::COUNT).unwrap_or(0); // 64512
+        (addresses > 0).then(|| format!("virtual_server {} ({ports} ports)", service.key))
+    });
+    let services: Vec<_> = services.collect();
+    format!(
+        "FULLNAT: no local port is free: {dropped} packets of new connections were dropped; \
+         add to local_addresses of {}",
+        services.join(" or ")
     )
 }
 
@@ -165,6 +192,29 @@ mod tests {
         );
         assert!(at(40, [21, 9, 9, 10]).is_empty());
         assert_eq!(at(41, [21, 10, 9, 10]).len(), 1, "at once after a silence");
+    }
+
+    #[test]
+    fn used_up_local_ports_are_said_with_their_virtual_servers() {
+        let text = "[[virtual_server]]\naddress = \"10.0.0.100:80\"\nlb_kind = \"FULLNAT\"\n\
+                    local_addresses = [\"10.0.0.201\", \"10.0.0.202\"]\n\
+                    real_server = [{ address = \"10.0.0.1:80\" }]\n";
+        let parsed = crate::config::parse(text, std::path::Path::new("test"));
+        let config = parsed.expect("a configuration").config;
+        let (mut refusals, now) = (Refusals::default(), Instant::now());
+        let mut at = |dropped| {
+            let mut counters = Counters::default();
+            counters.drops[DropReason::NoLocalPort as usize] = dropped;
+            refusals.observe(&config, now, |_| None, std::iter::once(counters))
+        };
+        assert!(at(3).is_empty());
+        assert_eq!(
+            at(10),
+            [
+                "FULLNAT: no local port is free: 7 packets of new connections were dropped; \
+                 add to local_addresses of virtual_server TCP 10.0.0.100:80 (129024 ports)"
+            ]
+        );
     }
 
     #[test]

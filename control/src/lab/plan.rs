@@ -136,12 +136,17 @@ pub enum PlanError {
     },
     #[error(
         "real server {server}: the lab cannot rehearse lb_kind {method}, \
-         only DR and NAT: a tunnel takes a kernel that unpacks it"
+         only DR, NAT and FULLNAT: a tunnel takes a kernel that unpacks it"
     )]
     Method {
         server: SocketAddr,
         method: ForwardingMethod,
     },
+    #[error(
+        "real server {0}: the lab cannot rehearse client_address = \"proxy\": \
+         its built-in responder does not read the PROXY protocol"
+    )]
+    ProxyProtocol(SocketAddr),
     #[error(
         "real server {0} belongs to virtual servers with NAT and with DR: it would need the \
          director and the router as its one default gateway; give it two addresses"
@@ -385,6 +390,11 @@ fn addresses_in_use(config: &Config) -> BTreeSet<IpAddr> {
     virtual_servers
         .clone()
         .map(|server| server.address().ip())
+        .chain(
+            virtual_servers
+                .clone()
+                .flat_map(crate::config::VirtualServer::local_addresses),
+        )
         .chain(given.concat())
         .chain(
             virtual_servers

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::service::{ForwardingMethod, Protocol};
+use dataplane::service::{ClientAddress, ForwardingMethod, Protocol};
 
 use super::{Config, PlanError, request_address};
 use crate::config::{Check, CheckKind, CheckUrl, HttpGet};
@@ -128,17 +128,21 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealSe
                 listen_on(requests);
                 listen_on(SocketAddr::new(address, requests.port()));
             }
-            ForwardingMethod::Nat => {
+            ForwardingMethod::Nat | ForwardingMethod::FullNat => {
                 let same_port = real.address.port() == 0;
                 let port = if same_port { requests } else { real.address }.port();
                 listen_on(SocketAddr::new(address, port));
             }
-            method @ (ForwardingMethod::Tunnel(_) | ForwardingMethod::FullNat) => {
+            method @ ForwardingMethod::Tunnel(_) => {
                 return Err(PlanError::Method {
                     server: real.address,
                     method,
                 });
             }
+        }
+        let told = virtual_server.options.full_nat.client_address;
+        if real.lb_kind == ForwardingMethod::FullNat && told == ClientAddress::Proxy {
+            return Err(PlanError::ProxyProtocol(real.address));
         }
         behind_director.insert(is_translated(real));
         bounds.push(Bounds::of(&real.checks));

@@ -248,6 +248,28 @@ fn impossible_files_are_refused_with_the_address() {
     );
 }
 
+#[test]
+fn fullnat_toml_keeps_local_addresses_free_and_leaves_real_servers_alone() {
+    let plan = shipped("fullnat.toml");
+    assert!(!plan.is_divided());
+    assert_eq!(
+        held(&plan, "rs1"),
+        ["eth0 192.168.1.101/24"],
+        "nothing on lo"
+    );
+    let router: IpAddr = "192.168.1.254".parse().unwrap();
+    assert_eq!(namespace(&plan, "rs1").gateways, [router]);
+    let listen = plan.real_servers[0].listen.iter();
+    let listen: Vec<String> = listen.map(ToString::to_string).collect();
+    assert_eq!(listen, ["tcp:192.168.1.101:8080"]);
+    let own: IpAddr = "192.168.1.201".parse().unwrap();
+    let mut addresses = plan.namespaces.iter().flat_map(|one| &one.addresses);
+    assert!(
+        addresses.all(|given| given.address != own),
+        "for the director to add"
+    );
+}
+
 fn nat(text: String) -> String {
     text.replace("\"DR\"", "\"NAT\"")
 }
