@@ -50,7 +50,7 @@ done
 service() {
     local network=10.77.0. open='' close=''
     case $1 in *:*) network=fd77:: open='[' close=']' ;; esac
-    virtual_server "$open$1$close:$2" "$3" "$4" 'delay_loop = 1' 'connect_timeout = 1' 'retry = 0'
+    virtual_server "$open$1$close:$2" "$3" "$4" 'delay_loop = 1' 'connect_timeout = 2' 'retry = 0'
     real_server "$open${network}101$close:$2" 1 'TCP_CHECK = {}'
     real_server "$open${network}102$close:$2" 1 'TCP_CHECK = {}'
 }
