@@ -9,10 +9,10 @@ needs nginx dnsmasq getent nstat
 make_network 2
 head -c 100M /dev/urandom >"$WORK/big"
 
-MODES="DR NAT TUN"
+MODES="DR NAT TUN FULLNAT"
 # An address for each, because what a client learns of a path's MTU is about an address.
-declare -A V4=([DR]=$VIP [NAT]=10.77.0.110 [TUN]=10.77.0.120)
-declare -A V6=([DR]=$VIP6 [NAT]=fd77::110 [TUN]=fd77::120)
+declare -A V4=([DR]=$VIP [NAT]=10.77.0.110 [TUN]=10.77.0.120 [FULLNAT]=10.77.0.130)
+declare -A V6=([DR]=$VIP6 [NAT]=fd77::110 [TUN]=fd77::120 [FULLNAT]=fd77::130)
 
 # The narrow link is behind narrow's own: its SYNs announce what 1500 bytes carry.
 for host in narrow edge; do add_host $host; done
@@ -30,12 +30,14 @@ setting edge net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1
 on_ip edge link set router mtu 1300
 on_ip router link set edge mtu 1300
 
-# Replies from the real servers' own addresses are NAT's, and go by the director.
+# Replies from the real servers' own addresses are NAT's, and go by the director; FULLNAT's are to the segment.
 for number in 1 2; do
     addresses rs$number lo ${V4[TUN]}/32 ${V6[TUN]}/128
     on_ip rs$number rule add from 10.77.0.10$number lookup 77
+    on_ip rs$number route add 10.77.0.0/24 dev eth0 table 77
     on_ip rs$number route add default via $DIRECTOR table 77
     on_ip rs$number -6 rule add from fd77::10$number lookup 77
+    on_ip rs$number -6 route add fd77::/64 dev eth0 table 77
     on_ip rs$number -6 route add default via $DIRECTOR6 table 77
 done
 
@@ -48,9 +50,10 @@ done
 
 # service ADDRESS PORT PROTOCOL ALGORITHM
 service() {
-    local network=10.77.0. open='' close=''
+    local network=10.77.0. open='' close='' more=()
     case $1 in *:*) network=fd77:: open='[' close=']' ;; esac
-    virtual_server "$open$1$close:$2" "$3" "$4" 'delay_loop = 1' 'connect_timeout = 2' 'retry = 0'
+    [ $LB_KIND != FULLNAT ] || more=("local_addresses = [\"${network}20\"]")
+    virtual_server "$open$1$close:$2" "$3" "$4" 'delay_loop = 1' 'connect_timeout = 2' 'retry = 0' "${more[@]}"
     real_server "$open${network}101$close:$2" 1 'TCP_CHECK = {}'
     real_server "$open${network}102$close:$2" 1 'TCP_CHECK = {}'
 }
