@@ -14,6 +14,7 @@
 //! once for each new snapshot.
 
 mod choose;
+mod elsewhere;
 mod flows;
 mod fullnat;
 mod limits;
@@ -358,9 +359,12 @@ impl Director {
             umem,
             now,
         };
-        let others = flows.send_straight(&burst, frames, verdicts);
+        let mut others = flows.send_straight(&burst, frames, verdicts);
         flows.counters.tx_packets += received - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
+        if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
+            others = flows.hand_over(&burst, others, frames, verdicts);
+        }
         for number in others.numbers() {
             let frame = &mut frames[number];
             flows.counters.tx_bytes -= frame.len() as u64;

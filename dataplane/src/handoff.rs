@@ -96,6 +96,12 @@ impl Owners {
         self.directory.unlist(hash, self.worker);
     }
 
+    /// Fetches what [`owner`](Self::owner) will read.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.directory.prefetch(hash);
+    }
+
     /// Which other worker may have the connection with this hash of its reply key.
     #[inline]
     #[must_use]

@@ -1,15 +1,23 @@
 # Two receive queues, two pinned workers: flows are spread over both, each
-# connection stays with its worker, and the counters add up.
+# connection stays with its worker, and the counters add up. With NAT answers come by
+# either queue, whichever their request came by, and reach the client nevertheless.
 source "$(dirname "$0")/lib.sh"
 [ "$(nproc)" -ge 2 ] || skip "this machine has one CPU"
 DIRECTOR_QUEUES=2
-make_network 2
-start_nginx 1 2
+make_network 3
+head -c 5000000 /dev/urandom >"$WORK/big"
+# rs3 is for NAT: it answers by the director.
+on_ip rs3 address delete $VIP/32 dev lo
+on_ip rs3 route replace default via $DIRECTOR
+start_nginx 1 2 3
 cores=$(python3 -c 'import os; print(sorted(os.sched_getaffinity(0))[:2])')
 config '[appliance]' "cores = $cores"
 virtual_server $VIP:80 TCP rr
 real_server 10.77.0.101:80 1
 real_server 10.77.0.102:80 1
+LB_KIND=NAT
+virtual_server $VIP:8000 TCP rr
+real_server 10.77.0.103:80 1
 start_director
 
 answers=$(names 1000 http://$VIP/)
@@ -24,4 +32,18 @@ for worker in 0 1; do
         | .rx_packets - .tx_packets - .dropped_packets - .waiting")" 0
 done
 equal "connections of both" "$(ask workers 'map(.connections_created) | add')" 1000
+equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
+
+# Half of the answers come by the other worker's queue.
+equal "NAT" "$(names 200 http://$VIP:8000/ | served rs3)" 200
+between "connections whose answers worker 0 or 1 was handed" \
+    "$(ask workers 'map(select(.handed_off_rx >= 200)) | length')" 2 2
+for number in 1 2 3 4; do
+    equal "download $number" \
+        "$(on client curl -s --max-time 20 http://$VIP:8000/big | sha256sum)" "$(sha256sum <"$WORK/big")"
+done
+equal "rx + handed_off_rx - tx - handed_off_tx - drops - waiting of either worker" "$(ask workers '[.[]
+    | .rx_packets + .handed_off_rx - .tx_packets - .handed_off_tx - .dropped_packets - .waiting]
+    | unique | tostring')" '[0]'
+equal "handed over and taken" "$(ask workers 'map(.handed_off_tx - .handed_off_rx) | add')" 0
 equal "drops" "$(ask drops 'map(.packets_total) | add')" 0

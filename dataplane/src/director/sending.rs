@@ -211,29 +211,6 @@ impl Flows {
         }
     }
 
-    /// What no connection and no virtual server of this worker's is another worker's, or may be: until
-    /// each of them was asked.
-    fn elsewhere(&mut self, packet: &Packet<'_>, frame: &Frame) -> Option<Verdict> {
-        let owners = self.owners.as_ref()?;
-        if packet.asked == 0 {
-            let key = match packet.slot.what {
-                What::LaterFragment => {
-                    let key = fragment_key(packet, frame).ok()?;
-                    self.fragments.get(&key, packet.now)?
-                }
-                What::Plain
-                | What::Packet
-                | What::FirstFragment
-                | What::IcmpError
-                | What::Unwanted(_) => packet.slot.key,
-            };
-            if let Some(owner) = owners.owner(self.table.hash(&key)) {
-                return Some(Verdict::HandOff(owner));
-            }
-        }
-        (packet.asked.max(1) < owners.workers).then_some(Verdict::Offer)
-    }
-
     /// Whom an ICMP error comes from: the virtual server, also for a real server's packet; but what
     /// came to a local address comes from that.
     fn local_address(&self, slot: &Slot) -> Address {
@@ -272,7 +249,7 @@ fn send_direct(hop: &Hop, packet: &Packet<'_>, frame: &mut Frame) -> Result<(), 
     Ok(())
 }
 
-fn fragment_key(packet: &Packet<'_>, frame: &Frame) -> Result<FragmentKey, Refusal> {
+pub(super) fn fragment_key(packet: &Packet<'_>, frame: &Frame) -> Result<FragmentKey, Refusal> {
     let bytes = packet.umem.bytes(frame);
     let parsed = wire::parse(bytes).map_err(DropReason::from)?;
     FragmentKey::new(bytes, &parsed).ok_or(Refusal::Drop(DropReason::Fragment))

@@ -27,6 +27,7 @@ pub(super) struct Others(u64);
 const _: () = assert!(BURST <= u64::BITS as usize);
 
 impl Others {
+    pub(super) const NONE: Self = Self(0);
     const ALL: Self = Self(u64::MAX);
 
     #[inline(always)]
@@ -35,8 +36,13 @@ impl Others {
     }
 
     #[inline(always)]
-    fn add(&mut self, number: usize) {
+    pub(super) fn add(&mut self, number: usize) {
         self.0 |= 1 << number;
+    }
+
+    #[inline(always)]
+    pub(super) fn remove(&mut self, number: usize) {
+        self.0 &= !(1 << number);
     }
 
     #[inline(always)]
@@ -80,7 +86,7 @@ impl Burst<'_> {
         verdicts: &mut [Verdict],
         mut send: impl FnMut(&Slot, &mut Frame) -> Option<PortIndex>,
     ) -> Others {
-        let mut left = Others(0);
+        let mut left = Others::NONE;
         let burst = self.slots.iter().zip(frames).zip(verdicts);
         for (number, ((slot, frame), verdict)) in burst.enumerate() {
             if !others.has(number) {
