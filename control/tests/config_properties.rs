@@ -79,7 +79,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
         any::<bool>(),
         1_u32..1 << 20,
         1_u16..,
-        select(vec![Protocol::Tcp, Protocol::Udp]),
+        select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]),
         method(),
     );
     key.prop_flat_map(|(is_v4, number, port, protocol, lb_kind)| {
@@ -145,6 +145,7 @@ fn full_nat(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = FullNat> {
     let ways = match protocol {
         Protocol::Tcp => ClientAddress::NAMES.map(|(_, way)| way).to_vec(),
         Protocol::Udp => vec![ClientAddress::None, ClientAddress::Proxy],
+        Protocol::Sctp => vec![ClientAddress::None],
     };
     (addresses, select(ways)).prop_map(move |(addresses, client_address)| {
         let addresses = addresses.into_iter();
@@ -238,7 +239,7 @@ fn virtual_servers() -> impl Strategy<Value = Vec<VirtualServer>> {
 }
 
 fn appliance() -> impl Strategy<Value = Appliance> {
-    let timeouts = proptest::array::uniform11(time());
+    let timeouts = proptest::array::uniform24(time());
     let timeouts = timeouts.prop_map(|t| Timeouts {
         established: t[0],
         syn_sent: t[1],
@@ -251,6 +252,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
         listen: t[8],
         synack: t[9],
         udp: t[10],
+        sctp: std::array::from_fn(|state| t[11 + state]),
     });
     let midstream = select(vec![
         TcpMidstream::Reset,

@@ -291,12 +291,24 @@ fn timeouts_are_set_and_zero_keeps_them() {
 }
 
 #[test]
+fn sctp_services_come_and_go() {
+    let appliance = Appliance::start();
+    appliance.ok("-A --sctp-service 10.0.0.100:36412 -s rr");
+    appliance.ok("-a --sctp-service 10.0.0.100:36412 -r 10.0.0.1:36412 -m");
+    let listed = appliance.ok("-Ln --sctp-service 10.0.0.100:36412");
+    let lines: Vec<&str> = listed.lines().skip(2).collect();
+    assert_eq!(lines[0], "SCTP 10.0.0.100:36412 rr");
+    assert!(lines[1].starts_with("  -> 10.0.0.1:36412  "), "{listed}");
+    appliance.ok("-D --sctp-service 10.0.0.100:36412");
+    assert_eq!(appliance.ok("-Sn"), "");
+}
+
+#[test]
 fn what_the_appliance_cannot_do_is_said() {
     let appliance = Appliance::start();
     appliance.ok("-A -t 10.0.0.100:80");
     for (line, said) in [
         ("-A -f 7", "firewall mark"),
-        ("-A --sctp-service 10.0.0.100:80", "SCTP"),
         ("-a -t 10.0.0.100:80 -r 10.0.0.1 -w 70000", "65535"),
         ("-a -t 10.0.0.100:80 -r 127.0.0.1", "loopback"),
         (

@@ -55,13 +55,16 @@ drop_reasons! {
     MappedAddress = "mapped_address", "An IPv6 packet carries an IPv4-mapped address, which never belongs on the wire.";
     BadTcpHeader = "bad_tcp_header", "The TCP header is cut off, or its data offset is wrong.";
     BadUdpHeader = "bad_udp_header", "The UDP header is cut off, or its length is wrong.";
+    BadSctpHeader = "bad_sctp_header", "The SCTP header is cut off.";
     BadIcmp = "bad_icmp", "The ICMP header, or the packet that it quotes, is cut off or broken.";
     NotIp = "not_ip", "Neither IPv4 nor IPv6.";
-    NotTcpOrUdp = "not_tcp_or_udp", "Neither TCP nor UDP, nor an ICMP error about either.";
+    OtherProtocol = "other_protocol", "Neither TCP nor UDP nor SCTP, nor an ICMP error about one of them.";
     Fragment = "fragment", "A fragment of an IP datagram whose first one did not come in time.";
     NoVirtualServer = "no_virtual_server", "No virtual server has this address, port and protocol.";
     NoRealServer = "no_real_server", "The virtual server has no real server that takes new connections.";
     TcpMidstream = "tcp_midstream", "A TCP packet of no known connection, and tcp_midstream is \"drop\" or the packet is itself a RST.";
+    SctpMidstream = "sctp_midstream", "An SCTP packet, other than INIT, of no known association.";
+    SctpFragment = "sctp_fragment", "NAT to another port: the checksum of SCTP covers the whole packet, of which this is a fragment.";
     ServerUnavailable = "server_unavailable", "The connection's real server is down or was removed.";
     NextHopUnresolved = "next_hop_unresolved", "The real server's MAC address did not become known in time.";
     TtlExceeded = "ttl_exceeded", "The TTL or hop limit does not allow one more hop.";
@@ -90,6 +93,7 @@ impl From<Malformed> for DropReason {
             Malformed::MappedAddress => Self::MappedAddress,
             Malformed::BadTcpHeader => Self::BadTcpHeader,
             Malformed::BadUdpHeader => Self::BadUdpHeader,
+            Malformed::BadSctpHeader => Self::BadSctpHeader,
             Malformed::BadIcmp => Self::BadIcmp,
         }
     }
@@ -100,11 +104,21 @@ macro_rules! counters {
         /// A worker's counters as plain numbers: the worker counts in its own copy
         /// and publishes it once a burst; readers get a copy by
         /// [`WorkerStatistics::counters`].
-        #[derive(Clone, Debug, Default, PartialEq, Eq)]
+        #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: u64,)*
             /// Indexed by [`DropReason`].
             pub drops: [u64; DropReason::COUNT],
+        }
+
+        // Arrays have a default up to 32 elements only.
+        impl Default for Counters {
+            fn default() -> Self {
+                Self {
+                    $($name: 0,)*
+                    drops: [0; DropReason::COUNT],
+                }
+            }
         }
 
         impl Counters {

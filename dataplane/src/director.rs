@@ -90,7 +90,7 @@ struct Slot {
     l4_offset: u16,
     /// Of IPv4, not IPv6.
     is_v4: bool,
-    /// 0 for UDP.
+    /// 0 for UDP and SCTP.
     tcp_flags: u8,
     what: What,
 }
@@ -115,7 +115,7 @@ enum What {
     /// TCP or UDP over IPv4, untagged and without options, so that all offsets are known; neither SYN nor
     /// FIN nor RST.
     Plain,
-    /// Any other TCP or UDP.
+    /// Any other TCP or UDP, and SCTP.
     Packet,
     /// Of a datagram in fragments, the one with the ports.
     FirstFragment,
@@ -137,7 +137,7 @@ impl Slot {
         l4_offset: 0,
         is_v4: true,
         tcp_flags: 0,
-        what: What::Unwanted(DropReason::NotTcpOrUdp),
+        what: What::Unwanted(DropReason::OtherProtocol),
     };
 
     /// First stage: headers to key and place.
@@ -168,11 +168,9 @@ impl Slot {
             Err(malformed) => return self.unwanted(malformed.into()),
         };
         // A packet is one or the other, and so is what an ICMP error quotes; the rest gets no key.
-        let protocol = if parsed.protocol == Protocol::Udp as u8 {
-            Protocol::Udp
-        } else {
-            Protocol::Tcp
-        };
+        let known = [Protocol::Udp, Protocol::Sctp].into_iter();
+        let mut known = known.filter(|known| *known as u8 == parsed.protocol);
+        let protocol = known.next().unwrap_or(Protocol::Tcp);
         match parsed.kind {
             Kind::Packet | Kind::FirstFragment => {
                 self.what = if parsed.kind == Kind::FirstFragment {
@@ -203,7 +201,7 @@ impl Slot {
                 *self = Self::EMPTY;
                 self.what = What::LaterFragment;
             }
-            Kind::OtherProtocol => return self.unwanted(DropReason::NotTcpOrUdp),
+            Kind::OtherProtocol => return self.unwanted(DropReason::OtherProtocol),
             Kind::NotIp => return self.unwanted(DropReason::NotIp),
         }
         self.l3_offset = parsed.l3_offset;

@@ -12,6 +12,9 @@ use crate::service::{Address, Protocol, ServiceKey};
 #[repr(transparent)]
 pub struct FlowKey([u64; 5]);
 
+const UDP: u8 = Protocol::Udp as u8;
+const SCTP: u8 = Protocol::Sctp as u8;
+
 impl FlowKey {
     /// The key of no connection.
     pub const EMPTY: Self = Self([0; 5]);
@@ -114,10 +117,11 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn protocol(&self) -> Protocol {
-        if self.is_tcp() {
-            Protocol::Tcp
-        } else {
-            Protocol::Udp
+        match self.protocol_number() {
+            UDP => Protocol::Udp,
+            SCTP => Protocol::Sctp,
+            // Keys are made of a `Protocol`: it is TCP.
+            _ => Protocol::Tcp,
         }
     }
 
@@ -149,11 +153,19 @@ impl FlowKey {
         Some(source << 32 | destination)
     }
 
-    /// TCP, not UDP.
+    /// TCP, no other protocol.
     #[inline(always)]
     #[must_use]
     pub fn is_tcp(&self) -> bool {
         self.0[4] & 0xff == Protocol::Tcp as u64
+    }
+
+    /// As in an IP header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn protocol_number(&self) -> u8 {
+        let [.., number] = self.0[4].to_be_bytes();
+        number
     }
 
     fn port_at(&self, shift: u32) -> u16 {
@@ -243,7 +255,7 @@ mod tests {
         ] {
             let (client, service): (SocketAddr, SocketAddr) =
                 (client.parse().unwrap(), service.parse().unwrap());
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for (_, protocol) in Protocol::NAMES {
                 let key = FlowKey::new(
                     client.ip().into(),
                     client.port(),
@@ -305,6 +317,7 @@ mod tests {
             (base.0, 1, Address::v4([10, 0, 0, 4]), 2, Protocol::Tcp),
             (base.0, 1, base.2, 4, Protocol::Tcp),
             (base.0, 1, base.2, 2, Protocol::Udp),
+            (base.0, 1, base.2, 2, Protocol::Sctp),
         ] {
             assert!(!key(base).same(&key(other)));
             assert_ne!(hasher.hash(&key(base)), hasher.hash(&key(other)));

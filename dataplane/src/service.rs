@@ -152,6 +152,13 @@ impl fmt::Debug for MacAddress {
 pub enum Protocol {
     Tcp = 6,
     Udp = 17,
+    Sctp = 132,
+}
+
+impl Protocol {
+    /// Every protocol with its name, as configuration and listings have it.
+    pub const NAMES: [(&str, Self); 3] =
+        [("TCP", Self::Tcp), ("UDP", Self::Udp), ("SCTP", Self::Sctp)];
 }
 
 impl fmt::Display for Protocol {
@@ -159,6 +166,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         })
     }
 }
@@ -391,11 +399,10 @@ impl std::str::FromStr for ServiceKey {
 
     fn from_str(text: &str) -> Result<Self, NotAServiceKey> {
         let (protocol, socket) = text.split_once(' ').ok_or(NotAServiceKey)?;
-        let protocol = match protocol {
-            "TCP" => Protocol::Tcp,
-            "UDP" => Protocol::Udp,
-            _ => return Err(NotAServiceKey),
-        };
+        let mut known = Protocol::NAMES.into_iter();
+        let (_, protocol) = known
+            .find(|(name, _)| *name == protocol)
+            .ok_or(NotAServiceKey)?;
         let socket: std::net::SocketAddr = socket.parse().map_err(|_| NotAServiceKey)?;
         Ok(Self {
             address: socket.ip().into(),

@@ -56,6 +56,7 @@ impl Layout {
             + match self.protocol {
                 Protocol::Udp => 8,
                 Protocol::Tcp => 20,
+                Protocol::Sctp => 12,
             }
     }
 
@@ -143,6 +144,7 @@ impl Template {
                 header[l4 + 12] = 5 << 4; // header length in words of 4 bytes
                 header[l4 + 14..l4 + 16].copy_from_slice(&u16::MAX.to_be_bytes()); // window
             }
+            Protocol::Sctp => return Err(FrameError::Sctp),
         }
         let addresses = match destination {
             IpAddr::V4(_) => &header[30..34], // the source is the flow's
@@ -233,6 +235,8 @@ impl Template {
                 };
                 frame[l4 + 6..l4 + 8].copy_from_slice(&checksum);
             }
+            // There is no template of it.
+            Protocol::Sctp => {}
         }
     }
 }
@@ -265,6 +269,8 @@ pub enum FrameError {
     Families { destination: IpAddr, first: IpAddr },
     #[error("frames of {length} bytes: this protocol needs {shortest} to 65535")]
     Length { length: usize, shortest: usize },
+    #[error("SCTP is not generated: choose UDP or TCP")]
+    Sctp,
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ pub struct Persistence {
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualServer {
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Word,
     pub address: SocketAddr,
     /// IPVS's name: `wrr`.

@@ -63,7 +63,7 @@ impl Sum for Traffic {
 /// A virtual server: an element of `show services --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
-    /// `TCP` or `UDP`.
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: Word,
     pub address: SocketAddr,
     /// What it matches beside or instead of `address`, as the file has it;
@@ -180,7 +180,7 @@ pub struct Connection {
     pub client: SocketAddr,
     pub virtual_server: SocketAddr,
     pub real_server: SocketAddr,
-    /// IPVS's name of the TCP state, or `UDP`.
+    /// IPVS's name of the TCP or SCTP state, or `UDP`.
     pub state: Word,
     /// Time left if no further packet comes.
     pub expires_seconds: u64,

@@ -4,11 +4,10 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
-use dataplane::service::Protocol;
 
 use super::config_file::Syntax;
 use super::{ConfigFile, EXIT_STATUS, Failure, print};
-use crate::lab::plan::Listen;
+use crate::lab::plan::{Listen, Protocol};
 use crate::lab::responder::{self, Answers};
 use crate::lab::{self, Options};
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::bpf::Prefix;
-use dataplane::conn::Timeouts;
+use dataplane::conn::{Association, Timeouts};
 use dataplane::limits::WhenFull;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
@@ -177,6 +177,7 @@ fn print_timeouts(f: &mut fmt::Formatter<'_>, timeouts: &Timeouts) -> fmt::Resul
         listen,
         synack,
         udp,
+        sctp,
     } = timeouts;
     writeln!(f, "\n[appliance.timeouts]")?;
     print_time(f, "established", *established)?;
@@ -189,7 +190,9 @@ fn print_timeouts(f: &mut fmt::Formatter<'_>, timeouts: &Timeouts) -> fmt::Resul
     print_time(f, "last_ack", *last_ack)?;
     print_time(f, "listen", *listen)?;
     print_time(f, "synack", *synack)?;
-    print_time(f, "udp", *udp)
+    print_time(f, "udp", *udp)?;
+    let mut states = Association::ALL.iter().zip(sctp);
+    states.try_for_each(|((_, name, _), timeout)| print_time(f, name, *timeout))
 }
 
 fn print_interface(f: &mut fmt::Formatter<'_>, interface: &Interface) -> fmt::Result {

@@ -11,6 +11,17 @@ pub enum Protocol {
     Sctp,
 }
 
+impl Protocol {
+    /// As the control socket names it; what has no name here has TCP's ports.
+    pub(super) fn named(name: &str) -> Self {
+        match name {
+            "UDP" => Self::Udp,
+            "SCTP" => Self::Sctp,
+            _ => Self::Tcp,
+        }
+    }
+}
+
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -31,10 +31,7 @@ pub fn connection_header(list: &List) -> &'static str {
 /// The line of a connection, with its newline.
 #[must_use]
 pub fn connection_row(connection: &Connection, numeric: bool, names: &dyn Names) -> String {
-    let protocol = match connection.protocol.as_str() {
-        "UDP" => Protocol::Udp,
-        _ => Protocol::Tcp,
-    };
+    let protocol = Protocol::named(&connection.protocol);
     let address = |address| shown(address, protocol, numeric, names);
     let expires = connection.expires;
     let expires = format!("{:02}:{:02}", expires / 60, expires % 60);

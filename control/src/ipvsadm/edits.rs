@@ -4,8 +4,7 @@
 use std::net::SocketAddr;
 
 use super::command::{
-    Command, Method, Protocol, ServerSpec, ServiceName, ServiceSpec, SetTimeouts, TunnelChecksum,
-    TunnelType,
+    Command, Method, ServerSpec, ServiceName, ServiceSpec, SetTimeouts, TunnelChecksum, TunnelType,
 };
 use crate::api::edit::{Edit, EditError, ServerEdit, ServiceEdit};
 
@@ -131,26 +130,18 @@ fn no_service(message: &str) -> EditFailure {
 pub fn key(name: &ServiceName) -> Option<String> {
     match name {
         ServiceName::Address {
-            protocol: Protocol::Tcp | Protocol::Udp,
-            address,
-        } => Some(format!("{} {address}", name.protocol())),
-        ServiceName::Address {
-            protocol: Protocol::Sctp,
-            ..
-        }
-        | ServiceName::Firewall { .. } => None,
+            protocol, address, ..
+        } => Some(format!("{protocol} {address}")),
+        ServiceName::Firewall { .. } => None,
     }
 }
 
 fn service(spec: &ServiceSpec) -> Result<ServiceEdit, EditFailure> {
     let Some(virtual_server) = key(&spec.name) else {
-        return Err(EditFailure::unsupported(match spec.name {
-            ServiceName::Firewall { .. } => {
-                "the appliance has no virtual servers by firewall mark: \
-                 add one for each address and port"
-            }
-            ServiceName::Address { .. } => "the appliance balances TCP and UDP, not SCTP",
-        }));
+        return Err(EditFailure::unsupported(
+            "the appliance has no virtual servers by firewall mark: \
+             add one for each address and port",
+        ));
     };
     let flags = spec.flags.names(&spec.scheduler);
     let flags = flags.split(',').filter(|flag| !flag.is_empty());

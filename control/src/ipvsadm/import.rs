@@ -102,7 +102,8 @@ mod tests {
         -a -f 7 -r 192.168.1.11:0 -g -w 1\n\
         -a -t 192.168.1.110:http -r 192.168.1.11:http -g -w 1\n\
         \n\
-        ipvsadm -A -u 192.168.1.110:domain -s rr -o\n";
+        ipvsadm -A -u 192.168.1.110:domain -s rr -o\n\
+        -A --sctp-service 192.168.1.110:36412 -s rr\n";
 
     fn imported(text: &str) -> Result<Checked, String> {
         let imported = import(text, Path::new("rules"), &Few);
@@ -133,6 +134,11 @@ mod tests {
             lb_algo = "rr"
             lb_kind = "DR"
             ops = true
+            [[virtual_server]]
+            address = "192.168.1.110:36412"
+            protocol = "SCTP"
+            lb_algo = "rr"
+            lb_kind = "DR"
         "#;
         let expected = config::parse(expected, Path::new("expected")).unwrap();
         assert_eq!(checked.config, expected.config);

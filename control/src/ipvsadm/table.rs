@@ -146,10 +146,7 @@ impl From<&ipvs::Numbers> for Numbers {
 
 impl From<&ipvs::VirtualServer> for Service {
     fn from(service: &ipvs::VirtualServer) -> Self {
-        let protocol = match service.protocol.as_ref() {
-            "UDP" => Protocol::Udp,
-            _ => Protocol::Tcp,
-        };
+        let protocol = Protocol::named(&service.protocol);
         Self {
             name: ServiceName::Address {
                 protocol,

@@ -10,13 +10,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use dataplane::service::Protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::namespace;
+use super::plan::Protocol;
 
 /// A request without an answer for so long has failed. Longer than the first
 /// retransmission of a SYN (1 s, RFC 6298 §2), so that one lost packet is no

@@ -27,13 +27,13 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::service::{ForwardingMethod, Protocol, SchedulerKind};
+use dataplane::service::{ForwardingMethod, SchedulerKind};
 
 use crate::config::{Config, Queues};
 use cabling::Cabling;
 pub use directors::{Director, Failover};
 use segment::Segment;
-pub use servers::{Listen, RealServer};
+pub use servers::{Listen, Protocol, RealServer};
 
 /// Namespace names within a lab; the lab's own name is put before them.
 pub const CLIENT: &str = "client";
@@ -152,6 +152,11 @@ pub enum PlanError {
          director and the router as its one default gateway; give it two addresses"
     )]
     TwoGateways(IpAddr),
+    #[error(
+        "virtual server SCTP {0}: the lab's clients and real servers speak TCP and UDP only; \
+         rehearse a copy of the file without it"
+    )]
+    Sctp(SocketAddr),
     #[error("no subnet is free for the client: the file's subnets cover all that the lab can use")]
     NoClientSubnet,
 }
@@ -163,7 +168,7 @@ impl Plan {
     ///
     /// [`PlanError`] when there is no such network.
     pub fn of(config: &Config) -> Result<Self, PlanError> {
-        let services = services(config);
+        let services = services(config)?;
         if services.iter().all(|service| service.servers.is_empty()) {
             return Err(PlanError::NothingToDo);
         }
@@ -288,7 +293,7 @@ impl Plan {
 }
 
 /// Virtual servers that have real servers.
-fn services(config: &Config) -> Vec<Service> {
+fn services(config: &Config) -> Result<Vec<Service>, PlanError> {
     let with_servers = |server: &&crate::config::VirtualServer| !server.real_servers.is_empty();
     let configured = config.virtual_servers.iter().filter(with_servers);
     configured
@@ -300,12 +305,12 @@ fn services(config: &Config) -> Vec<Service> {
                     None => servers.push((real.address.ip(), real.weight)),
                 }
             }
-            Service {
-                protocol: configured.protocol(),
+            Ok(Service {
+                protocol: Protocol::of(configured)?,
                 address: request_address(configured.address()),
                 scheduler: configured.scheduler,
                 servers,
-            }
+            })
         })
         .collect()
 }

@@ -127,7 +127,9 @@ pub fn share(service: &Service, server: IpAddr) -> Option<f64> {
 mod tests {
     use std::time::Instant;
 
-    use dataplane::service::{HashFlags, Protocol};
+    use dataplane::service::HashFlags;
+
+    use crate::lab::plan::Protocol;
 
     use super::*;
 

@@ -360,11 +360,11 @@ fn connection(
     record: &ConnectionRecord,
     worker: u32,
     servers: &BTreeMap<ServerId, ServerKey>,
-    timeouts: &[u32; State::ALL.len()],
+    timeouts: &[u32; State::COUNT],
 ) -> Option<view::Connection> {
     let service = record.key.service();
     let (_, real_server) = servers.get(&record.server)?;
-    let timeout = Duration::from_millis(timeouts[record.state as usize].into());
+    let timeout = Duration::from_millis(timeouts[record.state.index()].into());
     Some(view::Connection {
         protocol: service.protocol.to_string().into(),
         client: record.key.client(),

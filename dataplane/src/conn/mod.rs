@@ -4,10 +4,11 @@
 //!  hash ──► index: buckets of 8 (tag, entry) ──► table: one 64-byte entry a connection
 //!                                                  │ next, prev
 //!                                                  ▼
-//!            wheel: 1024 slots of 256 ms  +  half-open list, oldest first
+//!            wheel: 1024 slots of 256 ms  +  half-open lists, oldest first
 //! ```
 
 mod index;
+mod sctp;
 mod state;
 mod table;
 #[cfg(test)]
@@ -16,7 +17,8 @@ mod timeouts;
 mod wheel;
 
 pub use index::Place;
-pub use state::{Seen, State};
+pub use sctp::Association;
+pub use state::{Seen, Signal, State};
 pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, New, Reply, TableFull, Way,
 };

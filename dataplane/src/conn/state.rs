@@ -9,11 +9,12 @@
 
 use std::fmt;
 
+use super::Association;
+use crate::wire::sctp::Chunk;
 use crate::wire::tcp::flags;
 
-/// State of a connection: TCP's by IPVS's names, or `Udp`.
+/// State of a connection: TCP's by IPVS's names, `Udp`, or an SCTP association's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum State {
     Established,
     SynRecv,
@@ -23,6 +24,34 @@ pub enum State {
     /// The client closed its half; seen where replies are.
     CloseWait,
     Udp,
+    Sctp(Association),
+}
+
+const _: () = assert!(size_of::<State>() == 1);
+
+/// What a packet says to the state of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// [`flags`] of a TCP segment.
+    Tcp(u8),
+    Udp,
+    Sctp(Chunk),
+}
+
+impl Signal {
+    /// The packet asks for a connection: a SYN with nothing set that contradicts it, an INIT, any
+    /// datagram.
+    #[inline]
+    #[must_use]
+    pub fn is_request(self) -> bool {
+        match self {
+            Self::Tcp(tcp_flags) => {
+                tcp_flags & (flags::SYN | flags::ACK | flags::RST | flags::FIN) == flags::SYN
+            }
+            Self::Udp => true,
+            Self::Sctp(chunk) => chunk == Chunk::Init,
+        }
+    }
 }
 
 /// Whose packet moves a state.
@@ -37,8 +66,7 @@ pub enum Seen {
 }
 
 impl State {
-    /// Every state, in order of its value.
-    pub const ALL: [Self; 7] = [
+    const WITHOUT_SCTP: [Self; 7] = [
         Self::Established,
         Self::SynRecv,
         Self::FinWait,
@@ -47,6 +75,33 @@ impl State {
         Self::CloseWait,
         Self::Udp,
     ];
+
+    /// How many states there are.
+    pub const COUNT: usize = Self::WITHOUT_SCTP.len() + Association::ALL.len();
+
+    /// Every state, in order of [`index`](Self::index).
+    #[must_use]
+    pub fn all() -> [Self; Self::COUNT] {
+        std::array::from_fn(|index| match Self::WITHOUT_SCTP.get(index) {
+            Some(state) => *state,
+            None => Self::Sctp(Association::ALL[index - Self::WITHOUT_SCTP.len()].0),
+        })
+    }
+
+    /// Its place among [`all`](Self::all).
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Established => 0,
+            Self::SynRecv => 1,
+            Self::FinWait => 2,
+            Self::TimeWait => 3,
+            Self::Close => 4,
+            Self::CloseWait => 5,
+            Self::Udp => 6,
+            Self::Sctp(association) => Self::WITHOUT_SCTP.len() + association as usize,
+        }
+    }
 
     /// State of a TCP connection whose first packet had these flags.
     #[must_use]
@@ -59,10 +114,21 @@ impl State {
         }
     }
 
-    /// State after a packet with these flags.
+    /// State after a packet of the connection that says `signal`.
     #[inline]
     #[must_use]
-    pub fn after(self, seen: Seen, flags: u8) -> Self {
+    pub fn after(self, seen: Seen, signal: Signal) -> Self {
+        match (self, signal) {
+            (Self::Sctp(association), Signal::Sctp(chunk)) => {
+                Self::Sctp(association.after(seen, chunk))
+            }
+            (state, Signal::Tcp(flags)) => state.after_flags(seen, flags),
+            (state, Signal::Udp | Signal::Sctp(_)) => state,
+        }
+    }
+
+    /// The same for a TCP segment with these flags.
+    fn after_flags(self, seen: Seen, flags: u8) -> Self {
         let Some(segment) = Segment::of(flags) else {
             // Without SYN, FIN, RST and ACK it is no segment of a connection.
             return self;
@@ -71,7 +137,7 @@ impl State {
             return self.after_reply(segment);
         }
         match (self, segment) {
-            (Self::Udp, _) => Self::Udp,
+            (Self::Udp | Self::Sctp(_), _) => self,
 
             // A client that forgot the connection and begins another one:
             // `begins_anew` lets the director schedule it before this is asked.
@@ -106,7 +172,7 @@ impl State {
     /// State after a segment of the real server.
     fn after_reply(self, segment: Segment) -> Self {
         match (self, segment) {
-            (Self::Udp, _) => Self::Udp,
+            (Self::Udp | Self::Sctp(_), _) => self,
             // A SYN-ACK says nothing that the client's answer to it does not say better.
             (state, Segment::Syn | Segment::Ack) => state,
             (Self::Established | Self::FinWait, Segment::Fin) => Self::FinWait,
@@ -127,39 +193,52 @@ impl State {
         !flags::changes_state(flags) && self.is_kept()
     }
 
-    /// True if a packet without SYN, FIN and RST leaves the state as it is.
+    /// True if a packet without SYN, FIN and RST leaves the state as it is. Of SCTP, whose packets
+    /// have no such flags, that is never known beforehand.
     #[inline(always)]
     #[must_use]
     pub fn is_kept(self) -> bool {
-        self != Self::SynRecv
+        !matches!(self, Self::SynRecv | Self::Sctp(_))
     }
 
-    /// True if a SYN in this state is a new connection on the old tuple (the
-    /// client reuses its port), which is scheduled anew at once. IPVS delays such a SYN by a
-    /// second or sticks to the old server, which is known to hurt.
+    /// True if a SYN or INIT in this state is a new connection on the old tuple (the client reuses
+    /// its port), which is scheduled anew at once. IPVS delays such a SYN by a second or sticks to
+    /// the old server, which is known to hurt.
     #[inline]
     #[must_use]
-    pub fn begins_anew(self, flags: u8) -> bool {
-        flags & (flags::SYN | flags::ACK | flags::RST) == flags::SYN
-            && matches!(
-                self,
-                Self::FinWait | Self::TimeWait | Self::Close | Self::CloseWait
-            )
+    pub fn begins_anew(self, signal: Signal) -> bool {
+        self.is_over() && signal.is_request()
+    }
+
+    /// At least one end closed the connection.
+    #[inline]
+    #[must_use]
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::FinWait | Self::TimeWait | Self::Close | Self::CloseWait => true,
+            Self::Established | Self::SynRecv | Self::Udp => false,
+            Self::Sctp(association) => association.is_over(),
+        }
     }
 
     /// Counts as active (`ActiveConn`) rather than inactive: also while the handshake lasts, as IPVS
-    /// has it since Linux 4.8.
+    /// has it since Linux 4.8; of SCTP only when it is over.
     #[inline]
     #[must_use]
     pub fn is_active(self) -> bool {
-        matches!(self, Self::Established | Self::SynRecv)
+        matches!(
+            self,
+            Self::Established | Self::SynRecv | Self::Sctp(Association::Established)
+        )
     }
 
-    /// Half open: may be evicted when the table is full.
+    /// Half open: the client answered nothing yet, so its address may be forged; may be evicted when
+    /// the table is full.
     #[inline]
     #[must_use]
     pub fn is_half_open(self) -> bool {
-        self == Self::SynRecv
+        use Association::{CookieSent, Init, Init1};
+        matches!(self, Self::SynRecv | Self::Sctp(Init1 | Init | CookieSent))
     }
 }
 
@@ -173,6 +252,7 @@ impl fmt::Display for State {
             Self::Close => "CLOSE",
             Self::CloseWait => "CLOSE_WAIT",
             Self::Udp => "UDP",
+            Self::Sctp(association) => return association.fmt(f),
         })
     }
 }
@@ -205,6 +285,7 @@ impl Segment {
 
 #[cfg(test)]
 mod tests {
+    use super::super::wheel::ListId;
     use super::*;
     use crate::wire::tcp::flags::{ACK, FIN, PSH, RST, SYN};
 
@@ -221,7 +302,7 @@ mod tests {
         let mut state = State::first(life[0].1);
         let mut states = vec![state];
         for &(seen, flags) in &life[1..] {
-            state = state.after(seen, flags);
+            state = state.after(seen, Signal::Tcp(flags));
             states.push(state);
         }
         states
@@ -260,7 +341,7 @@ mod tests {
     const SEEN: [Seen; 3] = [Seen::ClientOnly, Seen::Client, Seen::Server];
 
     fn everything() -> impl Iterator<Item = (State, Seen)> {
-        State::ALL
+        State::all()
             .into_iter()
             .flat_map(|state| SEEN.map(|seen| (state, seen)))
     }
@@ -286,19 +367,20 @@ mod tests {
 
     #[test]
     fn a_syn_begins_anew_only_after_the_end() {
-        for state in State::ALL {
+        for state in State::WITHOUT_SCTP {
             use State::{Close, CloseWait, FinWait, TimeWait};
+            let begins_anew = |flags| state.begins_anew(Signal::Tcp(flags));
             let ended = matches!(state, FinWait | TimeWait | Close | CloseWait);
-            assert_eq!(state.begins_anew(SYN), ended, "{state}");
-            assert!(!state.begins_anew(SYN | ACK) && !state.begins_anew(ACK));
+            assert_eq!(begins_anew(SYN), ended, "{state}");
+            assert!(!begins_anew(SYN | ACK) && !begins_anew(ACK));
         }
     }
 
     #[test]
     fn flags_without_meaning_change_nothing() {
         for (state, seen) in everything() {
-            assert_eq!(state.after(seen, 0), state);
-            assert_eq!(state.after(seen, PSH), state);
+            assert_eq!(state.after(seen, Signal::Tcp(0)), state);
+            assert_eq!(state.after(seen, Signal::Tcp(PSH)), state);
         }
     }
 
@@ -306,7 +388,7 @@ mod tests {
     fn what_goes_on_keeps_its_state() {
         for (state, seen) in everything() {
             for flags in (0..=u8::MAX).filter(|flags| state.goes_on(*flags)) {
-                assert_eq!(state.after(seen, flags), state);
+                assert_eq!(state.after(seen, Signal::Tcp(flags)), state);
             }
         }
         assert!(State::Established.goes_on(ACK | PSH) && State::Udp.goes_on(0));
@@ -314,10 +396,17 @@ mod tests {
 
     #[test]
     fn udp_stays_udp() {
-        for flags in 0..=u8::MAX {
-            for seen in SEEN {
-                assert_eq!(State::Udp.after(seen, flags), State::Udp);
-            }
+        for seen in SEEN {
+            assert_eq!(State::Udp.after(seen, Signal::Udp), State::Udp);
+        }
+    }
+
+    #[test]
+    fn a_state_is_found_by_its_index_and_a_half_open_one_has_a_queue() {
+        for (index, state) in State::all().into_iter().enumerate() {
+            assert_eq!(state.index(), index, "{state}");
+            let has_queue = ListId::of_half_open(state).is_some();
+            assert_eq!(state.is_half_open(), has_queue, "{state}");
         }
     }
 }

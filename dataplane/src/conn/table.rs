@@ -213,7 +213,7 @@ pub struct ConnectionTable {
     /// First free entry, chained by `next`.
     free: u32,
     used: u32,
-    timeouts: [u32; State::ALL.len()],
+    timeouts: [u32; State::COUNT],
 }
 
 impl ConnectionTable {
@@ -513,20 +513,29 @@ impl ConnectionTable {
 
     /// The half-open connection that was silent for longest.
     #[must_use]
-    pub fn oldest_half_open(&self) -> Option<EntryIndex> {
-        let head = self.wheel.list(ListId::HALF_OPEN).head;
-        (head != NONE).then_some(EntryIndex(head))
+    pub fn oldest_half_open(&self, now: u64) -> Option<EntryIndex> {
+        let oldest = self.half_open_heads();
+        oldest.max_by_key(|oldest| self.get(*oldest).idle(now))
+    }
+
+    /// The oldest of each half-open state.
+    fn half_open_heads(&self) -> impl Iterator<Item = EntryIndex> {
+        let heads = ListId::HALF_OPEN.map(|id| self.wheel.list(id).head);
+        heads
+            .into_iter()
+            .filter(|head| *head != NONE)
+            .map(EntryIndex)
     }
 
     /// Examines at most `budget` timers and returns one connection whose time is over, for the
     /// caller to remove; `None` when there is none or the budget is used up.
     pub fn expired(&mut self, now: u64, budget: &mut u32) -> Option<EntryIndex> {
-        if let Some(oldest) = self.oldest_half_open()
-            && self.remaining(oldest.0, now) == 0
-        {
+        let mut half_open = self.half_open_heads();
+        if let Some(oldest) = half_open.find(|oldest| self.remaining(oldest.0, now) == 0) {
             *budget = budget.checked_sub(1)?;
             return Some(oldest);
         }
+        drop(half_open);
         while let Some(slot) = self.wheel.due(now) {
             *budget = budget.checked_sub(1)?;
             let entry = self.wheel.list(slot).head;
@@ -551,15 +560,12 @@ impl ConnectionTable {
     /// Milliseconds that the connection may still be silent.
     fn remaining(&self, entry: u32, now: u64) -> u32 {
         let connection = &self.entries[entry as usize];
-        self.timeouts[connection.state as usize].saturating_sub(connection.idle(now))
+        self.timeouts[connection.state.index()].saturating_sub(connection.idle(now))
     }
 
     fn link(&mut self, entry: u32, now: u64) {
-        let id = if self.entries[entry as usize].state.is_half_open() {
-            ListId::HALF_OPEN
-        } else {
-            self.wheel.slot(now + u64::from(self.remaining(entry, now)))
-        };
+        let id = ListId::of_half_open(self.entries[entry as usize].state)
+            .unwrap_or_else(|| self.wheel.slot(now + u64::from(self.remaining(entry, now))));
         let list = self.wheel.list_mut(id);
         let tail = std::mem::replace(&mut list.tail, entry);
         if tail == NONE {

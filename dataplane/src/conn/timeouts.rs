@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::State;
+use super::{Association, State};
 
 /// Idle timeouts by state; the defaults are IPVS's
-/// (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`).
+/// (`net/netfilter/ipvs/ip_vs_proto_tcp.c`, `ip_vs_proto_udp.c`, `ip_vs_proto_sctp.c`).
 ///
 /// All of IPVS's states are here although some are never reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub struct Timeouts {
     pub listen: Duration,
     pub synack: Duration,
     pub udp: Duration,
+    /// Indexed by `Association as usize`.
+    pub sctp: [Duration; Association::ALL.len()],
 }
 
 impl Timeouts {
@@ -28,10 +30,10 @@ impl Timeouts {
     /// it from the past.
     pub const MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 
-    /// Milliseconds by state, indexed by `State as usize`, for the workers.
+    /// Milliseconds by state, in the order of [`State::all`], for the workers.
     #[must_use]
-    pub fn by_state(&self) -> [u32; State::ALL.len()] {
-        State::ALL.map(|state| {
+    pub fn by_state(&self) -> [u32; State::COUNT] {
+        State::all().map(|state| {
             let timeout = match state {
                 State::Established => self.established,
                 State::SynRecv => self.syn_recv,
@@ -40,6 +42,7 @@ impl Timeouts {
                 State::Close => self.close,
                 State::CloseWait => self.close_wait,
                 State::Udp => self.udp,
+                State::Sctp(association) => self.sctp[association as usize],
             };
             u32::try_from(timeout.min(Self::MAX).as_millis()).unwrap_or(u32::MAX)
         })
@@ -61,6 +64,7 @@ impl Default for Timeouts {
             listen: seconds(120),
             synack: seconds(120),
             udp: seconds(300),
+            sctp: Association::ALL.map(|(_, _, timeout)| timeout),
         }
     }
 }

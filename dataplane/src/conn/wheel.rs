@@ -1,5 +1,5 @@
 //! Which connection is to be looked at when: a timer wheel with bounded work,
-//! and the list of half-open connections.
+//! and the lists of half-open connections.
 //!
 //! A wheel slot holds the connections whose deadline falls into its 256 ms.
 //! Refreshing a connection moves nothing: when its slot comes up, the table
@@ -7,11 +7,13 @@
 //! alive. A deadline beyond the horizon (about 4 minutes) goes into the
 //! farthest slot and is looked at there.
 //!
-//! All half-open connections have the same timeout, so a queue in the order
-//! of last packet is timer and eviction order in one.
+//! All connections of one half-open state have the same timeout, so a queue in the order
+//! of last packet is timer and eviction order in one. There is one for each such state.
 //!
 //! Links are entry numbers kept in the entries themselves; this file only
 //! knows the heads. Time is milliseconds since the worker's start.
+
+use super::{Association, State};
 
 /// No entry.
 pub(super) const NONE: u32 = u32::MAX;
@@ -23,12 +25,36 @@ const SLOT_SHIFT: u32 = 8;
 /// Farthest slot that a deadline is put into, from now.
 const HORIZON: u64 = SLOTS as u64 - 2;
 
-/// A list that an entry is linked in: a wheel slot or the half-open queue.
+/// A list that an entry is linked in: a wheel slot or a half-open queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListId(u16);
 
 impl ListId {
-    pub(super) const HALF_OPEN: Self = Self(SLOTS);
+    /// Those of the half-open states.
+    pub(super) const HALF_OPEN: [Self; 4] = [
+        Self(SLOTS),
+        Self(SLOTS + 1),
+        Self(SLOTS + 2),
+        Self(SLOTS + 3),
+    ];
+
+    /// The queue of a half-open state; `None` for other states.
+    pub(super) fn of_half_open(state: State) -> Option<Self> {
+        let [syn_recv, init1, init, cookie_sent] = Self::HALF_OPEN;
+        match state {
+            State::SynRecv => Some(syn_recv),
+            State::Sctp(Association::Init1) => Some(init1),
+            State::Sctp(Association::Init) => Some(init),
+            State::Sctp(Association::CookieSent) => Some(cookie_sent),
+            State::Established
+            | State::FinWait
+            | State::TimeWait
+            | State::Close
+            | State::CloseWait
+            | State::Udp
+            | State::Sctp(_) => None,
+        }
+    }
 
     pub(super) fn from_raw(raw: u16) -> Self {
         Self(raw)
@@ -61,7 +87,7 @@ pub(super) struct Wheel {
 impl Wheel {
     pub(super) fn new() -> Self {
         Self {
-            lists: vec![EMPTY; usize::from(SLOTS) + 1],
+            lists: vec![EMPTY; usize::from(SLOTS) + ListId::HALF_OPEN.len()],
             turn: 0,
         }
     }

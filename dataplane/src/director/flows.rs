@@ -11,7 +11,10 @@ use super::fullnat::Introduction;
 use super::limits::ServiceLimits;
 use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::{DirectorOptions, Packet, Verdict, What};
-use crate::conn::{ConnectionTable, Direction, EntryIndex, New, Seen, State, TableFull, Timeouts};
+use crate::conn::{
+    Association, ConnectionTable, Direction, EntryIndex, New, Seen, Signal, State, TableFull,
+    Timeouts,
+};
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::flow::FlowKey;
 use crate::forward::icmp;
@@ -20,8 +23,9 @@ use crate::handoff::Owners;
 use crate::limits::WhenFull;
 use crate::ports::{LocalPorts, PortRange};
 use crate::scheduler::{Load, Memory};
-use crate::service::{PortIndex, TcpMidstream};
+use crate::service::{PortIndex, Protocol, TcpMidstream};
 use crate::snapshot::Snapshot;
+use crate::wire::sctp;
 use crate::wire::tcp::flags;
 use crate::xsk::umem::Frame;
 
@@ -178,22 +182,23 @@ impl Flows {
         frame: &Frame,
     ) -> Result<(EntryIndex, Direction), Refusal> {
         let slot = packet.slot;
+        let signal = signal(packet, frame);
         match self.table.find(slot.place, &slot.key) {
-            Some((entry, direction)) => match self.packet_of(packet, entry, direction) {
+            Some((entry, direction)) => match self.packet_of(packet, entry, direction, signal) {
                 Err(Refused::Anew) => {
                     self.remove(packet.snapshot, entry, packet.now);
                     self.counters.connections_reused += 1;
-                    self.new_connection(packet, frame)
+                    self.new_connection(packet, frame, signal)
                 }
                 Err(Refused::Ended) => {
                     self.remove(packet.snapshot, entry, packet.now);
                     self.counters.connections_expired += 1;
-                    self.new_connection(packet, frame)
+                    self.new_connection(packet, frame, signal)
                 }
                 Err(Refused::Drop(reason)) => Err(Refusal::Drop(reason)),
                 Ok(()) => Ok((entry, direction)),
             },
-            None => self.new_connection(packet, frame),
+            None => self.new_connection(packet, frame, signal),
         }
     }
 
@@ -203,6 +208,7 @@ impl Flows {
         packet: &Packet<'_>,
         entry: EntryIndex,
         direction: Direction,
+        signal: Signal,
     ) -> Result<(), Refused> {
         let (slot, now) = (packet.slot, packet.now);
         let connection = self.table.get(entry);
@@ -212,7 +218,7 @@ impl Flows {
         }
         if direction == Direction::Reply {
             // Of a server that is down or gone, too: what it still says reaches the client.
-            self.advance(entry, Seen::Server, slot.tcp_flags, now);
+            self.advance(entry, Seen::Server, signal, now);
             return Ok(());
         }
         if !packet
@@ -222,8 +228,7 @@ impl Flows {
         {
             // A client that starts again is served by another server; what
             // is under way waits for its server's return, as with IPVS.
-            let starts = state == State::Udp || is_connection_request(slot.tcp_flags);
-            return Err(if starts {
+            return Err(if signal.is_request() {
                 Refused::Anew
             } else if packet.snapshot.expiry.nodest_conn {
                 Refused::Ended
@@ -231,21 +236,21 @@ impl Flows {
                 Refused::Drop(DropReason::ServerUnavailable)
             });
         }
-        if state.begins_anew(slot.tcp_flags) || connection.is_for_one_packet() {
+        if state.begins_anew(signal) || connection.is_for_one_packet() {
             return Err(Refused::Anew);
         }
         let seen = match connection.is_translated() {
             true => Seen::Client,
             false => Seen::ClientOnly,
         };
-        self.advance(entry, seen, slot.tcp_flags, now);
+        self.advance(entry, seen, signal, now);
         Ok(())
     }
 
-    fn advance(&mut self, entry: EntryIndex, seen: Seen, tcp_flags: u8, now: u64) {
+    fn advance(&mut self, entry: EntryIndex, seen: Seen, signal: Signal, now: u64) {
         let connection = self.table.get(entry);
         let (server, before) = (connection.server(), connection.state());
-        let after = before.after(seen, tcp_flags);
+        let after = before.after(seen, signal);
         if after == before && !after.is_half_open() {
             self.table.get_mut(entry).refresh(now);
             return;
@@ -261,7 +266,7 @@ impl Flows {
             if before.is_half_open() && seen != Seen::Server {
                 if after == State::Established {
                     server.count_answered();
-                } else if is_connection_request(tcp_flags) {
+                } else if signal.is_request() {
                     server.count_unanswered();
                 }
             }
@@ -274,6 +279,7 @@ impl Flows {
         &mut self,
         packet: &Packet<'_>,
         frame: &Frame,
+        signal: Signal,
     ) -> Result<(EntryIndex, Direction), Refusal> {
         let Packet {
             snapshot,
@@ -287,19 +293,7 @@ impl Flows {
         let service = snapshot
             .service(slot.key.source(), &slot.key.service())
             .ok_or(Refusal::NotOurs(DropReason::NoVirtualServer))?;
-        let state = if !slot.key.is_tcp() {
-            State::Udp
-        } else if is_connection_request(slot.tcp_flags) {
-            State::SynRecv
-        } else if slot.tcp_flags & flags::RST != 0 {
-            return Err(Refusal::Drop(DropReason::TcpMidstream));
-        } else {
-            match snapshot.tcp_midstream {
-                TcpMidstream::Reset => return Err(Refusal::Reset),
-                TcpMidstream::Drop => return Err(Refusal::Drop(DropReason::TcpMidstream)),
-                TcpMidstream::Schedule => State::first(slot.tcp_flags),
-            }
-        };
+        let state = first_state(signal, snapshot.tcp_midstream)?;
         let client = slot.key.source();
         self.admit(snapshot, service, client, now)?;
         let chosen = self.choose(snapshot, service, slot, now);
@@ -355,7 +349,7 @@ impl Flows {
             Ok(entry) => entry,
             Err(TableFull) => {
                 let evicted = match packet.snapshot.when_full {
-                    WhenFull::EvictHalfOpen => self.table.oldest_half_open(),
+                    WhenFull::EvictHalfOpen => self.table.oldest_half_open(now),
                     WhenFull::DropNew => None,
                 };
                 let oldest = evicted.ok_or(Refusal::Drop(DropReason::TableFull))?;
@@ -466,8 +460,35 @@ enum Refused {
     Drop(DropReason),
 }
 
-/// A SYN that asks for a connection: nothing else is set that contradicts it.
+/// What a packet with a key says to its connection.
 #[inline(always)]
-fn is_connection_request(tcp_flags: u8) -> bool {
-    tcp_flags & (flags::SYN | flags::ACK | flags::RST | flags::FIN) == flags::SYN
+fn signal(packet: &Packet<'_>, frame: &Frame) -> Signal {
+    let slot = packet.slot;
+    match slot.key.protocol() {
+        Protocol::Tcp => Signal::Tcp(slot.tcp_flags),
+        Protocol::Udp => Signal::Udp,
+        Protocol::Sctp => {
+            let transport = packet.umem.bytes(frame).get(usize::from(slot.l4_offset)..);
+            let header = sctp::Packet::new_checked(transport.unwrap_or_default());
+            Signal::Sctp(header.map_or(sctp::Chunk::Data, |header| header.chunk()))
+        }
+    }
+}
+
+/// State of a connection that begins with a packet of this signal.
+fn first_state(signal: Signal, midstream: TcpMidstream) -> Result<State, Refusal> {
+    match signal {
+        Signal::Udp => Ok(State::Udp),
+        Signal::Sctp(sctp::Chunk::Init) => Ok(State::Sctp(Association::Init1)),
+        Signal::Sctp(_) => Err(Refusal::Drop(DropReason::SctpMidstream)),
+        Signal::Tcp(_) if signal.is_request() => Ok(State::SynRecv),
+        Signal::Tcp(tcp_flags) if tcp_flags & flags::RST != 0 => {
+            Err(Refusal::Drop(DropReason::TcpMidstream))
+        }
+        Signal::Tcp(tcp_flags) => match midstream {
+            TcpMidstream::Reset => Err(Refusal::Reset),
+            TcpMidstream::Drop => Err(Refusal::Drop(DropReason::TcpMidstream)),
+            TcpMidstream::Schedule => Ok(State::first(tcp_flags)),
+        },
+    }
 }

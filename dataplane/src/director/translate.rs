@@ -8,7 +8,7 @@ use super::flows::Flows;
 use super::fullnat::{self, is_particular};
 use super::sending::Refusal;
 use super::{Packet, Slot, What};
-use crate::conn::{Connection, Direction, EntryIndex, Reply, State, Way};
+use crate::conn::{Connection, Direction, EntryIndex, Reply, Way};
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
 use crate::forward::fragment;
@@ -180,10 +180,7 @@ impl Flows {
             client.protocol(),
         );
         if let Some((entry, _)) = self.table.find(self.table.place(&key), &key) {
-            if matches!(
-                self.table.get(entry).state(),
-                State::Established | State::SynRecv | State::Udp
-            ) {
+            if !self.table.get(entry).state().is_over() {
                 return Err(Refusal::Drop(DropReason::TranslationConflict));
             }
             self.remove(packet.snapshot, entry, packet.now);
@@ -252,7 +249,7 @@ pub(super) fn apply(
     hop: &Hop,
 ) -> Result<(), DropReason> {
     let bytes = umem.bytes_mut(frame);
-    let protocol = slot.key.protocol() as u8;
+    let protocol = slot.key.protocol_number();
     if slot.what == What::Plain {
         let [l3, l4] = [wire::PLAIN_L3_OFFSET, wire::PLAIN_L4_OFFSET].map(usize::from);
         rewrite.apply_v4(bytes, l3, l4, protocol)?;

@@ -82,6 +82,8 @@ impl Insertion<'_> {
                 let delta = Delta::between(Sum::ZERO, sum.word(added));
                 [*c0, *c1] = udp_checksum([*c0, *c1], delta);
             }
+            // What it carries is in chunks.
+            Protocol::Sctp => return Err(DropReason::OtherProtocol),
         }
         Ok(())
     }

@@ -52,7 +52,7 @@ impl ProxyHeader {
         let family = if is_v4 { 0x10 } else { 0x20 };
         bytes[13] = family
             | match protocol {
-                Protocol::Tcp => 1,
+                Protocol::Tcp | Protocol::Sctp => 1,
                 Protocol::Udp => 2,
             };
         bytes[15] = u8::try_from(length - 16).unwrap_or(0); // 12 or 36
@@ -106,6 +106,7 @@ impl ProxyHeader {
                 udp::Packet::new_checked(transport)?;
                 udp::HEADER_LEN
             }
+            Protocol::Sctp => return Err(DropReason::OtherProtocol),
         };
         if length + self.bytes().len() > usize::from(mtu) {
             return Ok(false);

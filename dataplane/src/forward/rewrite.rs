@@ -129,8 +129,8 @@ impl Rewrite {
     /// `l3` and `l4` are where the headers begin in `frame`, `protocol` is the IP protocol number.
     ///
     /// # Errors
-    /// The packet may not travel further: unchanged. A first fragment of SCTP, whose checksum
-    /// cannot be known: to be dropped.
+    /// The packet may not travel further: unchanged. A first fragment of SCTP to another port, whose
+    /// checksum cannot be known: to be dropped.
     #[inline(always)]
     pub fn apply_v4(
         &self,
@@ -265,6 +265,9 @@ impl Rewrite {
 
     #[cold]
     fn apply_sctp(&self, frame: &mut [u8], l3: usize, l4: usize) -> Result<(), DropReason> {
+        if *at_mut::<4>(frame, l4)? == self.ports {
+            return Ok(()); // addresses are not in the checksum, so fragments pass, too
+        }
         let whole = whole_packet(frame, l3, l4)?;
         let mut packet = sctp::Packet::new_checked(whole)?;
         packet.set_ports(self.ports);
@@ -306,7 +309,7 @@ fn whole_packet(frame: &mut [u8], l3: usize, l4: usize) -> Result<&mut [u8], Dro
         (packet.total_len(), is_whole)
     };
     if !is_whole {
-        return Err(DropReason::Fragment);
+        return Err(DropReason::SctpFragment);
     }
     frame.get_mut(l4..l3 + length).ok_or(DropReason::Truncated)
 }

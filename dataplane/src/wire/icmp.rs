@@ -184,10 +184,11 @@ pub(crate) fn quoted_v6(packet: &[u8]) -> Result<Option<Endpoints>, Malformed> {
 }
 
 fn has_ports(protocol: u8) -> bool {
-    protocol == Protocol::Tcp as u8 || protocol == Protocol::Udp as u8
+    let known = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+    known.iter().any(|known| *known as u8 == protocol)
 }
 
-/// Source and destination port, which TCP and UDP have at the same place.
+/// Source and destination port, which TCP, UDP and SCTP have at the same place.
 fn ports(packet: &[u8], at: usize) -> Result<[u16; 2], Malformed> {
     let header: &[u8; 4] = chunk(packet, at)?;
     Ok([read_u16(header, 0..2), read_u16(header, 2..4)])

@@ -6,7 +6,7 @@
 //! fixed-size chunk a header (`Packet<&[u8; N]>`), so that one bounds check covers all its fields.
 //!
 //! Multi-byte fields are in network byte order on the wire and in host byte order in Rust;
-//! addresses stay bytes. Nothing here allocates, and nothing verifies a TCP, UDP or ICMP checksum:
+//! addresses stay bytes. Nothing here allocates, and nothing verifies a TCP, UDP, SCTP or ICMP checksum:
 //! the director forwards what it does not own, and the real server verifies it.
 
 use std::ops::Range;
@@ -58,6 +58,8 @@ pub enum Malformed {
     BadTcpHeader,
     #[error("the UDP header is cut off, or its length is below 8 or beyond the packet")]
     BadUdpHeader,
+    #[error("the SCTP header is cut off")]
+    BadSctpHeader,
     #[error("the ICMP header, or the packet quoted by an ICMP error, is cut off or broken")]
     BadIcmp,
 }

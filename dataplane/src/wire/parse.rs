@@ -1,6 +1,6 @@
 //! From a frame to what the director needs of it, in one pass.
 //!
-//! Zero to two VLAN tags, IPv4 with options, IPv6 with extension headers; TCP, UDP, and ICMP errors
+//! Zero to two VLAN tags, IPv4 with options, IPv6 with extension headers; TCP, UDP, SCTP, and ICMP errors
 //! by the packet that they quote. Every length that forwarding relies on is checked here, once: of a
 //! [`Parsed`] frame, the headers at `l3_offset` and `l4_offset` are inside the frame, and the IP packet ends
 //! inside it too (the frame may be longer: Ethernet pads to 60 bytes).
@@ -11,22 +11,22 @@
 use super::checksum::Sum;
 use super::ethernet::{self, ethertype};
 use super::ipv4::Fragment;
-use super::{Malformed, icmp, ipv4, ipv6, tcp, udp, vlan};
+use super::{Malformed, icmp, ipv4, ipv6, sctp, tcp, udp, vlan};
 use crate::service::{Address, Protocol};
 
 /// What a frame is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A whole TCP or UDP packet.
+    /// A whole TCP, UDP or SCTP packet.
     Packet,
-    /// The first fragment of a TCP or UDP packet: it has the ports, not all of the payload.
+    /// The first fragment of such a packet: it has the ports, not all of the payload.
     FirstFragment,
     /// A later fragment of any protocol: no ports.
     LaterFragment,
-    /// An ICMP error about a TCP or UDP packet. Addresses, ports and protocol are those of the
+    /// An ICMP error about such a packet. Addresses, ports and protocol are those of the
     /// *quoted* packet: of an error about what a real server sent, the source is the virtual server.
     IcmpError,
-    /// IP, but neither TCP nor UDP nor an error about them. No ports.
+    /// IP, but none of these protocols nor an error about one. No ports.
     OtherProtocol,
     /// Neither IPv4 nor IPv6. Nothing but `l3_offset` is set.
     NotIp,
@@ -317,8 +317,8 @@ fn transport(packet: &[u8], fragment: Fragment, network: Network) -> Result<Pars
         }
         Ok(network.with(Kind::Packet, udp.source_port(), udp.destination_port(), 0))
     } else {
-        let parsed = network.with(Kind::OtherProtocol, 0, 0, 0);
-        other(packet, parsed)
+        let network = Network { ..network };
+        other(packet, &network)
     }
 }
 
@@ -339,15 +339,29 @@ fn fragmented(packet: &[u8], fragment: Fragment, network: &Network) -> Result<Pa
             udp.destination_port(),
             0,
         ))
+    } else if network.protocol == sctp::PROTOCOL {
+        with_sctp(packet, Kind::FirstFragment, network)
     } else {
         // The beginning of an ICMP message is not worth following without its end.
         Ok(network.with(Kind::OtherProtocol, 0, 0, 0))
     }
 }
 
-/// Neither TCP nor UDP: of ICMP errors the quoted packet counts.
+/// An SCTP packet, or the first fragment of one: its header is whole.
+fn with_sctp(packet: &[u8], kind: Kind, network: &Network) -> Result<Parsed, Malformed> {
+    let transport = packet.get(usize::from(network.l4_offset)..);
+    let sctp = sctp::Packet::new_checked(transport.unwrap_or_default())
+        .map_err(|_| Malformed::BadSctpHeader)?;
+    Ok(network.with(kind, sctp.source_port(), sctp.destination_port(), 0))
+}
+
+/// Neither TCP nor UDP: SCTP, and of ICMP errors the quoted packet counts.
 #[cold]
-fn other(packet: &[u8], parsed: Parsed) -> Result<Parsed, Malformed> {
+fn other(packet: &[u8], network: &Network) -> Result<Parsed, Malformed> {
+    if network.protocol == sctp::PROTOCOL {
+        return with_sctp(packet, Kind::Packet, network);
+    }
+    let parsed = network.with(Kind::OtherProtocol, 0, 0, 0);
     let is_v4 = parsed.destination.is_v4();
     let icmp_protocol = if is_v4 {
         icmp::PROTOCOL_V4

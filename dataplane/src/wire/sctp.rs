@@ -22,6 +22,45 @@ pub const HEADER_LEN: usize = 12;
 /// IP protocol number.
 pub const PROTOCOL: u8 = 132;
 
+/// Bytes of a chunk's header: type, flags, length.
+const CHUNK_HEADER_LEN: usize = 4;
+
+/// Most chunks of a packet that are looked at: what an end says stands before its data.
+const CHUNKS: usize = 4;
+
+/// What a packet says to the state of its association: the strongest of its chunks (RFC 9260 §3.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chunk {
+    /// Data, or anything else that changes no state.
+    Data,
+    Init,
+    InitAck,
+    CookieEcho,
+    CookieAck,
+    Shutdown,
+    ShutdownAck,
+    ShutdownComplete,
+    Error,
+    Abort,
+}
+
+impl Chunk {
+    fn of(chunk_type: u8) -> Self {
+        match chunk_type {
+            1 => Self::Init,
+            2 => Self::InitAck,
+            6 => Self::Abort,
+            7 => Self::Shutdown,
+            8 => Self::ShutdownAck,
+            9 => Self::Error,
+            10 => Self::CookieEcho,
+            11 => Self::CookieAck,
+            14 => Self::ShutdownComplete,
+            _ => Self::Data,
+        }
+    }
+}
+
 mod field {
     use std::ops::Range;
 
@@ -56,6 +95,27 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn destination_port(&self) -> u16 {
         read_u16(self.buffer.as_ref(), field::DESTINATION_PORT)
+    }
+
+    /// The first of its chunks that changes a state; an ABORT, which may follow others (RFC 9260
+    /// §3.3.7), counts more than any.
+    #[must_use]
+    pub fn chunk(&self) -> Chunk {
+        let mut rest = &self.buffer.as_ref()[HEADER_LEN..];
+        let mut strongest = Chunk::Data;
+        for _ in 0..CHUNKS {
+            let Some(&[chunk_type, _, high, low]) = rest.first_chunk::<CHUNK_HEADER_LEN>() else {
+                break;
+            };
+            match (Chunk::of(chunk_type), strongest) {
+                (Chunk::Abort, _) => return Chunk::Abort,
+                (chunk, Chunk::Data) => strongest = chunk,
+                _ => {}
+            }
+            let length = usize::from(u16::from_be_bytes([high, low])).max(CHUNK_HEADER_LEN);
+            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        }
+        strongest
     }
 
     /// The checksum that the packet's bytes call for.

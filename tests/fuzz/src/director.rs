@@ -133,7 +133,7 @@ fn snapshot(generation: u64) -> Snapshot {
     snapshot_of(generation, 0)
 }
 
-/// Virtual servers 192.168.1.100 and 2001:db8:1::100, TCP port 80 and UDP port 53. The bits of
+/// Virtual servers 192.168.1.100 and 2001:db8:1::100, TCP port 80 and UDP port 53, of the first SCTP port 7000 too. The bits of
 /// `variant` change weights, health, next hops, the forwarding method, and what becomes of mid-stream segments.
 fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
     let v4 = Address::v4([192, 168, 1, 100]);
@@ -143,6 +143,7 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
     let services = [
         (v4, 80, Protocol::Tcp, SchedulerKind::WeightedRoundRobin),
         (v4, 53, Protocol::Udp, SchedulerKind::RoundRobin),
+        (v4, 7000, Protocol::Sctp, SchedulerKind::LeastConnection),
         (
             v6,
             80,

@@ -5,7 +5,7 @@
 
 use dataplane::service::{Address, Protocol};
 use dataplane::wire::{
-    Kind, Malformed, Parsed, arp, ethernet, icmp, ipv4, ipv6, ndisc, parse, tcp, udp, vlan,
+    Kind, Malformed, Parsed, arp, ethernet, icmp, ipv4, ipv6, ndisc, parse, sctp, tcp, udp, vlan,
 };
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use libfuzzer_sys::fuzz_target;
@@ -37,6 +37,10 @@ fn inside(frame: &[u8], parsed: &Parsed) {
         if parsed.protocol == Protocol::Tcp as u8 {
             let segment = tcp::Packet::new_checked(payload).expect("checked by parse");
             assert_eq!(segment.flags(), parsed.tcp_flags);
+        } else if parsed.protocol == sctp::PROTOCOL {
+            let _ = sctp::Packet::new_checked(payload)
+                .expect("checked by parse")
+                .chunk();
         } else {
             udp::Packet::new_checked(payload).expect("checked by parse");
         }

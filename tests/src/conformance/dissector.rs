@@ -16,12 +16,14 @@ use anyhow::{Context, bail, ensure};
 use super::{Case, Frame, read_capture, write_capture};
 
 /// The cases that send what is wrong because what came in was, and why that is right.
-const WRONG_ON_PURPOSE: [(&str, &str); 2] = [
+const WRONG_ON_PURPOSE: [(&str, &str); 4] = [
     (
         "bad-transport-checksum",
         "DR does not touch the checksums of TCP and UDP",
     ),
     ("nat-wrong-checksums", "NAT does not hide damage"),
+    ("sctp-nat-wrong-checksum", "NAT does not hide damage"),
+    ("sctp-bad-header", "chunks are the real server's to judge"),
 ];
 
 /// An error of ICMP quotes the beginning of a packet, whose TCP or UDP checksum tshark cannot know.

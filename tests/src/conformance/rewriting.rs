@@ -3,9 +3,12 @@
 
 use std::net::IpAddr;
 
-use etherparse::{IpSlice, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
+use etherparse::{
+    IpNumber, IpSlice, LaxNetSlice, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice,
+};
 
 use super::Frame;
+use crate::script::crc32c;
 
 /// True if `frame` is `cause` with other addresses or ports: nothing else of it changed, it has one hop
 /// less to live, and its checksums are as right as they were.
@@ -52,6 +55,9 @@ pub(super) fn addresses(frame: &Frame) -> Option<[IpAddr; 2]> {
 
 /// What translation leaves alone: of TCP the numbers, flags, window and options, and all payload.
 fn rest(packet: &SlicedPacket<'_>) -> Option<Vec<u8>> {
+    if let Some(sctp) = sctp(packet) {
+        return Some([&sctp[4..8], &sctp[12..]].concat());
+    }
     Some(match packet.transport.as_ref()? {
         TransportSlice::Tcp(tcp) => [&tcp.slice()[4..16], &tcp.slice()[18..]].concat(),
         TransportSlice::Udp(udp) => [&udp.slice()[4..6], &udp.slice()[8..]].concat(),
@@ -81,8 +87,20 @@ pub(super) fn header_is_right(net: &Option<NetSlice<'_>>) -> bool {
     }
 }
 
+/// A whole SCTP packet.
+fn sctp<'a>(packet: &SlicedPacket<'a>) -> Option<&'a [u8]> {
+    let payload = packet.ip_payload()?;
+    let is_it = payload.ip_number == IpNumber::SCTP && !payload.fragmented;
+    (is_it && payload.payload.len() >= 12).then_some(payload.payload)
+}
+
 /// True if the transport's checksum is right, or is none where that is allowed.
 pub(super) fn is_right(packet: &SlicedPacket<'_>) -> bool {
+    if let Some(sctp) = sctp(packet) {
+        let mut without = sctp.to_vec();
+        without[8..12].fill(0);
+        return sctp[8..12] == crc32c(&without).to_le_bytes();
+    }
     match (&packet.net, &packet.transport) {
         (Some(NetSlice::Ipv4(ip)), Some(transport)) => {
             let (source, destination) = (ip.header().source(), ip.header().destination());

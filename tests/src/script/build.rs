@@ -192,6 +192,7 @@ fn transport(ip: &IpPacket) -> anyhow::Result<(IpNumber, Vec<u8>)> {
             };
             Ok((IpNumber::UDP, [&header.to_bytes()[..], payload].concat()))
         }
+        Transport::Sctp(sctp) => Ok((IpNumber::SCTP, sctp.to_bytes()?)),
         Transport::Icmp {
             kind,
             code,
@@ -347,10 +348,11 @@ fn checksum_offset(packet: &Packet) -> anyhow::Result<usize> {
         Body::Ip(ip) => match ip.transport {
             Transport::Tcp(_) => Ok(16),
             Transport::Udp { .. } => Ok(6),
+            Transport::Sctp(_) => Ok(8),
             Transport::Icmp { .. } => Ok(2),
-            Transport::Other(..) => bail!("`bad-checksum` needs TCP, UDP or ICMP"),
+            Transport::Other(..) => bail!("`bad-checksum` needs TCP, UDP, SCTP or ICMP"),
         },
-        Body::Raw(_) | Body::Other(..) => bail!("`bad-checksum` needs TCP, UDP or ICMP"),
+        Body::Raw(_) | Body::Other(..) => bail!("`bad-checksum` needs TCP, UDP, SCTP or ICMP"),
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 mod build;
 mod parse;
 mod render;
+mod sctp;
 #[cfg(test)]
 mod tests;
 mod words;
@@ -27,6 +28,7 @@ mod words;
 pub use build::build;
 pub use parse::{ScriptError, parse};
 pub use render::render;
+pub use sctp::{Sctp, crc32c};
 
 /// An Ethernet address.
 pub type Mac = [u8; 6];
@@ -164,6 +166,7 @@ pub enum Transport {
         checksum: bool,
         payload: Vec<u8>,
     },
+    Sctp(Sctp),
     /// ICMP or ICMPv6, by the family of the packet.
     Icmp {
         kind: u8,
@@ -206,7 +209,7 @@ pub struct Damage {
     pub set: Vec<Patch>,
     /// The IPv4 header checksum is made wrong.
     pub bad_ip_checksum: bool,
-    /// The TCP, UDP or ICMP checksum is made wrong.
+    /// The TCP, UDP, SCTP or ICMP checksum is made wrong.
     pub bad_checksum: bool,
     /// Zeros are added up to this length of the frame.
     pub pad: Option<usize>,
@@ -228,7 +231,7 @@ pub struct Patch {
 pub enum Anchor {
     Frame,
     Ip,
-    /// The TCP, UDP or ICMP header.
+    /// The TCP, UDP, SCTP or ICMP header.
     Transport,
 }
 

@@ -5,12 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::sctp::chunks;
 use super::words::{
     Words, Wrong, duration, endpoint, extension, flags, fragment, hex, icmp_kind, mac, patch, tag,
 };
 use super::{
     Body, DEFAULT_TTL, DEFAULT_WINDOW, DIRECTOR, Damage, IcmpPayload, IpPacket, Names, Packet,
-    ROUTER, Script, Tcp, TimedPacket, Transport, pattern,
+    ROUTER, Script, Sctp, Tcp, TimedPacket, Transport, pattern,
 };
 
 /// A line that is no packet.
@@ -124,7 +125,9 @@ impl Repeat {
         }
         if self.step_port {
             match &mut ip.transport {
-                Transport::Tcp(Tcp { source_port, .. }) | Transport::Udp { source_port, .. } => {
+                Transport::Tcp(Tcp { source_port, .. })
+                | Transport::Udp { source_port, .. }
+                | Transport::Sctp(Sctp { source_port, .. }) => {
                     *source_port = source_port.wrapping_add(number);
                 }
                 Transport::Icmp { .. } | Transport::Other(..) => {}
@@ -186,6 +189,7 @@ fn unknown(word: &str, body: &Body) -> Wrong {
         Body::Ip(packet) => match packet.transport {
             Transport::Tcp(_) => format!("seq, ack, win, tcp-options, {ip}, {frame}"),
             Transport::Udp { .. } => format!("no-checksum, {ip}, {frame}"),
+            Transport::Sctp(_) => format!("tag, {ip}, {frame}"),
             Transport::Icmp { .. } => format!("mtu, quote, about, {ip}, {frame}"),
             Transport::Other(..) => format!("{ip}, {frame}"),
         },
@@ -230,7 +234,7 @@ fn ip_packet(words: &mut Words<'_>, names: &Names) -> Result<IpPacket, Wrong> {
     let port = |port: Option<u16>, word: &str| {
         port.ok_or_else(|| format!("{word} needs ports on both addresses: ADDRESS:PORT"))
     };
-    let transport = match words.expect("a protocol: tcp, udp, icmp or proto")? {
+    let transport = match words.expect("a protocol: tcp, udp, sctp, icmp or proto")? {
         "tcp" => Transport::Tcp(Tcp {
             source_port: port(source_port, "tcp")?,
             destination_port: port(destination_port, "tcp")?,
@@ -247,6 +251,13 @@ fn ip_packet(words: &mut Words<'_>, names: &Names) -> Result<IpPacket, Wrong> {
             checksum: true,
             payload: Vec::new(),
         },
+        "sctp" => Transport::Sctp(Sctp {
+            source_port: port(source_port, "sctp")?,
+            destination_port: port(destination_port, "sctp")?,
+            tag: 0,
+            chunks: chunks(words.expect("chunks, such as init or cookie-echo,data")?)?,
+            payload: Vec::new(),
+        }),
         "icmp" => {
             let (kind, code) = icmp_kind(words.expect("an ICMP message")?, source.is_ipv4())?;
             Transport::Icmp {
@@ -259,13 +270,16 @@ fn ip_packet(words: &mut Words<'_>, names: &Names) -> Result<IpPacket, Wrong> {
         "proto" => Transport::Other(words.number("an IP protocol number")?, Vec::new()),
         other => {
             return Err(format!(
-                "found `{other}`, expected a protocol: tcp, udp, icmp or proto"
+                "found `{other}`, expected a protocol: tcp, udp, sctp, icmp or proto"
             ));
         }
     };
-    let with_ports = matches!(transport, Transport::Tcp(_) | Transport::Udp { .. });
+    let with_ports = matches!(
+        transport,
+        Transport::Tcp(_) | Transport::Udp { .. } | Transport::Sctp(_)
+    );
     if !with_ports && (source_port.is_some() || destination_port.is_some()) {
-        return Err("only tcp and udp have ports".to_owned());
+        return Err("only tcp, udp and sctp have ports".to_owned());
     }
     Ok(IpPacket {
         source,
@@ -320,6 +334,10 @@ fn transport_word(
         } => match word {
             "no-checksum" => *checksum = false,
             _ => return payload_word(word, words, payload),
+        },
+        Transport::Sctp(sctp) => match word {
+            "tag" => sctp.tag = words.number("a verification tag")?,
+            _ => return payload_word(word, words, &mut sctp.payload),
         },
         Transport::Icmp { rest, payload, .. } => {
             return icmp_word(word, words, rest, payload, names);

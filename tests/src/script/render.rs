@@ -11,7 +11,8 @@ use etherparse::{
 
 use super::{
     Anchor, Body, DEFAULT_TTL, DEFAULT_WINDOW, DIRECTOR, Damage, Extension, FLAGS, ICMP_KINDS,
-    IcmpPayload, IpPacket, Mac, Names, Packet, Patch, ROUTER, Tag, Tcp, Transport, build, pattern,
+    IcmpPayload, IpPacket, Mac, Names, Packet, Patch, ROUTER, Sctp, Tag, Tcp, Transport, build,
+    pattern,
 };
 
 /// The line for a frame that was sent at `time`, with names for the addresses that have one.
@@ -184,6 +185,10 @@ fn transport(protocol: IpNumber, bytes: &[u8], is_v4: bool) -> Option<Transport>
                 payload: payload.to_vec(),
             }
         }
+        IpNumber::SCTP => match Sctp::from_bytes(bytes) {
+            Some(sctp) => Transport::Sctp(sctp),
+            None => Transport::Other(protocol.0, bytes.to_vec()),
+        },
         IpNumber::ICMP | IpNumber::IPV6_ICMP if (protocol == IpNumber::ICMP) == is_v4 => {
             icmp(bytes, is_v4)?
         }
@@ -234,8 +239,12 @@ fn complete(quoted: &[u8]) -> Option<Vec<u8>> {
     } else {
         &[0; 8]
     };
-    let payload_len = total_len.checked_sub(header_len + transport.len())?;
-    let guess = [transport, &pattern(payload_len)].concat();
+    let guess = if protocol == IpNumber::SCTP {
+        Sctp::guess(total_len.checked_sub(header_len)?)?
+    } else {
+        let payload_len = total_len.checked_sub(header_len + transport.len())?;
+        [transport, &pattern(payload_len)].concat()
+    };
     let known = quoted.get(header_len..)?.len();
     Some([quoted, guess.get(known..)?].concat())
 }
@@ -297,6 +306,7 @@ fn ip_words(ip: &IpPacket, names: &Names) -> (String, String) {
             destination_port,
             ..
         } => Some((*source_port, *destination_port)),
+        Transport::Sctp(sctp) => Some((sctp.source_port, sctp.destination_port)),
         Transport::Icmp { .. } | Transport::Other(..) => None,
     };
     let source = endpoint(ip.source, ports.map(|ports| ports.0), names);
@@ -312,6 +322,11 @@ fn ip_words(ip: &IpPacket, names: &Names) -> (String, String) {
                 words.push_str(" no-checksum");
             }
             write_payload(&mut words, payload);
+        }
+        Transport::Sctp(sctp) => {
+            sctp.write(&mut words);
+            write_unless(&mut words, "tag", sctp.tag, 0);
+            write_payload(&mut words, &sctp.payload);
         }
         Transport::Icmp {
             kind,

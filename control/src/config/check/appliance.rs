@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use dataplane::bpf::{BadPrefix, Prefix};
-use dataplane::conn::Timeouts;
+use dataplane::conn::{Association, Timeouts};
 use dataplane::limits::WhenFull;
 use dataplane::service::{Protocol, TcpMidstream};
 use dataplane::snapshot::Expiry;
@@ -54,6 +54,19 @@ pub(super) static TIMEOUTS: Spec = Spec {
         "last_ack",
         "listen",
         "synack",
+        "sctp_init1",
+        "sctp_init",
+        "sctp_cookie_sent",
+        "sctp_cookie_replied",
+        "sctp_cookie_wait",
+        "sctp_cookie",
+        "sctp_cookie_echoed",
+        "sctp_established",
+        "sctp_shutdown_sent",
+        "sctp_shutdown_received",
+        "sctp_shutdown_ack_sent",
+        "sctp_rejected",
+        "sctp_closed",
     ],
     shared: &[],
     unsupported: &[],
@@ -331,6 +344,7 @@ fn read_timeouts(table: &Table<'_>, timeouts: &mut Timeouts, report: &mut Report
         listen,
         synack,
         udp,
+        sctp,
     } = timeouts;
     let states: [(&mut Duration, &[&'static str]); 11] = [
         (established, &["established", "tcp"]),
@@ -347,6 +361,11 @@ fn read_timeouts(table: &Table<'_>, timeouts: &mut Timeouts, report: &mut Report
     ];
     for (timeout, names) in states {
         if let Some(value) = table.get_alias(names, report) {
+            set(timeout, value.time(&TIMEOUT, report));
+        }
+    }
+    for ((_, name, _), timeout) in Association::ALL.into_iter().zip(sctp) {
+        if let Some(value) = table.get(name) {
             set(timeout, value.time(&TIMEOUT, report));
         }
     }

@@ -141,9 +141,8 @@ fn virtual_server<'d>(
             .as_ref()
             .and_then(|v| socket_address(v, true, report)),
     };
-    let protocols = [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp)];
     let protocol = match table.get("protocol") {
-        Some(value) => value.choice(&protocols, &["SCTP"], report),
+        Some(value) => value.choice(&Protocol::NAMES, &[], report),
         None => Some(Protocol::Tcp),
     };
     let scheduler = scheduler(table, report);

@@ -6,7 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dataplane::service::{ClientAddress, ForwardingMethod, Protocol};
+use dataplane::service::{self, ClientAddress, ForwardingMethod};
 
 use super::{Config, PlanError, request_address};
 use crate::config::{Check, CheckKind, CheckUrl, HttpGet};
@@ -46,6 +46,36 @@ pub struct Bounds {
     pub out_within: Duration,
     /// From its return until it is in everywhere.
     pub back_within: Duration,
+}
+
+/// A transport protocol that clients and responders of the lab speak.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl Protocol {
+    /// That of a virtual server.
+    ///
+    /// # Errors
+    /// Nobody here speaks it.
+    pub(super) fn of(virtual_server: &crate::config::VirtualServer) -> Result<Self, PlanError> {
+        match virtual_server.protocol() {
+            service::Protocol::Tcp => Ok(Self::Tcp),
+            service::Protocol::Udp => Ok(Self::Udp),
+            service::Protocol::Sctp => Err(PlanError::Sctp(virtual_server.address())),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+        })
+    }
 }
 
 /// A socket of a responder.
@@ -118,7 +148,7 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealSe
     let mut starts_down = false;
     for (virtual_server, real) in pairs(config).filter(|(_, real)| real.address.ip() == address) {
         let requests = request_address(virtual_server.address());
-        let protocol = virtual_server.protocol();
+        let protocol = Protocol::of(virtual_server)?;
         let mut listen_on = |address| listen.insert(Listen { protocol, address });
         match real.lb_kind {
             // The destination stays as it is: requests arrive at the virtual

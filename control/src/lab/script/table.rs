@@ -60,7 +60,9 @@ pub(super) fn of(service: &Service, tally: &Tally, done: bool) -> Vec<String> {
 mod tests {
     use std::time::Instant;
 
-    use dataplane::service::{Protocol, SchedulerKind};
+    use dataplane::service::SchedulerKind;
+
+    use crate::lab::plan::Protocol;
 
     use super::*;
     use crate::lab::client::Answer;

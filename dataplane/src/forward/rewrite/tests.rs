@@ -224,6 +224,14 @@ fn the_checksum_of_sctp_needs_the_whole_packet() {
     let rewrite = Rewrite::new(&before, &after);
     assert_eq!(
         rewrite.apply_v4(&mut frame, 14, 34, sctp::PROTOCOL),
-        Err(DropReason::Fragment)
+        Err(DropReason::SctpFragment)
     );
+    // Without another port the checksum stays as it is, whatever else the datagram holds.
+    let after = ends([10, 0, 0, 1], 5000, [10, 1, 0, 7], 36412);
+    let mut moved = frame.clone();
+    let rewrite = Rewrite::new(&before, &after);
+    rewrite
+        .apply_v4(&mut moved, 14, 34, sctp::PROTOCOL)
+        .unwrap();
+    assert_eq!(moved[34..], frame[34..]);
 }

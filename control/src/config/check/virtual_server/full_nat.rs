@@ -70,15 +70,19 @@ fn client_address(
     report: &mut Report<'_>,
 ) -> Option<ClientAddress> {
     let wanted = value.choice(&ClientAddress::NAMES, &[], report)?;
-    if wanted == ClientAddress::Toa && protocol.is_some_and(|protocol| protocol != Protocol::Tcp) {
-        value.reject(
+    let (expected, remedy) = match (wanted, protocol) {
+        (ClientAddress::Toa, Some(Protocol::Udp)) => (
             "it for TCP only: it is a TCP option",
             r#"write "proxy", or remove it"#,
-            report,
-        );
-        return None;
-    }
-    Some(wanted)
+        ),
+        (ClientAddress::Toa | ClientAddress::Proxy, Some(Protocol::Sctp)) => (
+            "nothing of the kind for SCTP, which has no place for it",
+            r#"write "none", or remove it"#,
+        ),
+        (_, Some(Protocol::Tcp | Protocol::Udp | Protocol::Sctp) | None) => return Some(wanted),
+    };
+    value.reject(expected, remedy, report);
+    None
 }
 
 /// What a virtual server says has to suit its real servers.
