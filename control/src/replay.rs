@@ -108,7 +108,8 @@ pub fn display(counters: &Counters) -> String {
         .collect()
 }
 
-fn snapshot(config: &Config) -> Snapshot {
+/// The forwarding state that a configuration asks for; ids are in the order of the file.
+pub(crate) fn snapshot(config: &Config) -> Snapshot {
     let mut ids = 0..;
     let mut virtual_servers = Vec::with_capacity(config.virtual_servers.len());
     for (number, service) in (0..).zip(&config.virtual_servers) {

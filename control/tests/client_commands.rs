@@ -58,7 +58,7 @@ fn answer(query: Query) {
             toml: "[appliance]\n".to_owned(),
         })),
         Query::Ipvs(_) | Query::Edit(..) => {} // in ipvsadm.rs
-        Query::PublicConfig(_) => {}           // of HTTP
+        Query::PublicConfig(_) | Query::Explain(..) => {} // not by a command's file or table
         Query::Reload(reply) => drop(reply.send(Err(view::Refused {
             diagnostics: vec!["a.toml:1:1: x".to_owned(), "a.toml:2:1: y".to_owned()],
         }))),

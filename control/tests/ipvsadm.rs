@@ -106,6 +106,7 @@ fn answer(controller: &mut Controller, query: Query) {
         | Query::Vrrp(_)
         | Query::Config(_)
         | Query::PublicConfig(_)
+        | Query::Explain(..)
         | Query::Reload(_) => {}
     }
 }

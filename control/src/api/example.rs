@@ -7,9 +7,9 @@ use super::edit::{EditError, Edited, Edits};
 use super::ipvs::{Ipvs, Timeouts};
 use super::query::Query;
 use super::view::{
-    AttachMode, Config, Connection, Drop, Health, HealthCheck, Neighbor, NextHop, RealServer,
-    Reload, Service, SlipBucket, State, Steering, TimerSlip, Traffic, Version, Vrrp, VrrpInstance,
-    VrrpRefused, WayBack, Worker, WorkerInterface,
+    AttachMode, Config, Connection, Drop, Explanation, Health, HealthCheck, Neighbor, NextHop,
+    RealServer, Reload, Service, SlipBucket, State, Steering, TimerSlip, Traffic, Version, Vrrp,
+    VrrpInstance, VrrpRefused, WayBack, Worker, WorkerInterface,
 };
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -462,6 +462,7 @@ pub(crate) fn answer(query: Query) {
         Query::Vrrp(reply) => drop(reply.send(vrrp())),
         Query::Config(reply) => drop(reply.send(config())),
         Query::PublicConfig(reply) => drop(reply.send(public_config())),
+        Query::Explain(_, reply) => drop(reply.send(Explanation::default())),
         Query::Ipvs(reply) => drop(reply.send(ipvs())),
         Query::Edit(edits, reply) => drop(reply.send(edited(&edits))),
         Query::Reload(reply) => drop(reply.send(Ok(reload()))),

@@ -3,6 +3,7 @@
 use tokio::sync::{mpsc, oneshot};
 
 use super::{edit, ipvs, view};
+use crate::explain::Question;
 
 /// A question to the control loop. It answers each by sending on the channel
 /// inside; the client may be gone by then, so a failed send is no error.
@@ -26,6 +27,8 @@ pub enum Query {
     Config(oneshot::Sender<view::Config>),
     /// The same without passwords.
     PublicConfig(oneshot::Sender<view::Config>),
+    /// What a packet would meet.
+    Explain(Question, oneshot::Sender<view::Explanation>),
     /// The table as ipvsadm shows it.
     Ipvs(oneshot::Sender<ipvs::Ipvs>),
     /// Change what is running, until the next reload.

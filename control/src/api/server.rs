@@ -10,10 +10,11 @@
 //! requests that are no HTTP: those get a bare status and are closed.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequest, Request, State};
+use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -32,6 +33,7 @@ use tracing::{debug, warn};
 use super::edit::{Edited, Edits};
 use super::query::Query;
 use super::{listing, view};
+use crate::explain::Question;
 
 pub use super::socket::{BindError, Listener, bind};
 
@@ -201,6 +203,10 @@ pub(super) fn common_routes() -> Router<Api> {
         .route("/api/v1/health", answer(Query::Health))
         .route("/api/v1/vrrp", answer(Query::Vrrp))
         .route("/api/v1/ipvs", answer(Query::Ipvs))
+        .route(
+            "/api/v1/explain/{protocol}/{client}/{virtual_server}",
+            get(explain),
+        )
         .route("/api/v1/edit", post(edit))
         .route("/api/v1/reload", post(reload))
         .fallback(not_found)
@@ -227,6 +233,19 @@ async fn healthz(State(api): State<Api>) -> Result<&'static str, Failure> {
 
 async fn version(State(api): State<Api>) -> Json<view::Version> {
     Json(api.version())
+}
+
+async fn explain(
+    State(api): State<Api>,
+    Path((protocol, client, virtual_server)): Path<(String, SocketAddr, SocketAddr)>,
+) -> Result<Json<view::Explanation>, Failure> {
+    let question = Question::new(&protocol, client, virtual_server);
+    let question = question.ok_or_else(|| {
+        let why = format!("found the protocol {protocol:?}, expected TCP, UDP or SCTP");
+        Failure::BadRequest(why)
+    })?;
+    let query = |reply| Query::Explain(question, reply);
+    api.ask(query, api.limits.reload).await.map(Json)
 }
 
 async fn reload(State(api): State<Api>) -> Result<Json<view::Reload>, Failure> {

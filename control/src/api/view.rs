@@ -414,6 +414,50 @@ pub struct State {
     pub vrrp: Vrrp,
 }
 
+/// What a packet would meet: `explain --json`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// As the configuration names it; `null`: none matches.
+    pub virtual_server: Option<String>,
+    /// What a worker has of this client.
+    pub connection: Option<FoundConnection>,
+    /// Whom the packet goes to.
+    pub real_server: Option<SocketAddr>,
+    /// False: what decides may be different when the packet comes.
+    pub certain: bool,
+    /// How that came about, a sentence each.
+    pub why: Vec<String>,
+    /// Every real server of the virtual server.
+    pub candidates: Vec<Candidate>,
+    pub forwarding_method: Option<Word>,
+    /// `null`: not known, or asked offline.
+    pub next_hop: Option<NextHop>,
+    /// What is written into the packet, for people.
+    pub headers: Vec<String>,
+}
+
+/// A connection as `explain` found it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundConnection {
+    pub worker: u32,
+    /// IPVS's name.
+    pub state: Word,
+    /// `null`: it was removed.
+    pub real_server: Option<SocketAddr>,
+}
+
+/// A real server that `explain` considered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Candidate {
+    pub real_server: SocketAddr,
+    pub forwarding_method: Word,
+    pub weight: u32,
+    pub active_connections: u64,
+    pub inactive_connections: u64,
+    /// Whether it takes new connections, and why not.
+    pub state: String,
+}
+
 /// The effective configuration: `show config --json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {

@@ -5,13 +5,17 @@
 //! goes to stdout; everything else goes to stderr.
 
 mod check;
+mod completions;
 mod config_file;
 mod drain;
+mod explain;
 mod failure;
 mod import;
 mod ipvsadm;
 mod lab;
+mod man;
 mod output;
+mod probe;
 mod realserver;
 mod reload;
 mod replay;
@@ -89,6 +93,10 @@ pub enum Command {
     Lab(lab::Lab),
     #[command(name = "realserver")]
     RealServer(realserver::RealServer),
+    Explain(explain::Explain),
+    Probe(probe::Probe),
+    Man(man::Man),
+    Completions(completions::Completions),
     #[command(hide = true)]
     LabResponder(lab::LabResponder),
 }
@@ -120,6 +128,10 @@ pub fn main() -> ExitCode {
         Command::Ipvsadm(command) => return command.run(&cli.global.client_socket()),
         Command::Lab(command) => command.run(),
         Command::RealServer(command) => command.run(),
+        Command::Explain(command) => command.run(&cli.global.client_socket()),
+        Command::Probe(command) => command.run(),
+        Command::Man(command) => command.run(),
+        Command::Completions(command) => command.run(),
         Command::LabResponder(command) => command.run(),
     };
     match result {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+    LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
 };
 use netlink_packet_route::route::{RouteHeader, RouteType};
 use netlink_packet_route::{AddressFamily, address::AddressAttribute};
@@ -22,6 +22,11 @@ pub struct HostLink {
     /// Set up by the administrator, whether or not there is a carrier.
     pub up: bool,
     pub loopback: bool,
+    pub ethernet: bool,
+    /// Most bytes of an IP packet.
+    pub mtu: u32,
+    /// The bond or bridge that it is a member of.
+    pub master: Option<u32>,
     /// As `ip link add … type KIND`; hardware has none.
     pub kind: Option<String>,
     /// An XDP program is attached.
@@ -110,11 +115,16 @@ fn link_of(message: &LinkMessage) -> Option<HostLink> {
         index: header.index,
         up: header.flags.contains(LinkFlags::Up),
         loopback: header.flags.contains(LinkFlags::Loopback),
+        ethernet: header.link_layer_type == LinkLayerType::Ether,
         ..HostLink::default()
     };
     for attribute in &message.attributes {
         if let LinkAttribute::IfName(name) = attribute {
             link.name.clone_from(name);
+        } else if let LinkAttribute::Mtu(mtu) = attribute {
+            link.mtu = *mtu;
+        } else if let LinkAttribute::Controller(master) = attribute {
+            link.master = Some(*master);
         } else if let LinkAttribute::Xdp(attributes) = attribute {
             let attached =
                 |xdp: &LinkXdp| matches!(xdp, LinkXdp::Attached(how) if *how != XdpAttached::None);

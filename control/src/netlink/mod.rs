@@ -10,6 +10,7 @@
 
 mod host;
 mod monitor;
+mod netdev;
 mod requests;
 pub mod view;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use host::{DefaultRoute, HostLink};
 pub use monitor::Monitor;
+pub use netdev::{XdpFeatures, xdp_features};
 pub use requests::{NewAddress, NextHop, Requests, Route};
 
 use crate::in_words::in_words;

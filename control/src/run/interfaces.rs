@@ -9,7 +9,7 @@ use tracing::{info, warn};
 use crate::config::{self, Queues, XdpMode};
 
 /// Ethernet header and two VLAN tags, in bytes: what comes on top of the MTU.
-const LINK_HEADERS: usize = 14 + 8;
+pub(crate) const LINK_HEADERS: usize = 14 + 8;
 
 /// A link as the kernel reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,15 +68,19 @@ pub(super) fn choose(
     Ok(interfaces)
 }
 
-/// Ethernet and up, and no virtual device above others: of a bond its
-/// members are used, and what a bridge or a VLAN device carries arrives at the device below. Nor
-/// a tap, which leads to a process of this host: a virtual machine, or another appliance.
+/// Ethernet and up, and no virtual device above others.
 fn by_default(link: &Link) -> bool {
-    let above_others = matches!(
-        link.kind.as_deref(),
+    link.ethernet && link.up && !is_above_others(link.kind.as_deref())
+}
+
+/// True for what packets are not taken from unless it is named: of a bond its
+/// members are used, and what a bridge or a VLAN device carries arrives at the device below. Nor
+/// from a tap, which leads to a process of this host: a virtual machine, or another appliance.
+pub(crate) fn is_above_others(kind: Option<&str>) -> bool {
+    matches!(
+        kind,
         Some("bond" | "team" | "bridge" | "vlan" | "macvlan" | "ipvlan" | "dummy" | "vrf" | "tun")
-    );
-    link.ethernet && link.up && !above_others
+    )
 }
 
 fn find<'a>(links: &'a [Link], name: &str) -> anyhow::Result<&'a Link> {

@@ -7,6 +7,7 @@
 
 mod clients;
 mod descriptors;
+mod explain;
 mod interfaces;
 mod ipvs;
 mod notifier;
@@ -44,6 +45,7 @@ use crate::netlink::{self, Monitor, NewAddress, Requests};
 use crate::scripts::Runner;
 
 use self::clients::Clients;
+pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::notifier::Notifier;
 use self::vrrp::{Scripts, Slip, Sockets, until};
 use self::workers::Workers;

@@ -22,7 +22,7 @@ use crate::event::CheckId;
 use crate::health::LastResult;
 
 /// How long a worker is waited for while it lists its connections.
-const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Appliance {
     /// Answers a client. One that is gone is no error.
@@ -44,6 +44,7 @@ impl Appliance {
                 let toml = config::to_toml(&self.controller.config().without_passwords());
                 drop(reply.send(view::Config { toml }));
             }
+            Query::Explain(question, reply) => self.explain(question, reply),
             Query::Ipvs(reply) => drop(reply.send(self.ipvs())),
             Query::Edit(edits, reply) => {
                 let edited = self.edit(&edits.edits).await;

@@ -19,7 +19,19 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 const ETHTOOL_GDRVINFO: u32 = 0x03;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
+const ETHTOOL_GFLAGS: u32 = 0x25;
+const ETHTOOL_GRXFH: u32 = 0x29;
 const ETHTOOL_GCHANNELS: u32 = 0x3c;
+const ETHTOOL_GRSSH: u32 = 0x46;
+
+/// Bits of `ETHTOOL_GFLAGS`.
+const ETH_FLAG_RXVLAN: u32 = 1 << 8;
+const ETH_FLAG_LRO: u32 = 1 << 15;
+/// What `ETHTOOL_GRXFH` asks about, and the bits of both ports in its answer.
+const UDP_V4_FLOW: u32 = 2;
+const RXH_PORTS: u64 = 1 << 6 | 1 << 7;
+/// `RXH_XFRM_SYM_XOR` and `RXH_XFRM_SYM_OR_XOR`: both directions of a flow hash alike.
+const RXH_XFRM_SYMMETRIC: u8 = 1 << 0 | 1 << 1;
 
 /// A structure that begins with its command and that `SIOCETHTOOL` reads and
 /// fills.
@@ -60,6 +72,33 @@ struct Value {
     value: u32,
 }
 
+/// The begin of `struct ethtool_rxnfc`, which has 192 bytes.
+#[repr(C)]
+struct FlowHash {
+    command: u32,
+    flow_type: u32,
+    data: u64,
+    rest: [u64; 30],
+}
+
+/// `struct ethtool_rxfh` without table and key, which the kernel leaves out if asked for none.
+#[repr(C)]
+#[derive(Default)]
+struct Spreading {
+    command: u32,
+    context: u32,
+    table_size: u32,
+    key_size: u32,
+    function: u8,
+    transformation: u8,
+    reserved: [u8; 2],
+    reserved_too: u32,
+}
+
+// SAFETY: the kernel's layout, integers only; longer than what the kernel writes.
+unsafe impl Request for FlowHash {}
+// SAFETY: the kernel's layout, integers only.
+unsafe impl Request for Spreading {}
 // SAFETY: the kernel's layout, integers only.
 unsafe impl Request for DriverInfo {}
 // SAFETY: as above.
@@ -68,6 +107,16 @@ unsafe impl Request for Channels {}
 unsafe impl Request for Value {}
 
 const _: () = assert!(size_of::<DriverInfo>() == 196 && size_of::<Channels>() == 36);
+const _: () = assert!(size_of::<FlowHash>() >= 192 && size_of::<Spreading>() == 24);
+
+/// What an interface does to packets on its own that AF_XDP would not see as they came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offloads {
+    /// VLAN tags are taken out of received frames.
+    pub rx_vlan: bool,
+    /// Received TCP segments are joined.
+    pub large_receive: bool,
+}
 
 /// Asks the driver of one interface, in the network namespace of the thread that
 /// opened it.
@@ -157,6 +206,51 @@ impl Ethtool {
         };
         self.call(&mut value, "read its transmit checksum offload")?;
         Ok(value.value != 0)
+    }
+
+    /// What it does to received packets.
+    ///
+    /// # Errors
+    /// No such interface, or its driver does not say.
+    pub fn offloads(&self) -> Result<Offloads, EthtoolError> {
+        let mut value = Value {
+            command: ETHTOOL_GFLAGS,
+            value: 0,
+        };
+        self.call(&mut value, "read its offloads")?;
+        Ok(Offloads {
+            rx_vlan: value.value & ETH_FLAG_RXVLAN != 0,
+            large_receive: value.value & ETH_FLAG_LRO != 0,
+        })
+    }
+
+    /// True when IPv4 UDP packets are spread over its queues by their ports, too; false: by
+    /// addresses alone.
+    ///
+    /// # Errors
+    /// No such interface, or its driver does not say.
+    pub fn spreads_udp_by_ports(&self) -> Result<bool, EthtoolError> {
+        let mut hash = FlowHash {
+            command: ETHTOOL_GRXFH,
+            flow_type: UDP_V4_FLOW,
+            data: 0,
+            rest: [0; 30],
+        };
+        self.call(&mut hash, "read how it spreads UDP")?;
+        Ok(hash.data & RXH_PORTS == RXH_PORTS)
+    }
+
+    /// True when both directions of a flow come to one queue.
+    ///
+    /// # Errors
+    /// No such interface, or its driver does not say.
+    pub fn spreads_symmetrically(&self) -> Result<bool, EthtoolError> {
+        let mut spreading = Spreading {
+            command: ETHTOOL_GRSSH,
+            ..Spreading::default()
+        };
+        self.call(&mut spreading, "read how it spreads flows")?;
+        Ok(spreading.transformation & RXH_XFRM_SYMMETRIC != 0)
     }
 
     /// Switches transmit checksum offload, as `ethtool -K IF tx on|off`.

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+mod manual;
 mod ring;
 mod tx;
 
@@ -20,6 +21,8 @@ enum Command {
     Tx(tx::Arguments),
     /// Measures the data plane alone, in this process: no root, no interface
     Ring(ring::Arguments),
+    Man(manual::Man),
+    Completions(manual::Completions),
 }
 
 /// Runs the command given on the command line; exits with status 2 when that is wrong.
@@ -27,6 +30,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tx(arguments) => tx::run(arguments),
         Command::Ring(arguments) => ring::run(&arguments),
+        Command::Man(arguments) => manual::man(&arguments),
+        Command::Completions(arguments) => manual::completions(&arguments),
     }
 }
 

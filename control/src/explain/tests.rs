@@ -1,0 +1,181 @@
+//! By the forwarding state of configuration files.
+
+use super::*;
+use crate::config::{self, Config};
+use crate::replay;
+
+const FILE: &str = r#"
+[[virtual_server]]
+address = "192.168.1.100:80"
+protocol = "TCP"
+lb_algo = "wrr"
+lb_kind = "NAT"
+  [[virtual_server.real_server]]
+  address = "192.168.1.101:8080"
+  weight = 1
+  [[virtual_server.real_server]]
+  address = "192.168.1.102:8080"
+  weight = 3
+  [[virtual_server.real_server]]
+  address = "192.168.1.103:8080"
+  weight = 0
+
+[[virtual_server]]
+address = "192.168.1.100:53"
+protocol = "UDP"
+lb_algo = "sh"
+lb_kind = "DR"
+  [[virtual_server.real_server]]
+  address = "192.168.1.101:53"
+  [[virtual_server.real_server]]
+  address = "192.168.1.102:53"
+
+[[virtual_server]]
+address = "192.168.1.100:443"
+protocol = "TCP"
+lb_algo = "wlc"
+lb_kind = "TUN"
+persistence_timeout = 50
+  [[virtual_server.real_server]]
+  address = "10.0.0.1:443"
+  [[virtual_server.real_server]]
+  address = "10.0.0.2:443"
+"#;
+
+fn file() -> Config {
+    let checked = config::parse(FILE, std::path::Path::new("test.toml"));
+    checked.unwrap().config
+}
+
+fn question(protocol: Protocol, virtual_server: &str) -> Question {
+    Question {
+        protocol,
+        client: "198.51.100.7:40000".parse().unwrap(),
+        virtual_server: virtual_server.parse().unwrap(),
+    }
+}
+
+fn ask(question: &Question, known: &Known) -> Explanation {
+    let snapshot = replay::snapshot(&file());
+    explain(question, &snapshot, known, |service| {
+        Some(service.id.0.to_string())
+    })
+}
+
+fn says(answer: &Explanation, part: &str) {
+    assert!(
+        answer.why.iter().any(|why| why.contains(part)),
+        "{part}: {answer:#?}"
+    );
+}
+
+#[test]
+fn what_matches_nothing_is_the_kernels() {
+    let answer = ask(
+        &question(Protocol::Udp, "192.168.1.100:80"),
+        &Known::default(),
+    );
+    assert_eq!((&answer.virtual_server, answer.real_server), (&None, None));
+    says(&answer, "no virtual server matches");
+}
+
+#[test]
+fn a_new_connection_gets_what_the_scheduler_says() {
+    let answer = ask(
+        &question(Protocol::Tcp, "192.168.1.100:80"),
+        &Known::default(),
+    );
+    assert_eq!(answer.virtual_server.as_deref(), Some("0"));
+    assert_eq!(
+        answer.real_server,
+        Some("192.168.1.102:8080".parse().unwrap())
+    );
+    assert!(!answer.certain);
+    says(&answer, "takes turns");
+    says(&answer, "answered with a reset");
+    let states: Vec<_> = answer.candidates.iter().map(|c| &*c.state).collect();
+    assert_eq!(
+        states,
+        [
+            "takes connections",
+            "takes connections",
+            "weight 0: takes no new connections"
+        ]
+    );
+    assert!(
+        answer.headers[0].contains("198.51.100.7:40000 → 192.168.1.102:8080"),
+        "{answer:?}"
+    );
+}
+
+#[test]
+fn a_hash_is_certain_and_the_same_each_time() {
+    let question = question(Protocol::Udp, "192.168.1.100:53");
+    let answer = ask(&question, &Known::default());
+    assert!(answer.certain && answer.real_server.is_some());
+    assert_eq!(ask(&question, &Known::default()), answer);
+}
+
+#[test]
+fn connections_decide_where_the_scheduler_counts_them() {
+    let mut known = Known::default();
+    let load = |active| Load {
+        active,
+        inactive: 0,
+    };
+    // The ids are in the order of the file: five real servers come before.
+    known.loads.insert(ServerId(5), load(10));
+    known.loads.insert(ServerId(6), load(2));
+    let answer = ask(&question(Protocol::Tcp, "192.168.1.100:443"), &known);
+    assert_eq!(answer.real_server, Some("10.0.0.2:443".parse().unwrap()));
+    says(
+        &answer,
+        "persistence (50 s, /32) has nothing for this client yet",
+    );
+    assert_eq!(answer.candidates[0].active_connections, 10);
+    assert!(answer.headers[0].starts_with("outer IP:"), "{answer:?}");
+}
+
+#[test]
+fn an_existing_connection_stays_where_it_is() {
+    let known = |server| Known {
+        existing: Some(Existing {
+            server: ServerId(server),
+            state: State::Established,
+            worker: 3,
+        }),
+        interfaces: vec!["eth0".to_owned()],
+        ..Known::default()
+    };
+    let question = question(Protocol::Tcp, "192.168.1.100:80");
+    let answer = ask(&question, &known(0));
+    assert!(answer.certain);
+    assert_eq!(
+        answer.real_server,
+        Some("192.168.1.101:8080".parse().unwrap())
+    );
+    assert_eq!(answer.next_hop.unwrap().interface, "eth0");
+    let gone = ask(&question, &known(900));
+    assert_eq!(gone.real_server, None);
+    says(
+        &gone,
+        "down or was removed: its packets are dropped as server_unavailable",
+    );
+}
+
+#[test]
+fn persistence_keeps_a_client() {
+    let snapshot = replay::snapshot(&file());
+    let question = question(Protocol::Tcp, "192.168.1.100:443");
+    let client = Address::from(question.client.ip());
+    let service = snapshot.service(client, &question.key()).unwrap();
+    let persistence = service.persistence.unwrap();
+    let key = persistence.key(service.id, client);
+    let templates = &snapshot.templates;
+    let bound = templates.bind(&key, ServerId(6), None, persistence.timeout, 0);
+    assert!(!bound.evicted);
+    let answer = explain(&question, &snapshot, &Known::default(), |_| None);
+    assert!(answer.certain);
+    assert_eq!(answer.real_server, Some("10.0.0.2:443".parse().unwrap()));
+    says(&answer, "keeps this client at 10.0.0.2:443");
+}

@@ -1,0 +1,94 @@
+//! Answering `explain`: what the control loop knows, and what the workers have.
+
+use std::sync::Arc;
+use std::sync::mpsc;
+
+use dataplane::scheduler::Load;
+use dataplane::service::{Address, ServiceKey};
+use dataplane::snapshot::Service;
+use tokio::sync::oneshot;
+
+use super::Appliance;
+use super::queries::WORKER_PATIENCE;
+use crate::api::view::Explanation;
+use crate::explain::{self, Existing, Known, Question};
+
+impl Appliance {
+    /// Looks for the connection on a thread of its own: workers list all that they have.
+    pub(super) fn explain(&self, question: Question, reply: oneshot::Sender<Explanation>) {
+        let snapshot = self.published.load_full();
+        let client = Address::from(question.client.ip());
+        let service = snapshot.service(client, &question.key());
+        let name = service.and_then(|service| self.name_of(service));
+        let mut known = Known {
+            interfaces: self
+                .controller
+                .ports()
+                .iter()
+                .map(|p| p.name.clone())
+                .collect(),
+            now: self.workers.clock(),
+            ..Known::default()
+        };
+        let names = self.controller.servers().by_id();
+        for (id, _) in service
+            .iter()
+            .flat_map(|service| explain::servers_of(&snapshot, service))
+        {
+            let totals = self.workers.totals(id);
+            let load = Load {
+                active: totals.active,
+                inactive: totals.inactive,
+            };
+            known.loads.insert(id, load);
+            let states = names.get(&id).map(|name| self.controller.checks(*name));
+            let failed = states.into_iter().flatten().find(|state| !state.passes());
+            let reason = failed.and_then(|state| state.reason.clone());
+            known.reasons.extend(reason.map(|reason| (id, reason)));
+        }
+        let mut listings = Vec::with_capacity(self.workers.handles.len());
+        for handle in &self.workers.handles {
+            let (sender, receiver) = mpsc::channel();
+            // A worker that has ended drops the request, which ends the listing.
+            drop(handle.requests.send(sender));
+            listings.push(receiver);
+        }
+        let snapshot = Arc::clone(&snapshot);
+        tokio::task::spawn_blocking(move || {
+            known.existing = find(&question, listings);
+            let answer = explain::explain(&question, &snapshot, &known, |_| name.clone());
+            // The client may be gone.
+            drop(reply.send(answer));
+        });
+    }
+
+    fn name_of(&self, service: &Service) -> Option<String> {
+        let ids = self.controller.servers();
+        let mut services = self.controller.config().virtual_servers.iter();
+        let found = services.find(|own| ids.virtual_server_id(own.key) == Some(service.id));
+        found.map(|own| format!("{}, {}", own.key, own.scheduler))
+    }
+}
+
+/// The connection of the client among all that workers have.
+fn find(
+    question: &Question,
+    listings: Vec<mpsc::Receiver<Vec<dataplane::worker::ConnectionRecord>>>,
+) -> Option<Existing> {
+    let wanted: ServiceKey = question.key();
+    for (worker, listing) in (0..).zip(listings) {
+        while let Ok(records) = listing.recv_timeout(WORKER_PATIENCE) {
+            let found = records.iter().find(|record| {
+                record.key.client() == question.client && record.key.service() == wanted
+            });
+            if let Some(record) = found {
+                return Some(Existing {
+                    server: record.server,
+                    state: record.state,
+                    worker,
+                });
+            }
+        }
+    }
+    None
+}
