@@ -18,6 +18,25 @@ pub(crate) fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{plural}")
 }
 
+/// Exact below ten thousand, then three digits and a decimal unit: `9999`,
+/// `10.0k`, `1.65G`.
+pub(crate) fn scaled(number: u64) -> String {
+    let mut value = number as f64;
+    if number >= 10_000 {
+        for unit in ["k", "M", "G", "T", "P", "E"] {
+            value /= 1000.0;
+            let decimals = match value {
+                ..9.995 => 2,
+                ..99.95 => 1,
+                ..999.5 => 0,
+                _ => continue,
+            };
+            return format!("{value:.decimals$}{unit}");
+        }
+    }
+    number.to_string()
+}
+
 /// The two largest units: `8s`, `12m05s`, `3h12m`, `2d03h`.
 pub(crate) fn duration(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -62,6 +81,23 @@ mod tests {
             (86_400 * 2 + 3600 * 3, "2d03h"),
         ] {
             assert_eq!(duration(seconds), text);
+        }
+    }
+
+    #[test]
+    fn scaled_numbers_have_three_digits() {
+        for (number, text) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10.0k"),
+            (99_949, "99.9k"),
+            (99_951, "100k"),
+            (999_499, "999k"),
+            (999_500, "1.00M"),
+            (1_650_000_000, "1.65G"),
+            (u64::MAX, "18.4E"),
+        ] {
+            assert_eq!(scaled(number), text);
         }
     }
 }

@@ -77,10 +77,11 @@ pub(crate) fn judge(facts: &Facts) -> Report {
     let mut remedies = Vec::new();
     remedies_of_link(facts, &mut remedies);
     if features.is_some_and(|features| !features.native()) {
-        remedies.push(format!(
+        remedies.push(
             "its driver has no native XDP: generic XDP works and is slow; use a card or a virtual one that has it \
              (virtio_net, ena, gve, ixgbe, i40e, ice, mlx5)"
-        ));
+                .to_owned(),
+        );
     }
     remedies_of_receiving(facts, &mut remedies);
     Report {
@@ -174,7 +175,7 @@ fn verdict(facts: &Facts, by_default: bool, features: Option<XdpFeatures>) -> St
         return format!("not used unless an [[interface]] section names it: {why}");
     }
     let mode = match features {
-        Some(features) if features.zero_copy() => "native XDP, zero-copy",
+        Some(features) if features.zero_copy() => "native XDP, zero-copy unless the driver refuses",
         Some(features) if features.native() => "native XDP, copy mode",
         Some(_) => "generic XDP, copy mode",
         None => "the best mode that works",
@@ -287,7 +288,7 @@ mod tests {
         assert!(report.used_by_default);
         assert_eq!(
             report.verdict,
-            "used: native XDP, zero-copy, 4 queues, so 4 workers at most"
+            "used: native XDP, zero-copy unless the driver refuses, 4 queues, so 4 workers at most"
         );
         assert_eq!(report.remedies, [""; 0]);
     }

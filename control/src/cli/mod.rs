@@ -22,6 +22,7 @@ mod replay;
 mod run;
 mod show;
 mod table;
+mod top;
 
 pub use config_file::ConfigFile;
 pub use failure::Failure;
@@ -95,6 +96,7 @@ pub enum Command {
     RealServer(realserver::RealServer),
     Explain(explain::Explain),
     Probe(probe::Probe),
+    Top(top::Top),
     Man(man::Man),
     Completions(completions::Completions),
     #[command(hide = true)]
@@ -130,6 +132,7 @@ pub fn main() -> ExitCode {
         Command::RealServer(command) => command.run(),
         Command::Explain(command) => command.run(&cli.global.client_socket()),
         Command::Probe(command) => command.run(),
+        Command::Top(command) => command.run(&cli.global.client_socket()),
         Command::Man(command) => command.run(),
         Command::Completions(command) => command.run(),
         Command::LabResponder(command) => command.run(),

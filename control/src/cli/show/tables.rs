@@ -16,7 +16,7 @@ use crate::api::view::{
 };
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
-use crate::in_words::duration;
+use crate::in_words::{duration, scaled};
 
 /// Rows between two writes of a listing: enough to align well, and little to
 /// keep.
@@ -444,25 +444,6 @@ fn target(target: SocketAddr, real_server: SocketAddr) -> String {
     }
 }
 
-/// Exact below ten thousand, then three digits and a decimal unit: `9999`,
-/// `10.0k`, `1.65G`.
-fn scaled(number: u64) -> String {
-    let mut value = number as f64;
-    if number >= 10_000 {
-        for unit in ["k", "M", "G", "T", "P", "E"] {
-            value /= 1000.0;
-            let decimals = match value {
-                ..9.995 => 2,
-                ..99.95 => 1,
-                ..999.5 => 0,
-                _ => continue,
-            };
-            return format!("{value:.decimals$}{unit}");
-        }
-    }
-    number.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -534,22 +515,5 @@ mod tests {
         let out = String::from_utf8(out).unwrap();
         assert_eq!(out.lines().count(), 501);
         assert!(out.ends_with("2500 connections\n"));
-    }
-
-    #[test]
-    fn scaled_numbers_have_three_digits() {
-        for (number, text) in [
-            (0, "0"),
-            (9_999, "9999"),
-            (10_000, "10.0k"),
-            (99_949, "99.9k"),
-            (99_951, "100k"),
-            (999_499, "999k"),
-            (999_500, "1.00M"),
-            (1_650_000_000, "1.65G"),
-            (u64::MAX, "18.4E"),
-        ] {
-            assert_eq!(scaled(number), text);
-        }
     }
 }
