@@ -14,6 +14,7 @@ mod notifier;
 mod queries;
 mod realtime;
 mod reload;
+mod service;
 mod start;
 mod vrrp;
 mod workers;
@@ -93,6 +94,8 @@ struct Appliance {
     announcing_instances: BTreeMap<String, AbortHandle>,
     /// Seconds since the start, as ticks.
     ticks: u32,
+    /// The service manager restarts what does not say that it is alive.
+    is_watched: bool,
 }
 
 /// Runs until SIGTERM or SIGINT.
@@ -179,6 +182,7 @@ impl Appliance {
     ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.is_watched = service::watchdog().is_some();
         loop {
             tokio::select! {
                 event = events.recv() => {
@@ -219,6 +223,9 @@ impl Appliance {
             bail!(
                 "a worker ended unexpectedly, which is a bug: stopping, so that the service manager can restart it"
             );
+        }
+        if self.is_watched {
+            service::alive();
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(ESTIMATE_EVERY) {
@@ -424,6 +431,7 @@ impl Appliance {
     /// Another director takes over first, if there is one: until then this one
     /// serves.
     async fn stop(mut self) {
+        service::stopping();
         self.stop_vrrp().await;
         self.announcing.shutdown().await;
         let actions = self.controller.stop();

@@ -4,13 +4,20 @@ use std::time::Instant;
 
 use tracing::{error, info};
 
-use super::{Appliance, descriptors, notifier, start};
+use super::{Appliance, descriptors, notifier, service, start};
 use crate::api::view;
 use crate::config;
 
 impl Appliance {
-    /// Reads the file and takes it up.
+    /// Reads the file and takes it up, and tells the service manager.
     pub(super) async fn reload(&mut self) -> Result<view::Reload, view::Refused> {
+        service::reloading();
+        let result = self.take_up_file().await;
+        service::ready(&start::status(self.controller.config()));
+        result
+    }
+
+    async fn take_up_file(&mut self) -> Result<view::Reload, view::Refused> {
         let refused = |diagnostics: Vec<String>| view::Refused { diagnostics };
         let Some((path, format)) = &self.file else {
             return Err(refused(vec![

@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::descriptors;
 use super::interfaces::{self, Interface, Link};
 use super::notifier::{self, Notifier};
+use super::service;
 use super::vrrp::{Scripts, Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
@@ -70,6 +71,7 @@ pub(super) async fn start(
         scripts,
         announcing_instances: BTreeMap::new(),
         ticks: 0,
+        is_watched: false,
     };
     appliance.set_macs(|_| true);
     let actions = appliance.controller.start(Instant::now());
@@ -247,15 +249,19 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
 }
 
 fn say_ready(config: &Config) {
+    let status = status(config);
+    info!("{status}");
+    eprintln!("ready");
+    service::ready(&status);
+}
+
+/// How much there is to do, in words.
+pub(super) fn status(config: &Config) -> String {
     let services = &config.virtual_servers;
     let servers = services.iter().map(|service| service.real_servers.len());
-    info!(
+    format!(
         "{}, {}",
         count(services.len(), "virtual server"),
-        count(servers.sum(), "real server"),
-    );
-    eprintln!("ready");
-    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
-        warn!("cannot tell the service manager that the appliance is ready: {error}");
-    }
+        count(servers.sum(), "real server")
+    )
 }
