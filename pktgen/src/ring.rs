@@ -29,11 +29,12 @@ use dataplane::device::BURST;
 use dataplane::device::ring::{RingDevice, RingPeer, pair};
 use dataplane::director::{Director, DirectorOptions};
 use dataplane::flow::FlowHasher;
+use dataplane::ports;
 use dataplane::routes::{Egress, Routes};
 use dataplane::service::{
-    Address, ForwardingMethod, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol, RealServer,
-    SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, Tunnel,
-    VirtualServer, VirtualServerId,
+    Address, ForwardingMethod, FullNat, MAX_SERVERS, MacAddress, NextHop, PortIndex, Protocol,
+    RealServer, SchedulerKind, ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds,
+    Tunnel, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Port, Worker};
@@ -66,6 +67,8 @@ pub enum Mode {
     Nat,
     /// IP in IP.
     Tun,
+    /// The source address is rewritten, too. Only requests are generated.
+    FullNat,
 }
 
 /// What to measure.
@@ -377,6 +380,14 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
         Mode::Dr => ForwardingMethod::Direct,
         Mode::Nat => ForwardingMethod::Nat,
         Mode::Tun => ForwardingMethod::Tunnel(Tunnel::Ipip),
+        Mode::FullNat => ForwardingMethod::FullNat,
+    };
+    let full_nat = FullNat {
+        local_addresses: match plan.mode {
+            Mode::FullNat => local_addresses(plan),
+            Mode::Dr | Mode::Nat | Mode::Tun => Vec::new(),
+        },
+        ..FullNat::default()
     };
     let egress = Egress {
         mac: OWN_MAC,
@@ -407,7 +418,10 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
             protocol: plan.protocol,
         },
         scheduler: SchedulerKind::RoundRobin,
-        options: ServiceOptions::default(),
+        options: ServiceOptions {
+            full_nat,
+            ..ServiceOptions::default()
+        },
         real_servers: real_servers.collect(),
     };
     Snapshot::new(
@@ -417,6 +431,17 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
         &[virtual_server],
     )
     .with_routes(Routes::new([], Vec::new(), vec![egress]))
+}
+
+/// As many as all flows take ports of, those that are replaced included, also when workers, up to eight,
+/// share the ports.
+fn local_addresses(plan: &Plan) -> Vec<Address> {
+    let flows = plan.flows.saturating_add(most_replaced(plan));
+    let addresses = (0..=flows / (ports::COUNT / 8)).map(|number| {
+        let [_, _, high, low] = number.to_be_bytes();
+        Address::v4([100, 64, high, low])
+    });
+    addresses.collect()
 }
 
 /// Room for new flows: for the time of the measurement, or for its packets at a microsecond each,

@@ -52,6 +52,8 @@ enum Mode {
     Nat,
     /// IP in IP, over IPv4
     Tun,
+    /// As nat, and the source is rewritten, too; requests only
+    Fullnat,
 }
 
 /// The result, as JSON. Rates are those of the data plane alone.
@@ -130,6 +132,7 @@ fn plan(arguments: &Arguments) -> Plan {
             Mode::Dr => ring::Mode::Dr,
             Mode::Nat => ring::Mode::Nat,
             Mode::Tun => ring::Mode::Tun,
+            Mode::Fullnat => ring::Mode::FullNat,
         },
         protocol: arguments.protocol,
         new_flows_per_second: arguments.new_flows_per_second,

@@ -42,6 +42,18 @@ fn frames_leave_for_real_servers() {
 }
 
 #[test]
+fn every_mode_forwards_every_packet() {
+    for mode in [Mode::Nat, Mode::Tun, Mode::FullNat] {
+        let plan = Plan {
+            mode,
+            ..plan(70_000, Protocol::Udp)
+        };
+        let measured = run(&plan).unwrap();
+        assert_eq!(measured.connections, 70_000, "{mode:?}");
+    }
+}
+
+#[test]
 fn new_flows_make_connections() {
     let plan = Plan {
         new_flows_per_second: 100_000,
