@@ -4,6 +4,7 @@
 //!
 //! A line of `events.jsonl` is `{"at": SECONDS, "event": …}`,
 //! `{"at": SECONDS, "reload": "FILE"}`, `{"start": true}` or `{"stop": true}`;
+//! a reload may have `"interfaces": [["eth0", NUMBER, INDEX]]`, those in use from then on.
 //! `actions.jsonl` has one line for each of them, the list of actions.
 //! `UPDATE_EXPECTED=1` writes `actions.jsonl` anew; review the difference.
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 use control::config;
 use control::controller::{Controller, Port};
 use control::event::{Action, Event};
+use dataplane::service::PortIndex;
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -28,6 +30,8 @@ struct Step {
     stop: bool,
     event: Option<Event>,
     reload: Option<String>,
+    /// With a reload: the interfaces from then on, each with its number and index.
+    interfaces: Option<Vec<(String, u16, u32)>>,
 }
 
 /// What a step came to: actions, or the lines of a refusal.
@@ -44,10 +48,18 @@ fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: I
             event: Some(event), ..
         } => controller.handle(event, now),
         Step {
-            reload: Some(file), ..
+            reload: Some(file),
+            interfaces,
+            ..
         } => {
             let config = load(&directory.join(file));
-            match controller.reload(config, now) {
+            let ports = interfaces.map_or(controller.ports().to_vec(), |interfaces| {
+                let ports = interfaces.iter();
+                ports
+                    .map(|(name, number, index)| port(name, *number, *index))
+                    .collect()
+            });
+            match controller.reload(config, ports, now) {
                 Ok((changes, actions)) => {
                     let changes = serde_json::to_string(&changes).expect("strings");
                     return format!("{{\"changes\":{changes},\"actions\":{}}}", json(&actions));
@@ -75,13 +87,18 @@ fn load(path: &Path) -> config::Config {
         .config
 }
 
-fn run(directory: &Path) -> String {
-    let ports = vec![Port {
-        index: 2,
-        name: "eth0".into(),
-        mac: [2, 0, 0, 0, 0, 0x10],
+fn port(name: &str, number: u16, index: u32) -> Port {
+    Port {
+        number: PortIndex(number),
+        index,
+        name: name.into(),
+        mac: [2, 0, 0, 0, number.to_be_bytes()[1], 0x10],
         up: true,
-    }];
+    }
+}
+
+fn run(directory: &Path) -> String {
+    let ports = vec![port("eth0", 0, 2)];
     let mut controller = Controller::new(load(&directory.join("config.toml")), ports);
     let begin = Instant::now();
     let mut actions = String::new();

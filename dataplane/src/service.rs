@@ -433,8 +433,7 @@ pub struct VirtualServerId(pub u32);
 /// Most virtual servers that exist at once.
 pub const MAX_VIRTUAL_SERVERS: usize = 16_384;
 
-/// An interface by its place in the list of interfaces that the workers were
-/// started with; the same for every worker.
+/// An interface by its number, the same for every worker, for as long as it is in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortIndex(pub u16);
 

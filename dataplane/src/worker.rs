@@ -5,6 +5,10 @@
 //! (written), a queue of requests that is looked at between bursts, and, if there are other workers, what is
 //! handed over between them.
 
+mod requests;
+
+pub use requests::Request;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -47,10 +51,6 @@ const NAP: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 1_000_000,
 };
-/// Entries of the connection table looked at between two bursts while it is
-/// being listed.
-const SCAN: usize = 1024;
-
 /// What a worker does when no packet comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Idle {
@@ -101,7 +101,9 @@ pub struct Worker<D> {
     waiting: VecDeque<Waiting>,
     /// The fragments of a packet that is being cut; empty between packets.
     pieces: Vec<Frame>,
-    requests: Receiver<ListConnections>,
+    requests: Receiver<Request<D>>,
+    /// Listings that were asked for.
+    listings: VecDeque<ListConnections>,
     listing: Option<(ListConnections, usize)>,
     /// Timers are due that the last turn had no time for.
     behind: bool,
@@ -127,16 +129,11 @@ impl<D: Device> Worker<D> {
         umem: Arc<Umem>,
         pool: FramePool,
         director: Director,
-        requests: Receiver<ListConnections>,
+        requests: Receiver<Request<D>>,
     ) -> Self {
-        let interfaces = ports.iter().map(|port| usize::from(port.index.0) + 1).max();
-        let mut egress = vec![None; interfaces.unwrap_or(0)];
-        for (device, port) in ports.iter().enumerate() {
-            egress[usize::from(port.index.0)].get_or_insert(device);
-        }
         Self {
+            egress: requests::egress(&ports),
             ports,
-            egress,
             umem,
             pool,
             director,
@@ -147,6 +144,7 @@ impl<D: Device> Worker<D> {
             waiting: VecDeque::with_capacity(WAITING),
             pieces: Vec::with_capacity(MOST_PIECES),
             requests,
+            listings: VecDeque::new(),
             listing: None,
             behind: false,
             device_statistics_due: 0,
@@ -431,37 +429,11 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Lists a part of the connections for whoever asked. A part without any is sent, too: it shows that
-    /// the listing goes on.
-    fn answer_requests(&mut self, now: u64) {
-        if self.listing.is_none() {
-            self.listing = self.requests.try_recv().ok().map(|reply| (reply, 0));
-        }
-        let Some((reply, start)) = self.listing.take() else {
-            return;
-        };
-        let table = self.director.table();
-        let records: Vec<_> = table
-            .scan(start, SCAN)
-            .map(|connection| ConnectionRecord {
-                key: *connection.key(),
-                server: connection.server(),
-                state: connection.state(),
-                idle: Duration::from_millis(connection.idle(now).into()),
-            })
-            .collect();
-        let next = start + SCAN;
-        // A send fails when nobody waits for the answer any more.
-        let wanted = reply.send(records).is_ok();
-        if wanted && next < table.capacity() {
-            self.listing = Some((reply, next));
-        }
-    }
-
     /// Waits for a packet, at most [`SLEEP`]; shorter while there is other work.
     fn sleep(&self) {
         let outstanding = self.ports.iter().any(|port| port.device.has_outstanding());
-        let busy = self.behind || self.listing.is_some() || outstanding;
+        let busy =
+            self.behind || self.listing.is_some() || !self.listings.is_empty() || outstanding;
         let timeout = if busy { NAP } else { SLEEP };
         let devices = self.ports.iter().filter_map(|port| port.device.poll_fd());
         let mut fds: Vec<_> = devices

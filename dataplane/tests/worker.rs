@@ -15,7 +15,7 @@ use dataplane::service::{
     ServerId, ServiceKey, ServiceOptions, TcpMidstream, Thresholds, VirtualServer, VirtualServerId,
 };
 use dataplane::snapshot::{Published, Snapshot};
-use dataplane::worker::{ListConnections, Port, Worker};
+use dataplane::worker::{Port, Request, Worker};
 use dataplane::xsk::umem::{Frame, FramePool, FrameSize, Umem};
 use etherparse::PacketBuilder;
 
@@ -30,7 +30,7 @@ struct Bench {
     ours: Vec<Frame>,
     published: Published,
     statistics: Arc<WorkerStatistics>,
-    requests: mpsc::Sender<ListConnections>,
+    requests: mpsc::Sender<Request<RingDevice>>,
     generation: u64,
     now: u64,
 }
@@ -139,7 +139,9 @@ impl Bench {
 
     fn connections(&mut self) -> Vec<State> {
         let (sender, receiver) = mpsc::channel();
-        self.requests.send(sender).expect("the worker");
+        self.requests
+            .send(Request::Connections(sender))
+            .expect("the worker");
         let mut states = Vec::new();
         loop {
             self.turn(&[]);
@@ -262,7 +264,10 @@ fn a_connection_begun_in_a_burst_is_known_to_the_rest_of_it() {
 fn a_listing_goes_on_at_every_turn() {
     let mut bench = Bench::new(10_000, &[server(1)]);
     let (sender, receiver) = mpsc::channel();
-    bench.requests.send(sender).expect("the worker");
+    bench
+        .requests
+        .send(Request::Connections(sender))
+        .expect("the worker");
     let mut parts = 0;
     loop {
         bench.turn(&[]);
@@ -516,6 +521,42 @@ fn a_full_transmit_ring_drops_and_counts() {
 }
 
 /// The worker's pool is never mixed up with another's.
+#[test]
+fn devices_come_and_go_while_the_worker_runs() {
+    let mut bench = Bench::new(16, &[server(1)]);
+    let (device, mut aside) = pair(FRAMES as usize);
+    let mut arrive_aside = |bench: &mut Bench, port| {
+        let mut frame = bench.ours.pop().expect("a free frame");
+        bench.umem.fill(&mut frame, &tcp(port, "S")).expect("fits");
+        assert_eq!(aside.send(&mut vec![frame]), 1);
+        bench.servers(&[])
+    };
+    let (served, answer) = mpsc::channel();
+    let ports = vec![Port {
+        index: PortIndex(1),
+        device,
+    }];
+    let ask = |bench: &mut Bench, request| {
+        bench.requests.send(request).expect("the worker");
+        bench.turn(&[]);
+    };
+    ask(&mut bench, Request::Add(ports, served));
+    assert_eq!(answer.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    // What comes by the new device leaves by the old one.
+    assert_eq!(arrive_aside(&mut bench, 1000), [1]);
+
+    let (reply, gone) = mpsc::channel();
+    ask(&mut bench, Request::Remove(PortIndex(0), reply));
+    let ports = gone.try_recv().expect("the device");
+    assert_eq!(arrive_aside(&mut bench, 1001), [0; 0]);
+    assert_eq!(bench.dropped(DropReason::TxRingFull), 1);
+
+    let (served, _answer) = mpsc::channel();
+    ask(&mut bench, Request::Add(ports, served));
+    assert_eq!(arrive_aside(&mut bench, 1002), [1]);
+    assert_eq!(bench.servers(&[tcp(1003, "S")]), [1]);
+}
+
 #[test]
 fn frames_are_conserved() {
     let mut bench = Bench::new(100, &[server(1), unresolved(2)]);

@@ -1,5 +1,6 @@
 //! What differs between two configurations, in words.
 
+use super::Port;
 use crate::config::{Config, RealServer, VirtualServer};
 
 /// Changes that a running appliance cannot take up: one line each.
@@ -28,7 +29,29 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
     );
     compare("appliance.cores", old.cores != new.cores);
     compare("appliance.idle", old.idle != new.idle);
-    compare("interface", before.interfaces != after.interfaces);
+    for old in &before.interfaces {
+        let mut kept = after.interfaces.iter();
+        if let Some(new) = kept.find(|new| new.name == old.name) {
+            let name = &old.name;
+            compare(
+                &format!("interface {name}: queues"),
+                old.queues != new.queues,
+            );
+            compare(&format!("interface {name}: mode"), old.mode != new.mode);
+        }
+    }
+    lines
+}
+
+/// Interfaces that come and go. One that was made anew does both.
+pub(super) fn ports(before: &[Port], after: &[Port]) -> Vec<String> {
+    let is_in = |port: &Port, ports: &[Port]| ports.iter().any(|other| other.index == port.index);
+    let gone = before.iter().filter(|port| !is_in(port, after));
+    let mut lines: Vec<_> = gone
+        .map(|port| format!("interface {} removed", port.name))
+        .collect();
+    let new = after.iter().filter(|port| !is_in(port, before));
+    lines.extend(new.map(|port| format!("interface {} added", port.name)));
     lines
 }
 

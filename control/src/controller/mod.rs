@@ -29,6 +29,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use dataplane::bpf::Rule;
 use dataplane::counters::{Counters, ServerTotals};
 use dataplane::flow::FlowHasher;
 use dataplane::limits::ServiceTotals;
@@ -164,22 +165,36 @@ impl Controller {
         actions
     }
 
-    /// Replaces the configuration. Nothing changes when it is refused.
+    /// Whether a running appliance can take the configuration up.
     ///
     /// # Errors
     /// One line for each change that needs a restart.
+    pub fn can_reload(&self, config: &Config) -> Result<(), Vec<String>> {
+        let refused = diff::needs_restart(&self.config, config);
+        match refused.is_empty() {
+            true => Ok(()),
+            false => Err(refused),
+        }
+    }
+
+    /// Replaces the configuration, and the interfaces that workers use. Nothing changes when it is
+    /// refused.
+    ///
+    /// # Errors
+    /// As of [`can_reload`](Self::can_reload).
     pub fn reload(
         &mut self,
         config: Config,
+        ports: Vec<Port>,
         now: Instant,
     ) -> Result<(Vec<String>, Vec<Action>), Vec<String>> {
-        let refused = diff::needs_restart(&self.config, &config);
-        if !refused.is_empty() {
-            return Err(refused);
-        }
-        let changes = diff::changes(&self.config, &config);
+        self.can_reload(&config)?;
+        let mut changes = diff::ports(&self.ports, &ports);
+        changes.extend(diff::changes(&self.config, &config));
         let mut actions = Vec::new();
         self.config = config.clone();
+        self.next_hops.use_ports(ports.clone());
+        self.ports = ports;
         self.take_up(&config, now, &mut actions);
         Ok((changes, actions))
     }
@@ -255,7 +270,7 @@ impl Controller {
             NetworkEvent::LinkGone { index } => {
                 if let Some(port) = self.ports.iter().find(|port| port.index == index) {
                     actions.push(Action::Log(format!(
-                        "interface {} is gone: nothing is received or sent on it; restart the appliance when it is back",
+                        "interface {} is gone: nothing is received or sent on it; reload the configuration when it is back",
                         port.name
                     )));
                 }
@@ -539,6 +554,11 @@ impl Controller {
     #[must_use]
     pub fn ports(&self) -> &[Port] {
         &self.ports
+    }
+
+    /// What the steering programs were told to steer by, in the order to tell it.
+    pub fn steering_rules(&self) -> impl Iterator<Item = &Rule> {
+        self.steering.rules()
     }
 
     /// The MAC addresses that a port answers to.

@@ -19,10 +19,11 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two verifications of a resolved neighbour.
 const VERIFY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An interface that workers have a socket on; its place in the list is its
-/// [`PortIndex`].
+/// An interface that workers have a socket on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
+    /// What workers call it.
+    pub number: PortIndex,
     /// The kernel's interface index.
     pub index: u32,
     pub name: String,
@@ -78,6 +79,11 @@ impl NextHops {
             neighbors: HashMap::new(),
             destinations: BTreeMap::new(),
         }
+    }
+
+    /// From now on these interfaces are used.
+    pub(super) fn use_ports(&mut self, ports: Vec<Port>) {
+        self.ports = ports;
     }
 
     /// Follows exactly these addresses; asks for the routes of new ones.
@@ -178,14 +184,14 @@ impl NextHops {
     /// The next hop of a real server, and if there is none, why.
     pub fn next_hop(&self, address: IpAddr) -> Result<NextHop, Resolution> {
         let route = self.route_to(address)?;
-        let (port, interface) = self.port_of(route).ok_or(Resolution::OtherInterface)?;
+        let interface = self.port_of(route).ok_or(Resolution::OtherInterface)?;
         let neighbor = route.gateway.unwrap_or(address);
         let mac = self
             .neighbors
             .get(&(route.index, neighbor))
             .ok_or(Resolution::Unresolved)?;
         Ok(NextHop {
-            port: PortIndex(port),
+            port: interface.number,
             destination: MacAddress(*mac),
             source: MacAddress(interface.mac),
         })
@@ -201,8 +207,7 @@ impl NextHops {
     /// whether or not the next hop is resolved.
     #[must_use]
     pub fn interface(&self, address: IpAddr) -> Option<&Port> {
-        let (_, port) = self.port_of(self.route_to(address).ok()?)?;
-        Some(port)
+        self.port_of(self.route_to(address).ok()?)
     }
 
     fn route_to(&self, address: IpAddr) -> Result<&Route, Resolution> {
@@ -211,10 +216,8 @@ impl NextHops {
         route.as_ref().ok_or(Resolution::NoRoute)
     }
 
-    fn port_of(&self, route: &Route) -> Option<(u16, &Port)> {
-        (0..)
-            .zip(&self.ports)
-            .find(|(_, port)| port.index == route.index)
+    fn port_of(&self, route: &Route) -> Option<&Port> {
+        self.ports.iter().find(|port| port.index == route.index)
     }
 
     /// Every address that is followed.
@@ -230,6 +233,7 @@ mod tests {
     #[test]
     fn the_interface_is_known_before_the_neighbour_is() {
         let port = |index, name: &str| Port {
+            number: PortIndex(u16::try_from(index).unwrap()),
             index,
             name: name.to_owned(),
             mac: [2, 0, 0, 0, 0, 1],

@@ -43,6 +43,11 @@ impl Steering {
         self.rules = wanted;
     }
 
+    /// Every rule, in the order in which they are taken up.
+    pub(super) fn rules(&self) -> impl Iterator<Item = &Rule> {
+        self.rules.iter()
+    }
+
     /// An address of this host came or went.
     pub(super) fn local_address(
         &mut self,
@@ -144,10 +149,13 @@ fn needs_local_addresses(rules: &BTreeSet<Rule>) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::service::PortIndex;
+
     use super::*;
 
     fn port() -> Port {
         Port {
+            number: PortIndex(0),
             index: 2,
             name: "eth0".into(),
             mac: [2, 0, 0, 0, 0, 2],

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use dataplane::routes::{Egress, Prefix, Routes, Via};
-use dataplane::service::{Address, GatewayId, MacAddress, PortIndex};
+use dataplane::service::{Address, GatewayId, MacAddress};
 
 use super::addresses::Addresses;
 use super::next_hops::{NextHops, Port};
@@ -18,6 +18,14 @@ use crate::event::TableRoute;
 
 /// What an interface without a known MTU is taken to carry.
 const USUAL_MTU: u16 = 1500;
+
+/// Where no interface is, and nothing leads to.
+const NOBODY: Egress = Egress {
+    mac: MacAddress([0; 6]),
+    mtu: 0,
+    v4: None,
+    v6: None,
+};
 
 /// The routing table as last read.
 #[derive(Debug, Default)]
@@ -78,8 +86,8 @@ impl Ways {
         is_virtual: impl Fn(IpAddr) -> bool,
     ) -> Routes {
         let port_of = |index: u32| {
-            let mut numbered = (0_u16..).zip(ports);
-            numbered.find_map(|(number, port)| (port.index == index).then_some(PortIndex(number)))
+            let port = ports.iter().find(|port| port.index == index);
+            port.map(|port| port.number)
         };
         let place_of = |gateway: IpAddr| {
             let place = self.gateways.iter().position(|own| *own == Some(gateway))?;
@@ -106,14 +114,21 @@ impl Ways {
                 candidates.min().map(Address::from)
             };
             let mtu = self.mtus.get(&port.index).copied();
-            Egress {
+            let egress = Egress {
                 mac: MacAddress(port.mac),
                 mtu: mtu.map_or(USUAL_MTU, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
                 v4: own(true),
                 v6: own(false),
-            }
+            };
+            (usize::from(port.number.0), egress)
         });
-        Routes::new(routes, gateways.collect(), egress.collect())
+        // A number between others may be nobody's, when an interface is not used any more.
+        let numbers = ports.iter().map(|port| usize::from(port.number.0) + 1);
+        let mut by_number = vec![NOBODY; numbers.max().unwrap_or(0)];
+        for (number, egress) in egress {
+            by_number[number] = egress;
+        }
+        Routes::new(routes, gateways.collect(), by_number)
     }
 }
 

@@ -23,7 +23,7 @@ use rtnetlink::packet_core::{
 use rustix::io::Errno;
 use tokio::task::JoinHandle;
 
-use crate::event::{self, TableRoute};
+use crate::event::{self, NetworkEvent, TableRoute};
 
 use super::{ADDRESS_PROTOCOL, ANSWER_TIMEOUT, Error, interface_name, view};
 
@@ -320,6 +320,15 @@ impl Requests {
     }
 
     /// Every link, address and neighbour.
+    /// Links, addresses and neighbours as they are now.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel says.
+    pub async fn network(&self) -> Result<Vec<NetworkEvent>, Error> {
+        Ok(view::View::default().replace(&self.dump().await?))
+    }
+
     pub(super) async fn dump(&self) -> Result<Vec<RouteNetlinkMessage>, Error> {
         use RouteNetlinkMessage as M;
         let mut all = Vec::new();

@@ -6,6 +6,7 @@ use std::sync::mpsc;
 use dataplane::scheduler::Load;
 use dataplane::service::{Address, ServiceKey};
 use dataplane::snapshot::Service;
+use dataplane::worker::Request;
 use tokio::sync::oneshot;
 
 use super::Appliance;
@@ -50,7 +51,7 @@ impl Appliance {
         for handle in &self.workers.handles {
             let (sender, receiver) = mpsc::channel();
             // A worker that has ended drops the request, which ends the listing.
-            drop(handle.requests.send(sender));
+            drop(handle.requests.send(Request::Connections(sender)));
             listings.push(receiver);
         }
         let snapshot = Arc::clone(&snapshot);

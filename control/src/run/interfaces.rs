@@ -1,12 +1,18 @@
 //! Which interfaces and queues the workers use.
 
 use anyhow::{Context, bail, ensure};
+use dataplane::service::PortIndex;
 use dataplane::xsk::ethtool::Ethtool;
 use dataplane::xsk::socket::BindMode;
 use dataplane::xsk::umem::FrameSize;
 use tracing::{info, warn};
 
 use crate::config::{self, Queues, XdpMode};
+use crate::controller::Port;
+use crate::event::NetworkEvent;
+
+/// What the way back to the kernel is called; interfaces have lower numbers.
+pub(super) const WAY_BACK: PortIndex = PortIndex(255);
 
 /// Ethernet header and two VLAN tags, in bytes: what comes on top of the MTU.
 pub(crate) const LINK_HEADERS: usize = 14 + 8;
@@ -23,23 +29,74 @@ pub(super) struct Link {
     pub(super) kind: Option<String>,
 }
 
+/// The links among what the kernel told.
+pub(super) fn links(known: &[NetworkEvent]) -> Vec<Link> {
+    let mut links = Vec::new();
+    for event in known {
+        if let NetworkEvent::Link {
+            index,
+            name,
+            mac,
+            up,
+            mtu,
+            ethernet,
+            kind,
+            ..
+        } = event
+        {
+            links.push(Link {
+                index: *index,
+                name: name.clone(),
+                mac: *mac,
+                up: *up,
+                mtu: *mtu,
+                ethernet: *ethernet,
+                kind: kind.clone(),
+            });
+        }
+    }
+    links
+}
+
 /// An interface that is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Interface {
+    pub(super) number: PortIndex,
     pub(super) link: Link,
     /// Receive queues, at least one, in ascending order.
     pub(super) queues: Vec<u32>,
     pub(super) mode: BindMode,
 }
 
+impl Interface {
+    /// What the controller knows of it.
+    pub(super) fn port(&self) -> Port {
+        let Link {
+            index,
+            name,
+            mac,
+            up,
+            ..
+        } = &self.link;
+        Port {
+            number: self.number,
+            index: *index,
+            name: name.clone(),
+            mac: *mac,
+            up: *up,
+        }
+    }
+}
+
 /// Chooses the interfaces that `configured` names, or by default every
-/// Ethernet interface that is up.
+/// Ethernet interface that is up. Those among `used` keep their number.
 ///
 /// # Errors
 /// Each names the interface, what was found and what to do.
 pub(super) fn choose(
     configured: &[config::Interface],
     links: &[Link],
+    used: &[Port],
 ) -> anyhow::Result<Vec<Interface>> {
     let chosen: Vec<(Link, Queues, XdpMode)> = if configured.is_empty() {
         let usable = links.iter().filter(|link| by_default(link));
@@ -58,8 +115,15 @@ pub(super) fn choose(
         "no Ethernet interface is up: set one up, or name one in an [[interface]] section"
     );
     let mut interfaces = Vec::with_capacity(chosen.len());
+    let mut free =
+        (0..WAY_BACK.0).filter(|number| used.iter().all(|port| port.number.0 != *number));
     for (link, queues, mode) in chosen {
+        let known = used.iter().find(|port| port.index == link.index);
+        let number = known.map(|port| port.number);
         interfaces.push(Interface {
+            number: number
+                .or_else(|| free.next().map(PortIndex))
+                .with_context(|| format!("more than {} interfaces", WAY_BACK.0))?,
             queues: self::queues(&link, &queues)?,
             mode: bind_mode(mode),
             link,
@@ -181,7 +245,7 @@ pub(super) fn frame_size(interfaces: &[Interface]) -> anyhow::Result<FrameSize> 
                 "interface {}: MTU {} is too big for a frame: lower it to {} or less (ip link set dev {} mtu …)",
                 link.name,
                 link.mtu,
-                FrameSize::Bytes4096.max_packet() - LINK_HEADERS,
+                longest_mtu(FrameSize::Bytes4096),
                 link.name
             );
         }
@@ -190,6 +254,11 @@ pub(super) fn frame_size(interfaces: &[Interface]) -> anyhow::Result<FrameSize> 
         }
     }
     Ok(size)
+}
+
+/// The longest MTU of an interface whose packets fit in frames of a size.
+pub(super) fn longest_mtu(size: FrameSize) -> usize {
+    size.max_packet() - LINK_HEADERS
 }
 
 /// Says what is known to spoil forwarding on an interface.
@@ -222,6 +291,7 @@ mod tests {
 
     fn interface(name: &str, mode: BindMode, mtu: u32) -> Interface {
         Interface {
+            number: PortIndex(0),
             link: Link {
                 mtu,
                 ..link(name, None)

@@ -5,6 +5,7 @@
 //! signals, the tick of every second; the controller says what is to be done,
 //! and this file's `Appliance` does it.
 
+mod change;
 mod clients;
 mod descriptors;
 mod explain;
@@ -378,7 +379,7 @@ impl Appliance {
 
     /// Tells the steering program of every interface.
     fn steer(&mut self, tell: impl Fn(&mut Steering) -> Result<(), XdpError>) {
-        for steering in &mut self.workers.steering {
+        for steering in self.workers.steering.values_mut() {
             if let Err(error) = tell(steering) {
                 error!("{error:#}");
             }
@@ -387,9 +388,9 @@ impl Appliance {
 
     /// Tells the steering programs of some interfaces what MAC addresses they have.
     fn set_macs(&mut self, of: impl Fn(&Port) -> bool) {
-        let ports = self.controller.ports().iter();
-        for (port, steering) in ports.zip(&mut self.workers.steering) {
+        for port in self.controller.ports() {
             if of(port)
+                && let Some(steering) = self.workers.steering.get_mut(&port.number)
                 && let Err(error) = steering.set_macs(&self.controller.own_macs(port))
             {
                 error!("{error:#}");

@@ -9,7 +9,7 @@ use dataplane::conn::State;
 use dataplane::counters::DropReason;
 use dataplane::limits::{Limits, Refused};
 use dataplane::service::ServerId;
-use dataplane::worker::ConnectionRecord;
+use dataplane::worker::{ConnectionRecord, Request};
 use tracing::{debug, warn};
 
 use super::Appliance;
@@ -217,7 +217,7 @@ impl Appliance {
 
     /// What each interface's steering program counted.
     fn steering(&self) -> impl Iterator<Item = (&str, view::Steering)> {
-        self.workers.steering.iter().map(|steering| {
+        self.workers.steering.values().map(|steering| {
             let counters = steering.counters().unwrap_or_else(|error| {
                 warn!("{error}");
                 SteeringCounters::default()
@@ -312,7 +312,7 @@ impl Appliance {
         for handle in &self.workers.handles {
             let (sender, receiver) = mpsc::channel();
             // A worker that has ended drops the request, which ends the listing.
-            drop(handle.requests.send(sender));
+            drop(handle.requests.send(Request::Connections(sender)));
             listings.push(receiver);
         }
         let servers = self.controller.servers().by_id();
@@ -383,7 +383,9 @@ fn worker(
     steering: &BTreeMap<&str, view::Steering>,
 ) -> view::Worker {
     let counters = handle.statistics.counters();
-    let interfaces = handle.queues.iter().enumerate().map(|(device, queue)| {
+    // The way back is the first device.
+    let first = usize::from(handle.way_back.is_some());
+    let interfaces = (first..).zip(&handle.queues).map(|(device, queue)| {
         let statistics = handle.statistics.device(device);
         view::WorkerInterface {
             interface: queue.interface.clone(),
@@ -419,7 +421,7 @@ fn worker(
             .into(),
         dropped_packets: counters.dropped(),
         way_back: handle.way_back.as_ref().map(|interface| {
-            let statistics = handle.statistics.device(handle.queues.len());
+            let statistics = handle.statistics.device(0);
             view::WayBack {
                 interface: interface.clone(),
                 tx_invalid: statistics.tx_invalid,

@@ -1,12 +1,20 @@
 //! Reloading: the file again, as one transaction or not at all.
+//!
+//! In this order: everything that can be refused is refused; what can fail is made (sockets on
+//! new interfaces) and undoes itself if something else fails; then the controller takes the
+//! file up, which cannot fail.
 
 use std::time::Instant;
 
+use anyhow::Context as _;
 use tracing::{error, info};
 
+use super::change::{self, Addition};
+use super::interfaces::{self, Interface};
 use super::{Appliance, descriptors, notifier, service, start};
 use crate::api::view;
-use crate::config;
+use crate::config::{self, Config};
+use crate::controller::Port;
 
 impl Appliance {
     /// Reads the file and takes it up, and tells the service manager.
@@ -28,20 +36,23 @@ impl Appliance {
             refused(diagnostics.to_string().lines().map(str::to_owned).collect())
         })?;
         let config = checked.config;
-        let refuse = |error: anyhow::Error| refused(vec![error.to_string()]);
-        start::refuse_unknown_interfaces(&config, self.controller.ports()).map_err(refuse)?;
-        let in_use = start::refuse_addresses_in_use(&self.controller, &config);
-        self.meanwhile(in_use).await.map_err(refuse)?;
+        self.controller.can_reload(&config).map_err(refused)?;
+        let prepared = self.prepare(&config).await;
+        let (ports, additions) = prepared.map_err(|error| refused(vec![format!("{error:#}")]))?;
+        let before = self.controller.ports().to_vec();
         let scripts = config.scripts.clone();
         self.measure();
         let (changes, actions) = self
             .controller
-            .reload(config, Instant::now())
+            .reload(config, ports, Instant::now())
             .map_err(refused)?;
         self.runner.set_policy(scripts);
         notifier::complain(&self.runner, self.controller.config());
         descriptors::make_room(self.controller.config());
+        self.forget_interfaces(&before).await;
         self.carry_out(actions).await;
+        self.settle();
+        self.adopt_interfaces(additions);
         self.listen_to_vrrp();
         self.take_up_scripts();
         self.settle();
@@ -65,5 +76,85 @@ impl Appliance {
                 }
             }
         }
+    }
+
+    /// Refuses what cannot be taken up on this host at this moment, and makes what may fail. Workers
+    /// have the sockets of new interfaces then, and nothing is steered to them.
+    async fn prepare(&mut self, config: &Config) -> anyhow::Result<(Vec<Port>, Vec<Addition>)> {
+        let interfaces = self.wanted_interfaces(config).await?;
+        let ports = match &interfaces {
+            Some(interfaces) => interfaces.iter().map(Interface::port).collect(),
+            None => self.controller.ports().to_vec(),
+        };
+        start::refuse_unknown_interfaces(config, &ports)?;
+        let in_use = start::refuse_addresses_in_use(&self.controller, config, &ports);
+        self.meanwhile(in_use).await?;
+        let used = self.controller.ports();
+        let is_used =
+            |interface: &Interface| used.iter().any(|port| port.index == interface.link.index);
+        let mut new = interfaces.unwrap_or_default();
+        new.retain(|interface| !is_used(interface));
+        if new.is_empty() {
+            return Ok((ports, Vec::new()));
+        }
+        let takers = self.workers.takers();
+        let frame_size = self.workers.frame_size;
+        let prepared = tokio::task::spawn_blocking(move || {
+            let mut additions = change::prepare(&takers, frame_size, new)?;
+            change::hand_over(&takers, &mut additions)?;
+            Ok(additions)
+        });
+        let additions: anyhow::Result<_> =
+            self.meanwhile(prepared).await.context("a thread ended")?;
+        Ok((ports, additions?))
+    }
+
+    /// The interfaces that a file wants; `None`: those in use, as neither the running configuration nor the file
+    /// names any.
+    async fn wanted_interfaces(
+        &mut self,
+        config: &Config,
+    ) -> anyhow::Result<Option<Vec<Interface>>> {
+        if config.interfaces.is_empty() && self.controller.config().interfaces.is_empty() {
+            return Ok(None);
+        }
+        // Asked for now: what was made a moment ago may not have been told yet.
+        let links = interfaces::links(&self.requests.network().await?);
+        interfaces::choose(&config.interfaces, &links, self.controller.ports()).map(Some)
+    }
+
+    /// Detaches from interfaces that are not used any more; workers give their sockets back.
+    async fn forget_interfaces(&mut self, before: &[Port]) {
+        let kept = self.controller.ports();
+        let gone: Vec<_> = before
+            .iter()
+            .filter(|port| kept.iter().all(|kept| kept.index != port.index))
+            .map(|port| port.number)
+            .collect();
+        for number in gone {
+            self.workers.forget(number);
+            let requests = self.workers.requests();
+            let closing = tokio::task::spawn_blocking(move || change::take_back(&requests, number));
+            if let Err(error) = self.meanwhile(closing).await {
+                error!("a thread ended: {error}");
+            }
+        }
+    }
+
+    /// Steers packets of new interfaces to the workers, who know all about them by now.
+    fn adopt_interfaces(&mut self, additions: Vec<Addition>) {
+        let new: Vec<_> = additions.iter().map(Addition::number).collect();
+        self.workers.adopt(additions);
+        for number in &new {
+            let Some(steering) = self.workers.steering.get_mut(number) else {
+                continue;
+            };
+            for rule in self.controller.steering_rules() {
+                if let Err(error) = steering.add(rule) {
+                    error!("{error:#}");
+                }
+            }
+        }
+        self.set_macs(|port| new.contains(&port.number));
     }
 }

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::descriptors;
-use super::interfaces::{self, Interface, Link};
+use super::interfaces::{self, Interface};
 use super::notifier::{self, Notifier};
 use super::service;
 use super::vrrp::{Scripts, Slip, Sockets};
@@ -37,15 +37,15 @@ pub(super) async fn start(
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
     let announcer = Announcer::open()?;
     let known = first_dump(events).await?;
-    let interfaces = interfaces::choose(&config.interfaces, &links(&known))?;
-    let ports: Vec<Port> = interfaces.iter().map(port).collect();
+    let interfaces = interfaces::choose(&config.interfaces, &interfaces::links(&known), &[])?;
+    let ports: Vec<Port> = interfaces.iter().map(Interface::port).collect();
     let mut controller = Controller::new(config.clone(), ports);
     for event in known {
         // Nothing is wanted yet, so nothing is to be done either.
         controller.handle(Event::Network(event), Instant::now());
     }
     refuse_unknown_interfaces(&config, controller.ports())?;
-    refuse_addresses_in_use(&controller, &config).await?;
+    refuse_addresses_in_use(&controller, &config, controller.ports()).await?;
     let published = unpublished();
     let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
     let runner = Runner::new(config.scripts.clone());
@@ -101,50 +101,6 @@ async fn first_dump(events: &mut mpsc::Receiver<Event>) -> anyhow::Result<Vec<Ne
     bail!("cannot read the kernel's network tables")
 }
 
-fn links(known: &[NetworkEvent]) -> Vec<Link> {
-    let mut links = Vec::new();
-    for event in known {
-        if let NetworkEvent::Link {
-            index,
-            name,
-            mac,
-            up,
-            mtu,
-            ethernet,
-            kind,
-            ..
-        } = event
-        {
-            links.push(Link {
-                index: *index,
-                name: name.clone(),
-                mac: *mac,
-                up: *up,
-                mtu: *mtu,
-                ethernet: *ethernet,
-                kind: kind.clone(),
-            });
-        }
-    }
-    links
-}
-
-fn port(interface: &Interface) -> Port {
-    let Link {
-        index,
-        name,
-        mac,
-        up,
-        ..
-    } = &interface.link;
-    Port {
-        index: *index,
-        name: name.clone(),
-        mac: *mac,
-        up: *up,
-    }
-}
-
 /// Interfaces that a `vrrp_instance` names must be among those in use.
 pub(super) fn refuse_unknown_interfaces(config: &Config, ports: &[Port]) -> anyhow::Result<()> {
     for instance in &config.vrrp_instances {
@@ -175,18 +131,16 @@ type Probed = (Wanted, Result<Option<MacAddress>, announce::Error>);
 pub(super) fn refuse_addresses_in_use(
     controller: &Controller,
     config: &Config,
+    ports: &[Port],
 ) -> impl Future<Output = anyhow::Result<()>> + use<> {
     // Whether another director has what VRRP manages is VRRP's to find out.
     let nobody = BTreeSet::new();
     let addresses = controller.addresses();
-    let plan = addresses.plan(config, controller.ports(), &nobody);
+    let plan = addresses.plan(config, ports, &nobody);
     let mut probes = JoinSet::new();
     for wanted in controller.addresses().missing(&plan) {
-        let Some(port) = controller
-            .ports()
-            .iter()
-            .find(|port| port.index == wanted.index && port.up)
-        else {
+        let mut ports = ports.iter();
+        let Some(port) = ports.find(|port| port.index == wanted.index && port.up) else {
             continue;
         };
         let (interface, wanted) = (announce_on(port), wanted.clone());

@@ -1,14 +1,15 @@
 //! Starting and stopping the workers.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use anyhow::{Context, ensure};
-use dataplane::bpf::Steering;
+use dataplane::bpf::{Steering, XdpError};
 use dataplane::counters::{Counters, ServerTotals, WorkerStatistics};
-use dataplane::device::af_xdp::{self, FRAMES_PER_QUEUE};
+use dataplane::device::af_xdp::{self, AfXdp, FRAMES_PER_QUEUE, Sharing};
 use dataplane::device::any::AnyDevice;
 use dataplane::device::tap::{self, Tap, TapInterface};
 use dataplane::director::{Director, DirectorOptions};
@@ -17,16 +18,19 @@ use dataplane::handoff;
 use dataplane::limits::ServiceTotals;
 use dataplane::service::{MAX_SERVERS, PortIndex, ServerId, VirtualServerId};
 use dataplane::snapshot::Published;
-use dataplane::worker::{Idle, ListConnections, Port, Worker};
+use dataplane::worker::{Idle, Port, Request, Worker};
 use dataplane::xsk::socket::{BindMode, QueueSpec};
 use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
 use tracing::{info, warn};
 
-use super::interfaces::{self, Interface};
+use super::interfaces::{self, Interface, WAY_BACK};
 use crate::{config, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
 const SPARE_FRAMES: u32 = 512;
+
+/// Devices of a worker that are counted for.
+const MOST_DEVICES: usize = 256;
 
 /// A queue that a worker serves, as `show workers` tells it.
 #[derive(Clone, Debug)]
@@ -41,12 +45,16 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     pub(super) core: usize,
-    /// As many as the first of the worker's devices.
+    /// In the order of the worker's devices, of which the way back is the first.
     pub(super) queues: Vec<Queue>,
-    /// The interface that leads back to the kernel, the worker's last device.
+    /// The interface that leads back to the kernel.
     pub(super) way_back: Option<String>,
     pub(super) statistics: Arc<WorkerStatistics>,
-    pub(super) requests: mpsc::Sender<ListConnections>,
+    pub(super) requests: mpsc::Sender<Request<AnyDevice>>,
+    /// Of its packet memory.
+    pub(super) frames: u32,
+    /// By these, more queues are opened: of each interface the first of this worker's sockets.
+    pub(super) sharing: BTreeMap<PortIndex, Sharing>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -54,7 +62,9 @@ pub(super) struct WorkerHandle {
 #[derive(Debug)]
 pub(super) struct Workers {
     pub(super) handles: Vec<WorkerHandle>,
-    pub(super) steering: Vec<Steering>,
+    pub(super) steering: BTreeMap<PortIndex, Steering>,
+    /// Of all workers' packet memory.
+    pub(super) frame_size: FrameSize,
     stop: Arc<AtomicBool>,
     started: Instant,
 }
@@ -118,17 +128,18 @@ impl Workers {
         let cores = usable_cores(cores, interfaces);
         let mode = interfaces::socket_mode(interfaces)?;
         let frame_size = interfaces::frame_size(interfaces)?;
-        let mut steering = Vec::with_capacity(interfaces.len());
-        for Interface { link, mode, .. } in interfaces {
-            steering.push(Steering::attach(link.index, &link.name, *mode)?);
+        let mut steering = BTreeMap::new();
+        for Interface {
+            number, link, mode, ..
+        } in interfaces
+        {
+            let attached = Steering::attach(link.index, &link.name, *mode)?;
+            steering.insert(*number, attached);
         }
         let workers = u32::try_from(cores.len()).context("too many workers")?;
         let way_back = way_back();
-        let kernel = PortIndex(u16::try_from(interfaces.len()).context("too many interfaces")?);
         let statistics: Vec<_> = (0..workers)
-            .map(|worker| queues_of(worker, workers, interfaces).len())
-            .map(|queues| queues + usize::from(way_back.is_some()))
-            .map(|devices| Arc::new(WorkerStatistics::new(MAX_SERVERS, devices)))
+            .map(|_| Arc::new(WorkerStatistics::new(MAX_SERVERS, MOST_DEVICES)))
             .collect();
         let hasher = FlowHasher::random();
         let memory: Vec<_> = (0..workers)
@@ -150,39 +161,34 @@ impl Workers {
             let queues: Vec<QueueSpec> = specs.iter().map(|(_, spec)| spec.clone()).collect();
             let devices = af_xdp::open_worker(&umem, &mut pool, &queues, mode)?;
             let mut described = Vec::with_capacity(devices.len());
-            let mut ports = Vec::with_capacity(devices.len());
-            for ((index, spec), device) in specs.into_iter().zip(devices) {
-                let steering = &mut steering[usize::from(index.0)];
-                steering.register_socket(spec.queue, &device)?;
-                described.push(Queue {
-                    native: steering.attached().mode == dataplane::bpf::Mode::Native,
-                    zero_copy: device.is_zero_copy(),
-                    interface: spec.interface,
-                    queue: spec.queue,
-                });
-                let device = AnyDevice::AfXdp(device);
-                ports.push(Port { index, device });
-            }
+            let mut ports = Vec::with_capacity(devices.len() + 1);
             if let Some(interface) = &way_back {
                 let device = AnyDevice::Tap(Tap::new(interface.try_clone()?, &umem));
-                ports.push(Port {
-                    index: kernel,
-                    device,
-                });
+                let index = WAY_BACK;
+                ports.push(Port { index, device });
+            }
+            let mut sharing = BTreeMap::new();
+            for ((index, _), device) in specs.into_iter().zip(devices) {
+                let steering = steering.get_mut(&index).context("no steering program")?;
+                described.push(register(steering, &device)?);
+                sharing.entry(index).or_insert_with(|| device.sharing());
+                let device = AnyDevice::AfXdp(device);
+                ports.push(Port { index, device });
             }
             let options = DirectorOptions {
                 max_connections: appliance.max_connections.div_ceil(workers),
                 hasher: hasher.clone(),
                 worker,
-                kernel: way_back.is_some().then_some(kernel),
+                kernel: way_back.is_some().then_some(WAY_BACK),
             };
             let director = Director::new(options, Arc::clone(published), &statistics);
             let (requests, receiver) = mpsc::channel();
+            let frames = umem.frames();
             let mut worker = Worker::new(ports, umem, pool, director, receiver);
             if let Some(handoff) = handoff.next() {
                 worker = worker.with_handoff(handoff);
             }
-            prepared.push((core, described, requests, worker));
+            prepared.push((core, described, sharing, frames, requests, worker));
         }
         say_modes(
             interfaces,
@@ -193,10 +199,13 @@ impl Workers {
         let mut this = Self {
             handles: Vec::new(),
             steering,
+            frame_size,
             stop,
             started: Instant::now(),
         };
-        for (number, (core, queues, requests, worker)) in prepared.into_iter().enumerate() {
+        for (number, (core, queues, sharing, frames, requests, worker)) in
+            prepared.into_iter().enumerate()
+        {
             let thread = this.spawn(number, core, worker, appliance.idle)?;
             this.handles.push(WorkerHandle {
                 core,
@@ -206,6 +215,8 @@ impl Workers {
                     .map(|interface| interface.name().to_owned()),
                 statistics: Arc::clone(&statistics[number]),
                 requests,
+                frames,
+                sharing,
                 thread: Some(thread),
             });
         }
@@ -369,10 +380,32 @@ fn memory_of(
     Umem::new(frames, frame_size).context("cannot map the packet memory")
 }
 
+/// Has a queue's packets given to a socket from now on.
+pub(super) fn register(steering: &mut Steering, device: &AfXdp) -> Result<Queue, XdpError> {
+    let spec = device.spec();
+    steering.register_socket(spec.queue, device)?;
+    Ok(Queue {
+        native: steering.attached().mode == dataplane::bpf::Mode::Native,
+        zero_copy: device.is_zero_copy(),
+        interface: spec.interface.clone(),
+        queue: spec.queue,
+    })
+}
+
 /// The queues of one worker: of each interface every `workers`-th.
-fn queues_of(worker: u32, workers: u32, interfaces: &[Interface]) -> Vec<(PortIndex, QueueSpec)> {
+pub(super) fn queues_of(
+    worker: u32,
+    workers: u32,
+    interfaces: &[Interface],
+) -> Vec<(PortIndex, QueueSpec)> {
     let mut specs = Vec::new();
-    for (index, Interface { link, queues, .. }) in (0..).zip(interfaces) {
+    for Interface {
+        number: index,
+        link,
+        queues,
+        ..
+    } in interfaces
+    {
         for (number, queue) in (0..).zip(queues) {
             if number % workers == worker {
                 let spec = QueueSpec {
@@ -380,7 +413,7 @@ fn queues_of(worker: u32, workers: u32, interfaces: &[Interface]) -> Vec<(PortIn
                     interface: link.name.clone(),
                     queue: *queue,
                 };
-                specs.push((PortIndex(index), spec));
+                specs.push((*index, spec));
             }
         }
     }
@@ -388,12 +421,15 @@ fn queues_of(worker: u32, workers: u32, interfaces: &[Interface]) -> Vec<(PortIn
 }
 
 /// One line for each interface: how packets get in and out, and why not faster.
-fn say_modes<'a>(
+pub(super) fn say_modes<'a>(
     interfaces: &[Interface],
-    steering: &[Steering],
+    steering: &BTreeMap<PortIndex, Steering>,
     queues: impl Iterator<Item = &'a Queue> + Clone,
 ) {
-    for (interface, steering) in interfaces.iter().zip(steering) {
+    for interface in interfaces {
+        let Some(steering) = steering.get(&interface.number) else {
+            continue;
+        };
         let name = &interface.link.name;
         let mut own = queues.clone().filter(|queue| queue.interface == *name);
         let zero_copy = own.any(|queue| queue.zero_copy);

@@ -13,8 +13,7 @@
 //!   a worker's devices add up to half of its frames at most.
 //!
 //! Not done here: what is dropped because the tx ring is full is the worker's
-//! to count, and closing the socket forgets the lent frames, as the umem goes
-//! with it.
+//! to count. Dropping a device forgets the lent frames; [`AfXdp::close`] returns them.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use rustix::net::xdp::{XdpDesc, XdpDescOptions};
 use rustix::net::{RecvFlags, SendFlags};
 
 use super::{BURST, Device, DeviceStatistics};
-use crate::xsk::socket::{OpenError, RING_SIZE, Socket};
+use crate::xsk::socket::{OpenError, RING_SIZE, Shared, Socket};
 use crate::xsk::umem::{Frame, FramePool, Ledger, Umem};
 
 pub use crate::xsk::socket::{BindMode, QueueSpec};
@@ -32,6 +31,15 @@ pub use crate::xsk::socket::{BindMode, QueueSpec};
 /// Frames that a worker's umem should have for each of its queues: a full
 /// fill ring, and as many again on their way through the worker and the tx ring.
 pub const FRAMES_PER_QUEUE: u32 = 2 * RING_SIZE;
+
+/// How many of a worker's frames each of its queues has in the fill ring at most: half of all
+/// together, as the others are on their way.
+#[must_use]
+pub fn fill_share(frames: u32, queues: usize) -> u32 {
+    let queues = u32::try_from(queues).unwrap_or(u32::MAX);
+    let share = (frames / 2).checked_div(queues).unwrap_or(0);
+    share.min(RING_SIZE)
+}
 
 /// Most system calls of one flush: enough for a full tx ring at the 32 frames
 /// that a kernel without `XDP_MAX_TX_SKB_BUDGET` sends in one.
@@ -84,28 +92,35 @@ pub fn open_worker(
         }
         sockets => sockets?,
     };
-    // Half of the frames stay free for what is on its way.
-    let share = (pool.len() / 2).checked_div(queues.len()).unwrap_or(0);
-    let share = u32::try_from(share).unwrap_or(u32::MAX).min(RING_SIZE);
+    let frames = u32::try_from(pool.len()).unwrap_or(u32::MAX);
+    let share = fill_share(frames, queues.len());
     let mut devices = Vec::with_capacity(queues.len());
     for (socket, spec) in sockets.into_iter().zip(queues) {
-        let mut device = AfXdp {
-            socket,
-            ledger: Ledger::new(umem),
-            fill_level: share,
-            filled: 0,
-            sending: 0,
-            refused: Vec::with_capacity(BURST),
-            spec: spec.clone(),
-            tx_refused: 0,
-            tx_dropped: 0,
-            kernel_invalid: 0,
-        };
+        let mut device = AfXdp::new(socket, umem, spec);
+        device.fill_level = share;
         device.refill(pool);
         devices.push(device);
     }
     Ok(devices)
 }
+
+/// Opens further sockets of a worker that runs, in the mode of those that it has. Nothing is
+/// received before the worker has set their fill level and flushed them.
+///
+/// # Errors
+/// As of [`open_worker`]; also where the worker's mode is not the interface's.
+pub fn open_more(sharing: &Sharing, queues: &[QueueSpec]) -> Result<Vec<AfXdp>, OpenError> {
+    let open = |spec| {
+        let socket = Socket::share(&sharing.0, spec, BindMode::Auto)?;
+        Ok(AfXdp::new(socket, sharing.0.umem(), spec))
+    };
+    queues.iter().map(open).collect()
+}
+
+/// What further sockets need of one that a worker has, whose umem they share. Keeps that one's
+/// queue taken, even when its device is dropped.
+#[derive(Clone, Debug)]
+pub struct Sharing(Shared);
 
 fn open_sockets(
     umem: &Arc<Umem>,
@@ -116,7 +131,7 @@ fn open_sockets(
     for spec in queues {
         let socket = match sockets.first() {
             None => Socket::open(umem, spec, mode)?,
-            Some(first) => Socket::share(first, spec, mode)?,
+            Some(first) => Socket::share(&first.shared(), spec, mode)?,
         };
         sockets.push(socket);
     }
@@ -124,6 +139,44 @@ fn open_sockets(
 }
 
 impl AfXdp {
+    fn new(socket: Socket, umem: &Arc<Umem>, spec: &QueueSpec) -> Self {
+        Self {
+            socket,
+            ledger: Ledger::new(umem),
+            fill_level: 0,
+            filled: 0,
+            sending: 0,
+            refused: Vec::with_capacity(BURST),
+            spec: spec.clone(),
+            tx_refused: 0,
+            tx_dropped: 0,
+            kernel_invalid: 0,
+        }
+    }
+
+    /// By this, more sockets are opened on the same memory.
+    #[must_use]
+    pub fn sharing(&self) -> Sharing {
+        Sharing(self.socket.shared())
+    }
+
+    /// Closes the socket, which takes some milliseconds, and returns the frames that were lent
+    /// through it. None come back of a zero-copy socket, whose driver may write into them for
+    /// a while, nor while a [`Sharing`] of it keeps the socket open.
+    #[must_use]
+    pub fn close(self) -> Vec<Frame> {
+        let Self {
+            socket,
+            mut ledger,
+            mut refused,
+            ..
+        } = self;
+        if socket.close() {
+            refused.extend(ledger.reclaim_all());
+        }
+        refused
+    }
+
     /// The queue this device is bound to.
     #[must_use]
     pub fn spec(&self) -> &QueueSpec {
@@ -274,6 +327,10 @@ impl Device for AfXdp {
 
     fn poll_fd(&self) -> Option<BorrowedFd<'_>> {
         Some(self.socket.as_fd())
+    }
+
+    fn fill_level(&mut self) -> Option<&mut u32> {
+        Some(&mut self.fill_level)
     }
 
     fn statistics(&self) -> DeviceStatistics {

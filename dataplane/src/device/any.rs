@@ -61,6 +61,10 @@ impl Device for AnyDevice {
         either!(self, device => device.poll_fd())
     }
 
+    fn fill_level(&mut self) -> Option<&mut u32> {
+        either!(self, device => device.fill_level())
+    }
+
     fn statistics(&self) -> DeviceStatistics {
         either!(self, device => device.statistics())
     }

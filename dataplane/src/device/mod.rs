@@ -45,6 +45,12 @@ pub trait Device {
     /// What to wait on for received frames; `None` for a device that is only polled.
     fn poll_fd(&self) -> Option<BorrowedFd<'_>>;
 
+    /// How many frames the receive queue is kept filled with, for a device that takes them from the
+    /// pool; the next [`flush`](Self::flush) goes by it.
+    fn fill_level(&mut self) -> Option<&mut u32> {
+        None
+    }
+
     /// What the device itself counts.
     fn statistics(&self) -> DeviceStatistics;
 }

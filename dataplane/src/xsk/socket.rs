@@ -108,10 +108,22 @@ pub(crate) struct Socket {
     pub(crate) tx: Producer<XdpDesc>,
     pub(crate) fill: Producer<u64>,
     pub(crate) completion: Consumer<u64>,
-    fd: OwnedFd,
+    shared: Shared,
     zero_copy: bool,
-    /// The kernel uses the memory as long as the socket is open.
-    _umem: Arc<Umem>,
+}
+
+/// What the sockets of one umem need of each other: one that is bound, and the memory, which the
+/// kernel uses as long as it is open.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    fd: Arc<OwnedFd>,
+    umem: Arc<Umem>,
+}
+
+impl Shared {
+    pub(crate) fn umem(&self) -> &Arc<Umem> {
+        &self.umem
+    }
 }
 
 impl Socket {
@@ -129,14 +141,18 @@ impl Socket {
 
     /// Opens a socket for `spec` on the memory that `first` registered, and in
     /// `first`'s mode.
-    pub(crate) fn share(first: &Self, spec: &QueueSpec, mode: BindMode) -> Result<Self, OpenError> {
+    pub(crate) fn share(
+        first: &Shared,
+        spec: &QueueSpec,
+        mode: BindMode,
+    ) -> Result<Self, OpenError> {
         let fd = create(spec)?;
         let flags = SocketAddrXdpFlags::XDP_SHARED_UMEM;
         let address = SocketAddrXdpWithSharedUmem {
             addr: SocketAddrXdp::new(flags, spec.ifindex, spec.queue),
             shared_umem_fd: first.fd.as_fd(),
         };
-        Self::with_rings(fd, &first._umem, spec, mode, |fd| {
+        Self::with_rings(fd, &first.umem, spec, mode, |fd| {
             rustix::net::bind(fd, &address)
         })
     }
@@ -176,9 +192,11 @@ impl Socket {
             tx,
             fill,
             completion,
-            fd,
             zero_copy: options.contains(XdpOptionsFlags::XDP_OPTIONS_ZEROCOPY),
-            _umem: Arc::clone(umem),
+            shared: Shared {
+                fd: Arc::new(fd),
+                umem: Arc::clone(umem),
+            },
         })
     }
 
@@ -189,13 +207,28 @@ impl Socket {
 
     /// What the kernel counted for this socket.
     pub(crate) fn statistics(&self) -> rustix::io::Result<XdpStatistics> {
-        sockopt::xdp_statistics(&self.fd)
+        sockopt::xdp_statistics(&self.shared.fd)
+    }
+
+    /// By this, more sockets are opened on the same memory.
+    pub(crate) fn shared(&self) -> Shared {
+        self.shared.clone()
+    }
+
+    /// Closes the socket. True when the kernel is done with the memory it was lent by this
+    /// socket: not while a [`Shared`] keeps it open, and not of a zero-copy socket, whose driver
+    /// is stopped later (`xp_release_deferred` in `net/xdp/xsk_buff_pool.c`). In copy mode close(2) itself waits
+    /// until nobody writes any more (`xsk_unbind_dev` in `net/xdp/xsk.c`).
+    pub(crate) fn close(self) -> bool {
+        let zero_copy = self.zero_copy;
+        let Self { shared, .. } = self;
+        Arc::into_inner(shared.fd).is_some() && !zero_copy
     }
 }
 
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        self.shared.fd.as_fd()
     }
 }
 

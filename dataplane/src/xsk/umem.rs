@@ -3,8 +3,8 @@
 //! Invariants:
 //! - Every chunk is, at any time, named by at most one [`Frame`] or is lent
 //!   to the kernel and noted in one `Ledger`. A `Frame` cannot be copied and is
-//!   made in two places only: [`Umem::new`], one for each chunk, and
-//!   `Ledger::reclaim`, for a chunk that the ledger knows to be lent. So
+//!   made in two places only: [`Umem::new`], one for each chunk, and the
+//!   ledger's `reclaim` and `reclaim_all`, for a chunk that it knows to be lent. So
 //!   holding a frame is the right to its bytes, whatever addresses the kernel
 //!   writes into its rings.
 //! - A frame's packet never leaves its chunk: its address and its last byte have one chunk number.
@@ -359,6 +359,16 @@ impl Ledger {
             umem: self.umem.id,
         })
     }
+
+    /// Every frame that is lent, when the kernel has nothing of them any more: the socket is closed.
+    pub(crate) fn reclaim_all(&mut self) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for chunk in 0..self.umem.frames {
+            let address = u64::from(chunk) << self.umem.shift;
+            frames.extend(self.reclaim(address, 0));
+        }
+        frames
+    }
 }
 
 /// The free frames of a worker; last in, first out, so that a chunk is used
@@ -414,6 +424,23 @@ mod tests {
         let frame = ledger.reclaim(address, length).unwrap();
         assert_eq!(umem.bytes(&frame), b"packet");
         assert!(ledger.reclaim(address, length).is_none());
+    }
+
+    #[test]
+    fn all_that_is_lent_comes_back_at_the_end_and_once() {
+        let (umem, mut pool) = Umem::new(130, FrameSize::Bytes2048).unwrap();
+        let mut ledger = Ledger::new(&umem);
+        for _ in 0..100 {
+            ledger.lend(pool.take().unwrap());
+        }
+        for frame in ledger.reclaim_all() {
+            pool.give(frame);
+        }
+        assert_eq!(pool.len(), 130);
+        assert_eq!(ledger.reclaim_all().len(), 0);
+        let mut chunks: Vec<_> = pool.free.iter().map(|frame| frame.address >> 11).collect();
+        chunks.sort_unstable();
+        assert!(chunks.into_iter().eq(0..130), "each chunk once");
     }
 
     #[test]

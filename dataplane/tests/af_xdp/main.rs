@@ -18,7 +18,9 @@ use std::time::{Duration, Instant};
 
 use dataplane::bpf::{Mode, Rule, Steering, SteeringCounters};
 use dataplane::device::Device;
-use dataplane::device::af_xdp::{AfXdp, BindMode, FRAMES_PER_QUEUE, open_worker};
+use dataplane::device::af_xdp::{
+    AfXdp, BindMode, FRAMES_PER_QUEUE, fill_share, open_more, open_worker,
+};
 use dataplane::service::{MacAddress, Protocol, ServiceKey};
 use dataplane::xsk::umem::{Frame, FramePool, FrameSize, Umem};
 
@@ -234,6 +236,35 @@ fn two_workers_share_an_interface() {
     }
     assert_eq!(received.iter().sum::<usize>(), 6000);
     assert!(received[0] > 0 && received[1] > 0, "{received:?}");
+}
+
+#[test]
+fn a_socket_leaves_its_frames_behind_and_another_takes_its_place() {
+    let Some(network) = Network::build("leave") else {
+        return;
+    };
+    let mut worker = Worker::start(&network, BindMode::Auto);
+    worker.steering.add(&service(VIP, Protocol::Udp)).unwrap();
+    let server = server(&network, "server");
+    for _ in 0..2 {
+        let sent = send_datagrams(&network, 10);
+        worker.forward_count(worker.received.iter().sum::<usize>() + sent.len());
+        assert_eq!(receive_datagrams(&server), sent);
+        worker.assert_no_frame_lost();
+
+        let gone = worker.devices.pop().unwrap();
+        assert!(gone.lent() > 0);
+        for frame in gone.close() {
+            worker.pool.give(frame);
+        }
+        worker.assert_no_frame_lost();
+        let sharing = worker.devices[0].sharing();
+        let more = network.within("director", || open_more(&sharing, &[queue("d1", 0)]));
+        let mut device = more.unwrap().pop().unwrap();
+        *device.fill_level().unwrap() = fill_share(3 * FRAMES_PER_QUEUE, 3);
+        device.flush(&mut worker.pool);
+        worker.devices.push(device);
+    }
 }
 
 #[test]

@@ -106,7 +106,9 @@ fn a_reload_restores_the_file_and_says_so() {
     assert_eq!(published.count(), 1, "one snapshot for all");
     assert_ne!(*controller.config(), file());
 
-    let (changes, _) = controller.reload(file(), Instant::now()).unwrap();
+    let (changes, _) = controller
+        .reload(file(), controller.ports().to_vec(), Instant::now())
+        .unwrap();
     assert_eq!(
         changes,
         [
@@ -205,7 +207,9 @@ fn a_drain_outlives_a_reload_and_has_a_deadline() {
     controller.edit(&[drain], now);
     let drained = ("10.0.0.1:80".to_owned(), 0);
     assert_eq!(listed(&mut controller)[0], drained);
-    controller.reload(file(), Instant::now()).unwrap();
+    controller
+        .reload(file(), controller.ports().to_vec(), Instant::now())
+        .unwrap();
     assert_eq!(listed(&mut controller)[0], drained);
     let logged = |actions: Vec<Action>| actions.contains(&Action::Publish);
     assert!(!logged(controller.handle(Event::Tick, now)));
