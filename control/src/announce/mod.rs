@@ -10,12 +10,13 @@
 mod frame;
 mod socket;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::service::MacAddress;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use self::socket::FrameSocket;
 use crate::in_words::in_words;
@@ -26,6 +27,9 @@ const QUESTIONS: u32 = 3;
 
 /// Time between the questions of a [`probe`].
 const QUESTION_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Bursts, a millisecond apart, that the questions about many addresses are asked in.
+const BURSTS: usize = 200;
 
 /// Time that a [`probe`] takes when nobody answers.
 const PROBE_TIME: Duration = Duration::from_secs(1);
@@ -178,8 +182,8 @@ impl Announcer {
     }
 }
 
-/// Asks for about a second whether another host on the link has `address`, and
-/// returns the MAC of the first that claims it.
+/// Asks for about a second whether other hosts on the link have any of `addresses`, and
+/// returns the MAC of the first that claims each; earlier when all are claimed.
 ///
 /// IPv4 by ARP probes (RFC 5227), IPv6 as duplicate address detection does (RFC
 /// 4862); the answers to the latter go to all nodes, which an interface without
@@ -187,46 +191,78 @@ impl Announcer {
 /// answer like any other host. A director that holds the address but is cut off
 /// does not answer.
 ///
+/// However many addresses there are, two sockets do: to open and to close one takes the
+/// kernel milliseconds.
+///
 /// # Errors
 ///
 /// When the interface is down or gone, or without CAP_NET_RAW.
-pub async fn probe(interface: &Interface, address: IpAddr) -> Result<Option<MacAddress>, Error> {
-    let explain = |error| Error::Probe {
-        address,
-        interface: interface.name.clone(),
-        error,
-    };
-    let link = socket::link(interface.index).map_err(explain)?;
-    let socket = FrameSocket::receiver(link, address).map_err(Error::Socket)?;
-    let question = frame::question(interface.mac, address);
-    let start = Instant::now();
-    for number in 1..=QUESTIONS {
-        socket.send(link, &question).await.map_err(explain)?;
-        let end = if number == QUESTIONS {
-            start + PROBE_TIME
-        } else {
-            start + QUESTION_INTERVAL * number
-        };
-        let answer = timeout_at(end, claimant(&socket, interface.mac, address));
-        if let Ok(answer) = answer.await {
-            return answer.map(Some).map_err(explain);
-        }
-    }
-    Ok(None)
+pub async fn probe(
+    interface: &Interface,
+    addresses: &[IpAddr],
+) -> Result<BTreeMap<IpAddr, MacAddress>, Error> {
+    let (v4, v6): (Vec<IpAddr>, Vec<IpAddr>) =
+        addresses.iter().partition(|address| address.is_ipv4());
+    let (mut claimed, others) =
+        tokio::try_join!(probe_family(interface, &v4), probe_family(interface, &v6))?;
+    claimed.extend(others);
+    Ok(claimed)
 }
 
-/// Waits for the first frame by which another host claims `address`.
-async fn claimant(
-    socket: &FrameSocket,
-    own: MacAddress,
-    address: IpAddr,
-) -> io::Result<MacAddress> {
-    // Whole, or a checksum would not verify.
-    let mut frame = [0; 1514];
-    loop {
-        let length = socket.receive(&mut frame).await?;
-        if let Some(mac) = frame::claimant(&frame[..length], own, address) {
-            return Ok(mac);
+/// Addresses of one IP version.
+async fn probe_family(
+    interface: &Interface,
+    addresses: &[IpAddr],
+) -> Result<BTreeMap<IpAddr, MacAddress>, Error> {
+    let mut claimed = BTreeMap::new();
+    let Some(first) = addresses.first() else {
+        return Ok(claimed);
+    };
+    let explain = |address: IpAddr| {
+        move |error| Error::Probe {
+            address,
+            interface: interface.name.clone(),
+            error,
         }
+    };
+    let link = socket::link(interface.index).map_err(explain(*first))?;
+    let socket = FrameSocket::receiver(link, first.is_ipv4()).map_err(Error::Socket)?;
+    let start = Instant::now();
+    let ask = async {
+        for number in 0..QUESTIONS {
+            sleep_until(start + QUESTION_INTERVAL * number).await;
+            // Spread over the interval: hundreds at once overrun a switch's ARP policer.
+            let mut pace = interval(Duration::from_millis(1));
+            let at_once = addresses.len().div_ceil(BURSTS);
+            for some in addresses.chunks(at_once) {
+                pace.tick().await;
+                for address in some {
+                    let question = frame::question(interface.mac, *address);
+                    let sent = socket.send(link, &question).await;
+                    sent.map_err(explain(*address))?;
+                }
+            }
+        }
+        sleep_until(start + PROBE_TIME).await;
+        Ok(())
+    };
+    let listen = async {
+        // Whole, or a checksum would not verify.
+        let mut frame = [0; 1514];
+        while claimed.len() < addresses.len() {
+            let received = socket.receive(&mut frame).await;
+            let length = received.map_err(explain(*first))?;
+            for address in addresses {
+                if let Some(mac) = frame::claimant(&frame[..length], interface.mac, *address) {
+                    claimed.entry(*address).or_insert(mac);
+                }
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        ended = ask => ended?,
+        ended = listen => ended?,
     }
+    Ok(claimed)
 }

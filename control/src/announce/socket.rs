@@ -5,7 +5,6 @@
 //! bind(2) takes as "the socket's".
 
 use std::io::{self, Read as _};
-use std::net::IpAddr;
 use std::os::fd::AsRawFd as _;
 
 use nix::ifaddrs::getifaddrs;
@@ -70,12 +69,9 @@ impl FrameSocket {
     }
 
     /// For the ARP or neighbour discovery frames that arrive on one interface.
-    pub(super) fn receiver(link: Link, address: IpAddr) -> io::Result<Self> {
-        let socket = match address {
-            IpAddr::V4(_) => open(ETH_P_ARP)?,
-            IpAddr::V6(_) => open(ETH_P_IPV6)?,
-        };
-        if address.is_ipv6() {
+    pub(super) fn receiver(link: Link, is_ipv4: bool) -> io::Result<Self> {
+        let socket = open(if is_ipv4 { ETH_P_ARP } else { ETH_P_IPV6 })?;
+        if !is_ipv4 {
             socket.attach_filter(&NEIGHBOR_DISCOVERY)?;
         }
         bind(socket.as_raw_fd(), &link.0)?;

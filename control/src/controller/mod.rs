@@ -289,7 +289,11 @@ impl Controller {
                 }
                 let present = self.addresses.all().any(|kept| kept == address);
                 self.steering.local_address(address, present, actions);
-                self.routes_changed(actions);
+                // The route to a host's own address alone leads nowhere else: a thousand virtual
+                // addresses are not a thousand times every lookup.
+                if prefix_length < if address.is_ipv4() { 32 } else { 128 } {
+                    self.routes_changed(actions);
+                }
             }
             NetworkEvent::Neighbor {
                 index,

@@ -1,6 +1,7 @@
 //! From nothing to forwarding: what is checked and made, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -19,7 +20,7 @@ use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
 use crate::config::Config;
-use crate::controller::{Controller, Port, Wanted};
+use crate::controller::{Controller, Port};
 use crate::event::{Event, NetworkEvent};
 use crate::health::Checker;
 use crate::in_words::count;
@@ -121,13 +122,10 @@ pub(super) fn refuse_unknown_interfaces(config: &Config, ports: &[Port]) -> anyh
     Ok(())
 }
 
-/// An address that was asked for, and who has it.
-type Probed = (Wanted, Result<Option<MacAddress>, announce::Error>);
-
 /// Asks the network for every address that is about to be taken.
 ///
 /// # Errors
-/// Another host has one of them.
+/// Other hosts have some of them.
 pub(super) fn refuse_addresses_in_use(
     controller: &Controller,
     config: &Config,
@@ -138,36 +136,36 @@ pub(super) fn refuse_addresses_in_use(
     let addresses = controller.addresses();
     let plan = addresses.plan(config, ports, &nobody);
     let mut probes = JoinSet::new();
-    for wanted in controller.addresses().missing(&plan) {
-        let mut ports = ports.iter();
-        let Some(port) = ports.find(|port| port.index == wanted.index && port.up) else {
-            continue;
-        };
-        let (interface, wanted) = (announce_on(port), wanted.clone());
+    for port in ports.iter().filter(|port| port.up) {
+        let missing = addresses.missing(&plan);
+        let wanted = missing.filter(|wanted| wanted.index == port.index);
+        let wanted: Vec<IpAddr> = wanted.map(|wanted| wanted.address).collect();
+        let interface = announce_on(port);
         probes.spawn(async move {
-            let answer = announce::probe(&interface, wanted.address).await;
-            (wanted, answer)
+            let answers = announce::probe(&interface, &wanted).await;
+            (interface.name, answers)
         });
     }
     nobody_answers(probes)
 }
 
+/// An interface, and who has which address there.
+type Probed = (
+    String,
+    Result<BTreeMap<IpAddr, MacAddress>, announce::Error>,
+);
+
 async fn nobody_answers(mut probes: JoinSet<Probed>) -> anyhow::Result<()> {
     while let Some(probed) = probes.join_next().await {
-        let (
-            Wanted {
-                address, interface, ..
-            },
-            answer,
-        ) = probed?;
-        match answer {
+        let (interface, answers) = probed?;
+        match answers.map(|mut claimed| claimed.pop_first()) {
             Ok(None) => {}
-            Ok(Some(mac)) => bail!(
+            Ok(Some((address, mac))) => bail!(
                 "address {address} is in use on {interface} by the host with MAC address {mac}: \
                  stop it there, or if that is a real server, keep it from answering ARP for the address \
                  (arp_ignore=1, arp_announce=2)"
             ),
-            Err(error) => warn!("cannot find out whether {address} is in use: {error}"),
+            Err(error) => warn!("cannot find out whether an address is in use: {error}"),
         }
     }
     Ok(())

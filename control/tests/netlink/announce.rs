@@ -125,14 +125,15 @@ fn probes_find_another_holder() {
         let interface = v0();
         for address in [THERE, THERE6] {
             let start = Instant::now();
-            let holder = probe(&interface, ip(address)).await.unwrap();
+            let holders = probe(&interface, &[ip(address)]).await.unwrap();
             let took = start.elapsed();
-            assert_eq!(holder, Some(peers_mac()), "{address}");
+            assert_eq!(holders, [(ip(address), peers_mac())].into(), "{address}");
             assert!(took < Duration::from_millis(900), "{address}: {took:?}");
         }
         for address in ["10.9.0.100", "fd09::100"] {
             let start = Instant::now();
-            assert_eq!(probe(&interface, ip(address)).await.unwrap(), None);
+            let holders = probe(&interface, &[ip(address)]).await.unwrap();
+            assert_eq!(holders, [].into());
             let took = start.elapsed();
             assert!(
                 (Duration::from_millis(900)..Duration::from_millis(1500)).contains(&took),
@@ -143,12 +144,21 @@ fn probes_find_another_holder() {
         there("ip addr add 10.9.0.100/32 dev lo");
         there("ip link set lo up");
         let vip = ip("10.9.0.100");
-        assert_eq!(probe(&interface, vip).await.unwrap(), Some(peers_mac()));
+        let holder = async || probe(&interface, &[vip]).await.unwrap().remove(&vip);
+        assert_eq!(holder().await, Some(peers_mac()));
         there("sysctl -qw net.ipv4.conf.all.arp_ignore=1");
-        assert_eq!(probe(&interface, vip).await.unwrap(), None);
+        assert_eq!(holder().await, None);
+
+        // A thousand take no longer, and the one that somebody has is found.
+        let many = (0..1000).map(|n| ip(&format!("10.8.{}.{}", n / 250, n % 250)));
+        let many: Vec<_> = many.chain([ip(THERE)]).collect();
+        let start = Instant::now();
+        let holders = probe(&interface, &many).await.unwrap();
+        assert_eq!(holders, [(ip(THERE), peers_mac())].into());
+        assert!(start.elapsed() < Duration::from_millis(1500));
 
         sh("ip link set v0 down");
-        let error = probe(&interface, vip).await.unwrap_err();
+        let error = probe(&interface, &[vip]).await.unwrap_err();
         assert_eq!(
             error.to_string(),
             "cannot ask on v0 who has 10.9.0.100: network is down"
