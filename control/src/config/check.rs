@@ -128,6 +128,10 @@ static GLOBAL_DEFS: Spec = Spec {
 pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let mut report = Report::new(path, text);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        return checked(Entry::of_document(&document), report);
+    }
     let repaired = syntax::repair(text, &mut report);
     let (document, _) = DeTable::parse_recoverable(&repaired);
     checked(Entry::of_document(&document), report)

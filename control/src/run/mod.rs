@@ -78,6 +78,8 @@ struct Appliance {
     /// Snapshots that a worker may still work with.
     retained: VecDeque<Arc<Snapshot>>,
     publish_pending: bool,
+    /// For a snapshot that nobody waits for.
+    publish_not_before: Instant,
     workers: Workers,
     requests: Requests,
     checker: Checker,
@@ -201,8 +203,9 @@ impl Appliance {
                 _ = signals.hangup.recv() => self.reload_on_signal().await,
                 _ = signals.terminate.recv() => { info!("SIGTERM: stopping"); return Ok(()) }
                 _ = signals.interrupt.recv() => { info!("SIGINT: stopping"); return Ok(()) }
+                () = until(self.publish_due()) => {}
             }
-            self.settle();
+            self.settle_in_time();
         }
     }
 
@@ -398,12 +401,30 @@ impl Appliance {
         }
     }
 
-    /// After a batch of events: publishes once what they changed, and sends
-    /// the announcements that came together.
+    /// After a command: publishes what it changed, and sends the announcements that came together.
     fn settle(&mut self) {
         if self.publish_pending {
             self.publish();
         }
+        self.send_announcements();
+    }
+
+    /// After events that nobody waits for: the same, but snapshots take a fifth of the time at
+    /// most. That of ten thousand real servers takes milliseconds, and a thousand next hops may be
+    /// found one by one.
+    fn settle_in_time(&mut self) {
+        if self.publish_due().is_some_and(|due| due <= Instant::now()) {
+            self.publish();
+        }
+        self.send_announcements();
+    }
+
+    /// When there is a snapshot to publish.
+    fn publish_due(&self) -> Option<Instant> {
+        self.publish_pending.then_some(self.publish_not_before)
+    }
+
+    fn send_announcements(&mut self) {
         if !self.to_announce.is_empty() {
             let announcements = std::mem::take(&mut self.to_announce);
             let announcer = Arc::clone(&self.announcer);
@@ -420,10 +441,13 @@ impl Appliance {
 
     fn publish(&mut self) {
         self.publish_pending = false;
+        let begin = Instant::now();
         let snapshot = Arc::new(self.controller.snapshot(&self.published.load()));
         debug!("snapshot {} published", snapshot.generation);
         self.retained.push_back(Arc::clone(&snapshot));
         self.published.store(snapshot);
+        let end = Instant::now();
+        self.publish_not_before = end + (end - begin) * 4;
     }
 
     /// Gives back what was taken: the addresses first, so that no new traffic

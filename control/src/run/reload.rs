@@ -32,7 +32,12 @@ impl Appliance {
                 "the appliance was started without a configuration file: there is nothing to reload".into(),
             ]));
         };
-        let checked = config::load_as(path, format).map_err(|diagnostics| {
+        // A large file takes as long as several advertisements.
+        let (path, format) = (path.clone(), format.clone());
+        let loading = tokio::task::spawn_blocking(move || config::load_as(&path, &format));
+        let loaded = self.meanwhile(loading).await;
+        let loaded = loaded.map_err(|error| refused(vec![format!("a thread ended: {error}")]))?;
+        let checked = loaded.map_err(|diagnostics| {
             refused(diagnostics.to_string().lines().map(str::to_owned).collect())
         })?;
         let config = checked.config;

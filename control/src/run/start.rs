@@ -59,6 +59,7 @@ pub(super) async fn start(
         published,
         retained: VecDeque::new(),
         publish_pending: false,
+        publish_not_before: Instant::now(),
         workers,
         requests,
         checker: Checker::new(sender, runner.clone()),
@@ -187,8 +188,9 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
             break;
         };
         appliance.handle(event).await;
-        appliance.settle();
+        appliance.settle_in_time();
     }
+    appliance.settle();
     let next_hops = appliance.controller.next_hops();
     for address in next_hops.destinations() {
         if let Err(why) = next_hops.next_hop(address) {
