@@ -352,10 +352,7 @@ impl Controller {
     /// True if a followed real server is reached through this neighbour.
     fn is_next_hop(&self, index: u32, address: IpAddr) -> bool {
         self.ports.iter().any(|port| port.index == index)
-            && self
-                .next_hops
-                .destinations()
-                .any(|server| self.next_hops.gateway(server).unwrap_or(server) == address)
+            && self.next_hops.is_next_hop(index, address)
     }
 
     /// The forwarding state as it should be now, under a new generation, to

@@ -64,12 +64,22 @@ struct Destination {
     asked: Option<Instant>,
 }
 
+impl Destination {
+    /// The neighbour through which `address`, which this is, is reached, if there is a route.
+    fn neighbor(&self, address: IpAddr) -> Option<(u32, IpAddr)> {
+        let route = self.route.as_ref()?.as_ref()?;
+        Some((route.index, route.gateway.unwrap_or(address)))
+    }
+}
+
 /// Next hops of all real servers.
 #[derive(Debug)]
 pub struct NextHops {
     ports: Vec<Port>,
     neighbors: HashMap<(u32, IpAddr), [u8; 6]>,
     destinations: BTreeMap<IpAddr, Destination>,
+    /// How many destinations are reached through a neighbour: looked up for each change of any.
+    reached_through: HashMap<(u32, IpAddr), usize>,
 }
 
 impl NextHops {
@@ -78,6 +88,7 @@ impl NextHops {
             ports,
             neighbors: HashMap::new(),
             destinations: BTreeMap::new(),
+            reached_through: HashMap::new(),
         }
     }
 
@@ -103,6 +114,17 @@ impl NextHops {
                 Destination::default()
             });
         }
+        self.reached_through.clear();
+        for (address, destination) in &self.destinations {
+            if let Some(neighbor) = destination.neighbor(*address) {
+                *self.reached_through.entry(neighbor).or_default() += 1;
+            }
+        }
+    }
+
+    /// True if a destination is reached through this neighbour.
+    pub(super) fn is_next_hop(&self, index: u32, address: IpAddr) -> bool {
+        self.reached_through.contains_key(&(index, address))
     }
 
     /// Some route or address changed: every lookup is repeated. Until the
@@ -123,11 +145,34 @@ impl NextHops {
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(entry) = self.destinations.get_mut(&destination) {
-            entry.route = Some(route);
-            entry.asked = None;
+        let Some(entry) = self.destinations.get_mut(&destination) else {
+            return;
+        };
+        let before = entry.neighbor(destination);
+        entry.route = Some(route);
+        entry.asked = None;
+        let after = entry.neighbor(destination);
+        if before != after {
+            if let Some(before) = before
+                && let Some(count) = self.reached_through.get_mut(&before)
+            {
+                *count -= 1;
+                if *count == 0 {
+                    self.reached_through.remove(&before);
+                }
+            }
+            if let Some(after) = after {
+                *self.reached_through.entry(after).or_default() += 1;
+            }
         }
-        self.tick(now, actions);
+        ask(
+            &self.ports,
+            &self.neighbors,
+            destination,
+            entry,
+            now,
+            actions,
+        );
     }
 
     /// A neighbour was found (`mac`) or lost. Returns the MAC address that
@@ -154,30 +199,14 @@ impl NextHops {
     /// Asks for what is missing and verifies what is old.
     pub(super) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for (&address, destination) in &mut self.destinations {
-            let Some(Some(route)) = &destination.route else {
-                continue;
-            };
-            if !self.ports.iter().any(|port| port.index == route.index) {
-                continue;
-            }
-            let neighbor = route.gateway.unwrap_or(address);
-            let resolved = self.neighbors.contains_key(&(route.index, neighbor));
-            let interval = if resolved {
-                VERIFY_INTERVAL
-            } else {
-                RESOLVE_INTERVAL
-            };
-            if destination
-                .asked
-                .is_none_or(|asked| now.saturating_duration_since(asked) >= interval)
-            {
-                destination.asked = Some(now);
-                actions.push(Action::ProbeNeighbor {
-                    index: route.index,
-                    address: neighbor,
-                    resolved,
-                });
-            }
+            ask(
+                &self.ports,
+                &self.neighbors,
+                address,
+                destination,
+                now,
+                actions,
+            );
         }
     }
 
@@ -223,6 +252,40 @@ impl NextHops {
     /// Every address that is followed.
     pub fn destinations(&self) -> impl Iterator<Item = IpAddr> {
         self.destinations.keys().copied()
+    }
+}
+
+/// Asks for the neighbour of one destination, if it is time to.
+fn ask(
+    ports: &[Port],
+    neighbors: &HashMap<(u32, IpAddr), [u8; 6]>,
+    address: IpAddr,
+    destination: &mut Destination,
+    now: Instant,
+    actions: &mut Vec<Action>,
+) {
+    let Some((index, neighbor)) = destination.neighbor(address) else {
+        return;
+    };
+    if !ports.iter().any(|port| port.index == index) {
+        return;
+    }
+    let resolved = neighbors.contains_key(&(index, neighbor));
+    let interval = if resolved {
+        VERIFY_INTERVAL
+    } else {
+        RESOLVE_INTERVAL
+    };
+    if destination
+        .asked
+        .is_none_or(|asked| now.saturating_duration_since(asked) >= interval)
+    {
+        destination.asked = Some(now);
+        actions.push(Action::ProbeNeighbor {
+            index,
+            address: neighbor,
+            resolved,
+        });
     }
 }
 

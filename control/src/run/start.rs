@@ -188,6 +188,9 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
             break;
         };
         appliance.handle(event).await;
+        while let Ok(event) = events.try_recv() {
+            appliance.handle(event).await;
+        }
         appliance.settle_in_time();
     }
     appliance.settle();
