@@ -6,7 +6,7 @@
 //! interface whose subnet holds it; one outside every subnet is left to the
 //! routers, and said.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::Port;
@@ -116,19 +116,24 @@ impl Addresses {
                 }
             }
         }
+        // Of a thousand virtual addresses nearly all that are present are ours.
+        let others: Vec<_> = self
+            .present
+            .iter()
+            .filter(|(_, state)| !state.ours)
+            .map(|((index, address), state)| (*index, *address, state.prefix_length))
+            .collect();
         let services = config.virtual_servers.iter();
         for address in services.flat_map(VirtualServer::own_addresses) {
-            let somebody_has_it = self
-                .present
-                .iter()
-                .any(|((_, present), state)| *present == address && !state.ours);
+            let somebody_has_it = others.iter().any(|(_, present, _)| *present == address);
             if is_managed(config, address) || somebody_has_it {
                 continue;
             }
-            if let Some(port) = ports
-                .iter()
-                .find(|port| self.subnet_holds(port.index, address))
-            {
+            let holds = |port: &&Port| {
+                let mut subnets = others.iter().filter(|(on, ..)| *on == port.index);
+                subnets.any(|(_, own, length)| same_subnet(*own, address, *length))
+            };
+            if let Some(port) = ports.iter().find(holds) {
                 wanted.insert(
                     address,
                     Wanted {
@@ -192,11 +197,12 @@ impl Addresses {
                 }
             }
         }
+        let present: HashSet<IpAddr> = self.present.keys().map(|(_, address)| *address).collect();
         let services = config.virtual_servers.iter();
         for address in services.flat_map(VirtualServer::own_addresses) {
             let held = plan.contains_key(&address)
                 || is_managed(config, address)
-                || self.present.keys().any(|(_, present)| *present == address);
+                || present.contains(&address);
             if !held && self.unplaced.insert(address) {
                 actions.push(Action::Log(format!(
                     "address {address} of a virtual server: no interface has a subnet that holds it, so it is not added to one; \
@@ -247,12 +253,6 @@ impl Addresses {
     pub fn of_instance<'a>(&'a self, instance: &'a str) -> impl Iterator<Item = &'a Wanted> {
         let held = self.wanted.values();
         held.filter(move |wanted| wanted.instance.as_deref() == Some(instance))
-    }
-
-    fn subnet_holds(&self, index: u32, address: IpAddr) -> bool {
-        self.present.iter().any(|((on, present), state)| {
-            *on == index && !state.ours && same_subnet(*present, address, state.prefix_length)
-        })
     }
 }
 

@@ -1,5 +1,9 @@
 //! What differs between two configurations, in words.
 
+use std::collections::HashMap;
+
+use dataplane::service::ServiceKey;
+
 use super::Port;
 use crate::config::{Config, RealServer, VirtualServer};
 
@@ -84,19 +88,28 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.scripts != after.scripts {
         lines.push("script_user, enable_script_security changed".to_owned());
     }
+    let by_key = |config: &'_ Config| -> HashMap<ServiceKey, usize> {
+        let services = config.virtual_servers.iter().enumerate();
+        services
+            .map(|(place, service)| (service.key, place))
+            .collect()
+    };
+    let (old_places, new_places) = (by_key(before), by_key(after));
     for service in &before.virtual_servers {
-        if find(after, service).is_none() {
+        if !new_places.contains_key(&service.key) {
             lines.push(format!("virtual_server {} removed", service.key));
         }
     }
     for service in &after.virtual_servers {
-        match find(before, service) {
+        match old_places.get(&service.key) {
             None => lines.push(format!(
                 "virtual_server {} added with {} real servers",
                 service.key,
                 service.real_servers.len()
             )),
-            Some(old) => service_changes(old, service, &mut lines),
+            Some(place) => {
+                service_changes(&before.virtual_servers[*place], service, &mut lines);
+            }
         }
     }
     lines
@@ -129,11 +142,10 @@ fn vrrp_changes(before: &Config, after: &Config, lines: &mut Vec<String>) {
     }
 }
 
-fn find<'a>(config: &'a Config, service: &VirtualServer) -> Option<&'a VirtualServer> {
-    config
-        .virtual_servers
+fn find<'a>(servers: &'a [RealServer], wanted: &RealServer) -> Option<&'a RealServer> {
+    servers
         .iter()
-        .find(|candidate| candidate.key == service.key)
+        .find(|server| server.address == wanted.address)
 }
 
 fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Vec<String>) {
@@ -165,12 +177,6 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
     if before.options.matches != after.options.matches {
         lines.push(format!("{name}: match changed"));
     }
-    let find = |servers: &'_ [RealServer], wanted: &RealServer| -> Option<RealServer> {
-        servers
-            .iter()
-            .find(|server| server.address == wanted.address)
-            .cloned()
-    };
     for server in &before.real_servers {
         if find(&after.real_servers, server).is_none() {
             lines.push(format!("{name}: real_server {} removed", server.address));
