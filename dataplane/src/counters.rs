@@ -73,6 +73,7 @@ drop_reasons! {
     ConnectionRate = "new_connection_rate", "More new connections than the virtual server's new_connections_per_second allows.";
     SourceMaxConnections = "source_max_connections", "The client's source has as many connections as source_max_connections allows.";
     SourceConnectionRate = "source_new_connection_rate", "More new connections of the client's source than source_new_connections_per_second allows.";
+    IcmpNotRelayed = "icmp_not_relayed", "An ICMP error about a packet in a tunnel of which the client need not know, or more than may be sent in a second.";
     TableFull = "table_full", "The connection table is full of connections that may not be evicted, or full and table_full is \"drop-new\".";
     TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
     NoLocalPort = "no_local_port", "FULLNAT: every port of the virtual server's local addresses serves a connection.";

@@ -21,6 +21,7 @@ mod limits;
 mod sending;
 mod straight;
 mod translate;
+mod tunnel_errors;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -123,6 +124,8 @@ enum What {
     LaterFragment,
     /// An ICMP error about what a real server sent.
     IcmpError,
+    /// One about what we sent through a tunnel; the key is that of the client's packet in it.
+    TunnelError,
     /// Nothing to be forwarded.
     Unwanted(DropReason),
 }
@@ -171,7 +174,15 @@ impl Slot {
         let known = [Protocol::Udp, Protocol::Sctp].into_iter();
         let mut known = known.filter(|known| *known as u8 == parsed.protocol);
         let protocol = known.next().unwrap_or(Protocol::Tcp);
+        let about_tunnelled = match parsed.kind {
+            Kind::IcmpError | Kind::OtherProtocol => tunnel_errors::inner_key(frame, &parsed),
+            Kind::Packet | Kind::FirstFragment | Kind::LaterFragment | Kind::NotIp => None,
+        };
         match parsed.kind {
+            Kind::IcmpError | Kind::OtherProtocol if let Some(key) = about_tunnelled => {
+                self.what = What::TunnelError;
+                self.key = key;
+            }
             Kind::Packet | Kind::FirstFragment => {
                 self.what = if parsed.kind == Kind::FirstFragment {
                     What::FirstFragment

@@ -58,6 +58,7 @@ impl Flows {
                 | What::Packet
                 | What::FirstFragment
                 | What::IcmpError
+                | What::TunnelError
                 | What::Unwanted(_) => packet.slot.key,
             };
             if let Some(owner) = owners.owner(self.table.hash(&key)) {

@@ -162,6 +162,7 @@ impl Flows {
         match packet.slot.what {
             What::LaterFragment => return self.forward_later_fragment(packet, frame),
             What::FirstFragment => return self.forward_first_fragment(packet, frame),
+            What::TunnelError => return self.relay_tunnel_error(packet, frame),
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
         }
         let (entry, direction) = self.connection_of(packet, frame)?;

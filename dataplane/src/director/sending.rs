@@ -162,6 +162,7 @@ impl Flows {
         match slot.what {
             What::LaterFragment => return self.forward_later_fragment(packet, frame),
             What::FirstFragment => self.note_first_fragment(packet, frame)?,
+            What::TunnelError => return self.relay_tunnel_error(packet, frame),
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
         }
         match self.table.find(slot.place, &slot.key) {

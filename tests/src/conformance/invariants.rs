@@ -128,6 +128,7 @@ fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
         (Leaving::Forwarded, is_forwarded),
         (Leaving::Reset, is_reset_of),
         (Leaving::Answer, rewriting::is_answer),
+        (Leaving::Answer, rewriting::is_relayed),
         (Leaving::Translated, rewriting::is_translated),
         (Leaving::Translated, rewriting::is_translated_fragment),
         (Leaving::Translated, full_nat::is_told),

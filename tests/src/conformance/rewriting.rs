@@ -211,6 +211,36 @@ pub(super) fn is_answer(cause: &Frame, frame: &Frame) -> bool {
         && packet.starts_with(quoted)
 }
 
+/// True if `cause` is an ICMP error about a packet in a tunnel, and `frame` one about what is inside, to where that came from.
+pub(super) fn is_relayed(cause: &Frame, frame: &Frame) -> bool {
+    let (Ok(error), Ok(answer)) = (
+        SlicedPacket::from_ethernet(&cause.bytes),
+        SlicedPacket::from_ethernet(&frame.bytes),
+    ) else {
+        return false;
+    };
+    let quoted = |packet: &SlicedPacket<'_>| match &packet.transport {
+        Some(TransportSlice::Icmpv4(icmp)) if matches!(icmp.type_u8(), 3 | 11) => {
+            Some(icmp.payload().to_vec())
+        }
+        Some(TransportSlice::Icmpv6(icmp)) if icmp.type_u8() < 128 => Some(icmp.payload().to_vec()),
+        _ => None,
+    };
+    let (Some(outer), Some(inner)) = (quoted(&error), quoted(&answer)) else {
+        return false;
+    };
+    let goes_back = match &answer.net {
+        Some(NetSlice::Ipv4(ip)) => inner.get(12..16) == Some(&ip.header().destination()[..]),
+        Some(NetSlice::Ipv6(ip)) => inner.get(8..24) == Some(&ip.header().destination()[..]),
+        Some(NetSlice::Arp(_)) | None => false,
+    };
+    goes_back
+        && header_is_right(&answer.net)
+        && is_right(&answer)
+        && cause.time == frame.time
+        && (20..=52).any(|at| outer.get(at..).is_some_and(|rest| rest.starts_with(&inner)))
+}
+
 /// What `frame` carries in a tunnel, with the outer link header: IPIP, GRE or GUE.
 pub(super) fn unwrapped(frame: &Frame) -> Option<Frame> {
     let at = super::invariants::l3_offset(&frame.bytes).ok()?;
