@@ -124,7 +124,7 @@ enum Leaving {
 type IsIt = fn(&Frame, &Frame) -> bool;
 
 fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
-    let candidates: [(Leaving, IsIt); 9] = [
+    let candidates: [(Leaving, IsIt); 10] = [
         (Leaving::Forwarded, is_forwarded),
         (Leaving::Reset, is_reset_of),
         (Leaving::Answer, rewriting::is_answer),
