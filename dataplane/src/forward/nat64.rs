@@ -85,13 +85,16 @@ impl Translation {
             return Err(DropReason::TtlExceeded);
         }
         network.hops -= 1;
+        if self.lacks_checksum(packet, &network) && network.fragment.is_some() {
+            return Err(DropReason::Fragment); // the rest of what would be summed up is not here
+        }
         let l4 = self.write(umem, frame, l3, &network, identification)?;
         let bytes = umem.bytes_mut(frame);
         match network.fragment {
             Some(fragment) if fragment.offset > 0 => Ok(()),
-            fragment => {
+            _ => {
                 self.0.apply_transport(bytes, l3, l4, network.protocol)?;
-                self.complete_udp(bytes, l4, &network, fragment.is_some())
+                self.complete_udp(bytes, l4, &network)
             }
         }
     }
@@ -234,13 +237,20 @@ impl Translation {
         Ok(())
     }
 
+    /// True for a UDP datagram, or the first fragment of one, without the checksum that IPv6 wants.
+    fn lacks_checksum(&self, packet: &[u8], network: &Network) -> bool {
+        let is_first = network.fragment.is_none_or(|fragment| fragment.offset == 0);
+        let at = network.header_len + 6;
+        let is_udp = network.protocol == Protocol::Udp as u8;
+        !self.makes_v4() && is_udp && is_first && packet.get(at..at + 2) == Some(&[0, 0])
+    }
+
     /// Gives a UDP datagram that comes from IPv4 without a checksum one: IPv6 wants it (§4.5).
     fn complete_udp(
         &self,
         frame: &mut [u8],
         l4: usize,
         network: &Network,
-        is_fragment: bool,
     ) -> Result<(), DropReason> {
         if self.makes_v4() || network.protocol != Protocol::Udp as u8 {
             return Ok(());
@@ -254,9 +264,6 @@ impl Translation {
             .ok_or(DropReason::BadUdpHeader)?;
         if [c0, c1] != [0, 0] {
             return Ok(());
-        }
-        if is_fragment {
-            return Err(DropReason::Fragment); // the rest of what is summed up is not here
         }
         let (source, destination) = (self.0.source().address, self.0.destination().address);
         let sum = Sum::ZERO.pseudo_header(
