@@ -255,7 +255,7 @@ fn packet(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
         (false, false) => link.ipv6(v6(101), v6(201), 64),
     };
     let service = [80, 81, 82, 53, 54][random(5)];
-    let other = 1024 + u16::try_from(random(8)).unwrap();
+    let other = 1024 + u16::try_from(random(8)).expect("small");
     let (source, destination) = match is_request {
         true => (other, service),
         false => (service, other),
@@ -264,10 +264,10 @@ fn packet(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     if service < 80 {
         let udp = ip.udp(source, destination);
-        udp.write(&mut bytes, &payload).unwrap();
+        udp.write(&mut bytes, &payload).expect("a datagram");
         return bytes;
     }
-    let number = u32::try_from(random(3)).unwrap();
+    let number = u32::try_from(random(3)).expect("small");
     let tcp = ip.tcp(source, destination, number, 1000);
     let tcp = match (random(4), is_request) {
         (0, true) => tcp.syn(),
@@ -275,7 +275,7 @@ fn packet(random: &mut impl FnMut(usize) -> usize) -> Vec<u8> {
         (1, _) => tcp.fin().ack(number + 30),
         (_, _) => tcp.ack(number + 1),
     };
-    tcp.write(&mut bytes, &payload).unwrap();
+    tcp.write(&mut bytes, &payload).expect("a segment");
     bytes
 }
 

@@ -218,7 +218,7 @@ impl Flows {
         match self.table.find(slot.place, &slot.key) {
             Some((entry, Direction::Reply)) => {
                 let local = self.local_address_of(entry);
-                local.unwrap_or(self.table.get(entry).key().destination())
+                local.unwrap_or_else(|| self.table.get(entry).key().destination())
             }
             Some((_, Direction::Request)) | None => slot.key.destination(),
         }

@@ -104,7 +104,9 @@ impl Introduction {
             Addition::Header(_) | Addition::Option(_) if is_reset => Ok(Addition::None),
             Addition::Option(_) if is_fragment => Ok(Addition::None),
             Addition::Header(_) if is_fragment => Err(DropReason::Fragment),
-            addition => Ok(addition),
+            Addition::None | Addition::Option(_) | Addition::Header(_) | Addition::Shift(_) => {
+                Ok(addition)
+            }
         }
     }
 
