@@ -43,7 +43,7 @@ start_keepalived() {
     local host=$1
     exec_on "$host" keepalived --vrrp --dont-fork --log-console --log-detail --no-syslog \
         --use-file "$WORK/$host.conf" --pid "$WORK/$host.pid" --vrrp_pid "$WORK/$host.vrrp.pid" \
-        >>"$WORK/$host.log" 2>&1 &
+        >>"$WORK/$host.log" 2>&1 7>&- & # 7: `asked` waits until nobody has it open
     KEEPALIVED[$host]=$!
 }
 
