@@ -58,6 +58,7 @@ needs() {
 clean_up() {
     local status=$? name pids
     set +e
+    trap '' PIPE # Of `SCENARIO | head`, too, nothing is left.
     if [ $status != 0 ] && [ $status != 77 ] && [ -s "$LOG" ]; then
         echo "--- the director's log"
         tail -n 40 "$LOG"
