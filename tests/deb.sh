@@ -50,7 +50,8 @@ inside() {
 # Every file that is there, but for what the package manager writes down for itself.
 files() {
 	(cd "$root" && find . -xdev \( -path ./proc -o -path ./sys -o -path ./dev -o -path ./var/lib/dpkg \
-		-o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log -o -path ./tmp -o -path './etc/*-' \) \
+		-o -path ./var/lib/apt -o -path ./var/cache -o -path ./var/log -o -path ./tmp -o -path './etc/*-' \
+		-o -path ./run/adduser \) \
 		-prune -o -print | sort)
 	grep -c . "$root/etc/passwd" "$root/etc/group"
 }
@@ -148,6 +149,9 @@ grep -q STOPPING=1 "$work/notified" || fail "the end is not told"
 ! grep -E "WARN|ERROR" "$work/log" | grep -vE "zero-copy|next hop|192.168.1.101" || fail "warnings"
 kill "$running" && wait "$running" 2>/dev/null || true
 running=
+# As systemd does; it is empty, or the appliance left its socket.
+rmdir "$root/run/appliance" || fail "something is left in /run/appliance"
+rm -f "$root/run/notify"
 step "reloaded and stopped"
 
 inside apt-get remove --yes --quiet=2 appliance >"$work/log" 2>&1 || fail "apt-get remove"
