@@ -243,7 +243,7 @@ impl Handoff {
     ///
     /// # Errors
     /// Gives the frame back when too many are on their way, or there is no such worker.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, to: WorkerIndex, frame: Frame, ingress: PortIndex) -> Result<(), Frame> {
         let arrival = Arrival { ingress, asked: 1 };
         self.push(to, Handed { frame, arrival }, self.capacity)
@@ -267,7 +267,7 @@ impl Handoff {
         )
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(&mut self, to: WorkerIndex, handed: Handed, most: usize) -> Result<(), Frame> {
         let Some(Some(link)) = self.links.get_mut(usize::from(to.0)) else {
             return Err(handed.frame);

@@ -345,23 +345,34 @@ impl<D: Device> Worker<D> {
                 }
             }
             Verdict::Cut(mtu) => self.cut(frame, arrival, mtu, now),
-            Verdict::HandOff(_) | Verdict::Offer => self.hand_off(frame, arrival, verdict),
+            Verdict::HandOff(to) => {
+                let length = frame.len();
+                let unsent = match &mut self.handoff {
+                    Some(handoff) => handoff.send(to, frame, arrival.ingress).err(),
+                    None => Some(frame),
+                };
+                if let Some(frame) = unsent {
+                    self.not_handed_off(frame, verdict, length);
+                }
+            }
+            Verdict::Offer => {
+                let length = frame.len();
+                let unsent = match &mut self.handoff {
+                    Some(handoff) => handoff.offer(frame, arrival).err(),
+                    None => Some(frame),
+                };
+                if let Some(frame) = unsent {
+                    self.not_handed_off(frame, verdict, length);
+                }
+            }
         }
     }
 
-    /// Hands a frame to another worker.
-    fn hand_off(&mut self, frame: Frame, arrival: Arrival, verdict: Verdict) {
-        let length = frame.len();
-        let unsent = match (&mut self.handoff, verdict) {
-            (Some(handoff), Verdict::HandOff(to)) => handoff.send(to, frame, arrival.ingress).err(),
-            (Some(handoff), _) => handoff.offer(frame, arrival).err(),
-            (None, _) => Some(frame),
-        };
-        if let Some(frame) = unsent {
-            self.director
-                .dropped_after(verdict, DropReason::HandoffRingFull, length);
-            self.pool.give(frame);
-        }
+    #[cold]
+    fn not_handed_off(&mut self, frame: Frame, verdict: Verdict, length: usize) {
+        self.director
+            .dropped_after(verdict, DropReason::HandoffRingFull, length);
+        self.pool.give(frame);
     }
 
     /// Cuts a packet that is longer than its way allows, and sends the pieces as fragments that

@@ -5,13 +5,15 @@
 //! connection it is of: that is the worst a network card can do.
 //!
 //! What is compared is the time that the processor spends in a worker for each packet, so that it
-//! does not matter what else runs on the machine, but for the caches.
+//! does not matter what else runs on the machine, but for the caches. The threads run freely, and wait for each
+//! other only when one is far ahead: its answers would fill the ring.
 //!
 //! ```text
 //!   generator ─► worker 0 ─► requests, turned round ─► generator ─► worker 1 ─► hands them back to 0
 //! ```
 
-use std::sync::{Arc, Barrier, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -36,6 +38,11 @@ use crate::frame::Template;
 const ROUNDS: usize = 5;
 /// Packets for each worker and round, unless the plan says how many.
 const PACKETS: u64 = 1 << 20;
+/// Answers that may be on their way from one worker to another, before one waits: with those of a batch
+/// less than half of what the ring holds, which is for what the directory had no room for.
+const AHEAD: u64 = 256;
+/// Batches without answers in the beginning: so far may one worker be ahead of another.
+const LEAD: u64 = 4;
 
 /// What one round measured, of one worker's share.
 #[derive(Clone, Copy, Debug)]
@@ -88,18 +95,30 @@ pub fn compare(plan: &Plan, workers: u16) -> Result<Compared, RingError> {
 
 /// What the workers' threads share.
 struct Meeting {
-    /// All wait for each other twice a batch.
-    barrier: Barrier,
     /// Answers that are to arrive at each of them.
     mail: Vec<Mutex<Vec<Vec<u8>>>>,
+    /// What each has handed over, and got.
+    given: Vec<AtomicU64>,
+    taken: Vec<AtomicU64>,
+    /// Who has sent all.
+    done: AtomicUsize,
+}
+
+impl Meeting {
+    fn new(workers: usize) -> Self {
+        let counts = || (0..workers).map(|_| AtomicU64::new(0)).collect();
+        Self {
+            mail: (0..workers).map(|_| Mutex::default()).collect(),
+            given: counts(),
+            taken: counts(),
+            done: AtomicUsize::new(0),
+        }
+    }
 }
 
 fn measure(plan: &Plan, workers: u16) -> Result<Share, RingError> {
     let lanes = lanes(plan, workers)?;
-    let meeting = Meeting {
-        barrier: Barrier::new(lanes.len()),
-        mail: lanes.iter().map(|_| Mutex::default()).collect(),
-    };
+    let meeting = Meeting::new(lanes.len());
     let shares: Vec<(Share, Lane)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (lanes.into_iter())
             .map(|lane| scope.spawn(|| lane.run(plan, &meeting)))
@@ -161,6 +180,8 @@ struct Lane {
     /// Time and instructions spent in the worker.
     spent: Duration,
     instructions: Option<Counter>,
+    /// How often that was looked at, each of which takes time as well.
+    looks: u64,
 }
 
 fn lanes(plan: &Plan, workers: u16) -> Result<Vec<Lane>, RingError> {
@@ -171,9 +192,10 @@ fn lanes(plan: &Plan, workers: u16) -> Result<Vec<Lane>, RingError> {
     let statistics: Vec<_> = (0..workers)
         .map(|_| Arc::new(WorkerStatistics::new(MAX_SERVERS, 1)))
         .collect();
+    // What one is ahead of another is in frames of the one.
     let memory = || {
         Umem::new(
-            2 * FRAMES + handoff::frames(workers.into()),
+            6 * FRAMES + handoff::frames(workers.into()),
             FrameSize::Bytes2048,
         )
     };
@@ -231,6 +253,7 @@ impl Lane {
             sent: 0,
             spent: Duration::ZERO,
             instructions: None,
+            looks: 0,
         })
     }
 
@@ -243,26 +266,26 @@ impl Lane {
             self.batch(meeting);
         }
         self.instructions = Builder::new(Hardware::INSTRUCTIONS).build().ok();
-        self.spent = Duration::ZERO;
+        (self.spent, self.looks) = (Duration::ZERO, 0);
         let before = self.sent;
-        let batches = plan.packets.unwrap_or(PACKETS).div_ceil(BATCH as u64);
-        let clock = clock_cost();
-        for _ in 0..batches {
+        for _ in 0..plan.packets.unwrap_or(PACKETS).div_ceil(BATCH as u64) {
             self.batch(meeting);
         }
         let packets = (self.sent - before) as f64;
-        // Two looks at the clock for each of the two parts of a batch.
-        let clocks = clock.as_nanos() as f64 * 2.0 * batches as f64;
-        let counted = self
-            .instructions
-            .as_mut()
-            .and_then(|counter| counter.read().ok());
+        let clocks = clock_cost().as_nanos() as f64 * self.looks as f64;
+        let counter = self.instructions.as_mut();
+        let counted = counter.and_then(|counter| counter.read().ok());
         let share = Share {
             ns_per_packet: (self.spent.as_nanos() as f64 - clocks) / packets,
             instructions_per_packet: counted
                 .filter(|counted| *counted > 0)
                 .map(|counted| counted as f64 / packets),
         };
+        // What the others still hand over.
+        meeting.done.fetch_add(1, Ordering::AcqRel);
+        while meeting.done.load(Ordering::Acquire) < meeting.mail.len() || self.is_due(meeting) {
+            self.take_over(meeting);
+        }
         (share, self)
     }
 
@@ -270,16 +293,42 @@ impl Lane {
     fn batch(&mut self, meeting: &Meeting) {
         self.fill(meeting);
         self.sent += self.peer.send(&mut self.sending) as u64;
-        meeting.barrier.wait();
         let all = self.sent;
         self.timed(|worker| {
             while worker.counters().rx_packets < all {
                 worker.turn(0);
             }
         });
-        // Now everything that is to be handed over is on its way.
-        meeting.barrier.wait();
-        self.timed(|worker| while worker.turn(0) > 0 {});
+        self.take_back(meeting);
+        let next = (self.number + 1) % meeting.mail.len();
+        let given = self.worker.counters().handed_off_tx;
+        while given > meeting.taken[next].load(Ordering::Acquire) + AHEAD {
+            self.take_over(meeting);
+        }
+    }
+
+    /// True if there is something on the way to this worker.
+    fn is_due(&self, meeting: &Meeting) -> bool {
+        let workers = meeting.mail.len();
+        let previous = (self.number + workers - 1) % workers;
+        let given = meeting.given[previous].load(Ordering::Acquire);
+        self.worker.counters().handed_off_rx < given
+    }
+
+    /// Takes what there is, or lets others run.
+    fn take_over(&mut self, meeting: &Meeting) {
+        if self.is_due(meeting) {
+            self.timed(|worker| while worker.turn(0) > 0 {});
+            self.take_back(meeting);
+        } else {
+            std::thread::yield_now();
+        }
+    }
+
+    fn take_back(&mut self, meeting: &Meeting) {
+        let counters = self.worker.counters();
+        meeting.given[self.number].store(counters.handed_off_tx, Ordering::Release);
+        meeting.taken[self.number].store(counters.handed_off_rx, Ordering::Release);
         let first = self.free.len();
         while self.peer.receive(&mut self.free) > 0 {}
         if self.answered {
@@ -295,14 +344,17 @@ impl Lane {
         let start = processor_time();
         work(&mut self.worker);
         self.spent += processor_time() - start;
+        self.looks += 1;
         let _ = counter.as_mut().map(Counter::disable);
     }
 
-    /// Half of the frames are answers, as long as there are enough; the others are requests.
+    /// Half of the frames are answers, but in the beginning; the others are requests.
     fn fill(&mut self, meeting: &Meeting) {
-        let mut mail = lock(&meeting.mail[self.number]);
-        let rest = mail.len() - mail.len().min(BATCH / 2);
-        let mut answers = mail.drain(rest..);
+        let wanted = match self.answered && self.sent >= LEAD * BATCH as u64 {
+            true => BATCH / 2,
+            false => 0,
+        };
+        let mut answers = self.answers(meeting, wanted).into_iter();
         let mut packet = vec![0; self.template.length()];
         for _ in 0..BATCH {
             let Some(mut frame) = self.free.pop() else {
@@ -320,6 +372,18 @@ impl Lane {
             let filled = self.umem.fill(&mut frame, &packet);
             debug_assert!(filled.is_ok());
             self.sending.push(frame);
+        }
+    }
+
+    /// So many answers to requests of the worker before this one.
+    fn answers(&mut self, meeting: &Meeting, wanted: usize) -> Vec<Vec<u8>> {
+        loop {
+            let mut mail = lock(&meeting.mail[self.number]);
+            if let Some(rest) = mail.len().checked_sub(wanted) {
+                return mail.split_off(rest);
+            }
+            drop(mail);
+            self.take_over(meeting);
         }
     }
 
