@@ -35,7 +35,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use self::bell::{Bell, Rung};
+use self::bell::Bell;
 use self::directory::{Directory, MOST_WORKERS};
 use crate::device::BURST;
 use crate::prefetch::prefetch_address;
@@ -142,8 +142,6 @@ pub struct Handoff {
     /// By the number of the worker; none to itself.
     links: Vec<Option<Link>>,
     bell: Arc<Bell>,
-    /// Who rang, and has more frames for us.
-    rung: Rung,
     /// Own frames that have not come back, of all links.
     lent: usize,
     /// Frames that each ring holds.
@@ -188,7 +186,7 @@ pub fn connect(umems: &[Arc<Umem>], connections: u32) -> io::Result<Vec<Handoff>
     let capacity = capacity(umems.len());
     let directory = Arc::new(Directory::new(connections));
     let bells: Vec<Arc<Bell>> = (0..workers)
-        .map(|_| Bell::new(workers).map(Arc::new))
+        .map(|_| Bell::new().map(Arc::new))
         .collect::<io::Result<_>>()?;
     let mut all: Vec<Handoff> = (0..workers)
         .zip(&bells)
@@ -199,7 +197,6 @@ pub fn connect(umems: &[Arc<Umem>], connections: u32) -> io::Result<Vec<Handoff>
                 workers,
             },
             links: (0..workers).map(|_| None).collect(),
-            rung: Rung::new(workers),
             bell: Arc::clone(bell),
             lent: 0,
             capacity,
@@ -297,7 +294,12 @@ impl Handoff {
             if link.pushed {
                 link.pushed = false;
                 link.to.publish();
-                link.bell.ring(self.owners.worker);
+                link.bell.ring();
+                // They come home when it is quiet, or many are away: a look at the ring takes a cache line
+                // from the other worker.
+                if link.lent * 4 < self.capacity {
+                    continue;
+                }
             }
             let came = link.returned.pop(&mut self.back, link.lent);
             link.lent -= came;
@@ -310,8 +312,11 @@ impl Handoff {
 
     /// Once a turn: true if there is something for this worker.
     #[inline]
-    pub fn listen(&mut self) -> bool {
-        self.rung.listen(&self.bell)
+    pub fn has_frames(&self) -> bool {
+        self.links
+            .iter()
+            .flatten()
+            .any(|link| !link.from.is_empty())
     }
 
     /// Appends up to [`BURST`] packets that one other worker handed over, each copied to a frame of
@@ -329,12 +334,9 @@ impl Handoff {
             return 0;
         };
         let most = BURST.min(pool.len());
-        if !self.rung.has(from) || most == 0 {
-            return 0;
-        }
         let received = link.from.pop(&mut self.taken, most);
-        if received < most {
-            self.rung.clear(from);
+        if received == 0 {
+            return 0;
         }
         for handed in &self.taken {
             prefetch_address(link.umem.start(&handed.frame));
@@ -357,7 +359,12 @@ impl Handoff {
 
     /// Before a sleep, which [`poll_fd`](Self::poll_fd) ends. False if there is something to do.
     pub(crate) fn lie_down(&self) -> bool {
-        !self.rung.is_any() && self.bell.lie_down()
+        self.bell.lie_down();
+        let quiet = !self.has_frames();
+        if !quiet {
+            self.bell.get_up(false);
+        }
+        quiet
     }
 
     /// After a sleep; `ready` is what `poll` said of [`poll_fd`](Self::poll_fd).

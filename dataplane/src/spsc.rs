@@ -146,6 +146,12 @@ impl<T> Drop for Sender<T> {
 }
 
 impl<T> Receiver<T> {
+    /// True if there is nothing to be taken.
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head == self.shared.tail.load(Ordering::Acquire)
+    }
+
     /// Moves up to `most` items to the end of `items`; returns how many.
     #[inline(always)]
     pub(crate) fn pop(&mut self, items: &mut Vec<T>, most: usize) -> usize {

@@ -188,7 +188,7 @@ impl<D: Device> Worker<D> {
         for port in 0..self.ports.len() {
             received += self.burst(port, now);
         }
-        if self.handoff.as_mut().is_some_and(Handoff::listen) {
+        if self.handoff.as_ref().is_some_and(Handoff::has_frames) {
             received += self.take_over(now);
         }
         let news = self.director.fragment_came() | adopted;
@@ -246,7 +246,7 @@ impl<D: Device> Worker<D> {
     }
 
     /// Takes what other workers handed over.
-    #[cold]
+    #[inline(never)]
     fn take_over(&mut self, now: u64) -> usize {
         let mut arrivals = std::mem::take(&mut self.arrivals);
         let workers = self

@@ -31,7 +31,6 @@ impl Bench {
         let (mut burst, mut arrivals) = (Vec::new(), Vec::new());
         let pool = &mut self.pools[worker];
         let end = &mut self.ends[worker];
-        end.listen();
         let umem = &self.umems[worker];
         let from = WorkerIndex(from);
         let count = end.receive(from, umem, pool, &mut burst, &mut arrivals);
@@ -205,7 +204,6 @@ fn threads_lose_nothing_and_keep_the_order() {
                 }
             }
             end.flush(&mut pool);
-            end.listen();
             for (from, next) in expected.iter_mut().enumerate() {
                 let number = WorkerIndex(u16::try_from(from).unwrap());
                 end.receive(number, umem, &mut pool, &mut burst, &mut arrivals);
