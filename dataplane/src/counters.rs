@@ -292,6 +292,13 @@ impl WorkerStatistics {
         }
     }
 
+    /// The statistics of all real servers on this worker, by `ServerId`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn servers(&self) -> &[ServerStatistics] {
+        &self.servers
+    }
+
     /// The statistics of a real server on this worker; `None` for an id out
     /// of range.
     #[inline(always)]

@@ -36,7 +36,7 @@ use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::forward::fragment::Fragments;
 use crate::handoff::{Arrival, Owners, WorkerIndex};
-use crate::prefetch::prefetch_address;
+use crate::processor::prefetch_address;
 use crate::service::{PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
 use crate::wire::{self, Kind, tcp};
@@ -77,7 +77,7 @@ pub struct DirectorOptions {
 pub struct Director {
     published: Cache<Published, Arc<Snapshot>>,
     generation: u64,
-    burst: Vec<Slot>,
+    burst: Box<[Slot; BURST]>,
     flows: Flows,
 }
 
@@ -150,8 +150,7 @@ impl Slot {
             self.read_unusual(frame, table);
             return;
         };
-        self.key =
-            FlowKey::from_ports(plain.source, plain.destination, plain.ports, plain.protocol);
+        self.key = FlowKey::from_headers(plain.addresses, plain.ports, plain.protocol);
         self.place = table.place(&self.key);
         self.l3_offset = wire::PLAIN_L3_OFFSET;
         self.l4_offset = wire::PLAIN_L4_OFFSET;
@@ -259,7 +258,7 @@ impl Director {
         let mut director = Self {
             published: Cache::new(published),
             generation: 0,
-            burst: vec![Slot::EMPTY; BURST],
+            burst: Box::new([Slot::EMPTY; BURST]),
             flows: Flows::new(options, own, peers),
         };
         director.adopt_snapshot();
@@ -293,19 +292,19 @@ impl Director {
     }
 
     /// Decides what becomes of each frame of a received burst, rewriting those that
-    /// leave, and sets one verdict a frame.
+    /// leave, and sets one verdict a frame; the verdicts behind those stay as they are.
     ///
     /// `now` is in milliseconds since the worker's start and never goes back.
     ///
     /// # Panics
-    /// If there are more than [`BURST`] frames, or fewer verdicts than frames: a programming error.
+    /// If there are more than [`BURST`] frames: a programming error.
     pub fn process(
         &mut self,
         ingress: PortIndex,
         umem: &Umem,
         frames: &mut [Frame],
         now: u64,
-        verdicts: &mut [Verdict],
+        verdicts: &mut [Verdict; BURST],
     ) {
         let bytes = self.decide(&[Arrival::by(ingress)], umem, frames, now, verdicts);
         let counters = &mut self.flows.counters;
@@ -323,7 +322,7 @@ impl Director {
         umem: &Umem,
         frames: &mut [Frame],
         now: u64,
-        verdicts: &mut [Verdict],
+        verdicts: &mut [Verdict; BURST],
     ) {
         self.decide(arrivals, umem, frames, now, verdicts);
         self.flows.counters.handed_off_rx += frames.len() as u64;
@@ -336,12 +335,15 @@ impl Director {
         umem: &Umem,
         frames: &mut [Frame],
         now: u64,
-        verdicts: &mut [Verdict],
+        verdicts: &mut [Verdict; BURST],
     ) -> u64 {
         let snapshot: &Snapshot = self.published.load();
         let flows = &mut self.flows;
-        let slots = &mut self.burst[..frames.len()];
-        let verdicts = &mut verdicts[..frames.len()];
+        if frames.is_empty() {
+            return 0;
+        }
+        let burst = &mut *self.burst;
+        let slots = &mut burst[..frames.len()];
 
         for frame in frames.iter() {
             prefetch_address(umem.start(frame));
@@ -362,17 +364,16 @@ impl Director {
                 slot.candidate = flows.table.candidate::<false>(slot.place);
             }
         }
-        let burst = Burst {
-            snapshot,
-            slots,
-            umem,
-            now,
+        let mut straight = Burst {
+            slots: &*burst,
+            frames,
+            verdicts,
         };
-        let mut others = flows.send_straight(&burst, frames, verdicts);
+        let mut others = flows.send_straight(&mut straight, snapshot, umem, now);
         flows.counters.tx_packets += received - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
-            others = flows.hand_over(&burst, others, frames, verdicts);
+            others = flows.hand_over(burst, others, frames, verdicts);
         }
         for number in others.numbers() {
             let frame = &mut frames[number];
@@ -380,7 +381,7 @@ impl Director {
             let Arrival { ingress, asked } = *arrivals.get(number).unwrap_or(&arrivals[0]);
             let packet = Packet {
                 snapshot,
-                slot: &slots[number],
+                slot: &burst[number],
                 ingress,
                 asked,
                 umem,

@@ -7,7 +7,12 @@ use crate::service::{Address, Protocol, ServiceKey};
 /// Source and destination of a packet, each with its port, and the protocol. From the client, that
 /// is client and virtual server; a reply to be translated has a key of its own.
 ///
-/// Five words, so that two keys are compared by words.
+/// Five words, so that two keys are compared by words:
+///
+/// ```text
+///  IPv4   both addresses as in a header, 0, 0, 0                       ports and protocol, with a mark
+///  else   the source's two words (see Address), the destination's two  ports and protocol
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct FlowKey([u64; 5]);
@@ -19,6 +24,9 @@ impl FlowKey {
     /// The key of no connection.
     pub const EMPTY: Self = Self([0; 5]);
 
+    /// In the last word, if both addresses are IPv4.
+    const V4: u64 = 1 << 8;
+
     /// Ports in host byte order.
     #[inline(always)]
     #[must_use]
@@ -29,53 +37,55 @@ impl FlowKey {
         destination_port: u16,
         protocol: Protocol,
     ) -> Self {
-        let [s0, s1] = source.words;
-        let [d0, d1] = destination.words;
         let rest =
             u64::from(source_port) << 32 | u64::from(destination_port) << 16 | protocol as u64;
+        if source.is_v4() && destination.is_v4() {
+            let ([a, b, c, d], [e, f, g, h]) = (source.last_octets(), destination.last_octets());
+            let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+            return Self([addresses, 0, 0, 0, rest | Self::V4]);
+        }
+        let ([s0, s1], [d0, d1]) = (source.words, destination.words);
         Self([s0, s1, d0, d1, rest])
     }
 
-    /// The same from both ports in one word, as they follow each other in a
-    /// TCP or UDP header.
+    /// The same from both IPv4 addresses as they follow each other in their header, and both ports
+    /// as in that of TCP or UDP.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn from_ports(
-        source: Address,
-        destination: Address,
-        ports: [u8; 4],
-        protocol: Protocol,
-    ) -> Self {
-        let [s0, s1] = source.words;
-        let [d0, d1] = destination.words;
-        let rest = u64::from(u32::from_be_bytes(ports)) << 16 | protocol as u64;
-        Self([s0, s1, d0, d1, rest])
+    pub(crate) fn from_headers(addresses: [u8; 8], ports: [u8; 4], protocol: Protocol) -> Self {
+        let rest = u64::from(u32::from_be_bytes(ports)) << 16 | protocol as u64 | Self::V4;
+        Self([u64::from_ne_bytes(addresses), 0, 0, 0, rest])
     }
 
     /// True if both are the same.
     #[inline(always)]
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
-        self.same_v4(other) && self.0[0] == other.0[0] && self.0[2] == other.0[2]
+        self.same_v4(other) && self.0[1..4] == other.0[1..4]
     }
 
-    /// The same, if both are known to have IPv4 addresses.
+    /// The same, if either is known to have IPv4 addresses.
     #[inline(always)]
     #[must_use]
     pub(crate) fn same_v4(&self, other: &Self) -> bool {
-        self.0[1] == other.0[1] && self.0[3] == other.0[3] && self.0[4] == other.0[4]
+        self.0[0] == other.0[0] && self.0[4] == other.0[4]
     }
 
     /// True if both addresses are IPv4.
+    #[inline(always)]
     #[must_use]
-    pub(crate) fn is_v4(&self) -> bool {
-        self.v4_addresses().is_some()
+    pub(crate) const fn is_v4(&self) -> bool {
+        self.0[4] & Self::V4 != 0
     }
 
     /// Where the packet comes from.
     #[inline(always)]
     #[must_use]
     pub fn source(&self) -> Address {
+        if self.is_v4() {
+            let [a, b, c, d, ..] = self.0[0].to_ne_bytes();
+            return Address::v4([a, b, c, d]);
+        }
         Address {
             words: [self.0[0], self.0[1]],
         }
@@ -85,9 +95,20 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub fn destination(&self) -> Address {
+        if self.is_v4() {
+            let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+            return Address::v4([a, b, c, d]);
+        }
         Address {
             words: [self.0[2], self.0[3]],
         }
+    }
+
+    /// Both IPv4 addresses as a packet the other way has them in its header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn reversed_v4_addresses(&self) -> [u8; 8] {
+        self.0[0].rotate_left(32).to_ne_bytes()
     }
 
     /// In host byte order.
@@ -139,18 +160,6 @@ impl FlowKey {
             port: self.destination_port(),
             protocol: self.protocol(),
         }
-    }
-
-    /// Both addresses in one word, if they are IPv4.
-    #[inline(always)]
-    fn v4_addresses(&self) -> Option<u64> {
-        let (source, destination) = (self.source(), self.destination());
-        if !source.is_v4() || !destination.is_v4() {
-            return None;
-        }
-        let [source, destination] =
-            [source, destination].map(|v4| u64::from(u32::from_ne_bytes(v4.last_octets())));
-        Some(source << 32 | destination)
     }
 
     /// TCP, no other protocol.
@@ -227,9 +236,9 @@ impl FlowHasher {
     pub fn hash(&self, key: &FlowKey) -> u64 {
         let [k0, k1, k2, k3, k4, k5, k6, k7] = self.0;
         let [s0, s1, d0, d1, rest] = key.0;
-        let addresses = match key.v4_addresses() {
-            Some(addresses) => addresses,
-            None => fold(s0 ^ k4, s1 ^ k5) ^ fold(d0 ^ k6, d1 ^ k7),
+        let addresses = match key.is_v4() {
+            true => s0,
+            false => fold(s0 ^ k4, s1 ^ k5) ^ fold(d0 ^ k6, d1 ^ k7),
         };
         fold(fold(addresses ^ k0, rest ^ k1) ^ k2, k3)
     }

@@ -38,7 +38,7 @@ use std::sync::Arc;
 use self::bell::Bell;
 use self::directory::{Directory, MOST_WORKERS};
 use crate::device::BURST;
-use crate::prefetch::prefetch_address;
+use crate::processor::prefetch_address;
 use crate::service::PortIndex;
 use crate::spsc::{Receiver, Sender, ring};
 use crate::xsk::umem::{Frame, FramePool, Umem};

@@ -24,8 +24,8 @@ pub mod limits;
 pub mod matching;
 pub mod persistence;
 pub mod ports;
-#[expect(unsafe_code, reason = "the prefetch instruction; see the module")]
-mod prefetch;
+#[expect(unsafe_code, reason = "two instructions; see the module")]
+mod processor;
 pub mod routes;
 pub mod scheduler;
 pub mod service;

@@ -56,8 +56,6 @@ pub struct Snapshot {
     tunnels: Vec<TunnelPath>,
     /// Some path is [`Path::Direct`].
     pub sends_direct: bool,
-    /// Some path is [`Path::Wrapped`].
-    pub wraps: bool,
 }
 
 /// How packets that need no closer look reach a real server at this moment.
@@ -70,7 +68,7 @@ pub enum Path {
     Direct(Hop),
     /// By NAT or FULLNAT.
     Translated(Hop),
-    /// By TUN: a number of [`Snapshot::tunnel_path`].
+    /// By TUN: an index of [`Snapshot::tunnel_paths`].
     Wrapped(u32),
 }
 
@@ -78,6 +76,7 @@ const _: () = assert!(size_of::<Path>() == 16);
 
 /// The way to a TUN server.
 #[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
 pub struct TunnelPath {
     pub template: tunnel::Template,
     pub hop: Hop,
@@ -197,7 +196,6 @@ impl Snapshot {
             paths: Vec::new(),
             tunnels: Vec::new(),
             sends_direct: false,
-            wraps: false,
         }
     }
 
@@ -387,7 +385,6 @@ impl Snapshot {
             server.tunnel = u32::try_from(self.tunnels.len()).ok();
             if let (true, Some(number)) = (server.available, server.tunnel) {
                 *path = Path::Wrapped(number);
-                self.wraps = true;
             }
             self.tunnels.push(TunnelPath { template, hop });
         }
@@ -397,14 +394,14 @@ impl Snapshot {
     #[inline(always)]
     #[must_use]
     pub fn tunnel(&self, server: &Server) -> Option<&tunnel::Template> {
-        Some(&self.tunnel_path(server.tunnel?)?.template)
+        Some(&self.tunnels.get(server.tunnel? as usize)?.template)
     }
 
-    /// That of a [`Path::Wrapped`].
+    /// Those that a [`Path::Wrapped`] says the number of.
     #[inline(always)]
     #[must_use]
-    pub fn tunnel_path(&self, number: u32) -> Option<&TunnelPath> {
-        self.tunnels.get(number as usize)
+    pub fn tunnel_paths(&self) -> &[TunnelPath] {
+        &self.tunnels
     }
 
     /// True if a scheduler remembers where destinations went.
@@ -476,11 +473,11 @@ impl Snapshot {
         self.servers.get(id.0 as usize)?.as_ref()
     }
 
-    /// How packets that need no closer look reach a real server; `None` if it was never there.
+    /// How packets that need no closer look reach real servers, by `ServerId`.
     #[inline(always)]
     #[must_use]
-    pub fn path(&self, id: ServerId) -> Option<&Path> {
-        self.paths.get(id.0 as usize)
+    pub fn paths(&self) -> &[Path] {
+        &self.paths
     }
 
     /// Ids of the servers whose connections a scheduler looks at.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dataplane::conn::Timeouts;
 use dataplane::counters::{DropReason, WorkerStatistics};
+use dataplane::device::BURST;
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::routes::{Egress, Routes};
@@ -67,7 +68,7 @@ impl Bench {
         packet.write(&mut bytes, b"?").expect("a packet");
         self.umem.fill(&mut frame, &bytes).expect("fits");
         let mut frames = [frame];
-        let mut verdicts = [Verdict::Wait(DropReason::NotIp)];
+        let mut verdicts = [Verdict::Wait(DropReason::NotIp); BURST];
         let umem = Arc::clone(&self.umem);
         self.director
             .process(PortIndex(0), &umem, &mut frames, self.now, &mut verdicts);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use dataplane::conn::Timeouts;
 use dataplane::counters::{DropReason, WorkerStatistics};
+use dataplane::device::BURST;
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::limits::{Limits, Rate, SourceLimits};
@@ -95,7 +96,7 @@ impl Bench {
         director.adopt();
         let packet = segment(client, port, flags);
         self.umem.fill(&mut self.frame, &packet).expect("fits");
-        let mut verdict = [Verdict::Drop(DropReason::NotIp)];
+        let mut verdict = [Verdict::Drop(DropReason::NotIp); BURST];
         let frames = std::slice::from_mut(&mut self.frame);
         director.process(PortIndex(0), &self.umem, frames, self.now, &mut verdict);
         while director.tick(self.now) {}

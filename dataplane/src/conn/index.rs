@@ -1,7 +1,7 @@
 //! The index of the connection table: from a hash to entries. A connection whose replies are
 //! translated is in it twice, under the key of either direction.
 //!
-//! A bucket is one cache line: eight slots of an 8-bit tag and an entry
+//! A bucket is one cache line: eight slots of a 16-bit tag and an entry
 //! number. A lookup reads one line and compares all tags at once; an equal
 //! tag is a candidate that the caller compares in full. Buckets that
 //! overflow chain to spare ones, at most [`MAX_CHAIN`] long.
@@ -9,17 +9,13 @@
 //! Invariants: a tag of 0 marks a free slot; an overflow bucket is either in
 //! exactly one chain or in the free list.
 
-use crate::prefetch::prefetch;
+use crate::processor::{equal_words, prefetch};
 
 /// Slots in a bucket.
 const SLOTS: usize = 8;
 /// Buckets in a chain, the first one included. With a mean load of at most
 /// six a chain of four is already one in 10^9.
 const MAX_CHAIN: usize = 8;
-/// One in each byte of a word.
-const ONES: u64 = 0x0101_0101_0101_0101;
-/// All but the top bit of each byte.
-const LOW_BITS: u64 = 0x7f7f_7f7f_7f7f_7f7f;
 /// No overflow bucket; no entry.
 pub(super) const NONE: u32 = u32::MAX;
 
@@ -27,7 +23,7 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    tags: [u8; SLOTS],
+    tags: [u16; SLOTS],
     entries: [u32; SLOTS],
     overflow: u32,
 }
@@ -41,19 +37,16 @@ const EMPTY: Bucket = Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// Bit 8·n + 7 for slot n if its tag is `tag`: all eight compared in one word.
+    /// Bit 2·n for slot n if its tag is `tag`: all eight compared at once.
     #[inline(always)]
-    fn matches(&self, tag: u8) -> u64 {
-        let difference = u64::from_le_bytes(self.tags) ^ (ONES * u64::from(tag));
-        // The sum carries into a byte's top bit if any lower bit is set, and
-        // never into the next byte.
-        !(((difference & LOW_BITS) + LOW_BITS) | difference | LOW_BITS)
+    fn matches(&self, tag: u16) -> u32 {
+        equal_words(&self.tags, tag)
     }
 
     /// The entry of the lowest bit in `matches`.
     #[inline(always)]
-    fn first(&self, matches: u64) -> u32 {
-        self.entries[(matches.trailing_zeros() / 8) as usize % SLOTS]
+    fn first(&self, matches: u32) -> u32 {
+        self.entries[(matches.trailing_zeros() / 2) as usize % SLOTS]
     }
 }
 
@@ -61,7 +54,7 @@ impl Bucket {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     bucket: u32,
-    tag: u8,
+    tag: u16,
 }
 
 impl Place {
@@ -118,8 +111,11 @@ impl Index {
     #[inline(always)]
     pub(super) fn place(&self, hash: u64) -> Place {
         let bucket = (((hash >> 32) * u64::from(self.main)) >> 32) as u32;
-        #[expect(clippy::cast_possible_truncation, reason = "the low 8 bits are wanted")]
-        let tag = hash as u8 | 1;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low 16 bits are wanted"
+        )]
+        let tag = hash as u16 | 1;
         Place { bucket, tag }
     }
 
@@ -128,16 +124,31 @@ impl Index {
         prefetch(&self.buckets, place.bucket as usize);
     }
 
-    /// The first entry whose tag matches, without following the chain: what
-    /// is worth prefetching. [`NONE`] if there is none.
+    /// The first entry whose tag matches: what is worth prefetching. [`NONE`] if there is none.
     #[inline(always)]
     pub(super) fn candidate(&self, place: Place) -> u32 {
         let bucket = &self.buckets[place.bucket as usize];
         let matches = bucket.matches(place.tag);
         if matches == 0 {
-            return NONE;
+            return match bucket.overflow {
+                NONE => NONE,
+                next => self.candidate_in_chain(next, place.tag),
+            };
         }
         bucket.first(matches)
+    }
+
+    /// The same from an overflow bucket on.
+    #[cold]
+    fn candidate_in_chain(&self, mut number: u32, tag: u16) -> u32 {
+        while let Some(bucket) = self.buckets.get(number as usize) {
+            let matches = bucket.matches(tag);
+            if matches != 0 {
+                return bucket.first(matches);
+            }
+            number = bucket.overflow;
+        }
+        NONE
     }
 
     /// The entry for which `is_it` holds, among those with the tag.

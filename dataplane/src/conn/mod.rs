@@ -19,6 +19,7 @@ mod wheel;
 pub use index::Place;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};
+pub(crate) use table::StraightConnections;
 pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, New, Reply, TableFull, Way,
 };

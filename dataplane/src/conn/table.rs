@@ -13,11 +13,15 @@
 //!
 //! Not done here: choosing servers, counting, deciding what a state means.
 
+mod straight;
+
+use self::straight::Straight;
+pub(crate) use self::straight::StraightConnections;
 use super::index::{Index, Place};
 use super::wheel::{ListId, NONE, Wheel};
 use super::{State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 use crate::service::{GatewayId, MacAddress, PortIndex, ServerId};
 use crate::wire::checksum::Delta;
 
@@ -82,18 +86,6 @@ pub struct Connection {
 
 const _: () = assert!(size_of::<Connection>() == 64);
 
-/// What becomes of a packet that is plain (see the director) and of this connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Straight {
-    /// A closer look is needed: not all addresses are IPv4, any packet changes the state, or it ends with its
-    /// first one.
-    No,
-    /// A request goes straight to its server, as it is; replies do not come.
-    Sent,
-    /// Either direction goes on with what [`Reply`] says.
-    Translated,
-}
-
 /// The other half of a connection whose replies are translated.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C, align(64))]
@@ -145,16 +137,6 @@ impl Connection {
     #[must_use]
     pub fn state(&self) -> State {
         self.state
-    }
-
-    fn find_straight(&mut self, reply: Option<&Reply>) {
-        let is_straight = self.key.is_v4() && !self.for_one_packet && self.state.is_kept();
-        self.straight = match reply {
-            _ if !is_straight => Straight::No,
-            None => Straight::Sent,
-            Some(reply) if reply.key.is_v4() && !reply.particular => Straight::Translated,
-            Some(_) => Straight::No,
-        };
     }
 
     /// It ends when its first packet is sent, and no other one goes the same way.
@@ -325,33 +307,14 @@ impl ConnectionTable {
         Candidate(number)
     }
 
-    /// Third step, for requests that go straight on: the connection, if the candidate is the one
-    /// and it is straight.
+    /// Third step, for packets that may go straight on.
     #[inline(always)]
     #[must_use]
-    pub fn straight(&mut self, candidate: Candidate, key: &FlowKey) -> Option<&mut Connection> {
-        // No candidate, and that of a reply, are beyond the end.
-        let connection = self.entries.get_mut(candidate.0 as usize)?;
-        (connection.straight == Straight::Sent && connection.key.same_v4(key)).then_some(connection)
-    }
-
-    /// The same for those whose replies are translated: both halves and the packet's direction.
-    #[inline(always)]
-    #[must_use]
-    pub fn straight_translated(
-        &mut self,
-        candidate: Candidate,
-        key: &FlowKey,
-    ) -> Option<(&mut Connection, &mut Reply, Direction)> {
-        let number = (candidate.0 & !REPLY) as usize;
-        let connection = self.entries.get_mut(number)?;
-        let reply = self.replies.get_mut(number)?;
-        let (own, direction) = match candidate.0 & REPLY {
-            0 => (&connection.key, Direction::Request),
-            _ => (&reply.key, Direction::Reply),
-        };
-        (connection.straight == Straight::Translated && own.same_v4(key))
-            .then_some((connection, reply, direction))
+    pub(crate) fn straight(&mut self) -> StraightConnections<'_> {
+        StraightConnections {
+            entries: &mut self.entries,
+            replies: &mut self.replies,
+        }
     }
 
     /// Third step, for connections whose replies are translated: both halves and the packet's direction.

@@ -2,8 +2,8 @@
 
 use super::flows::Flows;
 use super::sending::fragment_key;
-use super::straight::{Burst, Others};
-use super::{Packet, Verdict, What};
+use super::straight::Others;
+use super::{Packet, Slot, Verdict, What};
 use crate::conn::Candidate;
 use crate::device::BURST;
 use crate::xsk::umem::Frame;
@@ -14,7 +14,7 @@ impl Flows {
     #[inline(never)]
     pub(super) fn hand_over(
         &mut self,
-        burst: &Burst<'_>,
+        slots: &[Slot; BURST],
         others: Others,
         frames: &[Frame],
         verdicts: &mut [Verdict],
@@ -25,7 +25,7 @@ impl Flows {
         let mut hashes = [0; BURST];
         let mut unknown = Others::NONE;
         for number in others.numbers() {
-            let slot = &burst.slots[number];
+            let slot = &slots[number];
             if slot.what == What::Plain && slot.candidate == Candidate::NONE {
                 hashes[number] = self.table.hash(&slot.key);
                 owners.prefetch(hashes[number]);

@@ -13,7 +13,7 @@ use crate::flow::FlowKey;
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::ethernet::{self, Addresses};
-use crate::wire::{ipv4, ipv6, sctp};
+use crate::wire::{ipv4, ipv6, sctp, udp};
 
 /// An address and a port in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -143,47 +143,6 @@ impl Rewrite {
         self.apply_transport(frame, l3, l4, protocol)
     }
 
-    /// As [`apply_v4`](Self::apply_v4), for an untagged frame with an IPv4 header without options, of
-    /// TCP or else UDP, which is addressed to the next hop as well.
-    ///
-    /// # Errors
-    /// The packet may not travel further; it is unchanged.
-    #[inline(always)]
-    pub(crate) fn forward_plain(
-        &self,
-        frame: &mut [u8],
-        is_tcp: bool,
-        addresses: &Addresses,
-    ) -> Result<(), DropReason> {
-        // The checksum ends what is looked at. A branch for each protocol makes all offsets constants.
-        if is_tcp {
-            let headers = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
-            self.write_plain::<{ PLAIN_L4 + tcp_field::CHECKSUM + 2 }>(headers, addresses, |sum| {
-                self.transport.apply(sum)
-            })
-        } else {
-            let headers = frame.first_chunk_mut().ok_or(DropReason::Truncated)?;
-            self.write_plain::<{ PLAIN_L4 + 8 }>(headers, addresses, |sum| {
-                udp_checksum(sum, self.transport)
-            })
-        }
-    }
-
-    #[inline(always)]
-    fn write_plain<const N: usize>(
-        &self,
-        headers: &mut [u8; N],
-        addresses: &Addresses,
-        adjust: impl FnOnce([u8; 2]) -> [u8; 2],
-    ) -> Result<(), DropReason> {
-        self.apply_v4_addresses(headers, ethernet::HEADER_LEN)?;
-        *at_mut(headers, PLAIN_L4)? = self.ports;
-        let checksum = at_mut(headers, N - 2)?;
-        *checksum = adjust(*checksum);
-        addresses.write(headers);
-        Ok(())
-    }
-
     /// Rewrites a later fragment, which has addresses only, and takes a hop from its life.
     ///
     /// # Errors
@@ -272,6 +231,77 @@ impl Rewrite {
         let mut packet = sctp::Packet::new_checked(whole)?;
         packet.set_ports(self.ports);
         Ok(())
+    }
+}
+
+/// A [`Rewrite`] for untagged frames with an IPv4 header without options, of TCP or UDP: what is written
+/// is kept as it stands in the headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlainRewrite {
+    addresses: [u8; 8],
+    ports: [u8; 4],
+    network: Delta,
+    transport: Delta,
+}
+
+impl PlainRewrite {
+    /// As [`Rewrite::opposite`], whose key has IPv4 addresses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn opposite(opposite: &FlowKey, network: Delta, transport: Delta) -> Self {
+        Self {
+            addresses: opposite.reversed_v4_addresses(),
+            ports: opposite.reversed_ports(),
+            network: network.and(Delta::ONE_HOP),
+            transport,
+        }
+    }
+
+    /// Rewrites a packet of TCP, or else UDP, takes a hop from its life, and addresses it to the next one.
+    /// False, and nothing changed, if it may not travel further.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn forward(&self, frame: &mut [u8], is_tcp: bool, hop: &Addresses) -> bool {
+        // A branch for each protocol, so that all offsets are constants.
+        if is_tcp {
+            self.write::<{ PLAIN_L4 + tcp_field::CHECKSUM + 2 }>(frame, hop, |checksum| {
+                self.transport.apply(checksum)
+            })
+        } else {
+            self.write::<{ PLAIN_L4 + udp::HEADER_LEN }>(frame, hop, |checksum| {
+                udp_checksum(checksum, self.transport)
+            })
+        }
+    }
+
+    /// `N` bytes are looked at; the last two are the transport's checksum.
+    #[inline(always)]
+    fn write<const N: usize>(
+        &self,
+        frame: &mut [u8],
+        hop: &Addresses,
+        adjust: impl FnOnce([u8; 2]) -> [u8; 2],
+    ) -> bool {
+        let Some(headers) = frame.first_chunk_mut::<N>() else {
+            return false;
+        };
+        let Some((ip, transport)) = headers[ethernet::HEADER_LEN..].split_first_chunk_mut() else {
+            return false;
+        };
+        let mut ip = ipv4::Packet::header_mut(ip);
+        let ttl = ip.ttl();
+        if ttl <= 1 {
+            return false;
+        }
+        ip.set_ttl(ttl - 1);
+        ip.adjust_checksum(self.network);
+        ip.set_addresses(self.addresses);
+        transport[..4].copy_from_slice(&self.ports);
+        if let Some(checksum) = transport.last_chunk_mut() {
+            *checksum = adjust(*checksum);
+        }
+        hop.write(headers);
+        true
     }
 }
 

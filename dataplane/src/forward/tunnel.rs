@@ -17,6 +17,10 @@
 //!
 //! Invariant: the outer packet ends where the inner one does.
 
+mod outer;
+mod plain;
+
+use self::outer::{Inner, fill_gue, word, write_outer_v4};
 use super::fragment::{self, Oversize};
 use super::rewrite::at_mut;
 use crate::counters::DropReason;
@@ -31,10 +35,6 @@ pub mod protocol {
     pub const IPV4: u8 = 4;
     pub const IPV6: u8 = 41;
 }
-
-/// Source ports of GUE are from here up: the dynamic ports of RFC 6335, so that no service's port
-/// is mistaken.
-const FIRST_SOURCE_PORT: u16 = 0xc000;
 
 /// What a [`Template`] is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ pub struct Template {
     /// A checksum over the inner packet is wanted.
     checksum: bool,
     inner_is_v4: bool,
+    /// IPv4 in IPv4, with nothing between the headers and nothing that depends on the flow.
+    is_plain_ipip: bool,
     /// Bytes in front of the inner packet.
     overhead: u16,
     /// Most bytes of an inner packet.
@@ -133,18 +135,6 @@ impl From<DropReason> for Refused {
     }
 }
 
-/// What the outer header takes from the inner.
-struct Inner {
-    class: u8,
-    hops: u8,
-    length: u16,
-    /// The first byte of flags and fragment offset, with the don't-fragment flag or nothing.
-    flags: u8,
-}
-
-/// The don't-fragment flag.
-const DONT_FRAGMENT: u8 = 0x40;
-
 impl Template {
     /// The outer headers that `options` describe.
     #[must_use]
@@ -198,11 +188,13 @@ impl Template {
             Outer::V6 { .. } => ipv6::HEADER_LEN,
         };
         let overhead = u16::try_from(ip_len + shim.len()).unwrap_or(u16::MAX); // at most 52
+        let is_v4 = options.inner_is_v4 && destination.is_v4();
         Self {
             outer,
             shim,
             checksum: options.checksum,
             inner_is_v4: options.inner_is_v4,
+            is_plain_ipip: is_v4 && options.tunnel == Tunnel::Ipip && source_mask == 0,
             overhead,
             inner_mtu: options.mtu.saturating_sub(overhead),
             source_mask,
@@ -356,12 +348,7 @@ impl Template {
             if !ip.decrement_ttl() {
                 return Err(DropReason::TtlExceeded);
             }
-            Inner {
-                class: ip.type_of_service(),
-                hops: ip.ttl(),
-                length: ip.total_len_u16(),
-                flags: if ip.dont_fragment() { DONT_FRAGMENT } else { 0 },
-            }
+            Inner::v4(&ip)
         } else {
             let mut ip = ipv6::Packet::header_mut(at_mut(frame, at)?);
             if !ip.decrement_hop_limit() {
@@ -388,33 +375,21 @@ impl Template {
         inner: Inner,
         variation: Variation,
     ) {
-        let length = (inner.length + self.overhead).to_be_bytes();
-        let identification = variation.identification.to_be_bytes();
-        // The sum is taken in the order of the bytes, as `Delta` is.
-        let word = |bytes| u32::from(u16::from_ne_bytes(bytes));
-        let mut sum = u32::from(sum)
-            + word([0, inner.class])
-            + word(length)
-            + word(identification)
-            + word([inner.flags, 0])
-            + word([inner.hops, 0]);
-        *room = *header;
+        let bits = (variation.entropy & self.source_mask).to_be_bytes();
+        let [a, b, c, d] = bits;
+        let sum = u32::from(sum) + word([a, b]) + word([c, d]);
+        write_outer_v4(
+            room,
+            header,
+            sum,
+            self.overhead,
+            &inner,
+            variation.identification,
+        );
         if self.source_mask != 0 {
-            let bits = variation.entropy & self.source_mask;
-            let source = u32::from_be_bytes(self.source.last_octets()) | bits;
+            let source = u32::from_be_bytes(self.source.last_octets()) | u32::from_be_bytes(bits);
             ipv4::Packet::header_mut(room).set_source(source.to_be_bytes());
-            let [a, b, c, d] = bits.to_be_bytes();
-            sum += word([a, b]) + word([c, d]);
         }
-        // Eight words of 16 bits: two foldings are enough.
-        let sum = (sum & 0xffff) + (sum >> 16);
-        let sum = sum + (sum >> 16);
-        let [c0, c1] = low_half(!sum);
-        let [l0, l1] = length;
-        let [i0, i1] = identification;
-        let [_, class, b2, b3, b4, b5, flags, _, hops, _, b10, b11, ..] = room;
-        [*class, *b2, *b3, *b4, *b5, *flags] = [inner.class, l0, l1, i0, i1, inner.flags];
-        [*hops, *b10, *b11] = [inner.hops, c0, c1];
     }
 
     #[inline(always)]
@@ -455,12 +430,8 @@ impl Template {
                 *at_mut(frame, at)? = header;
                 self.fill_gre_checksum(frame, at, inner_len)?;
             }
-            Shim::Gue(mut headers) => {
-                let [.., high, low] = variation.entropy.to_be_bytes();
-                let port = FIRST_SOURCE_PORT | u16::from_be_bytes([high, low]);
-                headers[0..2].copy_from_slice(&port.to_be_bytes());
-                headers[4..6].copy_from_slice(&(inner_len + shim_len(&self.shim)).to_be_bytes());
-                *at_mut(frame, at)? = headers;
+            Shim::Gue(headers) => {
+                *at_mut(frame, at)? = fill_gue(headers, inner_len, variation);
                 if self.checksum {
                     self.fill_udp_checksum(frame, at, inner_len, variation)?;
                 }
@@ -546,16 +517,6 @@ impl Template {
         frame.copy_within(tags, 12);
         Ok(())
     }
-}
-
-/// The lower 16 bits as they are in memory.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "the lower half is what is wanted"
-)]
-const fn low_half(value: u32) -> [u8; 2] {
-    (value as u16).to_ne_bytes()
 }
 
 /// Bytes between the IP headers, as they are added to lengths.

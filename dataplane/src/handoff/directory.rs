@@ -15,7 +15,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::WorkerIndex;
-use crate::prefetch::prefetch;
+use crate::processor::prefetch;
 
 /// Slots in a cache line.
 const SLOTS: u32 = 8;

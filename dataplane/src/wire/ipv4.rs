@@ -229,6 +229,12 @@ impl<'a> Packet<&'a [u8; HEADER_LEN]> {
         self.buffer[field::VERSION_IHL] == VERSION_AND_LENGTH
     }
 
+    /// Source and destination.
+    #[inline(always)]
+    pub(super) fn addresses(&self) -> [u8; 8] {
+        read(self.buffer, field::SOURCE.start..field::DESTINATION.end)
+    }
+
     /// True if a plain header sums up with its checksum.
     #[inline(always)]
     pub(super) fn verifies_plain(&self) -> bool {
@@ -314,6 +320,13 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline]
     pub fn set_protocol(&mut self, protocol: u8) {
         self.buffer.as_mut()[field::PROTOCOL] = protocol;
+    }
+
+    /// Sets source and destination, network byte order, without adjusting any checksum.
+    #[inline(always)]
+    pub(crate) fn set_addresses(&mut self, addresses: [u8; 8]) {
+        let both = field::SOURCE.start..field::DESTINATION.end;
+        write(self.buffer.as_mut(), both, addresses);
     }
 
     /// Sets the source address, network byte order, without adjusting any checksum.

@@ -82,8 +82,8 @@ pub(crate) struct Endpoints {
 /// What [`parse_plain`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
-    pub source: Address,
-    pub destination: Address,
+    /// Source and destination as they are in the header.
+    pub addresses: [u8; 8],
     /// Source and destination port as they are in the header.
     pub ports: [u8; 4],
     pub protocol: Protocol,
@@ -110,15 +110,14 @@ pub fn parse_plain(frame: &[u8]) -> Option<Plain> {
         return None;
     }
     let ports = *headers.get(L4..)?.first_chunk()?;
-    let (source, destination) = (ip.source(), ip.destination());
+    let addresses = ip.addresses();
     if ip.protocol() == Protocol::Tcp as u8 {
         let tcp = tcp::Packet::header(frame, L4).ok()?;
         let header_len = tcp.header_len();
         let fits = header_len >= tcp::HEADER_LEN && ipv4::HEADER_LEN + header_len <= total_len;
         let (protocol, tcp_flags) = (Protocol::Tcp, tcp.flags());
         fits.then_some(Plain {
-            source,
-            destination,
+            addresses,
             ports,
             protocol,
             tcp_flags,
@@ -127,8 +126,7 @@ pub fn parse_plain(frame: &[u8]) -> Option<Plain> {
         let length = udp::Packet::header(headers, L4).ok()?.total_len();
         let fits = length >= udp::HEADER_LEN && ipv4::HEADER_LEN + length <= total_len;
         fits.then_some(Plain {
-            source,
-            destination,
+            addresses,
             ports,
             protocol: Protocol::Udp,
             tcp_flags: 0,

@@ -423,9 +423,11 @@ fn straight_way_agrees(frame: &[u8]) {
     let parsed = parse(frame);
     if let Some(plain) = parse_plain(frame) {
         let [a, b, c, d] = plain.ports;
+        let [source @ .., _, _, _, _] = plain.addresses;
+        let [_, _, _, _, destination @ ..] = plain.addresses;
         let expected = Parsed {
-            source: plain.source,
-            destination: plain.destination,
+            source: Address::v4(source),
+            destination: Address::v4(destination),
             source_port: u16::from_be_bytes([a, b]),
             destination_port: u16::from_be_bytes([c, d]),
             l3_offset: super::PLAIN_L3_OFFSET,

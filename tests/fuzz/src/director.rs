@@ -18,6 +18,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dataplane::conn::Timeouts;
 use dataplane::counters::{DropReason, WorkerStatistics};
+use dataplane::device::BURST;
 use dataplane::director::{Director, DirectorOptions, Verdict};
 use dataplane::flow::FlowHasher;
 use dataplane::routes::{Egress, Routes};
@@ -99,9 +100,9 @@ fn one_frame(
     let mut frame = pool.take().expect("given back each time");
     umem.fill(&mut frame, &data).expect("at most 510 bytes");
     let mut burst = [frame];
-    let mut verdicts = [Verdict::Drop(DropReason::NotIp)];
+    let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
     director.process(PortIndex(0), umem, &mut burst, now, &mut verdicts);
-    let ([frame], [verdict]) = (burst, verdicts);
+    let ([frame], [verdict, ..]) = (burst, verdicts);
     match verdict {
         Verdict::Transmit(_) => {
             let sent = wire::parse(umem.bytes(&frame));

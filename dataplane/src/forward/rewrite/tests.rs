@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::service::MacAddress;
 use crate::wire::{self, Kind};
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -91,7 +92,38 @@ fn endpoints() -> impl Strategy<Value = (Endpoints, Endpoints)> {
     ]
 }
 
+/// Applies it, and sees that the straight way does the same.
 fn apply(rewrite: &Rewrite, frame: &mut [u8], protocol: u8) -> Result<(), DropReason> {
+    let before = frame.to_vec();
+    let applied = apply_general(rewrite, frame, protocol);
+    if rewrite.source.is_v4() && protocol != sctp::PROTOCOL {
+        let (source, destination) = (rewrite.destination(), rewrite.source());
+        let opposite = FlowKey::new(
+            source.address,
+            source.port,
+            destination.address,
+            destination.port,
+            Protocol::Tcp,
+        );
+        let plain = PlainRewrite {
+            network: rewrite.network,
+            ..PlainRewrite::opposite(&opposite, Delta::NONE, rewrite.transport)
+        };
+        let hop = Addresses::new(MacAddress([7; 6]), MacAddress([8; 6]));
+        let (mut straight, mut expected) = (before, frame.to_vec());
+        assert_eq!(
+            plain.forward(&mut straight, protocol == 6, &hop),
+            applied.is_ok()
+        );
+        if applied.is_ok() {
+            expected[..12].copy_from_slice(&[7, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8]);
+        }
+        assert_eq!(straight, expected);
+    }
+    applied
+}
+
+fn apply_general(rewrite: &Rewrite, frame: &mut [u8], protocol: u8) -> Result<(), DropReason> {
     let parsed = wire::parse(frame).unwrap();
     let (l3, l4) = (usize::from(parsed.l3_offset), usize::from(parsed.l4_offset));
     if parsed.destination.is_v4() {

@@ -203,6 +203,31 @@ proptest! {
     }
 
     #[test]
+    fn the_straight_way_does_the_same(
+        tunnel in tunnels(),
+        [checksum, outer_is_v4] in any::<[bool; 2]>(),
+        source_bits in prop_oneof![Just(0_u8), 0_u8..=32],
+        (class, hops) in (any::<u8>(), prop_oneof![0_u8..3, any::<u8>()]),
+        payload in prop_oneof![vec(any::<u8>(), 0..300), vec(any::<u8>(), 1410..1480)],
+        (identification, entropy) in any::<(u16, u32)>(),
+    ) {
+        let mut options = options(tunnel, checksum, true, outer_is_v4);
+        options.source_bits = source_bits;
+        let template = Template::new(&options);
+        let variation = Variation { identification, entropy };
+        let hop = ethernet::Addresses::new(ROUTER, OURS);
+        let bytes = packet(true, 0, class, hops, &payload);
+        let (umem, mut pool) = Umem::new(2, FrameSize::Bytes2048).unwrap();
+        let [mut straight, mut expected] = [(); 2].map(|()| pool.take().unwrap());
+        umem.fill(&mut straight, &bytes).unwrap();
+        umem.fill(&mut expected, &bytes).unwrap();
+        let forwarded = template.forward(&umem, &mut expected, 14, &hop, variation);
+        let went = template.forward_plain(&umem, &mut straight, &hop, variation);
+        prop_assert_eq!(went, forwarded.is_ok());
+        prop_assert_eq!(umem.bytes(&straight), umem.bytes(&expected));
+    }
+
+    #[test]
     fn no_bytes_panic(
         mut frame in vec(any::<u8>(), 0..200),
         l3 in 0_usize..220,
