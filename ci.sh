@@ -38,6 +38,7 @@ readonly STEPS=(
 	"conformance  packet cases, AF_XDP on veth, commands, documents: all integration tests"
 	"fuzz         each fuzz target survives $FUZZ_SECONDS seconds"
 	"release      the binaries that users run build"
+	"budget       no forwarding method takes 3 % more instructions than bench/instructions.tsv says"
 	"configs      every file in configs/ passes 'appliance check', or import"
 	"netns        real traffic, real nginx and curl in network namespaces"
 	"lab          'appliance lab' with dr.toml, nat.toml, ha-pair.toml: the README's commands"
@@ -106,6 +107,12 @@ step_release() {
 	cargo build --release
 }
 
+step_budget() {
+	need valgrind
+	cargo build --release --quiet
+	bench/budget
+}
+
 step_configs() {
 	cargo build --release --quiet
 	local config
@@ -146,6 +153,7 @@ packages_of() {
 	clippy | docs | bench) echo "${BENCH_PACKAGES[@]}" ;;
 	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark ;;
 	fuzz) echo g++ ;;
+	budget) echo valgrind ;;
 	netns | lab)
 		echo nginx-light curl iproute2 ethtool tcpdump tshark iputils-ping iputils-arping \
 			socat netcat-openbsd valgrind jq python3 procps keepalived \
