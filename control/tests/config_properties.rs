@@ -19,7 +19,7 @@ use control::vrrp::machine::Garp;
 use control::vrrp::packet::{Peer, Version};
 use dataplane::bpf::Prefix;
 use dataplane::conn::Timeouts;
-use dataplane::limits::{Limits, Rate, SourceLimits, WhenFull};
+use dataplane::limits::{Limits, Rate, SourceLimits, SynProxy, WhenFull};
 use dataplane::matching::Match;
 use dataplane::persistence::Persistence;
 use dataplane::service::{
@@ -109,34 +109,41 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             any::<bool>(),
             options(is_v4, protocol),
         )
-            .prop_map(move |(real_servers, scheduler, quorum, omega, options)| {
-                let servers = real_servers.iter().chain(&quorum.sorry_server);
-                let mut methods = servers.map(|server| server.lb_kind).chain([lb_kind]);
-                let options = if methods.any(|method| method == ForwardingMethod::FullNat) {
-                    ServiceOptions {
-                        one_packet: false,
-                        ..options
+            .prop_map(
+                move |(real_servers, scheduler, quorum, omega, mut options)| {
+                    let servers = real_servers.iter().chain(&quorum.sorry_server);
+                    let fits = is_tcp
+                        && servers
+                            .clone()
+                            .all(|server| server.lb_kind.rewrites_replies());
+                    options.syn_proxy = options.syn_proxy.filter(|_| fits);
+                    let mut methods = servers.map(|server| server.lb_kind).chain([lb_kind]);
+                    let options = if methods.any(|method| method == ForwardingMethod::FullNat) {
+                        ServiceOptions {
+                            one_packet: false,
+                            ..options
+                        }
+                    } else {
+                        ServiceOptions {
+                            full_nat: FullNat::default(),
+                            ..options
+                        }
+                    };
+                    VirtualServer {
+                        key: ServiceKey {
+                            address: host(is_v4, number).into(),
+                            port,
+                            protocol,
+                        },
+                        scheduler,
+                        lb_kind,
+                        options,
+                        real_servers,
+                        quorum,
+                        omega,
                     }
-                } else {
-                    ServiceOptions {
-                        full_nat: FullNat::default(),
-                        ..options
-                    }
-                };
-                VirtualServer {
-                    key: ServiceKey {
-                        address: host(is_v4, number).into(),
-                        port,
-                        protocol,
-                    },
-                    scheduler,
-                    lb_kind,
-                    options,
-                    real_servers,
-                    quorum,
-                    omega,
-                }
-            })
+                },
+            )
     })
 }
 
@@ -163,19 +170,26 @@ fn options(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = ServiceOpti
         granularity,
     });
     let limits = limits(longest);
+    let syn_proxy = prop_oneof![
+        Just(SynProxy::Always),
+        (1_u32..=1 << 27).prop_map(|half_open| SynProxy::UnderAttack { half_open }),
+    ];
+    let syn_proxy = option::of(syn_proxy);
     let options = (
         option::of(persistence),
         any::<bool>(),
         full_nat(is_v4, protocol),
         limits,
+        syn_proxy,
     );
     options.prop_map(
-        move |(persistence, one_packet, full_nat, limits)| ServiceOptions {
+        move |(persistence, one_packet, full_nat, limits, syn_proxy)| ServiceOptions {
             persistence,
             one_packet: one_packet && protocol == Protocol::Udp,
             full_nat,
             matches: Vec::new(),
             limits,
+            syn_proxy,
         },
     )
 }

@@ -65,6 +65,8 @@ drop_reasons! {
     TcpMidstream = "tcp_midstream", "A TCP packet of no known connection, and tcp_midstream is \"drop\" or the packet is itself a RST.";
     SctpMidstream = "sctp_midstream", "An SCTP packet, other than INIT, of no known association.";
     SctpFragment = "sctp_fragment", "NAT to another port: the checksum of SCTP covers the whole packet, of which this is a fragment.";
+    SynFragment = "syn_fragment", "A SYN in fragments, to a virtual server whose SYNs the director answers.";
+    ServerSilent = "server_silent", "SYN proxy: the real server did not accept the connection in time.";
     ServerUnavailable = "server_unavailable", "The connection's real server is down or was removed.";
     NextHopUnresolved = "next_hop_unresolved", "The real server's MAC address did not become known in time.";
     TtlExceeded = "ttl_exceeded", "The TTL or hop limit does not allow one more hop.";
@@ -169,6 +171,12 @@ counters! {
     sources_evicted,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
     resets_sent,
+    /// Transmitted packets that are SYN-ACKs made here, by the SYN proxy.
+    syn_cookies_sent,
+    /// Clients that answered such a SYN-ACK.
+    syn_cookies_accepted,
+    /// ACKs of no connection that answered none, while the SYN proxy was at work.
+    syn_cookies_refused,
     /// Transmitted packets that are ICMP errors made here.
     icmp_sent,
     /// Transmitted packets that were no connection's and no virtual server's, and went to the kernel.

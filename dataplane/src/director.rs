@@ -20,6 +20,7 @@ mod fullnat;
 mod limits;
 mod sending;
 mod straight;
+mod synproxy;
 mod translate;
 mod tunnel_errors;
 
@@ -497,10 +498,10 @@ impl Director {
         behind
     }
 
-    /// True if frames that wait for the first fragment of their datagram should be tried again. Asked
-    /// once a turn.
-    pub(crate) fn fragment_came(&mut self) -> bool {
-        std::mem::take(&mut self.flows.fragment_came)
+    /// True if frames that wait should be tried again: the first fragment of a datagram came, or a server
+    /// answered the SYN proxy. Asked once a turn.
+    pub(crate) fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.flows.news)
     }
 
     /// Where this worker publishes what it counts.

@@ -220,6 +220,16 @@ impl FlowHasher {
         ])
     }
 
+    /// A hasher for another purpose, of whose hashes none says anything of this one's.
+    #[must_use]
+    pub fn derive(&self, purpose: &str) -> Self {
+        let mut words = [0; 8];
+        for (number, word) in (0_u8..).zip(&mut words) {
+            *word = self.hash_of(&(purpose, number));
+        }
+        Self(words)
+    }
+
     /// The hash of anything else, by SipHash: for what happens once a connection at most.
     #[must_use]
     pub fn hash_of(&self, value: &impl std::hash::Hash) -> u64 {

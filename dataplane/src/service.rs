@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::full_nat::{ClientAddress, FullNat};
-use crate::limits::Limits;
+use crate::limits::{Limits, SynProxy};
 use crate::matching::Match;
 use crate::persistence::Persistence;
 use crate::wire::ethernet::Addresses;
@@ -540,6 +540,8 @@ pub struct ServiceOptions {
     /// For those of its real servers that are reached by FULLNAT.
     pub full_nat: FullNat,
     pub limits: Limits,
+    /// TCP whose real servers are reached by NAT or FULLNAT only.
+    pub syn_proxy: Option<SynProxy>,
 }
 
 #[cfg(test)]

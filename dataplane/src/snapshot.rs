@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use crate::conn::Timeouts;
 use crate::flow::FlowHasher;
 use crate::forward::tunnel;
-use crate::limits::{Limits, SharedBucket, Sources, WhenFull};
+use crate::limits::{Limits, SharedBucket, Sources, SynProxy, WhenFull};
 use crate::matching::Match;
 use crate::persistence::{Persistence, Templates};
 use crate::routes::Routes;
@@ -104,6 +104,7 @@ pub struct Service {
     pub one_packet: bool,
     pub full_nat: FullNat,
     pub limits: Limits,
+    pub syn_proxy: Option<SynProxy>,
     /// Of its rate: one and the same through all snapshots of a director.
     pub bucket: Arc<SharedBucket>,
 }
@@ -235,6 +236,7 @@ impl Snapshot {
                 one_packet: options.one_packet && key.protocol == Protocol::Udp,
                 full_nat: options.full_nat.clone(),
                 limits: options.limits,
+                syn_proxy: options.syn_proxy,
                 bucket: same.map_or_else(Arc::default, |service| Arc::clone(&service.bucket)),
             });
             if options.matches.is_empty() {

@@ -191,7 +191,7 @@ impl<D: Device> Worker<D> {
         if self.handoff.as_ref().is_some_and(Handoff::has_frames) {
             received += self.take_over(now);
         }
-        let news = self.director.fragment_came() | adopted;
+        let news = self.director.has_news() | adopted;
         let waited = !self.waiting.is_empty();
         if waited {
             self.retry_waiting(news, now);

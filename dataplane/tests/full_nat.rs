@@ -319,13 +319,13 @@ fn broken_packets_are_accounted_for_and_what_leaves_is_not_broken() {
         repair(&mut bytes);
         let mut frame = bench.pool.take().unwrap();
         bench.umem.fill(&mut frame, &bytes).unwrap();
-        let (mut frames, mut verdicts) = ([frame], [Verdict::Wait(DropReason::NotIp)]);
+        let (mut frames, mut verdicts) = ([frame], [Verdict::Wait(DropReason::NotIp); BURST]);
         let umem = Arc::clone(&bench.umem);
         bench.now += number % 3;
         bench
             .director
             .process(PortIndex(0), &umem, &mut frames, bench.now, &mut verdicts);
-        let ([frame], [verdict]) = (frames, verdicts);
+        let ([frame], verdict) = (frames, verdicts[0]);
         match verdict {
             Verdict::Transmit(_) => {
                 sent += 1;

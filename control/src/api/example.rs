@@ -98,6 +98,10 @@ pub(crate) fn services() -> Vec<Service> {
                 source_new_connections_per_second: Some(50),
                 source_new_connections_burst: Some(100),
                 source_granularity: Some(32),
+                syn_proxy: "under-attack".into(),
+                syn_proxy_threshold: Some(1024),
+                under_attack: true,
+                half_open_connections: 1300,
                 refused_total: [("source_new_connection_rate".to_owned(), 1234)].into(),
                 ..super::view::Limits::default()
             },
@@ -117,7 +121,10 @@ pub(crate) fn services() -> Vec<Service> {
             scheduler_flags: Vec::new(),
             persistence: None,
             one_packet: false,
-            limits: super::view::Limits::default(),
+            limits: super::view::Limits {
+                syn_proxy: "off".into(),
+                ..super::view::Limits::default()
+            },
             forwarding_method: "DR".into(),
             traffic: quiet,
             real_servers: vec![server("[2001:db8::a:101]:53", 1, Health::Unchecked, quiet)],
@@ -133,7 +140,10 @@ pub(crate) fn services() -> Vec<Service> {
                 granularity: 24,
             }),
             one_packet: false,
-            limits: super::view::Limits::default(),
+            limits: super::view::Limits {
+                syn_proxy: "off".into(),
+                ..super::view::Limits::default()
+            },
             forwarding_method: "DR".into(),
             traffic: Traffic::default(),
             real_servers: vec![],

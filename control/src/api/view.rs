@@ -98,6 +98,14 @@ pub struct Limits {
     pub source_new_connections_burst: Option<u32>,
     /// Length of the prefix that is one source; `null`: sources are not limited.
     pub source_granularity: Option<u8>,
+    /// `off`, `always` or `under-attack`.
+    pub syn_proxy: Word,
+    /// With `under-attack`: half-open connections that begin it.
+    pub syn_proxy_threshold: Option<u32>,
+    /// With `under-attack`: it is at work.
+    pub under_attack: bool,
+    /// Now.
+    pub half_open_connections: u32,
     /// New connections that were refused, by the reason of `show drops`.
     pub refused_total: BTreeMap<String, u64>,
 }

@@ -7,6 +7,7 @@ mod limits;
 mod scheduler;
 mod scripts;
 mod service_options;
+mod syn_proxy;
 mod virtual_server;
 mod vrrp;
 

@@ -27,7 +27,7 @@ use super::{
 use crate::scripts::Policy;
 
 use self::checks::{print_check, print_script as print_command, print_user};
-use self::limits::print_limits;
+use self::limits::{print_limits, print_syn_proxy};
 
 /// The effective configuration: what `check --print` shows.
 #[must_use]
@@ -238,6 +238,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
                 matches,
                 full_nat,
                 limits,
+                syn_proxy,
             },
         real_servers: _,
         quorum: _,
@@ -268,7 +269,8 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
     if key.protocol == Protocol::Udp {
         writeln!(f, "ops = {one_packet}")?;
     }
-    print_limits(f, limits)
+    print_limits(f, limits)?;
+    print_syn_proxy(f, *syn_proxy)
 }
 
 fn print_full_nat(f: &mut fmt::Formatter<'_>, full_nat: &FullNat) -> fmt::Result {

@@ -174,6 +174,9 @@ fn service_changes(before: &VirtualServer, after: &VirtualServer, lines: &mut Ve
     if before.options.limits != after.options.limits {
         lines.push(format!("{name}: limits changed"));
     }
+    if before.options.syn_proxy != after.options.syn_proxy {
+        lines.push(format!("{name}: syn_proxy changed"));
+    }
     if before.options.matches != after.options.matches {
         lines.push(format!("{name}: match changed"));
     }

@@ -67,6 +67,7 @@ impl Controller {
                     matches: std::mem::take(&mut old.options.matches),
                     limits: old.options.limits,
                     full_nat: std::mem::take(&mut old.options.full_nat),
+                    syn_proxy: old.options.syn_proxy,
                     ..new.options
                 };
             }

@@ -3,15 +3,15 @@
 //!
 //! Sans-I/O: it is shown the workers' counters once a second.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dataplane::counters::{Counters, DropReason};
-use dataplane::limits::{Limits, Refused, ServiceTotals};
+use dataplane::limits::{Limits, Refused, ServiceTotals, SynProxy};
 use dataplane::ports;
 use dataplane::service::ServiceKey;
 
-use crate::config::Config;
+use crate::config::{Config, VirtualServer};
 
 /// Between two lines about the same.
 const PERIOD: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ impl<const N: usize> Said<N> {
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
     services: BTreeMap<ServiceKey, Said<{ Refused::ALL.len() }>>,
+    /// Those under attack.
+    attacked: BTreeSet<ServiceKey>,
     table: Option<Said<2>>,
     local_ports: Option<Said<1>>,
 }
@@ -67,15 +69,18 @@ impl Refusals {
         let mut lines = Vec::new();
         let mut before = std::mem::take(&mut self.services);
         for service in &config.virtual_servers {
-            let Some(ServiceTotals { refused, .. }) = totals(service.key) else {
+            let Some(totals) = totals(service.key) else {
                 continue;
             };
+            lines.extend(self.attack(service, &totals));
+            let refused = totals.refused;
             let mut said = (before.remove(&service.key)).unwrap_or_else(|| Said::new(refused));
             if let Some(grown) = said.observe(now, refused) {
                 lines.push(of_service(service.key, &service.options.limits, grown));
             }
             self.services.insert(service.key, said);
         }
+        self.attacked.retain(|key| self.services.contains_key(key));
         let sums = counters.fold([0; 3], |[evicted, dropped, without_port], counters| {
             let of = |reason: DropReason| counters.drops[reason as usize];
             [
@@ -95,6 +100,26 @@ impl Refusals {
             lines.push(of_local_ports(config, grown));
         }
         lines
+    }
+
+    /// The line about an attack that begins or ends.
+    fn attack(&mut self, service: &VirtualServer, totals: &ServiceTotals) -> Option<String> {
+        let threshold = match service.options.syn_proxy {
+            Some(SynProxy::UnderAttack { half_open }) => Some(half_open),
+            Some(SynProxy::Always) | None => None,
+        };
+        let (key, half_open) = (service.key, totals.half_open);
+        match threshold.filter(|_| totals.under_attack) {
+            Some(threshold) => self.attacked.insert(key).then(|| {
+                format!(
+                    "virtual_server {key}: {half_open} half-open connections, syn_proxy_threshold is {threshold}: \
+                     SYNs are answered by the SYN proxy from now on"
+                )
+            }),
+            None => self.attacked.remove(&key).then(|| {
+                format!("virtual_server {key}: {half_open} half-open connections: the SYN proxy rests")
+            }),
+        }
     }
 }
 
@@ -215,6 +240,33 @@ mod tests {
                  add to local_addresses of virtual_server TCP 10.0.0.100:80 (129024 ports)"
             ]
         );
+    }
+
+    #[test]
+    fn an_attack_is_said_when_it_begins_and_when_it_ends() {
+        let mut config = config();
+        config.virtual_servers[0].options.syn_proxy = Some(SynProxy::UnderAttack { half_open: 9 });
+        let mut refusals = Refusals::default();
+        let mut lines = |under_attack, half_open| {
+            let totals = ServiceTotals {
+                under_attack,
+                half_open,
+                ..ServiceTotals::default()
+            };
+            let none = std::iter::empty();
+            refusals.observe(&config, Instant::now(), |_| Some(totals), none)
+        };
+        assert!(lines(false, 8).is_empty());
+        assert_eq!(
+            lines(true, 10),
+            [
+                "virtual_server TCP 10.0.0.100:80: 10 half-open connections, syn_proxy_threshold is 9: SYNs are \
+                 answered by the SYN proxy from now on"
+            ]
+        );
+        assert!(lines(true, 12).is_empty());
+        assert_eq!(lines(false, 2).len(), 1);
+        assert!(lines(false, 2).is_empty());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use dataplane::bpf::SteeringCounters;
 use dataplane::conn::State;
 use dataplane::counters::DropReason;
-use dataplane::limits::{Limits, Refused};
+use dataplane::limits::{Limits, Refused, SynProxy};
 use dataplane::service::ServerId;
 use dataplane::worker::{ConnectionRecord, Request};
 use tracing::{debug, warn};
@@ -108,8 +108,13 @@ impl Appliance {
         let of_source = source.and_then(|source| source.rate);
         let id = self.controller.servers().virtual_server_id(service.key);
         let totals = id.map(|id| self.workers.service_totals(id));
-        let refused = totals.unwrap_or_default().refused;
-        let refused = Refused::ALL.into_iter().zip(refused);
+        let totals = totals.unwrap_or_default();
+        let refused = Refused::ALL.into_iter().zip(totals.refused);
+        let (syn_proxy, threshold) = match service.options.syn_proxy {
+            None => ("off", None),
+            Some(SynProxy::Always) => ("always", None),
+            Some(SynProxy::UnderAttack { half_open }) => ("under-attack", Some(half_open)),
+        };
         view::Limits {
             max_connections,
             new_connections_per_second: rate.map(|rate| rate.per_second),
@@ -118,6 +123,10 @@ impl Appliance {
             source_new_connections_per_second: of_source.map(|rate| rate.per_second),
             source_new_connections_burst: of_source.map(|rate| rate.burst),
             source_granularity: source.map(|source| source.granularity),
+            syn_proxy: syn_proxy.into(),
+            syn_proxy_threshold: threshold,
+            under_attack: totals.under_attack && threshold.is_some(),
+            half_open_connections: totals.half_open,
             refused_total: refused
                 .filter(|(_, count)| *count > 0)
                 .map(|(by, count)| (by.reason().name().to_owned(), count))

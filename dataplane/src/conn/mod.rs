@@ -7,6 +7,7 @@
 //!            wheel: 1024 slots of 256 ms  +  half-open lists, oldest first
 //! ```
 
+mod handshake;
 mod index;
 mod sctp;
 mod state;
@@ -16,6 +17,7 @@ mod tests;
 mod timeouts;
 mod wheel;
 
+pub use handshake::{Answer, Handshake, SCALE};
 pub use index::Place;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};

@@ -13,17 +13,19 @@
 //!
 //! Not done here: choosing servers, counting, deciding what a state means.
 
+mod handshakes;
+mod reply;
 mod straight;
 
+pub use self::reply::{Reply, Way};
 use self::straight::Straight;
 pub(crate) use self::straight::StraightConnections;
 use super::index::{Index, Place};
 use super::wheel::{ListId, NONE, Wheel};
-use super::{State, Timeouts};
+use super::{Handshake, State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
 use crate::processor::prefetch;
-use crate::service::{GatewayId, MacAddress, PortIndex, ServerId};
-use crate::wire::checksum::Delta;
+use crate::service::ServerId;
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,42 +84,11 @@ pub struct Connection {
     templated: bool,
     /// It ends when its first packet is sent.
     for_one_packet: bool,
+    /// Its line in `handshakes` is in use.
+    proxied: bool,
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
-
-/// The other half of a connection whose replies are translated.
-#[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
-pub struct Reply {
-    /// A reply's source (the real server) and destination (the client, or a local address).
-    pub key: FlowKey,
-    /// What translating a request does to the checksum of its IPv4 header (without the hop), and of
-    /// its TCP or UDP header; of a reply it is the opposite.
-    pub network: Delta,
-    pub transport: Delta,
-    /// Where replies leave.
-    pub way: Way,
-    /// Its packets become more than its keys say, such as ones of another IP version.
-    pub particular: bool,
-}
-
-const _: () = assert!(size_of::<Reply>() == 64);
-
-/// How replies reach the client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// By this gateway of the snapshot.
-    Gateway(GatewayId),
-    /// The client is a neighbour; the MAC address is that of its last request.
-    Neighbor { port: PortIndex, mac: MacAddress },
-}
-
-impl Default for Way {
-    fn default() -> Self {
-        Self::Gateway(GatewayId(0))
-    }
-}
 
 impl Connection {
     /// Client, virtual server and protocol.
@@ -189,6 +160,8 @@ pub struct ConnectionTable {
     entries: Vec<Connection>,
     /// Empty until [`translate_replies`](ConnectionTable::translate_replies).
     replies: Vec<Reply>,
+    /// Empty until [`remember_handshakes`](ConnectionTable::remember_handshakes).
+    handshakes: Vec<Handshake>,
     index: Index,
     wheel: Wheel,
     hasher: FlowHasher,
@@ -217,11 +190,13 @@ impl ConnectionTable {
                 straight: Straight::No,
                 templated: false,
                 for_one_packet: false,
+                proxied: false,
             })
             .collect();
         Self {
             entries,
             replies: Vec::new(),
+            handshakes: Vec::new(),
             index: Index::new(capacity),
             wheel: Wheel::new(),
             hasher,
@@ -254,6 +229,7 @@ impl ConnectionTable {
     pub fn memory(&self) -> usize {
         self.entries.len() * size_of::<Connection>()
             + self.replies.len() * size_of::<Reply>()
+            + self.handshakes.len() * size_of::<Handshake>()
             + self.index.memory()
     }
 
@@ -317,7 +293,7 @@ impl ConnectionTable {
         }
     }
 
-    /// Third step, for connections whose replies are translated: both halves and the packet's direction.
+    /// Third step, for connections whose replies are translated and not shifted: both halves and the packet's direction.
     #[inline(always)]
     #[must_use]
     pub fn translated(
@@ -334,7 +310,7 @@ impl ConnectionTable {
         } else {
             &connection.key
         };
-        if !own.same(key) || !connection.translated || reply.particular {
+        if !own.same(key) || !connection.translated || reply.particular || connection.proxied {
             return None;
         }
         let direction = if is_reply {
@@ -469,6 +445,7 @@ impl ConnectionTable {
         freed.list = FREE;
         freed.next = self.free;
         freed.translated = false;
+        freed.proxied = false;
         self.free = number;
         self.used -= 1;
         connection

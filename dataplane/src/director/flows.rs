@@ -10,6 +10,7 @@ use super::choose::Chosen;
 use super::fullnat::Introduction;
 use super::limits::ServiceLimits;
 use super::sending::{ICMP_PER_SECOND, Refusal};
+use super::synproxy::cookie::Cookies;
 use super::{DirectorOptions, Packet, Verdict, What};
 use crate::conn::{
     Association, ConnectionTable, Direction, EntryIndex, New, Seen, Signal, State, TableFull,
@@ -43,6 +44,7 @@ pub(super) struct Flows {
     pub(super) statistics: Arc<WorkerStatistics>,
     pub(super) peers: Vec<Arc<WorkerStatistics>>,
     pub(super) limits: ServiceLimits,
+    pub(super) cookies: Cookies,
     /// Connections on the other workers by `ServerId`, for `wlc`.
     pub(super) peer_load: Vec<Load>,
     /// Servers that reached their upper threshold and did not come below the
@@ -52,8 +54,8 @@ pub(super) struct Flows {
     pub(super) schedulers: Memory,
     /// Keys of the first fragments of datagrams.
     pub(super) fragments: FragmentTable<FlowKey>,
-    /// A first fragment came since this was last asked.
-    pub(super) fragment_came: bool,
+    /// Something came, since this was last asked, that frames wait for.
+    pub(super) news: bool,
     /// ICMP errors that may be sent within this second.
     pub(super) icmp_left: u32,
     /// Of the worker's time.
@@ -87,7 +89,8 @@ impl Flows {
         Self {
             schedulers: Memory::new(worker, &hasher),
             fragments: FragmentTable::new(FragmentOptions::default()),
-            fragment_came: false,
+            news: false,
+            cookies: Cookies::new(&hasher),
             icmp_left: ICMP_PER_SECOND,
             icmp_second: 0,
             // Far from the other workers'.
@@ -121,6 +124,12 @@ impl Flows {
             if let Some(owners) = &self.owners {
                 owners.allocate();
             }
+        }
+        if snapshot
+            .services()
+            .any(|service| service.syn_proxy.is_some())
+        {
+            self.table.remember_handshakes();
         }
         if snapshot.remembers_destinations() {
             self.schedulers.remember_destinations();
@@ -183,8 +192,17 @@ impl Flows {
         frame: &Frame,
     ) -> Result<(EntryIndex, Direction), Refusal> {
         let slot = packet.slot;
+        let found = self.table.find(slot.place, &slot.key);
+        if let Some((entry, direction)) = found
+            && let Some(handshake) = self.table.handshake(entry)
+        {
+            let is_repeated = direction == Direction::Reply && slot.tcp_flags & flags::SYN != 0;
+            if !handshake.is_open() || is_repeated {
+                return self.opening((entry, direction), handshake, packet, frame);
+            }
+        }
         let signal = signal(packet, frame);
-        match self.table.find(slot.place, &slot.key) {
+        match found {
             Some((entry, direction)) => match self.packet_of(packet, entry, direction, signal) {
                 Err(Refused::Anew) => {
                     self.remove(packet.snapshot, entry, packet.now);
@@ -248,7 +266,7 @@ impl Flows {
         Ok(())
     }
 
-    fn advance(&mut self, entry: EntryIndex, seen: Seen, signal: Signal, now: u64) {
+    pub(super) fn advance(&mut self, entry: EntryIndex, seen: Seen, signal: Signal, now: u64) {
         let connection = self.table.get(entry);
         let (server, before) = (connection.server(), connection.state());
         let after = before.after(seen, signal);
@@ -294,17 +312,26 @@ impl Flows {
         let service = snapshot
             .service(slot.key.source(), &slot.key.service())
             .ok_or(Refusal::NotOurs(DropReason::NoVirtualServer))?;
-        let state = first_state(signal, snapshot.tcp_midstream)?;
+        let handshake = self.proxied(service, packet, frame)?;
+        let state = match handshake {
+            Some(_) => State::SynRecv,
+            None => first_state(signal, snapshot.tcp_midstream)?,
+        };
         let client = slot.key.source();
         self.admit(snapshot, service, client, now)?;
         let chosen = self.choose(snapshot, service, slot, now);
         let made = match chosen {
             Some(chosen) => self.make(chosen, service.one_packet, state, packet, frame),
+            // To its client the connection is established.
+            None if handshake.is_some() => Err(Refusal::Reset),
             None => Err(Refusal::Answer(
                 DropReason::NoRealServer,
                 icmp::Error::PortUnreachable,
             )),
         };
+        if let (Ok(entry), Some(handshake)) = (&made, handshake) {
+            self.table.set_handshake(*entry, handshake);
+        }
         if made.is_err() {
             self.release_source(snapshot, service.id, client);
             if let Some(chosen) = chosen {

@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::sending::Refusal;
-use crate::limits::{Refused, ServiceTotals, SourceLimits, SourceRefusal};
+use crate::limits::{Refused, ServiceTotals, SourceLimits, SourceRefusal, SynProxy};
 use crate::service::{Address, ServerId, VirtualServerId};
 use crate::snapshot::{Service, Snapshot};
 
@@ -23,6 +23,14 @@ struct State {
     /// What all other workers have, and when that was added up, in milliseconds.
     others: ServiceTotals,
     added_up: Option<u64>,
+    under_attack: bool,
+}
+
+/// Whether SYNs are answered here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SynDefence {
+    On,
+    Off,
 }
 
 impl ServiceLimits {
@@ -131,6 +139,34 @@ impl Flows {
             statistics.shift(from, to);
         }
         Some(id)
+    }
+
+    /// Whether the SYNs of a virtual server are answered here now.
+    pub(super) fn syn_defence(
+        &mut self,
+        id: VirtualServerId,
+        proxy: SynProxy,
+        now: u64,
+    ) -> SynDefence {
+        let SynProxy::UnderAttack { half_open: most } = proxy else {
+            return SynDefence::On;
+        };
+        let half_open = self.service_totals(id, now).half_open;
+        let Some(state) = self.limits.services.get_mut(id.0 as usize) else {
+            return SynDefence::Off;
+        };
+        let least = if state.under_attack { most / 2 } else { most };
+        let under_attack = half_open >= least;
+        if under_attack != state.under_attack {
+            state.under_attack = under_attack;
+            if let Some(statistics) = self.statistics.service(id) {
+                statistics.set_under_attack(under_attack);
+            }
+        }
+        match under_attack {
+            true => SynDefence::On,
+            false => SynDefence::Off,
+        }
     }
 
     /// What a virtual server has on all workers; of the others, up to a millisecond ago.

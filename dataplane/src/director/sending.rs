@@ -1,7 +1,7 @@
 //! How frames leave that did not go the straight way, and what becomes of those that may not.
 
 use super::flows::Flows;
-use super::{Packet, Slot, Verdict, What};
+use super::{Packet, Slot, Verdict, What, synproxy};
 use crate::conn::{Direction, EntryIndex};
 use crate::counters::DropReason;
 use crate::forward::fragment::{self, Oversize};
@@ -20,8 +20,14 @@ pub(super) const ICMP_PER_SECOND: u32 = 1000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
     Drop(DropReason),
-    /// The client is told by a RST.
+    /// Its sender is told by a RST.
     Reset,
+    /// It is a SYN, which the SYN proxy answers.
+    AnswerSyn,
+    /// It is a real server's SYN-ACK, which the SYN proxy answers, with this window.
+    AnswerSynAck {
+        window: u16,
+    },
     /// The sender is told by an ICMP error, if that is allowed now.
     Answer(DropReason, icmp::Error),
     /// It may go later, and is dropped for this reason if it cannot.
@@ -126,7 +132,7 @@ impl Flows {
     fn note_first_fragment(&mut self, packet: &Packet<'_>, frame: &Frame) -> Result<(), Refusal> {
         let key = fragment_key(packet, frame)?;
         self.fragments.insert(key, packet.slot.key, packet.now);
-        self.fragment_came = true;
+        self.news = true;
         Ok(())
     }
 
@@ -166,6 +172,11 @@ impl Flows {
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
         }
         match self.table.find(slot.place, &slot.key) {
+            // Its state has not: it waits for the server.
+            Some((entry, _)) if self.table.handshake(entry).is_some() => {
+                let (entry, direction) = self.connection_of(packet, frame)?;
+                self.forward(entry, direction, packet, frame)
+            }
             Some((entry, direction)) => self.forward(entry, direction, packet, frame),
             None => Err(Refusal::Drop(DropReason::ServerUnavailable)),
         }
@@ -199,6 +210,16 @@ impl Flows {
                 }
                 Err(reason) => Verdict::Drop(reason),
             },
+            Err(Refusal::AnswerSyn) => match self.answer_syn(packet, frame) {
+                Ok(()) => Verdict::Transmit(packet.ingress),
+                Err(reason) => Verdict::Drop(reason),
+            },
+            Err(Refusal::AnswerSynAck { window }) => {
+                match synproxy::answer_syn_ack(packet, frame, window) {
+                    Ok(()) => Verdict::Transmit(packet.ingress),
+                    Err(reason) => Verdict::Drop(reason),
+                }
+            }
             Err(Refusal::Answer(reason, error)) => {
                 let l3 = usize::from(slot.l3_offset);
                 let local = self.local_address(slot);

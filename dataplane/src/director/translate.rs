@@ -7,6 +7,7 @@
 use super::flows::Flows;
 use super::fullnat::{self, is_particular};
 use super::sending::Refusal;
+use super::synproxy::{asks, shift};
 use super::{Packet, Slot, What};
 use crate::conn::{Connection, Direction, EntryIndex, Reply, Way};
 use crate::counters::DropReason;
@@ -89,16 +90,43 @@ impl Flows {
         packet: &Packet<'_>,
         frame: &mut Frame,
     ) -> Result<PortIndex, Refusal> {
+        let way = self.way(entry, direction, packet, frame)?;
+        let Some(handshake) = self.table.handshake(entry) else {
+            return self.send_translated(entry, direction, &way, packet, frame);
+        };
+        let umem = packet.umem;
+        if asks(&handshake, direction, packet.slot) {
+            self.ask_server(entry, handshake, packet, frame)?;
+            let slot = &Slot::of(umem.bytes(frame), &self.table);
+            let packet = &Packet { slot, ..*packet };
+            return self.send_translated(entry, direction, &way, packet, frame);
+        }
+        let port = self.send_translated(entry, direction, &way, packet, frame)?;
+        if handshake.is_open() {
+            // Headers may be elsewhere than before.
+            let slot = &Slot::of(umem.bytes(frame), &self.table);
+            shift(&handshake, direction, slot, umem, frame);
+        }
+        Ok(port)
+    }
+
+    fn send_translated(
+        &mut self,
+        entry: EntryIndex,
+        direction: Direction,
+        (reply, next_hop): &(Reply, Hop),
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+    ) -> Result<PortIndex, Refusal> {
         let Packet {
             snapshot,
             slot,
             umem,
             ..
         } = *packet;
-        let (reply, next_hop) = self.way(entry, direction, packet, frame)?;
-        let crosses = || fullnat::crosses(self.table.get(entry).key(), &reply);
+        let crosses = || fullnat::crosses(self.table.get(entry).key(), reply);
         if reply.particular && (slot.what != What::IcmpError || crosses()) {
-            return self.forward_particular(entry, direction, packet, frame, &next_hop);
+            return self.forward_particular(entry, direction, packet, frame, next_hop);
         }
         let id = self.table.get(entry).server();
         let (l3, mtu) = (
@@ -107,7 +135,7 @@ impl Flows {
         );
         fragment::check_size(umem.bytes(frame), l3, slot.is_v4, mtu)?;
         let connection = self.table.get(entry);
-        let rewrite = rewrite(connection, &reply, direction);
+        let rewrite = rewrite(connection, reply, direction);
         if slot.what == What::IcmpError {
             let source = match (direction, self.local_address_of(entry)) {
                 (Direction::Request, None) => OuterSource::Keep,
@@ -119,9 +147,9 @@ impl Flows {
                 true => icmp::rewrite_error_v4(bytes, l3, &rewrite, source)?,
                 false => icmp::rewrite_error_v6(bytes, l3, &rewrite, source)?,
             }
-            write_addresses(bytes, &next_hop)?;
+            write_addresses(bytes, next_hop)?;
         } else {
-            apply(&rewrite, slot, umem, frame, &next_hop)?;
+            apply(&rewrite, slot, umem, frame, next_hop)?;
         }
         self.count_translated(id, direction, slot, frame);
         Ok(next_hop.port)

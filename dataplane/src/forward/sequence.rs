@@ -35,6 +35,50 @@ pub fn shift_acknowledgment(frame: &mut [u8], l4: usize, by: u32) {
     change_acknowledgment(frame, l4, |number| number.wrapping_add(by));
 }
 
+/// Shifts the window of the TCP segment at `l4` by so many bits, to the left if `by` is positive: a number
+/// of other units. What does not fit is the most that does.
+#[inline]
+pub fn shift_window(frame: &mut [u8], l4: usize, by: i8) {
+    if by == 0 {
+        return;
+    }
+    if let Some([.., w0, w1, c0, c1]) = frame.get_mut(l4..).and_then(<[u8]>::first_chunk_mut::<18>)
+    {
+        let before = u16::from_be_bytes([*w0, *w1]);
+        let bits = u32::from(by.unsigned_abs()).min(16);
+        let after = match by > 0 {
+            true => u16::try_from(u32::from(before) << bits).unwrap_or(u16::MAX),
+            false => before.checked_shr(bits).unwrap_or(0),
+        };
+        [*w0, *w1] = after.to_be_bytes();
+        let delta = Delta::between(Sum::ZERO.word(before), Sum::ZERO.word(after));
+        [*c0, *c1] = delta.apply([*c0, *c1]);
+    }
+}
+
+/// Adds `by` to the sequence number of the TCP segment that the ICMP error at `icmp` quotes: the
+/// `quoted` header begins there. Nothing changes if it quotes less than that.
+pub fn shift_quoted(frame: &mut [u8], icmp: usize, quoted: usize, by: u32) {
+    // To the end of its checksum, if that much is quoted: all that changes, of even length.
+    let changed = |frame: &[u8]| {
+        let quote = frame.get(quoted..).unwrap_or_default();
+        Sum::ZERO.bytes(&quote[..quote.len().min(18)])
+    };
+    let before = changed(frame);
+    if frame.len() >= quoted + 18 {
+        shift_sequence(frame, quoted, by);
+    } else if let Some([_, _, _, _, number @ ..]) = frame
+        .get_mut(quoted..)
+        .and_then(<[u8]>::first_chunk_mut::<8>)
+    {
+        *number = u32::from_be_bytes(*number).wrapping_add(by).to_be_bytes();
+    }
+    let delta = Delta::between(before, changed(frame));
+    if let Some([_, _, c0, c1]) = frame.get_mut(icmp..).and_then(<[u8]>::first_chunk_mut::<4>) {
+        [*c0, *c1] = delta.apply([*c0, *c1]);
+    }
+}
+
 /// Changes every number that the TCP segment at `l4` acknowledges: the acknowledgment, which comes
 /// first, and both edges of each selective one.
 #[inline]
@@ -130,6 +174,34 @@ mod tests {
         ) {
             shift_sequence(&mut bytes, l4, by);
             shift_acknowledgment(&mut bytes, l4, by);
+            shift_window(&mut bytes, l4, by.to_le_bytes()[0].cast_signed());
+            shift_quoted(&mut bytes, l4, l4 + 28, by);
+        }
+
+        #[test]
+        fn a_window_in_other_units_has_a_right_checksum(
+            ends in any_ends(),
+            window: u16,
+            by in -15_i8..=15,
+        ) {
+            let with = |window: u16| {
+                let mut frame = segment(&ends, (1, 2), &[], b"data");
+                let at = l4(&ends) + 14;
+                let before = u16::from_be_bytes([frame[at], frame[at + 1]]);
+                frame[at..at + 2].copy_from_slice(&window.to_be_bytes());
+                let delta = Delta::between(Sum::ZERO.word(before), Sum::ZERO.word(window));
+                let checksum = delta.apply([frame[at + 2], frame[at + 3]]);
+                frame[at + 2..at + 4].copy_from_slice(&checksum);
+                frame
+            };
+            let mut frame = with(window);
+            shift_window(&mut frame, l4(&ends), by);
+            let bits = by.unsigned_abs();
+            let expected = match by >= 0 {
+                true => (u64::from(window) << bits).min(65_535),
+                false => u64::from(window) >> bits,
+            };
+            prop_assert_eq!(frame, with(u16::try_from(expected).unwrap()));
         }
     }
 

@@ -36,6 +36,18 @@ pub struct Limits {
     pub source: Option<SourceLimits>,
 }
 
+/// When SYNs of a virtual server are answered by the director, so that clients which do not
+/// exist get no connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SynProxy {
+    Always,
+    /// While there is an attack: from so many half-open connections on, over all workers, until there
+    /// are less than half as many.
+    UnderAttack {
+        half_open: u32,
+    },
+}
+
 /// What a new connection gets when the table is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WhenFull {

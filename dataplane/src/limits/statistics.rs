@@ -2,7 +2,7 @@
 //! and stores are enough.
 
 use std::ops::AddAssign;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::counters::DropReason;
 
@@ -45,6 +45,8 @@ pub struct ServiceStatistics {
     connections: AtomicU32,
     /// Of these, half-open ones (gauge).
     half_open: AtomicU32,
+    /// There are so many of these that the SYN proxy answers (gauge).
+    under_attack: AtomicBool,
     /// Indexed by [`Refused`].
     refused: [AtomicU64; Refused::ALL.len()],
 }
@@ -54,6 +56,8 @@ pub struct ServiceStatistics {
 pub struct ServiceTotals {
     pub connections: u32,
     pub half_open: u32,
+    /// On some worker.
+    pub under_attack: bool,
     /// Indexed by [`Refused`].
     pub refused: [u64; Refused::ALL.len()],
 }
@@ -64,11 +68,13 @@ impl AddAssign for ServiceTotals {
         let Self {
             connections,
             half_open,
+            under_attack,
             refused,
         } = other;
         // Read at different times, so that their sum may be anything for a moment.
         self.connections = self.connections.saturating_add(connections);
         self.half_open = self.half_open.saturating_add(half_open);
+        self.under_attack |= under_attack;
         for (sum, refused) in self.refused.iter_mut().zip(refused) {
             *sum += refused;
         }
@@ -82,6 +88,7 @@ impl ServiceStatistics {
         ServiceTotals {
             connections: self.connections.load(Ordering::Relaxed),
             half_open: self.half_open.load(Ordering::Relaxed),
+            under_attack: self.under_attack.load(Ordering::Relaxed),
             refused: self
                 .refused
                 .each_ref()
@@ -99,6 +106,11 @@ impl ServiceStatistics {
         };
         moved(&self.connections, from.is_some(), to.is_some());
         moved(&self.half_open, from == Some(true), to == Some(true));
+    }
+
+    /// Whether the SYN proxy answers because of an attack.
+    pub(crate) fn set_under_attack(&self, under_attack: bool) {
+        self.under_attack.store(under_attack, Ordering::Relaxed);
     }
 
     /// Counts a new connection that was refused.
@@ -133,6 +145,7 @@ mod tests {
     fn sums_have_everything() {
         let service = ServiceStatistics::default();
         service.shift(None, Some(true));
+        service.set_under_attack(true);
         for (number, by) in Refused::ALL.into_iter().enumerate() {
             assert_eq!(by as usize, number);
             service.count_refused(by);

@@ -23,6 +23,7 @@ pub mod ndisc;
 pub mod parse;
 pub mod sctp;
 pub mod tcp;
+pub mod tcp_offer;
 pub mod tcp_options;
 pub mod udp;
 pub mod vlan;

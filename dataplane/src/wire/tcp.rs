@@ -55,6 +55,7 @@ mod field {
     pub(super) const ACKNOWLEDGMENT: Range<usize> = 8..12;
     pub(super) const DATA_OFFSET: usize = 12;
     pub(super) const FLAGS: usize = 13;
+    pub(super) const WINDOW: Range<usize> = 14..16;
     pub(super) const CHECKSUM: Range<usize> = 16..18;
 }
 
@@ -110,6 +111,18 @@ impl<T: AsRef<[u8]>> Packet<T> {
     #[inline]
     pub fn flags(&self) -> u8 {
         self.buffer.as_ref()[field::FLAGS]
+    }
+
+    /// Bytes that the sender accepts beyond the acknowledgment, before any scaling.
+    #[inline]
+    pub fn window(&self) -> u16 {
+        read_u16(self.buffer.as_ref(), field::WINDOW)
+    }
+
+    /// The options, padding included.
+    #[inline]
+    pub fn options(&self) -> &[u8] {
+        &self.buffer.as_ref()[HEADER_LEN..self.header_len()]
     }
 
     /// What follows header and options.
@@ -184,6 +197,27 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline]
     pub fn set_flags(&mut self, flags: u8) {
         self.buffer.as_mut()[field::FLAGS] = flags;
+    }
+
+    #[inline]
+    pub fn set_window(&mut self, window: u16) {
+        write(self.buffer.as_mut(), field::WINDOW, window.to_be_bytes());
+    }
+
+    /// Puts options, a multiple of four bytes, behind the fixed header.
+    ///
+    /// # Errors
+    /// [`Malformed::BadTcpHeader`] if they are more than 40 bytes, or the buffer is shorter.
+    pub fn set_options(&mut self, options: &[u8]) -> Result<(), Malformed> {
+        let end = HEADER_LEN + options.len();
+        let words = u8::try_from(end / 4).map_err(|_| Malformed::BadTcpHeader)?;
+        let buffer = self.buffer.as_mut();
+        let place = buffer.get_mut(HEADER_LEN..end).filter(|_| words <= 15);
+        place
+            .ok_or(Malformed::BadTcpHeader)?
+            .copy_from_slice(options);
+        buffer[field::DATA_OFFSET] = words << 4;
+        Ok(())
     }
 
     #[inline]

@@ -12,6 +12,10 @@ pub mod kind {
     pub const NO_OPERATION: u8 = 1;
     /// Largest segment that the sender accepts (RFC 9293 §3.7.1).
     pub const MAXIMUM_SEGMENT_SIZE: u8 = 2;
+    /// By how much windows are shifted (RFC 7323 §2).
+    pub const WINDOW_SCALE: u8 = 3;
+    /// Selective acknowledgments are understood (RFC 2018 §2).
+    pub const SACK_PERMITTED: u8 = 4;
     /// Blocks that arrived beyond the acknowledgment (RFC 2018 §3).
     pub const SACK: u8 = 5;
     /// The address of a client behind FULLNAT: an experimental kind (RFC 3692) that DPVS and the

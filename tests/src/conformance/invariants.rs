@@ -4,6 +4,7 @@
 //! - A frame that leaves is a frame that came, in order, at the same time, the same to the byte but for its MAC
 //!   addresses and one hop less to live, with a right IPv4 checksum; it goes to a real server of the
 //!   configuration.
+//! - Or, where there is a SYN proxy, it is a segment of that: with right checksums.
 //! - Or it is a RST to where a TCP segment came from, an ICMP error that quotes a packet, a translated packet, which
 //!   may also tell the server who the client is, one in a tunnel, or a fragment: with right checksums, and otherwise what came in.
 //! - A real server of FULLNAT sees local addresses only, and nobody else sees one.
@@ -14,7 +15,7 @@ use dataplane::counters::{Counters, DropReason};
 use dataplane::service::ForwardingMethod;
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 
-use super::{Frame, full_nat, rewriting};
+use super::{Frame, full_nat, proxying, rewriting};
 use crate::script::{DIRECTOR, Mac, mac_of};
 
 pub(super) fn check(
@@ -30,6 +31,8 @@ pub(super) fn check(
         .flat_map(|service| &service.real_servers)
         .map(|server| mac_of(server.address.ip()))
         .collect();
+    let is_proxied =
+        (config.virtual_servers.iter()).any(|service| service.options.syn_proxy.is_some());
     let mut unused: Vec<_> = sent.iter().map(Some).collect();
     let (mut last, mut resets, mut answers) = (0, 0, 0);
     for (number, frame) in (1..).zip(received) {
@@ -37,7 +40,9 @@ pub(super) fn check(
             .iter()
             .enumerate()
             .find_map(|(at, cause)| {
-                cause.and_then(|cause| Some((at, cause, leaves_as(cause, frame)?)))
+                let proxied = |cause| is_proxied.then(|| proxied_as(cause, frame))?;
+                let what = |cause| leaves_as(cause, frame).or_else(|| proxied(cause));
+                cause.and_then(|cause| Some((at, cause, what(cause)?)))
             })
             .with_context(|| {
                 format!("out.pcap: packet {number} is nothing that a packet of in.pcap may become")
@@ -46,7 +51,7 @@ pub(super) fn check(
         if what != Leaving::Piece {
             unused[at] = None;
         }
-        if !is_fragment(&cause.bytes) {
+        if !is_fragment(&cause.bytes) && what != Leaving::Shifted {
             ensure!(at >= last, "out.pcap: packet {number} overtook another one");
             last = at;
         }
@@ -62,10 +67,11 @@ pub(super) fn check(
                 to_server,
                 "out.pcap: packet {number} goes to a MAC address of no real server"
             ),
-            Leaving::Translated | Leaving::Piece => ensure!(
+            Leaving::Translated | Leaving::Piece | Leaving::Shifted => ensure!(
                 to_server || sent.iter().any(|other| other.bytes[6..12] == *destination),
                 "out.pcap: packet {number} goes to a MAC address that nobody has"
             ),
+            Leaving::HandshakeAnswer => {}
             Leaving::Reset => resets += 1,
             Leaving::Answer => answers += 1,
         }
@@ -119,6 +125,10 @@ enum Leaving {
     Answer,
     /// One fragment of it.
     Piece,
+    /// A SYN-ACK or an ACK of the SYN proxy.
+    HandshakeAnswer,
+    /// A SYN of the SYN proxy, or what it let wait, or with other numbers.
+    Shifted,
 }
 
 type IsIt = fn(&Frame, &Frame) -> bool;
@@ -139,6 +149,18 @@ fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
         (Leaving::Piece, |cause, frame| {
             rewriting::unwrapped(frame).is_some_and(|inner| rewriting::is_piece(cause, &inner))
         }),
+    ];
+    let mut candidates = candidates.into_iter();
+    candidates
+        .find(|(_, is_it)| is_it(cause, frame))
+        .map(|(what, _)| what)
+}
+
+fn proxied_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
+    let candidates: [(Leaving, IsIt); 3] = [
+        (Leaving::HandshakeAnswer, proxying::is_handshake_answer),
+        (Leaving::Shifted, proxying::is_syn_of),
+        (Leaving::Shifted, proxying::is_shifted),
     ];
     let mut candidates = candidates.into_iter();
     candidates

@@ -24,6 +24,7 @@ mod diff;
 mod dissector;
 mod full_nat;
 mod invariants;
+mod proxying;
 mod rewriting;
 
 /// One case.

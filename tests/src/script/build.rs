@@ -221,7 +221,9 @@ fn segment(tcp: &Tcp, addresses: (IpAddr, IpAddr)) -> anyhow::Result<Vec<u8>> {
         tcp.window,
     );
     header.acknowledgment_number = tcp.acknowledgment;
-    header.set_options_raw(&vec![1; usize::from(tcp.options)])?;
+    let mut options = tcp.offer.bytes();
+    options.resize(options.len() + usize::from(tcp.options), 1);
+    header.set_options_raw(&options)?;
     let has = |flag: u8| tcp.flags & flag != 0;
     header.cwr = has(0x80);
     header.ece = has(0x40);

@@ -189,9 +189,53 @@ pub struct Tcp {
     pub sequence: u32,
     pub acknowledgment: u32,
     pub window: u16,
+    pub offer: TcpOffer,
     /// Bytes of no-operation options, a multiple of 4.
     pub options: u8,
     pub payload: Vec<u8>,
+}
+
+/// The options of a SYN, each in four bytes with no-operation before it, in this order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TcpOffer {
+    pub maximum_segment_size: Option<u16>,
+    pub sack_permitted: bool,
+    pub window_scale: Option<u8>,
+}
+
+impl TcpOffer {
+    fn bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        if let Some(size) = self.maximum_segment_size {
+            bytes.extend([2, 4]);
+            bytes.extend(size.to_be_bytes());
+        }
+        if self.sack_permitted {
+            bytes.extend([1, 1, 4, 2]);
+        }
+        if let Some(scale) = self.window_scale {
+            bytes.extend([1, 3, 3, scale]);
+        }
+        bytes
+    }
+
+    /// What options begin with, and how many bytes are left.
+    fn read(options: &[u8]) -> (Self, usize) {
+        let (mut offer, mut rest) = (Self::default(), options);
+        if let [2, 4, high, low, after @ ..] = rest {
+            offer.maximum_segment_size = Some(u16::from_be_bytes([*high, *low]));
+            rest = after;
+        }
+        if let [1, 1, 4, 2, after @ ..] = rest {
+            offer.sack_permitted = true;
+            rest = after;
+        }
+        if let [1, 3, 3, scale, after @ ..] = rest {
+            offer.window_scale = Some(*scale);
+            rest = after;
+        }
+        (offer, rest.len())
+    }
 }
 
 /// What an ICMP message carries.

@@ -11,7 +11,7 @@ use super::words::{
 };
 use super::{
     Body, DEFAULT_TTL, DEFAULT_WINDOW, DIRECTOR, Damage, IcmpPayload, IpPacket, Names, Packet,
-    ROUTER, Script, Sctp, Tcp, TimedPacket, Transport, pattern,
+    ROUTER, Script, Sctp, Tcp, TcpOffer, TimedPacket, Transport, pattern,
 };
 
 /// A line that is no packet.
@@ -187,7 +187,9 @@ fn unknown(word: &str, body: &Body) -> Wrong {
         Body::Raw(_) => "repeat, every".to_owned(),
         Body::Other(..) => format!("len, data, {frame}"),
         Body::Ip(packet) => match packet.transport {
-            Transport::Tcp(_) => format!("seq, ack, win, tcp-options, {ip}, {frame}"),
+            Transport::Tcp(_) => {
+                format!("seq, ack, win, mss, sack-permitted, wscale, tcp-options, {ip}, {frame}")
+            }
             Transport::Udp { .. } => format!("no-checksum, {ip}, {frame}"),
             Transport::Sctp(_) => format!("tag, {ip}, {frame}"),
             Transport::Icmp { .. } => format!("mtu, quote, about, {ip}, {frame}"),
@@ -242,6 +244,7 @@ fn ip_packet(words: &mut Words<'_>, names: &Names) -> Result<IpPacket, Wrong> {
             sequence: 0,
             acknowledgment: 0,
             window: DEFAULT_WINDOW,
+            offer: TcpOffer::default(),
             options: 0,
             payload: Vec::new(),
         }),
@@ -326,6 +329,9 @@ fn transport_word(
             "seq" => tcp.sequence = words.number("a sequence number")?,
             "ack" => tcp.acknowledgment = words.number("an acknowledgment number")?,
             "win" => tcp.window = words.number("a window")?,
+            "mss" => tcp.offer.maximum_segment_size = Some(words.number("a segment size")?),
+            "sack-permitted" => tcp.offer.sack_permitted = true,
+            "wscale" => tcp.offer.window_scale = Some(words.number("a shift of bits")?),
             "tcp-options" => tcp.options = words.multiple(4, "bytes of options")?,
             _ => return payload_word(word, words, &mut tcp.payload),
         },

@@ -11,8 +11,8 @@ use etherparse::{
 
 use super::{
     Anchor, Body, DEFAULT_TTL, DEFAULT_WINDOW, DIRECTOR, Damage, Extension, FLAGS, ICMP_KINDS,
-    IcmpPayload, IpPacket, Mac, Names, Packet, Patch, ROUTER, Sctp, Tag, Tcp, Transport, build,
-    pattern,
+    IcmpPayload, IpPacket, Mac, Names, Packet, Patch, ROUTER, Sctp, Tag, Tcp, TcpOffer, Transport,
+    build, pattern,
 };
 
 /// The line for a frame that was sent at `time`, with names for the addresses that have one.
@@ -165,6 +165,7 @@ fn transport(protocol: IpNumber, bytes: &[u8], is_v4: bool) -> Option<Transport>
     Some(match protocol {
         IpNumber::TCP => {
             let (header, payload) = TcpHeader::from_slice(bytes).ok()?;
+            let (offer, options) = TcpOffer::read(header.options.as_slice());
             Transport::Tcp(Tcp {
                 source_port: header.source_port,
                 destination_port: header.destination_port,
@@ -172,7 +173,8 @@ fn transport(protocol: IpNumber, bytes: &[u8], is_v4: bool) -> Option<Transport>
                 sequence: header.sequence_number,
                 acknowledgment: header.acknowledgment_number,
                 window: header.window_size,
-                options: u8::try_from(header.options.len()).ok()?,
+                offer,
+                options: u8::try_from(options).ok()?,
                 payload: payload.to_vec(),
             })
         }
@@ -384,6 +386,15 @@ fn write_tcp(words: &mut String, tcp: &Tcp) {
     write_unless(words, "seq", tcp.sequence, 0);
     write_unless(words, "ack", tcp.acknowledgment, 0);
     write_unless(words, "win", tcp.window, DEFAULT_WINDOW);
+    if let Some(size) = tcp.offer.maximum_segment_size {
+        let _ = write!(words, " mss {size}");
+    }
+    if tcp.offer.sack_permitted {
+        words.push_str(" sack-permitted");
+    }
+    if let Some(scale) = tcp.offer.window_scale {
+        let _ = write!(words, " wscale {scale}");
+    }
     write_unless(words, "tcp-options", tcp.options, 0);
     write_payload(words, &tcp.payload);
 }

@@ -30,6 +30,8 @@ fn lines_come_back_as_they_were_written() {
     for line in [
         "0.000     client:40001 > vip:80  tcp S seq 1 tcp-options 20",
         "0.000     client:40001 > vip:80  tcp PA seq 1 ack 2 win 100 len 10 ttl 1",
+        "0.000     client:40001 > vip:80  tcp S mss 1460 sack-permitted wscale 7",
+        "0.000     client:40001 > vip:80  tcp S sack-permitted tcp-options 4",
         "12.345678  client:40001 > vip:80  tcp none",
         "0.000     client:40001 > vip:80  tcp CEUSFRPA data 0102",
         "0.000     director => rs1  client:40001 > vip:80  tcp A ttl 63",

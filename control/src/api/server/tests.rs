@@ -187,7 +187,8 @@ fn json_of_services_and_connections() {
             "limits": {
                 "max_connections": null, "new_connections_per_second": null, "new_connections_burst": null,
                 "source_max_connections": null, "source_new_connections_per_second": null,
-                "source_new_connections_burst": null, "source_granularity": null, "refused_total": {},
+                "source_new_connections_burst": null, "source_granularity": null, "syn_proxy": "off", "syn_proxy_threshold": null,
+                "under_attack": false, "half_open_connections": 0, "refused_total": {},
             },
             "forwarding_method": "DR", "active_connections": 0, "inactive_connections": 0,
             "connections_total": 0, "packets_total": 9999, "bytes_total": 640_000,

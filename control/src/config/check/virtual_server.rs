@@ -23,6 +23,7 @@ use super::limits;
 use super::scheduler::scheduler;
 use super::scripts::script;
 use super::service_options;
+use super::syn_proxy::syn_proxy;
 
 pub(super) static VIRTUAL_SERVER: Spec = Spec {
     heading: "[[virtual_server]]",
@@ -52,6 +53,8 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "source_new_connections_per_second",
         "source_new_connections_burst",
         "source_granularity",
+        "syn_proxy",
+        "syn_proxy_threshold",
         "inhibit_on_failure",
         "virtualhost",
         "max_fails",
@@ -155,12 +158,13 @@ fn virtual_server<'d>(
     }
     let (full_nat, written_locals) = full_nat::read(table, protocol, report);
     local_addresses.extend(written_locals);
-    let options = ServiceOptions {
+    let mut options = ServiceOptions {
         full_nat,
         persistence: service_options::persistence(table, address, report),
         one_packet: service_options::one_packet(table, protocol, report),
         matches: matches.unwrap_or_default(),
         limits: limits::limits(table, address, report),
+        syn_proxy: None,
     };
     let defaults = Defaults {
         service: address,
@@ -181,6 +185,9 @@ fn virtual_server<'d>(
         real_servers.iter().chain(&quorum.sorry_server),
         report,
     );
+    let servers = real_servers.iter().chain(&quorum.sorry_server);
+    let client_address = options.full_nat.client_address;
+    options.syn_proxy = syn_proxy(table, protocol, client_address, servers, report);
     let omega = table.get("omega").and_then(|v| v.boolean(report));
     let (written, address, protocol) = (written?, address?, protocol?);
     let key = ServiceKey {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dataplane::limits::{Limits, Rate, SourceLimits};
+use dataplane::limits::{Limits, Rate, SourceLimits, SynProxy};
 
 pub(super) fn print_limits(f: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::Result {
     let Limits {
@@ -21,6 +21,21 @@ pub(super) fn print_limits(f: &mut fmt::Formatter<'_>, limits: &Limits) -> fmt::
     };
     print_pair(f, "source_", *max_connections, *rate)?;
     writeln!(f, "source_granularity = {granularity}")
+}
+
+/// Nothing is written where it cannot be.
+pub(super) fn print_syn_proxy(
+    f: &mut fmt::Formatter<'_>,
+    syn_proxy: Option<SynProxy>,
+) -> fmt::Result {
+    match syn_proxy {
+        None => Ok(()),
+        Some(SynProxy::Always) => writeln!(f, "syn_proxy = \"always\""),
+        Some(SynProxy::UnderAttack { half_open }) => {
+            writeln!(f, "syn_proxy = \"under-attack\"")?;
+            writeln!(f, "syn_proxy_threshold = {half_open}")
+        }
+    }
 }
 
 fn print_pair(

@@ -6,8 +6,8 @@ use crate::flow::FlowKey;
 /// What becomes of a packet that is plain (see the director) and of this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Straight {
-    /// A closer look is needed: not all addresses are IPv4, any packet changes the state, or it ends with its
-    /// first one.
+    /// A closer look is needed: not all addresses are IPv4, any packet changes the state, it ends with its
+    /// first one, or the director itself is an end of it (SYN proxy).
     No,
     /// A request goes straight to its server, as it is; replies do not come.
     Sent,
@@ -18,7 +18,8 @@ pub(super) enum Straight {
 impl Connection {
     /// To be called after every change.
     pub(super) fn find_straight(&mut self, reply: Option<&Reply>) {
-        let is_straight = self.key.is_v4() && !self.for_one_packet && self.state.is_kept();
+        let is_straight =
+            self.key.is_v4() && !(self.for_one_packet || self.proxied) && self.state.is_kept();
         self.straight = match reply {
             _ if !is_straight => Straight::No,
             None => Straight::Sent,

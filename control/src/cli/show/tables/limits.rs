@@ -13,6 +13,10 @@ pub(super) fn limited(limits: &Limits) -> String {
         source_new_connections_per_second,
         source_new_connections_burst,
         source_granularity,
+        syn_proxy,
+        syn_proxy_threshold: _,
+        under_attack,
+        half_open_connections,
         refused_total,
     } = limits;
     let pair = |most: &Option<u32>, rate: &Option<u32>, burst: &Option<u32>| {
@@ -38,6 +42,11 @@ pub(super) fn limited(limits: &Limits) -> String {
     }
     if let Some(granularity) = source_granularity {
         words += &format!("; each /{granularity} at most {source}");
+    }
+    if *under_attack {
+        words += &format!("; under attack, {half_open_connections} half open: SYN proxy");
+    } else if *syn_proxy != "off" {
+        words += &format!("; SYN proxy {syn_proxy}");
     }
     let refused: u64 = refused_total.values().sum();
     if refused > 0 {
