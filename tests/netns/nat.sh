@@ -3,6 +3,7 @@
 source "$(dirname "$0")/lib.sh"
 make_network 2
 head -c 5000000 /dev/urandom >"$WORK/big"
+head -c 500000 "$WORK/big" >"$WORK/half"
 
 # rs3 has a segment of its own, with another MTU.
 add_host rs3
@@ -33,6 +34,17 @@ virtual_server "[$VIP6]:8000" TCP rr
 for server in fd77::101 fd77::102 fd78::103; do
     real_server "[$server]:80" 1 'TCP_CHECK = {}' 'delay_loop = 1'
 done
+# The same behind the SYN proxy, whose numbers are shifted on the way.
+for vip in $VIP "[$VIP6]"; do
+    virtual_server "$vip:8001" TCP rr 'syn_proxy = "always"'
+    case $vip in
+    $VIP) servers="10.77.0.101 10.77.0.102" ;;
+    *) servers="[fd77::101] [fd77::102]" ;;
+    esac
+    for server in $servers; do
+        real_server "$server:80" 1 'TCP_CHECK = {}' 'delay_loop = 1'
+    done
+done
 start_director
 # Checks come from the same servers and ports as replies, and stay in the kernel.
 wait_until 5 "every check passes" eval \
@@ -53,6 +65,16 @@ for url in "http://$VIP:8000/big" "http://[$VIP6]:8000/big"; do
             "$(on client curl -sg --max-time 20 "$url" | sha256sum)" "$expected"
     done
 done
+
+for url in "http://$VIP:8001" "http://[$VIP6]:8001"; do
+    answers=$(names 10 "$url/")
+    between "rs1 at $url" "$(served rs1 <<<"$answers")" 4 6
+    equal "download from $url" "$(on client curl -sg --max-time 20 "$url/big" | sha256sum)" "$expected"
+    # More than the window of the SYN-ACK, while the server is being asked.
+    equal "upload to $url" "$(on client curl -sg --max-time 20 -o /dev/null -w '%{http_code}' \
+        --data-binary "@$WORK/half" "$url/")" 200
+done
+between "cookies accepted" "$(ask workers '[.[].syn_cookies_accepted] | add')" 24 40
 
 # What the director itself asks of the same servers does not pass the workers.
 equal "the director's own request" "$(on director curl -s --max-time 2 http://10.77.0.101/)" rs1
