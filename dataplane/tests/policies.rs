@@ -428,3 +428,25 @@ fn limits_count_nothing_that_is_refused() {
     bench.publish(&[server(1)]);
     assert_eq!(bench.to(7, 9, "S"), Ok(1));
 }
+
+/// The table has room for a hundred: of a flood of half-open connections the oldest make room, and of
+/// those that are established none is lost.
+#[test]
+fn a_flood_of_syns_costs_no_established_connection() {
+    let mut bench = Bench::new(ServiceOptions::default(), Expiry::default(), &[server(1)]);
+    for port in 0..60 {
+        assert_eq!(bench.to(7, port, "S"), Ok(1));
+        assert_eq!(bench.to(7, port, "A"), Ok(1));
+    }
+    for port in 0..10_000 {
+        bench.now += u64::from(port % 10 == 0);
+        assert_eq!(bench.to(66, port, "S"), Ok(1), "each is taken");
+    }
+    let counters = bench.directors[0].counters();
+    assert_eq!(counters.connections_evicted, 10_000 - 40);
+    assert_eq!(counters.dropped(), 0);
+    for port in 0..60 {
+        assert_eq!(bench.to(7, port, "A"), Ok(1));
+    }
+    assert_eq!(bench.directors[0].counters().resets_sent, 0);
+}
