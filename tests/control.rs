@@ -53,12 +53,15 @@ fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: I
             ..
         } => {
             let config = load(&directory.join(file));
-            let ports = interfaces.map_or(controller.ports().to_vec(), |interfaces| {
-                let ports = interfaces.iter();
-                ports
-                    .map(|(name, number, index)| port(name, *number, *index))
-                    .collect()
-            });
+            let ports = match interfaces {
+                Some(interfaces) => {
+                    let ports = interfaces.iter();
+                    ports
+                        .map(|(name, number, index)| port(name, *number, *index))
+                        .collect()
+                }
+                None => controller.ports().to_vec(),
+            };
             match controller.reload(config, ports, now) {
                 Ok((changes, actions)) => {
                     let changes = serde_json::to_string(&changes).expect("strings");

@@ -4,6 +4,8 @@
 //! Times are of this thread's CPU, and the ratio of two sizes is judged, so that a slow or busy
 //! machine does not matter.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::net::IpAddr;

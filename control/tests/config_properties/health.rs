@@ -14,7 +14,8 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-use super::{host, interface_name, method, text, time, word};
+use super::services::method;
+use super::{host, interface_name, text, time, word};
 
 fn regex() -> impl Strategy<Value = BodyRegex> {
     let options = vec![
