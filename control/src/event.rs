@@ -13,6 +13,7 @@ use dataplane::bpf::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
+use crate::notify::Notice;
 use crate::scripts::Script;
 use crate::vrrp::packet::Datagram;
 
@@ -224,6 +225,8 @@ pub enum Action {
         /// In words, for the log.
         cause: String,
     },
+    /// Tell those who wait for a change of any kind: `notify_fifo`.
+    Tell(Notice),
     /// One line for the log: cause and effect.
     Log(String),
 }

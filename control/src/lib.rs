@@ -11,6 +11,7 @@ mod in_words;
 pub mod ipvsadm;
 pub mod lab;
 pub mod netlink;
+pub mod notify;
 mod probe;
 pub mod realserver;
 pub mod replay;

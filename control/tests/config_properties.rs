@@ -4,6 +4,8 @@
 
 #[path = "config_properties/health.rs"]
 mod health;
+#[path = "config_properties/notifications.rs"]
+mod notifications;
 #[path = "config_properties/services.rs"]
 mod services;
 
@@ -29,6 +31,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use health::{script, script_user};
+use notifications::notifications;
 use services::virtual_servers;
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -344,12 +347,13 @@ fn config() -> impl Strategy<Value = Config> {
         let policy = (option::of(script_user()), any::<bool>())
             .prop_map(|(user, security)| Policy { user, security });
         (
-            (option::of(text()), policy),
-            appliance(),
+            // In boxes: all of it on one stack overflows it.
+            (option::of(text()), policy, notifications().boxed()),
+            appliance().boxed(),
             interfaces(),
             Just(vrrp_scripts),
             instances,
-            virtual_servers(),
+            virtual_servers().boxed(),
             delays,
             (option::of(text()), notify()),
         )
@@ -363,10 +367,11 @@ fn config() -> impl Strategy<Value = Config> {
                         group: members,
                         notify,
                     });
-                    let (router_id, policy) = global;
+                    let (router_id, policy, notifications) = global;
                     Config {
                         router_id,
                         scripts: policy,
+                        notifications,
                         vrrp,
                         appliance,
                         interfaces,

@@ -1,5 +1,5 @@
 # vrrp_script and notify: a check that fails costs priority or is a fault, and
-# scripts are told of each change with keepalived's arguments.
+# scripts and a FIFO are told of each change in keepalived's words.
 source "$(dirname "$0")/lib.sh"
 needs ethtool
 make_network 0
@@ -14,6 +14,8 @@ touch "$WORK/healthy" "$told"
 cat >"$CONFIG" <<END
 [global_defs]
 script_user = "root"
+notify_fifo = "$WORK/fifo"
+notify_fifo_script = ["/bin/sh", "-c", "cat <\$1 >$WORK/lines", "sh"]
 [[interface]]
 name = "eth0"
 [[vrrp_script]]
@@ -74,4 +76,9 @@ echo "-- the end"
 stop_director TERM
 is_told 'any INSTANCE VI_1 STOP 100' || fail "nobody was told of the end: $(<"$told")"
 is_told 'stop' || fail "notify_stop was not run: $(<"$told")"
+equal "the FIFO" "$(tr '\n' ',' <"$WORK/lines")" "$(printf '%s,' \
+    'INSTANCE "VI_1" BACKUP 100' 'GROUP "VG_1" BACKUP 0' 'INSTANCE "VI_1" MASTER 100' 'GROUP "VG_1" MASTER 0' \
+    'INSTANCE "VI_1" FAULT 100' 'GROUP "VG_1" FAULT 0' 'INSTANCE "VI_1" BACKUP 100' 'GROUP "VG_1" BACKUP 0' \
+    'INSTANCE "VI_1" MASTER 100' 'GROUP "VG_1" MASTER 0' 'INSTANCE "VI_1" STOP 100' 'GROUP "VG_1" STOP 0')"
+[ ! -e "$WORK/fifo" ] || fail "the FIFO was not removed"
 equal "scripts that are left" "$(ip netns pids "${PREFIX}director")" ""

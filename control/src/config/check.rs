@@ -4,6 +4,7 @@ mod appliance;
 mod health;
 mod interface;
 mod limits;
+mod notifications;
 mod scheduler;
 mod scripts;
 mod service_options;
@@ -93,6 +94,12 @@ static GLOBAL_DEFS: Spec = Spec {
         "router_id",
         "script_user",
         "enable_script_security",
+        "notify_fifo",
+        "notify_fifo_script",
+        "vrrp_notify_fifo",
+        "vrrp_notify_fifo_script",
+        "lvs_notify_fifo",
+        "lvs_notify_fifo_script",
         "vrrp_version",
         "vrrp_startup_delay",
         "vrrp_garp_interval",
@@ -104,8 +111,6 @@ static GLOBAL_DEFS: Spec = Spec {
         "vrrp_garp_lower_prio_repeat",
         "vrrp_lower_prio_no_advert",
         "vrrp_higher_prio_send_advert",
-        "script_user",
-        "enable_script_security",
     ],
     shared: &[],
     unsupported: &[
@@ -161,6 +166,9 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let vrrp_scripts = vrrp::scripts(&root, report);
     let global = subsection(&root, "global_defs", &GLOBAL_DEFS, report);
     let scripts = global.as_ref().map(|table| scripts::policy(table, report));
+    let notifications = global
+        .as_ref()
+        .map(|table| notifications::notifications(table, report));
     let defaults = global.as_ref().map(|table| vrrp::defaults(table, report));
     let defaults = defaults.unwrap_or_default();
     let vrrp_instances = vrrp::instances(&root, &defaults, report);
@@ -169,6 +177,7 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     Config {
         router_id: global.as_ref().and_then(|table| router_id(table, report)),
         scripts: scripts.unwrap_or_default(),
+        notifications: notifications.unwrap_or_default(),
         vrrp: defaults.vrrp,
         appliance: appliance::appliance(&root, &virtual_servers, report),
         interfaces,

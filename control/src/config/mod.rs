@@ -20,6 +20,7 @@ mod health;
 mod keepalived;
 mod lines;
 mod load;
+mod notifications;
 mod print;
 mod raw;
 mod report;
@@ -37,6 +38,7 @@ pub use health::{
 };
 pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
 pub(crate) use load::{import_keepalived_text, read_text};
+pub use notifications::{Fifo, Notifications};
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
@@ -66,6 +68,7 @@ pub struct Config {
     pub vrrp: VrrpDefaults,
     /// `script_user` and `enable_script_security`.
     pub scripts: Policy,
+    pub notifications: Notifications,
     pub appliance: Appliance,
     /// Empty: every Ethernet interface that is up.
     pub interfaces: Vec<Interface>,

@@ -4,6 +4,7 @@
 
 mod checks;
 mod limits;
+mod notifications;
 mod vrrp;
 
 use std::fmt::{self, Display};
@@ -53,6 +54,7 @@ impl Display for Printed<'_> {
         let Config {
             router_id,
             scripts,
+            notifications,
             vrrp,
             appliance,
             interfaces,
@@ -62,6 +64,7 @@ impl Display for Printed<'_> {
             virtual_servers,
         } = self.0;
         print_global_defs(f, router_id.as_deref(), scripts)?;
+        notifications::print_notifications(f, notifications)?;
         vrrp::print_defaults(f, vrrp)?;
         print_appliance(f, appliance)?;
         if interfaces.is_empty() {

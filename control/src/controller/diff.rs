@@ -88,6 +88,9 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.scripts != after.scripts {
         lines.push("script_user, enable_script_security changed".to_owned());
     }
+    if before.notifications != after.notifications {
+        lines.push("global_defs: notify_fifo and its like changed".to_owned());
+    }
     let by_key = |config: &'_ Config| -> HashMap<ServiceKey, usize> {
         let services = config.virtual_servers.iter().enumerate();
         services

@@ -6,6 +6,7 @@
 //! and with ten thousand.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
@@ -15,6 +16,7 @@ use super::passive::{self, Change};
 use super::{ServerKey, check_id};
 use crate::config::{Check, Config, Passive, Quorum, RealServer, VirtualServer};
 use crate::event::{Action, CheckId, WeightChange};
+use crate::notify::{Notice, server_name};
 use crate::scripts::Script;
 
 /// What is known of a real server by one of its checks.
@@ -97,9 +99,37 @@ struct Service {
     up: usize,
     weight: u64,
     has_quorum: bool,
+    /// Whether anybody waits for [`Notice`]s.
+    tells: bool,
 }
 
 impl Service {
+    /// Those who wait for any change are told of this one of a real server.
+    fn tell_of(&self, server: SocketAddr, up: bool) -> Option<Action> {
+        let key = ServiceKey {
+            address: server.ip().into(),
+            port: server.port(),
+            protocol: self.key.protocol,
+        };
+        self.tells.then(|| {
+            Action::Tell(Notice::RealServer {
+                name: server_name(key),
+                virtual_server: server_name(self.key),
+                up,
+            })
+        })
+    }
+
+    /// The same of the quorum.
+    fn tell_of_quorum(&self, up: bool) -> Option<Action> {
+        self.tells.then(|| {
+            Action::Tell(Notice::VirtualServer {
+                name: server_name(self.key),
+                up,
+            })
+        })
+    }
+
     /// keepalived's rule: as long as there is a quorum, `hysteresis` less is
     /// tolerated, and without one as much more is needed.
     fn needed(&self) -> u64 {
@@ -149,7 +179,9 @@ impl Health {
                 );
             }
             let known = services.get(&service.key);
-            self.take_up_service(service, known.map(|known| known.has_quorum), actions);
+            let had_quorum = known.map(|known| known.has_quorum);
+            let tells = config.notifications.want_servers();
+            self.take_up_service(service, tells, had_quorum, actions);
         }
         for (server, gone) in servers {
             actions.extend((0..gone.checks.len()).map(|check| Action::StopCheck {
@@ -162,6 +194,7 @@ impl Health {
     fn take_up_service(
         &mut self,
         service: &VirtualServer,
+        tells: bool,
         had_quorum: Option<bool>,
         actions: &mut Vec<Action>,
     ) {
@@ -178,6 +211,7 @@ impl Health {
             up,
             weight,
             has_quorum: had_quorum.unwrap_or(false),
+            tells,
         };
         if had_quorum.is_some() {
             settle_quorum(&mut taken, actions);
@@ -186,6 +220,7 @@ impl Health {
             taken.has_quorum = true;
             let cause = format!("virtual_server {} has its quorum", service.key);
             actions.extend(run(taken.quorum.up.as_ref(), cause));
+            actions.extend(taken.tell_of_quorum(true));
         }
         self.services.insert(service.key, taken);
     }
@@ -281,15 +316,20 @@ impl Health {
     /// What is to be said before the end: `omega`.
     pub(super) fn stop(&self, actions: &mut Vec<Action>) {
         for (key, server) in &self.servers {
-            if server.is_up() && self.services.get(&key.0).is_some_and(|s| s.omega) {
+            let service = self.services.get(&key.0).filter(|service| service.omega);
+            if let Some(service) = service
+                && server.is_up()
+            {
                 let cause = format!("{}: the appliance stops", check_id(*key, 0));
                 actions.extend(run(server.notify_down.as_ref(), cause));
+                actions.extend(service.tell_of(key.1, false));
             }
         }
         for (key, service) in &self.services {
             if service.omega && service.has_quorum {
                 let cause = format!("virtual_server {key}: the appliance stops");
                 actions.extend(run(service.quorum.down.as_ref(), cause));
+                actions.extend(service.tell_of_quorum(false));
             }
         }
     }
@@ -337,6 +377,7 @@ fn settle_server(
         "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
     )));
     actions.extend(run(script.as_ref(), format!("{id} is {word}")));
+    actions.extend(service.tell_of(id.real_server, is_up == 1));
     actions.push(Action::Publish);
     settle_quorum(service, actions);
 }
@@ -366,6 +407,7 @@ fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
         actions.push(Action::Log(format!("{cause}{serves}")));
     }
     actions.extend(run(script.as_ref(), cause));
+    actions.extend(service.tell_of_quorum(has_quorum));
     actions.push(Action::Publish);
 }
 

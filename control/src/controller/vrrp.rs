@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::Controller;
 use crate::config::Notify;
 use crate::event::{Action, NetworkEvent, VrrpEvent};
+use crate::notify::{Notice, state_word};
 use crate::vrrp::machine::{Output, State};
 use crate::vrrp::router::{Complaint, Outputs};
 
@@ -98,14 +99,25 @@ impl Controller {
         }
     }
 
-    /// Tells the scripts of an instance, and of its sync group if that is
-    /// news for it.
+    /// Tells the scripts and FIFOs of an instance, and of its sync group if
+    /// that is news for it.
     fn notify(&mut self, instance: &str, state: State, actions: &mut Vec<Action>) {
         let group = self.vrrp.group_change(instance, state);
         let Some(known) = self.vrrp.instance(instance) else {
             return; // removed from the file, and its scripts with it
         };
         let priority = known.machine().priority();
+        if self.config.notifications.want_vrrp() {
+            actions.push(Action::Tell(Notice::Instance {
+                name: instance.to_owned(),
+                state,
+                priority,
+            }));
+            actions.extend(group.as_ref().map(|group| {
+                let name = group.name.clone();
+                Action::Tell(Notice::Group { name, state })
+            }));
+        }
         tell(
             &known.config().notify,
             "INSTANCE",
@@ -153,12 +165,13 @@ fn tell(
     priority: u8,
     actions: &mut Vec<Action>,
 ) {
-    let (of_state, word) = match state {
-        State::Master => (&notify.master, "MASTER"),
-        State::Backup => (&notify.backup, "BACKUP"),
-        State::Fault => (&notify.fault, "FAULT"),
-        State::Init => (&notify.stop, "STOP"),
+    let of_state = match state {
+        State::Master => &notify.master,
+        State::Backup => &notify.backup,
+        State::Fault => &notify.fault,
+        State::Init => &notify.stop,
     };
+    let word = state_word(state);
     let cause = format!("{} {name} is {word}", kind.to_lowercase());
     let arguments = [kind, name, word, &priority.to_string()].map(str::to_owned);
     let told = [(of_state, Vec::new()), (&notify.any, arguments.into())];

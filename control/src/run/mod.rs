@@ -376,6 +376,7 @@ impl Appliance {
                     arguments,
                     cause,
                 } => self.notifier.run(script, arguments, cause),
+                Action::Tell(notice) => self.notifier.tell(&notice),
             }
         }
     }

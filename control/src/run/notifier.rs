@@ -1,4 +1,4 @@
-//! Scripts that are told about changes.
+//! Scripts and FIFOs that are told about changes.
 
 use std::time::Duration;
 
@@ -6,6 +6,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{CheckKind, Config};
+use crate::notify::{Fifos, Notice};
 use crate::scripts::{Outcome, Runner, Script};
 
 /// What a script that is told something may take.
@@ -14,16 +15,18 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What scripts that run at the end of the appliance may take together.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
-/// Runs scripts without anybody waiting for them.
+/// Runs scripts and writes to FIFOs without anybody waiting for them.
 #[derive(Debug)]
 pub(super) struct Notifier {
     runner: Runner,
+    fifos: Fifos,
     running: JoinSet<()>,
 }
 
 impl Notifier {
     pub(super) fn new(runner: Runner) -> Self {
         Self {
+            fifos: Fifos::new(runner.clone()),
             runner,
             running: JoinSet::new(),
         }
@@ -43,13 +46,23 @@ impl Notifier {
         });
     }
 
+    /// Opens the FIFOs of a configuration, and closes others.
+    pub(super) fn take_up(&mut self, config: &Config) {
+        self.fifos.take_up(&config.notifications);
+    }
+
+    pub(super) fn tell(&mut self, notice: &Notice) {
+        self.fifos.tell(notice);
+    }
+
     /// Forgets those that have ended.
     pub(super) fn tidy_up(&mut self) {
         while self.running.try_join_next().is_some() {}
     }
 
-    /// Lets those that run come to an end, within limits.
+    /// Closes the FIFOs, and lets those that run come to an end, within limits.
     pub(super) async fn finish(&mut self) {
+        self.fifos.finish().await;
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(PATIENCE_AT_END, all).await.is_err() {
             warn!("scripts still run after {PATIENCE_AT_END:?}: they are killed");
@@ -59,6 +72,14 @@ impl Notifier {
 
 /// Says at once which scripts will not run, rather than when they are needed.
 pub(super) fn complain(runner: &Runner, config: &Config) {
+    for fifo in config.notifications.fifos() {
+        if let Some(script) = &fifo.script
+            && let Err(why) = runner.check(script)
+        {
+            let path = fifo.path.display();
+            warn!("FIFO {path}: the script {script} will not run: {why}");
+        }
+    }
     for service in &config.virtual_servers {
         let quorum = [&service.quorum.up, &service.quorum.down];
         let servers = service.real_servers.iter().flat_map(|server| {

@@ -53,6 +53,7 @@ impl Appliance {
             .map_err(refused)?;
         self.runner.set_policy(scripts);
         notifier::complain(&self.runner, self.controller.config());
+        self.notifier.take_up(self.controller.config());
         descriptors::make_room(self.controller.config());
         self.forget_interfaces(&before).await;
         self.carry_out(actions).await;

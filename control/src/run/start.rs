@@ -76,6 +76,7 @@ pub(super) async fn start(
         is_watched: false,
     };
     appliance.set_macs(|_| true);
+    appliance.notifier.take_up(&config);
     let actions = appliance.controller.start(Instant::now());
     appliance.carry_out(actions).await;
     appliance.listen_to_vrrp();

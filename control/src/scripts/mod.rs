@@ -180,6 +180,18 @@ impl Runner {
         }
     }
 
+    /// User and group of a file that scripts read, by the same rules as theirs;
+    /// `None`: the appliance's own.
+    ///
+    /// # Errors
+    /// Why, in words: there is no such user or group.
+    pub fn owner(&self, wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, String> {
+        let guard = self.shared.policy.read();
+        let policy = guard.unwrap_or_else(PoisonError::into_inner);
+        let owner = identity(wanted.or(policy.user.as_ref()));
+        owner.map_err(|why| why.to_string())
+    }
+
     fn prepare(&self, script: &Script, more: &[&str]) -> Result<Prepared, Refused> {
         let guard = self.shared.policy.read();
         let policy = guard.unwrap_or_else(PoisonError::into_inner).clone();

@@ -226,7 +226,7 @@ pub(super) fn print_user(
     })
 }
 
-fn user_text(user: &ScriptUser) -> String {
+pub(super) fn user_text(user: &ScriptUser) -> String {
     let ScriptUser { user, group } = user;
     match group {
         Some(group) => format!("{user} {group}"),

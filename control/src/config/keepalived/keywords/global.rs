@@ -1,7 +1,7 @@
 //! The top of the file, and `global_defs`.
 
 use super::Kind::{Group, Named, Nothing, Section, Timeouts, VirtualServer};
-use super::Shape::{Flag, Number, Text, Time, Words};
+use super::Shape::{Flag, Number, Script, Text, Time, Words};
 use super::vrrp::{SYNC_GROUP, VRRP_INSTANCE, VRRP_SCRIPT};
 use super::{Block, ignored, keyword, refused, silent, value};
 
@@ -66,7 +66,8 @@ pub(in super::super) static ROOT: Block = Block {
 };
 
 const SYSTEMD: &str = "let the service manager run it";
-const FIFO: &str = "no FIFO is written; use the notify scripts, or ask the control socket";
+const FIFO: &str = "no FIFO is written";
+const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
 const FIREWALL: &str = "no firewall rule is written, and none is needed";
 
 static GLOBAL_DEFS: Block = Block {
@@ -119,7 +120,7 @@ static GLOBAL_DEFS: Block = Block {
         value("vrrp_strict", Flag).or_warn(
             "nothing is refused for being stricter or laxer than the RFC, and the addresses answer",
         ),
-        value("vrrp_notify_priority_changes", Flag).or_warn(FIFO),
+        value("vrrp_notify_priority_changes", Flag).or_warn(PRIORITY),
         value("dynamic_interfaces", Flag)
             .or_warn("interfaces have to exist when the appliance starts"),
         value("default_interface", Text).or_warn("every instance names its interface"),
@@ -164,13 +165,16 @@ static GLOBAL_DEFS: Block = Block {
         ),
         ignored("dbus_service_name", PROCESS),
         // Scripts and FIFOs of the whole process.
-        ignored("notify_fifo", FIFO),
-        ignored("notify_fifo_script", FIFO),
-        ignored("vrrp_notify_fifo", FIFO),
-        ignored("vrrp_notify_fifo_script", FIFO),
-        ignored("lvs_notify_fifo", FIFO),
-        ignored("lvs_notify_fifo_script", FIFO),
-        ignored("fifo_write_vrrp_states_on_reload", FIFO),
+        value("notify_fifo", Words).or_warn(FIFO),
+        value("notify_fifo_script", Script).or_warn(FIFO),
+        value("vrrp_notify_fifo", Words).or_warn(FIFO),
+        value("vrrp_notify_fifo_script", Script).or_warn(FIFO),
+        value("lvs_notify_fifo", Words).or_warn(FIFO),
+        value("lvs_notify_fifo_script", Script).or_warn(FIFO),
+        ignored(
+            "fifo_write_vrrp_states_on_reload",
+            "a reload writes only what changes",
+        ),
         ignored("startup_script", SYSTEMD),
         ignored("startup_script_timeout", PROCESS),
         ignored("shutdown_script", SYSTEMD),

@@ -4,6 +4,7 @@ use super::Kind::{Addresses, Lines, Section};
 use super::Shape::{Command, Escaped, Flag, Number, Script, Text, Time, Words};
 use super::{Block, ignored, keyword, refused, silent, value};
 
+const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
 const NOTIFY: &str = "no script is run when the state changes";
 const MAIL: &str = "no mail is sent; run a script from notify instead";
 const VMAC: &str =
@@ -46,7 +47,7 @@ pub(super) static SYNC_GROUP: Block = Block {
         value("notify_fault", Script).or_warn(NOTIFY),
         value("notify_stop", Script).or_warn(NOTIFY),
         value("notify", Script).or_warn(NOTIFY),
-        value("notify_priority_changes", Flag).or_warn("there is no FIFO to write them to"),
+        value("notify_priority_changes", Flag).or_warn(PRIORITY),
         ignored("smtp_alert", MAIL),
         value("global_tracking", Flag)
             .or_warn("what the group tracks counts for all its instances"),
@@ -117,7 +118,7 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("notify_deleted", Script).or_warn(NOTIFY),
         value("notify_master_rx_lower_pri", Script).or_warn(NOTIFY),
         value("notify", Script).or_warn(NOTIFY),
-        value("notify_priority_changes", Flag).or_warn("there is no FIFO to write them to"),
+        value("notify_priority_changes", Flag).or_warn(PRIORITY),
         ignored("smtp_alert", MAIL),
         ignored("use_vmac", VMAC),
         ignored("use_vmac_addr", VMAC),

@@ -1,0 +1,101 @@
+//! Telling others of changes: what there is to tell, and the FIFOs that it is
+//! written to.
+//!
+//! Invariant: nothing here waits for a reader. Who does not read misses lines.
+//!
+//! Not done here: when there is something to tell (`controller`), and the
+//! scripts that are run at changes (`run`).
+
+mod fifo;
+mod fifos;
+
+use std::fmt;
+
+use dataplane::service::ServiceKey;
+use serde::{Deserialize, Serialize};
+
+pub use fifos::Fifos;
+
+use crate::vrrp::machine::State;
+
+/// A change that others may want to know of. Displayed it is the line that
+/// keepalived writes to its FIFOs (keepalived.conf(5), `notify_fifo`), without
+/// its end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Notice {
+    Instance {
+        name: String,
+        state: State,
+        priority: u8,
+    },
+    Group {
+        name: String,
+        state: State,
+    },
+    /// It gained or lost its quorum.
+    VirtualServer {
+        name: String,
+        up: bool,
+    },
+    RealServer {
+        name: String,
+        virtual_server: String,
+        up: bool,
+    },
+}
+
+impl Notice {
+    /// Whether it is of VRRP, and not of the servers.
+    #[must_use]
+    pub const fn is_vrrp(&self) -> bool {
+        match self {
+            Self::Instance { .. } | Self::Group { .. } => true,
+            Self::VirtualServer { .. } | Self::RealServer { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Notice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Instance {
+                name,
+                state,
+                priority,
+            } => write!(f, "INSTANCE \"{name}\" {} {priority}", state_word(*state)),
+            // A group has no priority; keepalived writes 0.
+            Self::Group { name, state } => write!(f, "GROUP \"{name}\" {} 0", state_word(*state)),
+            Self::VirtualServer { name, up } => write!(f, "VS {name} {}", up_word(*up)),
+            Self::RealServer {
+                name,
+                virtual_server,
+                up,
+            } => write!(f, "RS {name} {virtual_server} {}", up_word(*up)),
+        }
+    }
+}
+
+/// What those who are told call a state.
+#[must_use]
+pub const fn state_word(state: State) -> &'static str {
+    match state {
+        State::Init => "STOP",
+        State::Master | State::Backup | State::Fault => state.as_str(),
+    }
+}
+
+const fn up_word(up: bool) -> &'static str {
+    if up { "UP" } else { "DOWN" }
+}
+
+/// Address, protocol and port in keepalived's notation: `[192.0.2.1]:tcp:80`.
+#[must_use]
+pub fn server_name(key: ServiceKey) -> String {
+    let address = std::net::IpAddr::from(key.address);
+    let protocol = key.protocol.to_string().to_lowercase();
+    format!("[{address}]:{protocol}:{}", key.port)
+}
+
+#[cfg(test)]
+mod tests;
