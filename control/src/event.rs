@@ -13,7 +13,7 @@ use dataplane::bpf::Rule;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
-use crate::notify::Notice;
+use crate::notify::{Message, Notice};
 use crate::scripts::Script;
 use crate::vrrp::packet::Datagram;
 
@@ -227,6 +227,8 @@ pub enum Action {
     },
     /// Tell those who wait for a change of any kind: `notify_fifo`.
     Tell(Notice),
+    /// Send a mail: `smtp_alert`.
+    Mail(Message),
     /// One line for the log: cause and effect.
     Log(String),
 }

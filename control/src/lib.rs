@@ -17,4 +17,5 @@ pub mod realserver;
 pub mod replay;
 pub mod run;
 pub mod scripts;
+mod smtp;
 pub mod vrrp;

@@ -31,7 +31,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use health::{script, script_user};
-use notifications::notifications;
+use notifications::{alert, notifications};
 use services::virtual_servers;
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -166,12 +166,14 @@ fn interfaces() -> impl Strategy<Value = Vec<Interface>> {
 
 fn notify() -> impl Strategy<Value = Notify> {
     let told = || option::of(script());
-    (told(), told(), told(), told(), told()).prop_map(|(master, backup, fault, stop, any)| Notify {
+    let all = (told(), told(), told(), told(), told(), alert());
+    all.prop_map(|(master, backup, fault, stop, any, smtp_alert)| Notify {
         master,
         backup,
         fault,
         stop,
         any,
+        smtp_alert,
     })
 }
 

@@ -38,7 +38,7 @@ pub use health::{
 };
 pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
 pub(crate) use load::{import_keepalived_text, read_text};
-pub use notifications::{Fifo, Notifications};
+pub use notifications::{Fifo, Mail, MailServer, Notifications};
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
@@ -165,6 +165,8 @@ pub struct VirtualServer {
     pub quorum: Quorum,
     /// At the end, `quorum_down` and `notify_down` are run for what is up.
     pub omega: bool,
+    /// Mails about the quorum; `None`: as [`Mail`] says.
+    pub smtp_alert: Option<bool>,
 }
 
 /// How many real servers a virtual server needs, and what happens with fewer.
@@ -274,4 +276,6 @@ pub struct RealServer {
     pub passive: Option<Passive>,
     pub notify_up: Option<Script>,
     pub notify_down: Option<Script>,
+    /// Mails when it goes up or down; `None`: as [`Mail`] says.
+    pub smtp_alert: Option<bool>,
 }

@@ -1,6 +1,8 @@
-//! Who else is told of changes: FIFOs of the whole director.
+//! Who else is told of changes: FIFOs of the whole director, and people.
 
+use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::scripts::{Script, ScriptUser};
 
@@ -13,6 +15,8 @@ pub struct Notifications {
     pub vrrp_fifo: Option<Fifo>,
     /// `lvs_notify_fifo`: of virtual servers and real servers.
     pub lvs_fifo: Option<Fifo>,
+    /// `None`: no mails are sent.
+    pub mail: Option<Mail>,
 }
 
 impl Notifications {
@@ -45,4 +49,72 @@ pub struct Fifo {
     /// Runs as long as the appliance, and reads the FIFO, whose path is its
     /// last argument.
     pub script: Option<Script>,
+}
+
+/// Who gets mails about what, and by which server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mail {
+    /// `notification_email`: at least one address.
+    pub to: Vec<String>,
+    /// `None`: `keepalived@` and the name of this host.
+    pub from: Option<String>,
+    pub server: MailServer,
+    /// `None`: the name of this host.
+    pub helo_name: Option<String>,
+    /// For the connection, and for each answer.
+    pub connect_timeout: Duration,
+    /// `smtp_alert`: of everything that has none itself.
+    pub alert: Option<bool>,
+    /// `smtp_alert_vrrp`: the same of instances and groups.
+    pub alert_vrrp: Option<bool>,
+    /// `smtp_alert_checker`: the same of virtual servers and real servers.
+    pub alert_checker: Option<bool>,
+    /// No mails about the state FAULT.
+    pub no_email_faults: bool,
+}
+
+impl Mail {
+    /// Whether there are mails about an instance or group with this `smtp_alert`.
+    #[must_use]
+    pub fn is_for_vrrp(&self, own: Option<bool>) -> bool {
+        own.or(self.alert_vrrp).or(self.alert).unwrap_or(false)
+    }
+
+    /// The same of the quorum of a virtual server.
+    #[must_use]
+    pub fn is_for_virtual_server(&self, own: Option<bool>) -> bool {
+        own.or(self.alert_checker).or(self.alert).unwrap_or(false)
+    }
+
+    /// The same of a real server. Unlike the others, and as with keepalived,
+    /// there are some if nothing else is said.
+    #[must_use]
+    pub fn is_for_real_server(&self, own: Option<bool>) -> bool {
+        own.or(self.alert_checker).or(self.alert).unwrap_or(true)
+    }
+}
+
+/// `smtp_server`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MailServer {
+    /// An IP address, or a name that is looked up for each mail.
+    pub host: String,
+    /// 1..=65535
+    pub port: u16,
+}
+
+impl fmt::Display for MailServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.host, self.port)
+    }
+}
+
+/// This host's own mail server.
+impl Default for MailServer {
+    fn default() -> Self {
+        Self {
+            host: "127.0.0.1".to_owned(),
+            port: 25,
+        }
+    }
 }

@@ -29,6 +29,7 @@ use crate::scripts::Policy;
 
 use self::checks::{print_check, print_script as print_command, print_user};
 use self::limits::{print_limits, print_syn_proxy};
+use self::notifications::print_alert;
 
 /// The effective configuration: what `check --print` shows.
 #[must_use]
@@ -220,10 +221,12 @@ fn print_virtual_server(f: &mut fmt::Formatter<'_>, server: &VirtualServer) -> f
         real_servers,
         quorum,
         omega,
+        smtp_alert,
         ..
     } = server;
     print_quorum(f, quorum)?;
     writeln!(f, "omega = {omega}")?;
+    print_alert(f, "smtp_alert", *smtp_alert)?;
     real_servers
         .iter()
         .try_for_each(|s| print_real_server(f, s))
@@ -246,6 +249,7 @@ fn print_virtual_server_head(f: &mut fmt::Formatter<'_>, server: &VirtualServer)
         real_servers: _,
         quorum: _,
         omega: _,
+        smtp_alert: _,
     } = server;
     writeln!(f, "\n[[virtual_server]]")?;
     if matches.is_empty() {
@@ -323,6 +327,7 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
         passive,
         notify_up,
         notify_down,
+        smtp_alert,
     } = server;
     writeln!(
         f,
@@ -343,6 +348,7 @@ fn print_real_server(f: &mut fmt::Formatter<'_>, server: &RealServer) -> fmt::Re
     }
     print_command(f, "notify_up", notify_up.as_ref())?;
     print_command(f, "notify_down", notify_down.as_ref())?;
+    print_alert(f, "smtp_alert", *smtp_alert)?;
     checks.iter().try_for_each(|c| print_check(f, c))
 }
 

@@ -136,6 +136,8 @@ pub struct Notify {
     /// Of every change; gets `INSTANCE` or `GROUP`, the name, the state and
     /// the priority as arguments.
     pub any: Option<Script>,
+    /// Mails, too; `None`: as [`Mail`](super::Mail) says.
+    pub smtp_alert: Option<bool>,
 }
 
 /// The state that an instance starts in. An election follows at once; only

@@ -89,7 +89,7 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
         lines.push("script_user, enable_script_security changed".to_owned());
     }
     if before.notifications != after.notifications {
-        lines.push("global_defs: notify_fifo and its like changed".to_owned());
+        lines.push("global_defs: a FIFO or what is said about mails changed".to_owned());
     }
     let by_key = |config: &'_ Config| -> HashMap<ServiceKey, usize> {
         let services = config.virtual_servers.iter().enumerate();

@@ -57,6 +57,8 @@ struct Server {
     weight: u32,
     notify_up: Option<Script>,
     notify_down: Option<Script>,
+    /// Whether mails are sent about it.
+    mails: bool,
 }
 
 impl Server {
@@ -101,33 +103,52 @@ struct Service {
     has_quorum: bool,
     /// Whether anybody waits for [`Notice`]s.
     tells: bool,
+    /// Whether mails are sent about the quorum.
+    mails: bool,
 }
 
 impl Service {
-    /// Those who wait for any change are told of this one of a real server.
-    fn tell_of(&self, server: SocketAddr, up: bool) -> Option<Action> {
+    /// Those who wait for any change are told of this one of a real server,
+    /// and so are people if it `mails`.
+    fn tell_of(
+        &self,
+        server: SocketAddr,
+        mails: bool,
+        up: bool,
+        why: &str,
+        actions: &mut Vec<Action>,
+    ) {
         let key = ServiceKey {
             address: server.ip().into(),
             port: server.port(),
             protocol: self.key.protocol,
         };
-        self.tells.then(|| {
-            Action::Tell(Notice::RealServer {
+        if self.tells || mails {
+            let notice = Notice::RealServer {
                 name: server_name(key),
                 virtual_server: server_name(self.key),
                 up,
-            })
-        })
+            };
+            self.tell(notice, mails, why, actions);
+        }
     }
 
     /// The same of the quorum.
-    fn tell_of_quorum(&self, up: bool) -> Option<Action> {
-        self.tells.then(|| {
-            Action::Tell(Notice::VirtualServer {
-                name: server_name(self.key),
-                up,
-            })
-        })
+    fn tell_of_quorum(&self, up: bool, why: &str, actions: &mut Vec<Action>) {
+        if self.tells || self.mails {
+            let name = server_name(self.key);
+            let notice = Notice::VirtualServer { name, up };
+            self.tell(notice, self.mails, why, actions);
+        }
+    }
+
+    fn tell(&self, notice: Notice, mails: bool, why: &str, actions: &mut Vec<Action>) {
+        if mails {
+            actions.push(Action::Mail(notice.message(why)));
+        }
+        if self.tells {
+            actions.push(Action::Tell(notice));
+        }
     }
 
     /// keepalived's rule: as long as there is a quorum, `hysteresis` less is
@@ -153,6 +174,7 @@ impl Health {
     /// Makes the state that of `config`. The state of checks that did not
     /// change is kept, and the quorum of virtual servers that were there.
     pub(super) fn take_up(&mut self, config: &Config, actions: &mut Vec<Action>) {
+        let mail = config.notifications.mail.as_ref();
         let mut servers = std::mem::take(&mut self.servers);
         let services = std::mem::take(&mut self.services);
         for service in &config.virtual_servers {
@@ -175,13 +197,17 @@ impl Health {
                         weight: server.weight,
                         notify_up: server.notify_up.clone(),
                         notify_down: server.notify_down.clone(),
+                        mails: mail.is_some_and(|m| m.is_for_real_server(server.smtp_alert)),
                     },
                 );
             }
             let known = services.get(&service.key);
             let had_quorum = known.map(|known| known.has_quorum);
-            let tells = config.notifications.want_servers();
-            self.take_up_service(service, tells, had_quorum, actions);
+            let told = (
+                config.notifications.want_servers(),
+                mail.is_some_and(|m| m.is_for_virtual_server(service.smtp_alert)),
+            );
+            self.take_up_service(service, told, had_quorum, actions);
         }
         for (server, gone) in servers {
             actions.extend((0..gone.checks.len()).map(|check| Action::StopCheck {
@@ -194,7 +220,7 @@ impl Health {
     fn take_up_service(
         &mut self,
         service: &VirtualServer,
-        tells: bool,
+        (tells, mails): (bool, bool),
         had_quorum: Option<bool>,
         actions: &mut Vec<Action>,
     ) {
@@ -212,6 +238,7 @@ impl Health {
             weight,
             has_quorum: had_quorum.unwrap_or(false),
             tells,
+            mails,
         };
         if had_quorum.is_some() {
             settle_quorum(&mut taken, actions);
@@ -219,8 +246,8 @@ impl Health {
             // As keepalived at its start: said to the script, no news for the log.
             taken.has_quorum = true;
             let cause = format!("virtual_server {} has its quorum", service.key);
+            taken.tell_of_quorum(true, &cause, actions);
             actions.extend(run(taken.quorum.up.as_ref(), cause));
-            actions.extend(taken.tell_of_quorum(true));
         }
         self.services.insert(service.key, taken);
     }
@@ -321,15 +348,15 @@ impl Health {
                 && server.is_up()
             {
                 let cause = format!("{}: the appliance stops", check_id(*key, 0));
+                service.tell_of(key.1, server.mails, false, &cause, actions);
                 actions.extend(run(server.notify_down.as_ref(), cause));
-                actions.extend(service.tell_of(key.1, false));
             }
         }
         for (key, service) in &self.services {
             if service.omega && service.has_quorum {
                 let cause = format!("virtual_server {key}: the appliance stops");
+                service.tell_of_quorum(false, &cause, actions);
                 actions.extend(run(service.quorum.down.as_ref(), cause));
-                actions.extend(service.tell_of_quorum(false));
             }
         }
     }
@@ -373,11 +400,10 @@ fn settle_server(
     } else {
         ("down", &server.notify_down)
     };
-    actions.push(Action::Log(format!(
-        "{id} is {word}: {reason}; {now_up} of {total} real servers are up"
-    )));
+    let line = format!("{id} is {word}: {reason}; {now_up} of {total} real servers are up");
+    actions.push(Action::Log(line.clone()));
+    service.tell_of(id.real_server, server.mails, is_up == 1, &line, actions);
     actions.extend(run(script.as_ref(), format!("{id} is {word}")));
-    actions.extend(service.tell_of(id.real_server, is_up == 1));
     actions.push(Action::Publish);
     settle_quorum(service, actions);
 }
@@ -406,8 +432,8 @@ fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
     if service.quorum != Quorum::default() {
         actions.push(Action::Log(format!("{cause}{serves}")));
     }
+    service.tell_of_quorum(has_quorum, &cause, actions);
     actions.extend(run(script.as_ref(), cause));
-    actions.extend(service.tell_of_quorum(has_quorum));
     actions.push(Action::Publish);
 }
 

@@ -90,33 +90,41 @@ impl Controller {
                     actions.push(Action::AnnounceInstance { instance, repeat });
                 }
                 Output::Changed { from, to, why } => {
-                    actions.push(Action::Log(format!(
-                        "vrrp_instance {instance}: {from} -> {to}: {why}"
-                    )));
-                    self.notify(&instance, to, actions);
+                    let line = format!("vrrp_instance {instance}: {from} -> {to}: {why}");
+                    actions.push(Action::Log(line.clone()));
+                    self.notify(&instance, to, &line, actions);
                 }
             }
         }
     }
 
-    /// Tells the scripts and FIFOs of an instance, and of its sync group if
+    /// Tells the scripts, FIFOs and people of an instance, and of its sync group if
     /// that is news for it.
-    fn notify(&mut self, instance: &str, state: State, actions: &mut Vec<Action>) {
+    fn notify(&mut self, instance: &str, state: State, why: &str, actions: &mut Vec<Action>) {
         let group = self.vrrp.group_change(instance, state);
         let Some(known) = self.vrrp.instance(instance) else {
             return; // removed from the file, and its scripts with it
         };
         let priority = known.machine().priority();
-        if self.config.notifications.want_vrrp() {
-            actions.push(Action::Tell(Notice::Instance {
-                name: instance.to_owned(),
-                state,
-                priority,
-            }));
-            actions.extend(group.as_ref().map(|group| {
-                let name = group.name.clone();
-                Action::Tell(Notice::Group { name, state })
-            }));
+        let own = Notice::Instance {
+            name: instance.to_owned(),
+            state,
+            priority,
+        };
+        let of_group = group.as_ref().map(|group| {
+            let name = group.name.clone();
+            (Notice::Group { name, state }, &group.notify)
+        });
+        let notifications = &self.config.notifications;
+        let mail = notifications.mail.as_ref();
+        let mail = mail.filter(|mail| state != State::Fault || !mail.no_email_faults);
+        for (notice, notify) in [(own, &known.config().notify)].into_iter().chain(of_group) {
+            if mail.is_some_and(|mail| mail.is_for_vrrp(notify.smtp_alert)) {
+                actions.push(Action::Mail(notice.message(why)));
+            }
+            if notifications.want_vrrp() {
+                actions.push(Action::Tell(notice));
+            }
         }
         tell(
             &known.config().notify,

@@ -70,6 +70,7 @@ impl Fifos {
             fifo,
             vrrp_fifo,
             lvs_fifo,
+            mail: _,
         } = wanted;
         let wanted = [
             (For::All, fifo),

@@ -1,13 +1,16 @@
-//! Telling others of changes: what there is to tell, and the FIFOs that it is
-//! written to.
+//! Telling others of changes: what there is to tell, the FIFOs that it is
+//! written to, and the mails that it is sent by.
 //!
-//! Invariant: nothing here waits for a reader. Who does not read misses lines.
+//! Invariant: nothing here waits for a reader or for a mail server. Who does not
+//! read misses lines; what cannot be sent is lost. Both are said.
 //!
 //! Not done here: when there is something to tell (`controller`), and the
 //! scripts that are run at changes (`run`).
 
 mod fifo;
 mod fifos;
+mod letter;
+mod post;
 
 use std::fmt;
 
@@ -15,6 +18,7 @@ use dataplane::service::ServiceKey;
 use serde::{Deserialize, Serialize};
 
 pub use fifos::Fifos;
+pub use post::Post;
 
 use crate::vrrp::machine::State;
 
@@ -45,7 +49,47 @@ pub enum Notice {
     },
 }
 
+/// A mail about a change: `smtp_alert`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// In keepalived's words, without `[router_id]` before it.
+    pub subject: String,
+    /// Lines.
+    pub text: String,
+}
+
 impl Notice {
+    /// The mail about it; `why`: the line of the log.
+    #[must_use]
+    pub fn message(&self, why: &str) -> Message {
+        let subject = match self {
+            Self::Instance { name, state, .. } => {
+                format!(
+                    "VRRP Instance {name} - Entering {} state",
+                    state_word(*state)
+                )
+            }
+            Self::Group { name, state } => {
+                format!("VRRP Group {name} - Entering {} state", state_word(*state))
+            }
+            Self::VirtualServer { name, up } => {
+                format!("Virtualserver {name} - {}", up_word(*up))
+            }
+            Self::RealServer {
+                name,
+                virtual_server,
+                up,
+            } => format!(
+                "Realserver {name} of virtual server {virtual_server} - {}",
+                up_word(*up)
+            ),
+        };
+        Message {
+            subject,
+            text: why.to_owned(),
+        }
+    }
+
     /// Whether it is of VRRP, and not of the servers.
     #[must_use]
     pub const fn is_vrrp(&self) -> bool {

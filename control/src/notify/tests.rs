@@ -67,6 +67,7 @@ async fn each_fifo_has_what_it_is_for() {
         fifo: fifo(&path("all"), Some(&reader("all.out"))),
         vrrp_fifo: fifo(&path("vrrp"), Some(&reader("vrrp.out"))),
         lvs_fifo: fifo(&path("lvs"), Some(&reader("lvs.out"))),
+        mail: None,
     };
     let mut fifos = Fifos::new(Runner::new(Policy::default()));
     fifos.take_up(&wanted);
@@ -115,8 +116,8 @@ omega = true
 real_server = [{ address = "10.0.0.1:80", TCP_CHECK = {} }]
 "#;
 
-/// What is told at the start, when the check fails, and at the end.
-fn told(global: &str) -> Vec<String> {
+/// What is done at the start, when the check fails, and at the end.
+fn actions(global: &str) -> Vec<Action> {
     let file = format!("[global_defs]\n{global}\n{SERVERS}");
     let checked = config::parse(&file, Path::new("file")).unwrap();
     let mut controller = Controller::new(checked.config, Vec::new());
@@ -136,13 +137,60 @@ fn told(global: &str) -> Vec<String> {
         actions.extend(controller.handle(event, now));
     }
     actions.extend(controller.stop());
+    actions
+}
+
+fn told(global: &str) -> Vec<String> {
     let mut lines = Vec::new();
-    for action in actions {
+    for action in actions(global) {
         if let Action::Tell(notice) = action {
             lines.push(notice.to_string());
         }
     }
     lines
+}
+
+fn subjects(global: &str) -> Vec<String> {
+    let mut subjects = Vec::new();
+    for action in actions(global) {
+        if let Action::Mail(message) = action {
+            assert!(!message.text.is_empty());
+            subjects.push(message.subject);
+        }
+    }
+    subjects
+}
+
+#[test]
+fn mails_are_sent_where_they_are_wanted() {
+    const RS: &str = "Realserver [10.0.0.1]:tcp:80 of virtual server [10.0.0.100]:tcp:80";
+    const VS: &str = "Virtualserver [10.0.0.100]:tcp:80";
+    let server = [
+        format!("{RS} - DOWN"),
+        format!("{RS} - UP"),
+        format!("{RS} - DOWN"),
+    ];
+    let to = "notification_email = ['root']\n";
+    // keepalived's default: of real servers only.
+    assert_eq!(subjects(to), server);
+    assert!(subjects(&format!("{to}smtp_alert = false")).is_empty());
+    assert!(
+        subjects(&format!(
+            "{to}smtp_alert_checker = false\nsmtp_alert = true"
+        ))
+        .is_empty()
+    );
+    let all = [
+        format!("{VS} - UP"),
+        format!("{RS} - DOWN"),
+        format!("{VS} - DOWN"),
+        format!("{RS} - UP"),
+        format!("{VS} - UP"),
+        format!("{RS} - DOWN"),
+        format!("{VS} - DOWN"),
+    ];
+    assert_eq!(subjects(&format!("{to}smtp_alert = true")), all);
+    assert!(subjects("").is_empty());
 }
 
 #[test]

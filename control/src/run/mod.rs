@@ -377,6 +377,7 @@ impl Appliance {
                     cause,
                 } => self.notifier.run(script, arguments, cause),
                 Action::Tell(notice) => self.notifier.tell(&notice),
+                Action::Mail(message) => self.notifier.mail(message),
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Scripts and FIFOs that are told about changes.
+//! Scripts, FIFOs and people that are told about changes.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use crate::config::{CheckKind, Config};
-use crate::notify::{Fifos, Notice};
+use crate::notify::{Fifos, Message, Notice, Post};
 use crate::scripts::{Outcome, Runner, Script};
 
 /// What a script that is told something may take.
@@ -15,11 +15,12 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What scripts that run at the end of the appliance may take together.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
-/// Runs scripts and writes to FIFOs without anybody waiting for them.
+/// Runs scripts, writes to FIFOs and sends mails without anybody waiting for them.
 #[derive(Debug)]
 pub(super) struct Notifier {
     runner: Runner,
     fifos: Fifos,
+    post: Post,
     running: JoinSet<()>,
 }
 
@@ -27,6 +28,7 @@ impl Notifier {
     pub(super) fn new(runner: Runner) -> Self {
         Self {
             fifos: Fifos::new(runner.clone()),
+            post: Post::default(),
             runner,
             running: JoinSet::new(),
         }
@@ -46,13 +48,20 @@ impl Notifier {
         });
     }
 
-    /// Opens the FIFOs of a configuration, and closes others.
+    /// Opens the FIFOs of a configuration, closes others, and sends mails where it says.
     pub(super) fn take_up(&mut self, config: &Config) {
-        self.fifos.take_up(&config.notifications);
+        let notifications = &config.notifications;
+        self.fifos.take_up(notifications);
+        let router_id = config.router_id.as_deref();
+        self.post.take_up(notifications.mail.as_ref(), router_id);
     }
 
     pub(super) fn tell(&mut self, notice: &Notice) {
         self.fifos.tell(notice);
+    }
+
+    pub(super) fn mail(&mut self, message: Message) {
+        self.post.send(message);
     }
 
     /// Forgets those that have ended.
@@ -60,9 +69,9 @@ impl Notifier {
         while self.running.try_join_next().is_some() {}
     }
 
-    /// Closes the FIFOs, and lets those that run come to an end, within limits.
+    /// Closes the FIFOs, sends what is to be sent, and lets those that run come to an end, within limits.
     pub(super) async fn finish(&mut self) {
-        self.fifos.finish().await;
+        tokio::join!(self.fifos.finish(), self.post.finish());
         let all = async { while self.running.join_next().await.is_some() {} };
         if tokio::time::timeout(PATIENCE_AT_END, all).await.is_err() {
             warn!("scripts still run after {PATIENCE_AT_END:?}: they are killed");

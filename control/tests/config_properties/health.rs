@@ -14,6 +14,7 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
+use super::notifications::alert;
 use super::services::method;
 use super::{host, interface_name, text, time, word};
 
@@ -233,7 +234,7 @@ pub(super) fn real_server(
         (any::<bool>(), thresholds()),
         checks(address),
         option::of((1_u32..=65535, time())),
-        (option::of(script()), option::of(script())),
+        (option::of(script()), option::of(script()), alert()),
     )
         .prop_map(
             move |(
@@ -242,7 +243,7 @@ pub(super) fn real_server(
                 (inhibit_on_failure, thresholds),
                 checks,
                 passive,
-                (notify_up, notify_down),
+                (notify_up, notify_down, smtp_alert),
             )| {
                 RealServer {
                     address,
@@ -259,6 +260,7 @@ pub(super) fn real_server(
                         }),
                     notify_up,
                     notify_down,
+                    smtp_alert,
                 }
             },
         )
@@ -279,6 +281,7 @@ pub(super) fn quorum(
             passive: None,
             notify_up: None,
             notify_down: None,
+            smtp_alert: None,
         }),
     );
     (

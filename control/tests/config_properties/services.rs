@@ -16,6 +16,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::health::{quorum, real_server};
+use super::notifications::alert;
 use super::{host, time};
 
 pub(super) fn method() -> impl Strategy<Value = ForwardingMethod> {
@@ -61,11 +62,11 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             real_servers,
             scheduler,
             quorum(sorry, lb_kind),
-            any::<bool>(),
+            (any::<bool>(), alert()),
             options(is_v4, protocol),
         )
             .prop_map(
-                move |(real_servers, scheduler, quorum, omega, mut options)| {
+                move |(real_servers, scheduler, quorum, (omega, smtp_alert), mut options)| {
                     let servers = real_servers.iter().chain(&quorum.sorry_server);
                     let fits = is_tcp
                         && servers
@@ -96,6 +97,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                         real_servers,
                         quorum,
                         omega,
+                        smtp_alert,
                     }
                 },
             )

@@ -1,10 +1,12 @@
 //! The keys of `[global_defs]` about being told of changes.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
+use std::time::Duration;
 
 use super::super::raw::{Table, Value};
 use super::super::report::Report;
-use super::super::{Fifo, Notifications};
+use super::super::{Fifo, Mail, MailServer, Notifications};
 use super::scripts::script;
 use crate::scripts::ScriptUser;
 
@@ -14,6 +16,12 @@ const FIFOS: [(&str, &str); 3] = [
     ("vrrp_notify_fifo", "vrrp_notify_fifo_script"),
     ("lvs_notify_fifo", "lvs_notify_fifo_script"),
 ];
+
+/// keepalived's default.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(3600);
+/// What says something about mails only.
+const WITHOUT_ADDRESS: [&str; 3] = ["notification_email_from", "smtp_server", "smtp_alert"];
 
 pub(super) fn notifications(table: &Table<'_>, report: &mut Report<'_>) -> Notifications {
     let mut seen = Vec::new();
@@ -34,6 +42,7 @@ pub(super) fn notifications(table: &Table<'_>, report: &mut Report<'_>) -> Notif
         fifo,
         vrrp_fifo,
         lvs_fifo,
+        mail: mail(table, report),
     }
 }
 
@@ -81,4 +90,73 @@ fn fifo<'d>(
             script,
         },
     ))
+}
+
+fn mail(table: &Table<'_>, report: &mut Report<'_>) -> Option<Mail> {
+    let mut name = |key| table.get(key).and_then(|value| mail_word(&value, report));
+    let (from, helo_name) = (name("notification_email_from"), name("smtp_helo_name"));
+    let server = table.get("smtp_server");
+    let server = server.and_then(|value| mail_server(&value, report));
+    let connect_timeout = table.get("smtp_connect_timeout");
+    let connect_timeout = connect_timeout.and_then(|value| value.time(&TIMEOUT, report));
+    let mut flag = |key| table.get(key).and_then(|value| value.boolean(report));
+    let (alert, alert_vrrp) = (flag("smtp_alert"), flag("smtp_alert_vrrp"));
+    let alert_checker = flag("smtp_alert_checker");
+    let no_email_faults = flag("no_email_faults").unwrap_or(false);
+    let Some(addresses) = table.get("notification_email") else {
+        let mut unused = WITHOUT_ADDRESS.into_iter();
+        if let Some(unused) = unused.find_map(|key| table.get(key)) {
+            let message = "there is no notification_email: no mails are sent";
+            report.warning(unused.at, &unused.place, message);
+        }
+        return None;
+    };
+    let mut to = Vec::new();
+    for address in addresses.list(report)? {
+        to.extend(mail_word(&address, report));
+    }
+    Some(Mail {
+        to,
+        from,
+        server: server.unwrap_or_default(),
+        helo_name,
+        connect_timeout: connect_timeout.unwrap_or(CONNECT_TIMEOUT),
+        alert,
+        alert_vrrp,
+        alert_checker,
+        no_email_faults,
+    })
+}
+
+/// An address of a person or the name of a host, as it is sent to the server.
+fn mail_word(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = value.text(report)?;
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b',');
+    if !text.bytes().all(is_plain) {
+        value.reject(
+            "one word of ASCII characters without < > and ,",
+            "write the bare address or name, such as admin@example.com",
+            report,
+        );
+        return None;
+    }
+    Some(text.to_owned())
+}
+
+/// `"HOST"` or `"HOST PORT"`
+fn mail_server(value: &Value<'_>, report: &mut Report<'_>) -> Option<MailServer> {
+    let mut words = value.text(report)?.split_whitespace();
+    let host = words.next().map(str::to_owned);
+    let port = words.next().map_or(Some(25), |word| word.parse().ok());
+    match (host, port, words.next()) {
+        (Some(host), Some(port @ 1..), None) => Some(MailServer { host, port }),
+        (_, _, _) => {
+            value.reject(
+                "an address or a name, perhaps a port",
+                r#"write them so: "192.0.2.25" or "mail.example.com 587""#,
+                report,
+            );
+            None
+        }
+    }
 }

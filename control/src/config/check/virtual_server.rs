@@ -64,6 +64,7 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "quorum_up",
         "quorum_down",
         "omega",
+        "smtp_alert",
         "sorry_server",
         "sorry_server_inhibit",
         "sorry_server_lvs_method",
@@ -77,7 +78,6 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "ha_suspend",
         "ip_family",
         "persistence_engine",
-        "smtp_alert",
         "snmp_name",
     ],
 };
@@ -99,6 +99,7 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "fail_timeout",
         "notify_up",
         "notify_down",
+        "smtp_alert",
         "TCP_CHECK",
         "HTTP_GET",
         "SSL_GET",
@@ -110,7 +111,7 @@ pub(super) static REAL_SERVER: Spec = Spec {
         "FILE_CHECK",
     ],
     shared: health::PARAMETERS.keys,
-    unsupported: &["BFD_CHECK", "smtp_alert", "snmp_name"],
+    unsupported: &["BFD_CHECK", "snmp_name"],
 };
 
 const PORT: RangeInclusive<i64> = 1..=65535;
@@ -189,6 +190,7 @@ fn virtual_server<'d>(
     let client_address = options.full_nat.client_address;
     options.syn_proxy = syn_proxy(table, protocol, client_address, servers, report);
     let omega = table.get("omega").and_then(|v| v.boolean(report));
+    let smtp_alert = table.get("smtp_alert").and_then(|v| v.boolean(report));
     let (written, address, protocol) = (written?, address?, protocol?);
     let key = ServiceKey {
         address: address.ip().into(),
@@ -213,6 +215,7 @@ fn virtual_server<'d>(
         real_servers,
         quorum,
         omega: omega.unwrap_or(false),
+        smtp_alert,
     })
 }
 
@@ -280,6 +283,7 @@ fn real_server(
     let passive = passive.checked(&table, defaults.protocol, report);
     let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
     let (notify_up, notify_down) = (notify("notify_up"), notify("notify_down"));
+    let smtp_alert = table.get("smtp_alert").and_then(|v| v.boolean(report));
     let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
     let (written, address) = (written?, address?);
     if let (Some(service), Some(lb_kind)) = (defaults.service, lb_kind) {
@@ -306,6 +310,7 @@ fn real_server(
         passive,
         notify_up,
         notify_down,
+        smtp_alert,
     })
 }
 

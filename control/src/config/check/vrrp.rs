@@ -47,11 +47,11 @@ pub(super) static SYNC_GROUP: Spec = Spec {
         "notify_fault",
         "notify_stop",
         "notify",
+        "smtp_alert",
     ],
     shared: &[],
     unsupported: &[
         "global_tracking",
-        "smtp_alert",
         "sync_group_tracking_weight",
         "track_file",
         "track_interface",
@@ -113,6 +113,7 @@ fn notify(table: &Table<'_>, report: &mut Report<'_>) -> Notify {
         fault: told("notify_fault"),
         stop: told("notify_stop"),
         any: told("notify"),
+        smtp_alert: table.get("smtp_alert").and_then(|v| v.boolean(report)),
     }
 }
 

@@ -7,6 +7,7 @@ use super::super::{
     VrrpSyncGroup,
 };
 use super::checks::{print_script as print_command, print_user};
+use super::notifications::print_alert;
 use super::{commas, print_ip, print_time, quoted};
 use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
@@ -19,6 +20,7 @@ fn print_notify(f: &mut fmt::Formatter<'_>, notify: &Notify) -> fmt::Result {
         fault,
         stop,
         any,
+        smtp_alert,
     } = notify;
     let all = [
         ("notify_master", master),
@@ -28,7 +30,8 @@ fn print_notify(f: &mut fmt::Formatter<'_>, notify: &Notify) -> fmt::Result {
         ("notify", any),
     ];
     let mut all = all.into_iter();
-    all.try_for_each(|(key, script)| print_command(f, key, script.as_ref()))
+    all.try_for_each(|(key, script)| print_command(f, key, script.as_ref()))?;
+    print_alert(f, "smtp_alert", *smtp_alert)
 }
 
 /// Ends the section `[global_defs]`.

@@ -87,6 +87,7 @@ impl Scripts {
                 fault,
                 stop,
                 any,
+                smtp_alert: _,
             } = notify;
             let all = [master, backup, fault, stop, any].into_iter().flatten();
             all.map(move |script| (place.clone(), script))

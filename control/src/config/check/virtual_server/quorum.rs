@@ -103,6 +103,7 @@ fn sorry_server(
         passive: None,
         notify_up: None,
         notify_down: None,
+        smtp_alert: None,
     })
 }
 

@@ -1,11 +1,11 @@
 //! The top of the file, and `global_defs`.
 
-use super::Kind::{Group, Named, Nothing, Section, Timeouts, VirtualServer};
-use super::Shape::{Flag, Number, Script, Text, Time, Words};
+use super::Kind::{Group, Lines, Named, Nothing, Section, Timeouts, VirtualServer};
+use super::Shape::{Escaped, Flag, Number, Script, Text, Time, Words};
 use super::vrrp::{SYNC_GROUP, VRRP_INSTANCE, VRRP_SCRIPT};
 use super::{Block, ignored, keyword, refused, silent, value};
 
-const MAIL: &str = "no mail is sent; run a script from notify instead";
+const MAIL: &str = "no mail is sent";
 const NAMESPACE: &str = "start the appliance in the namespace: ip netns exec NAME appliance run …";
 const SYSTEM: &str = "set it up with the system's own network configuration";
 const SNMP: &str = "there is no SNMP; the same numbers are under /metrics";
@@ -74,7 +74,7 @@ static GLOBAL_DEFS: Block = Block {
     name: "global_defs",
     heading: "[global_defs]",
     keywords: &[
-        value("router_id", Text).or_warn("it only named the machine in mails"),
+        value("router_id", Text).or_warn("it only names the machine in mails"),
         value("script_user", Words).or_warn("scripts run as the appliance's user"),
         value("enable_script_security", Flag).or_warn("who may write to a script is not looked at"),
         keyword("lvs_timeouts", Timeouts),
@@ -141,16 +141,17 @@ static GLOBAL_DEFS: Block = Block {
         ignored("vmac_prefix", PROCESS),
         ignored("vmac_addr_prefix", PROCESS),
         // Mail, SNMP, D-Bus.
-        ignored("notification_email", MAIL),
-        ignored("notification_email_from", MAIL),
-        ignored("smtp_server", MAIL),
-        ignored("smtp_helo_name", MAIL),
-        ignored("smtp_connect_timeout", MAIL),
-        ignored("smtp_alert", MAIL),
-        ignored("smtp_alert_vrrp", MAIL),
-        ignored("smtp_alert_checker", MAIL),
-        ignored("no_email_faults", MAIL),
-        ignored("no_checker_emails", MAIL),
+        keyword("notification_email", Lines).or_warn(MAIL),
+        value("notification_email_from", Text).or_warn(MAIL),
+        value("smtp_server", Words).or_warn(MAIL),
+        value("smtp_helo_name", Escaped).or_warn(MAIL),
+        value("smtp_connect_timeout", Time).or_warn(MAIL),
+        value("smtp_alert", Flag).or_warn(MAIL),
+        value("smtp_alert_vrrp", Flag).or_warn(MAIL),
+        value("smtp_alert_checker", Flag).or_warn(MAIL),
+        value("no_email_faults", Flag).or_warn(MAIL),
+        // There is one mail when a server goes up or down, never one for each check.
+        silent("no_checker_emails"),
         ignored("snmp_socket", SNMP),
         ignored("enable_snmp_vrrp", SNMP),
         ignored("enable_snmp_checker", SNMP),

@@ -8,7 +8,7 @@ use super::checks::{
 };
 use super::{Block, ignored, keyword, refused, value};
 
-const MAIL: &str = "no mail is sent; run a script from notify instead";
+const MAIL: &str = "no mail is sent";
 const NOTIFY: &str = "no script is run";
 const NEVER_DOWN: &str = "a server that fails it would stay in use";
 
@@ -45,7 +45,7 @@ pub(in super::super) static VIRTUAL_SERVER: Block = Block {
         value("sorry_server_inhibit", Flag),
         keyword("sorry_server_lvs_method", Method),
         value("ha_suspend", Flag).or_warn("servers are checked whoever is master"),
-        ignored("smtp_alert", MAIL),
+        value("smtp_alert", Flag).or_warn(MAIL),
         ignored("snmp_name", "there is no SNMP"),
         keyword("real_server", RealServer),
     ],
@@ -64,7 +64,7 @@ pub(in super::super) static REAL_SERVER: Block = Block {
         value("lthreshold", Number),
         value("notify_up", Script).or_warn(NOTIFY),
         value("notify_down", Script).or_warn(NOTIFY),
-        ignored("smtp_alert", MAIL),
+        value("smtp_alert", Flag).or_warn(MAIL),
         ignored("snmp_name", "there is no SNMP"),
         keyword("TCP_CHECK", Sections(&TCP_CHECK)),
         keyword("HTTP_GET", Sections(&HTTP_GET)),

@@ -6,7 +6,7 @@ use super::{Block, ignored, keyword, refused, silent, value};
 
 const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
 const NOTIFY: &str = "no script is run when the state changes";
-const MAIL: &str = "no mail is sent; run a script from notify instead";
+const MAIL: &str = "no mail is sent";
 const VMAC: &str =
     "the addresses keep the interface's MAC address, and gratuitous ARP announces them";
 const PROCESS: &str = "it is about keepalived's own processes, files and buffers";
@@ -48,7 +48,7 @@ pub(super) static SYNC_GROUP: Block = Block {
         value("notify_stop", Script).or_warn(NOTIFY),
         value("notify", Script).or_warn(NOTIFY),
         value("notify_priority_changes", Flag).or_warn(PRIORITY),
-        ignored("smtp_alert", MAIL),
+        value("smtp_alert", Flag).or_warn(MAIL),
         value("global_tracking", Flag)
             .or_warn("what the group tracks counts for all its instances"),
         value("sync_group_tracking_weight", Flag).or_warn("weights stay those of the instances"),
@@ -119,7 +119,7 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("notify_master_rx_lower_pri", Script).or_warn(NOTIFY),
         value("notify", Script).or_warn(NOTIFY),
         value("notify_priority_changes", Flag).or_warn(PRIORITY),
-        ignored("smtp_alert", MAIL),
+        value("smtp_alert", Flag).or_warn(MAIL),
         ignored("use_vmac", VMAC),
         ignored("use_vmac_addr", VMAC),
         ignored("vmac_xmit_base", VMAC),
