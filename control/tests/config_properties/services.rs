@@ -69,6 +69,7 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                 move |(real_servers, scheduler, quorum, (omega, smtp_alert), mut options)| {
                     let servers = real_servers.iter().chain(&quorum.sorry_server);
                     let fits = is_tcp
+                        && options.full_nat.client_address != ClientAddress::Proxy
                         && servers
                             .clone()
                             .all(|server| server.lb_kind.rewrites_replies());
