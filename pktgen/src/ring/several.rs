@@ -300,18 +300,19 @@ impl Lane {
             }
         });
         self.take_back(meeting);
-        let next = (self.number + 1) % meeting.mail.len();
+        // Answers come from the worker before this one, and go back to it.
+        let workers = meeting.mail.len();
+        let previous = (self.number + workers - 1) % workers;
         let given = self.worker.counters().handed_off_tx;
-        while given > meeting.taken[next].load(Ordering::Acquire) + AHEAD {
+        while given > meeting.taken[previous].load(Ordering::Acquire) + AHEAD {
             self.take_over(meeting);
         }
     }
 
     /// True if there is something on the way to this worker.
     fn is_due(&self, meeting: &Meeting) -> bool {
-        let workers = meeting.mail.len();
-        let previous = (self.number + workers - 1) % workers;
-        let given = meeting.given[previous].load(Ordering::Acquire);
+        let next = (self.number + 1) % meeting.mail.len();
+        let given = meeting.given[next].load(Ordering::Acquire);
         self.worker.counters().handed_off_rx < given
     }
 
