@@ -158,20 +158,24 @@ def storm(reloads):
     return last
 
 
-# The same files twice: the second time may take no memory that the first did not.
+# The same files again take no memory that they did not take before; but a thread
+# that was never busy before takes an arena of the allocator, once. What leaks grows every time.
 files = rng.getstate()
 storm(given.reloads // 2)
-before = footprint()
-rng.setstate(files)
-last = storm(given.reloads // 2)
-_, config = ask("GET", "/api/v1/config")
+for _ in range(4):
+    before = footprint()
+    rng.setstate(files)
+    last = storm(given.reloads // 2)
+    _, config = ask("GET", "/api/v1/config")
+    after = footprint()
+    print(f"{len(after[0])} descriptors, {len(after[1])} threads, {before[2]} KiB, then {after[2]} KiB")
+    if before[:2] != after[:2]:
+        sys.exit(f"leaked: before {before[:2]}, after {after[:2]}")
+    if after[2] <= before[2] + 1024:
+        break
+else:
+    sys.exit(f"memory grows with every {given.reloads // 2} reloads")
 with open(given.config + ".running", "w") as file:
     file.write(json.loads(config)["toml"])
 with open(given.config + ".last", "w") as file:
     file.write(last)
-after = footprint()
-print(f"{len(after[0])} descriptors, {len(after[1])} threads, {before[2]} KiB, then {after[2]} KiB")
-if before[:2] != after[:2]:
-    sys.exit(f"leaked: before {before[:2]}, after {after[:2]}")
-if after[2] > before[2] + 1024:
-    sys.exit(f"memory grew from {before[2]} to {after[2]} KiB in {given.reloads // 2} reloads")
