@@ -2,7 +2,7 @@
 //! the real server that it would get, and how it leaves. What `appliance explain` says.
 //!
 //! Pure, and by the very tables that workers use: a [`Snapshot`] with its schedulers and persistence
-//! templates. What only a worker knows is given ([`Known`]), or said to be unknown: `rr` takes turns, and
+//! templates. What only a worker knows is given (`Known`), or said to be unknown: `rr` takes turns, and
 //! each worker has its own.
 
 use std::collections::BTreeMap;

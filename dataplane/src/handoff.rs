@@ -10,7 +10,7 @@
 //!     pool ◄────────────────────────────── same frame ────┘
 //! ```
 //!
-//! - **Who owns it** is asked of a table that all share ([`directory`]). Where that has no answer, the
+//! - **Who owns it** is asked of a table that all share (`directory`). Where that has no answer, the
 //!   workers are asked in turn, each of them once; who is asked last gives the packet to the kernel.
 //!   So later fragments, ICMP errors and what the table had no room for reach their connection, too.
 //!   An alternative without a table would be to choose the owner by a hash of the client's
@@ -22,7 +22,7 @@
 //!   for it is set aside ([`frames`]), so that no worker can starve another of frames to receive into.
 //! - **A full ring** is [`DropReason::HandoffRingFull`](crate::counters::DropReason::HandoffRingFull).
 //!   Packets that are offered in turn may only fill it by half: replies come first.
-//! - **A worker that sleeps** is woken by an eventfd, once a burst and only if it sleeps ([`bell`]).
+//! - **A worker that sleeps** is woken by an eventfd, once a burst and only if it sleeps (`bell`).
 //!
 //! With one worker there is none of this.
 //!

@@ -4,7 +4,7 @@
 //! A [`Rewrite`] is computed once for each direction of a connection; applying it adds two
 //! precomputed differences (RFC 1624, equation 3). A checksum that was wrong stays wrong.
 //!
-//! Not done here: MAC addresses ([`Addresses`](crate::wire::ethernet::Addresses)), the size
+//! Not done here: MAC addresses ([`Addresses`]), the size
 //! of the packet on its new way ([`fragment`](super::fragment)), and packets of another IP version
 //! than before ([`nat64`](super::nat64)).
 
