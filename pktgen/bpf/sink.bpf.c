@@ -1,4 +1,4 @@
-// The end of a measurement: counts each UDP and TCP frame and its bytes, per CPU, and
+// The end of a measurement: counts each UDP, TCP and tunnelled frame and its bytes, per CPU, and
 // drops it. All else is the kernel's: a host whose ARP or neighbour discovery went
 // unanswered would soon get nothing to count.
 //
@@ -33,8 +33,11 @@ struct {
 #define ETHERNET 14
 #define IPV4 0x0008 // as the two bytes are read here, on a little-endian machine
 #define IPV6 0xdd86
+#define IPIP 4
 #define TCP 6
 #define UDP 17
+#define IPV6_INSIDE 41
+#define GRE 47
 
 SEC("xdp") int sink(struct xdp_md *ctx)
 {
@@ -43,7 +46,8 @@ SEC("xdp") int sink(struct xdp_md *ctx)
 		return XDP_PASS;
 	u16 type = *(u16 *)(p + 12);
 	u8 protocol = type == IPV4 ? p[ETHERNET + 9] : type == IPV6 ? p[ETHERNET + 6] : 0;
-	if (protocol != UDP && protocol != TCP)
+	if (protocol != UDP && protocol != TCP && protocol != IPIP && protocol != IPV6_INSIDE &&
+	    protocol != GRE)
 		return XDP_PASS;
 	u32 frames = 0, bytes = 1;
 	u64 *count = bpf_map_lookup_elem(&COUNTED, &frames);
