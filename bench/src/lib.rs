@@ -6,9 +6,12 @@
 //! - [`memory`]: the data plane alone, by `pktgen ring`.
 //! - [`report`]: the table and the dated file.
 
+pub mod appliance;
 pub mod memory;
+pub mod peers;
 pub mod process;
 pub mod report;
+pub mod tcp;
 pub mod throughput;
 pub mod topology;
 

@@ -4,12 +4,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use bench::report::{Memory, Report, Throughput};
+use bench::peers::Peer;
+use bench::report::{Memory, Report, Tcp, Throughput};
 use bench::throughput::{self, Balancer, Case, Outcome, Setup};
-use bench::{Spread, memory, pause};
+use bench::{Spread, memory, pause, tcp};
 use clap::Parser;
 
 /// Measures the appliance beside a bare AF_XDP forwarder, and the data plane in memory.
@@ -21,15 +22,19 @@ struct Arguments {
     /// Seconds to measure a case, after warming up
     #[arg(long, value_name = "S", default_value_t = 3.0)]
     seconds: f64,
-    /// Leave the measurement over veth out
-    #[arg(long, conflicts_with = "no_ring")]
-    no_veth: bool,
-    /// Leave the measurement in memory out
-    #[arg(long)]
-    no_ring: bool,
+    /// Measure only this: packets over veth, TCP through proxies, or the data plane in memory
+    #[arg(long, value_name = "PART")]
+    only: Option<Part>,
     /// Where to write the dated report
     #[arg(long, value_name = "DIRECTORY", default_value = "bench/results")]
     results: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Veth,
+    Tcp,
+    Ring,
 }
 
 fn main() -> ExitCode {
@@ -57,13 +62,24 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             .join(" "),
         load_before: load_average(),
         throughput: Vec::new(),
+        tcp: Vec::new(),
         memory: Vec::new(),
         skipped: Vec::new(),
     };
-    if !arguments.no_veth {
-        over_veth(arguments, &programs, &mut report)?;
+    let measured = |part| arguments.only.is_none_or(|only| only == part);
+    let scratch = Scratch::new()?;
+    let setup = Setup {
+        programs: programs.clone(),
+        scratch: scratch.0.clone(),
+        seconds: arguments.seconds,
+    };
+    if measured(Part::Veth) {
+        over_veth(arguments, &setup, &mut report)?;
     }
-    if !arguments.no_ring {
+    if measured(Part::Tcp) {
+        through_proxies(arguments, &setup, &mut report)?;
+    }
+    if measured(Part::Ring) {
         in_memory(arguments, &programs.join("pktgen"), &mut report)?;
     }
     let path = report.save(&arguments.results)?;
@@ -72,24 +88,12 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn over_veth(arguments: &Arguments, programs: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let scratch = Scratch::new()?;
-    let setup = Setup {
-        programs: programs.to_owned(),
-        scratch: scratch.0.clone(),
-        seconds: arguments.seconds,
-    };
-    let runs = can_run(&programs.join("appliance"));
-    if !runs {
-        report
-            .skipped
-            .push("`appliance run` does not exist in this build".to_owned());
-    }
-    let cases = throughput::cases(runs);
+fn over_veth(arguments: &Arguments, setup: &Setup, report: &mut Report) -> anyhow::Result<()> {
+    let cases = throughput::cases(&available(&Peer::ALL, Peer::missing, report));
     let mut outcomes: HashMap<String, Vec<Outcome>> = HashMap::new();
     for round in 1..=arguments.rounds {
         for case in &cases {
-            let outcome = throughput::run(&setup, case).with_context(|| case.name())?;
+            let outcome = throughput::run(setup, case).with_context(|| case.name())?;
             eprintln!(
                 "round {round}: {}: {:.3} Mpps of {:.3} offered",
                 case.name(),
@@ -105,26 +109,62 @@ fn over_veth(arguments: &Arguments, programs: &Path, report: &mut Report) -> any
 
 fn rows(cases: &[Case], outcomes: &HashMap<String, Vec<Outcome>>) -> Vec<Throughput> {
     let of = |case: &Case| outcomes.get(&case.name()).map_or(&[][..], Vec::as_slice);
-    let bare = cases
-        .iter()
-        .find(|case| case.balancer == Balancer::Forwarder)
-        .map_or(&[][..], of);
+    // The limit of a case is the forwarder with frames of the same size.
+    let bare = |size| {
+        cases
+            .iter()
+            .find(|case| {
+                case.balancer == Balancer::Forwarder && case.size == size && case.rate.is_none()
+            })
+            .map_or(&[][..], of)
+    };
     let row = |case: &Case| {
         let delivered: Vec<f64> = of(case).iter().map(|outcome| outcome.delivered).collect();
         let offered: Vec<f64> = of(case).iter().map(|outcome| outcome.offered).collect();
+        let cpu: Vec<f64> = of(case).iter().map(|outcome| outcome.cpu).collect();
         let ratios: Vec<f64> = of(case)
             .iter()
-            .zip(bare)
+            .zip(bare(case.size))
             .map(|(own, bare)| own.delivered / bare.delivered)
             .collect();
         Some(Throughput {
             name: case.name(),
             delivered: Spread::of(&delivered)?,
             offered: Spread::of(&offered)?,
-            ratio: Spread::of(&ratios).filter(|_| case.balancer == Balancer::Appliance),
+            cpu: case.rate.and_then(|_| Spread::of(&cpu)),
+            ratio: Spread::of(&ratios).filter(|_| {
+                !matches!(case.balancer, Balancer::Absent | Balancer::Forwarder)
+                    && case.rate.is_none()
+            }),
         })
     };
     cases.iter().filter_map(row).collect()
+}
+
+fn through_proxies(
+    arguments: &Arguments,
+    setup: &Setup,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let balancers = available(&tcp::Balancer::ALL, tcp::Balancer::missing, report);
+    let mut outcomes: HashMap<tcp::Balancer, Vec<tcp::Outcome>> = HashMap::new();
+    for round in 1..=arguments.rounds {
+        for &balancer in &balancers {
+            let outcome = tcp::run(setup, balancer).with_context(|| balancer.name())?;
+            eprintln!(
+                "round {round}: TCP through {}: {:.0} requests/s, {:.0} connections/s",
+                balancer.name(),
+                outcome.requests.per_second,
+                outcome.connections.per_second
+            );
+            outcomes.entry(balancer).or_default().push(outcome);
+        }
+    }
+    report.tcp = balancers
+        .iter()
+        .filter_map(|balancer| Tcp::of(balancer.name(), outcomes.get(balancer)?))
+        .collect();
+    Ok(())
 }
 
 fn in_memory(arguments: &Arguments, pktgen: &Path, report: &mut Report) -> anyhow::Result<()> {
@@ -160,14 +200,20 @@ fn in_memory(arguments: &Arguments, pktgen: &Path, report: &mut Report) -> anyho
     Ok(())
 }
 
-/// Does this appliance know `run`?
-fn can_run(appliance: &Path) -> bool {
-    let help = Command::new(appliance)
-        .args(["run", "--help"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    help.is_ok_and(|status| status.success())
+/// Those of `all` that nothing is missing for; the report says what is missing for the others.
+fn available<T: Copy>(
+    all: &[T],
+    missing: impl Fn(T) -> Option<String>,
+    report: &mut Report,
+) -> Vec<T> {
+    let mut available = Vec::new();
+    for &one in all {
+        match missing(one) {
+            None => available.push(one),
+            Some(why) => report.skipped.push(why),
+        }
+    }
+    available
 }
 
 fn load_average() -> String {

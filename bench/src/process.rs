@@ -5,8 +5,9 @@
 //! groups first.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +63,18 @@ impl Process {
         })
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// What it has said on stderr so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.err.try_iter().collect::<Vec<_>>().join("; ")
+    }
+
     /// Waits for a line on stderr that contains `ready`.
     ///
     /// # Errors
@@ -104,12 +117,20 @@ impl Process {
     ///
     /// # Errors
     /// It failed, or does not end.
-    pub fn finish(mut self, within: Duration) -> anyhow::Result<String> {
+    pub fn finish(self, within: Duration) -> anyhow::Result<String> {
+        self.end(within, |status| status.success())
+    }
+
+    fn end(
+        mut self,
+        within: Duration,
+        is_well: impl Fn(ExitStatus) -> bool,
+    ) -> anyhow::Result<String> {
         self.stdin = None;
         let deadline = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait()? {
-                if !status.success() {
+                if !is_well(status) {
                     let said: Vec<String> = self.err.iter().collect();
                     bail!("{} failed ({status}): {}", self.name, said.join("; "));
                 }
@@ -127,9 +148,12 @@ impl Process {
     /// # Errors
     /// It failed, or does not end.
     pub fn stop(self) -> anyhow::Result<String> {
-        kill_process(Pid::from_child(&self.child), Signal::TERM)
+        kill_process(self.id(), Signal::TERM)
             .with_context(|| format!("cannot end {}", self.name))?;
-        self.finish(PATIENCE)
+        // HAProxy passes the signal on to itself.
+        self.end(PATIENCE, |status| {
+            status.success() || status.signal() == Some(Signal::TERM.as_raw())
+        })
     }
 }
 

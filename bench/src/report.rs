@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::Context as _;
 
 use crate::Spread;
+use crate::tcp::Outcome;
 
 /// One row of the veth table.
 #[derive(Clone, Debug)]
@@ -19,6 +20,36 @@ pub struct Throughput {
     pub offered: Spread,
     /// Of the bare forwarder's in the same round.
     pub ratio: Option<Spread>,
+    /// Part of a CPU that the balancer used, where the load is a given one.
+    pub cpu: Option<Spread>,
+}
+
+/// One row of the TCP table.
+#[derive(Clone, Debug)]
+pub struct Tcp {
+    pub name: &'static str,
+    pub requests: Spread,
+    pub connections: Spread,
+    /// Microseconds of the balancer's CPU.
+    pub cpu_per_request: Spread,
+    pub cpu_per_connection: Spread,
+}
+
+impl Tcp {
+    /// The row of a balancer; `None` without a round.
+    #[must_use]
+    pub fn of(name: &'static str, outcomes: &[Outcome]) -> Option<Self> {
+        let spread = |value: fn(&Outcome) -> f64| {
+            Spread::of(&outcomes.iter().map(value).collect::<Vec<_>>())
+        };
+        Some(Self {
+            name,
+            requests: spread(|outcome| outcome.requests.per_second)?,
+            connections: spread(|outcome| outcome.connections.per_second)?,
+            cpu_per_request: spread(|outcome| outcome.requests.cpu)?,
+            cpu_per_connection: spread(|outcome| outcome.connections.cpu)?,
+        })
+    }
 }
 
 /// One row of the memory table.
@@ -38,6 +69,7 @@ pub struct Report {
     pub command: String,
     pub load_before: String,
     pub throughput: Vec<Throughput>,
+    pub tcp: Vec<Tcp>,
     pub memory: Vec<Memory>,
     /// What was left out, and why.
     pub skipped: Vec<String>,
@@ -58,11 +90,13 @@ impl Report {
         for skipped in &self.skipped {
             let _ = writeln!(text, "- **skipped**, because {skipped}");
         }
-        if !self.throughput.is_empty() {
-            text += "\n## Over veth\n\n60-byte UDP frames, one direction, as fast as they come. \
-                     Median (min..max) in million packets per second; the ratio is taken within each round.\n\n\
+        let (fixed, free): (Vec<_>, Vec<_>) =
+            self.throughput.iter().partition(|row| row.cpu.is_some());
+        if !free.is_empty() {
+            text += "\n## Over veth\n\nUDP frames of 60 bytes where nothing else is said, one direction, as fast as they come. \
+                     Median (min..max) in million packets per second; the ratio is taken within each round, with frames of the same size.\n\n\
                      | | Mpps | of the bare forwarder | offered | rounds |\n|---|---|---|---|---|\n";
-            for row in &self.throughput {
+            for row in free {
                 let ratio = row
                     .ratio
                     .map_or_else(|| "–".to_owned(), |ratio| cell(&ratio));
@@ -73,6 +107,51 @@ impl Report {
                     cell(&row.delivered),
                     row.offered.median,
                     row.delivered.count
+                );
+            }
+        }
+        if !fixed.is_empty() {
+            text += "\n## Processor time at a given load\n\nUDP frames of 60 bytes. Percent of one CPU that the balancer used, median (min..max); \
+                     what the source's CPU does for AF_XDP (the XDP program, the copy into the umem) is not in it.\n\n\
+                     | | % of a CPU | delivered, Mpps |\n|---|---|---|\n";
+            for row in fixed {
+                let Some(cpu) = row.cpu else { continue };
+                let _ = writeln!(
+                    text,
+                    "| {} | {:.1} ({:.1}..{:.1}) | {} |",
+                    row.name,
+                    cpu.median * 100.0,
+                    cpu.min * 100.0,
+                    cpu.max * 100.0,
+                    cell(&row.delivered)
+                );
+            }
+        }
+        if !self.tcp.is_empty() {
+            text += "\n## TCP\n\nwrk with one thread and 64 connections, four real servers (nginx), all on CPU 0; the balancer on CPU 1. \
+                     Median (min..max); processor time is the balancer's.\n\n\
+                     | | requests/s | connections/s | µs/request | µs/connection |\n|---|---|---|---|---|\n";
+            let whole = |spread: &Spread| {
+                format!(
+                    "{:.0} ({:.0}..{:.0})",
+                    spread.median, spread.min, spread.max
+                )
+            };
+            let tenths = |spread: &Spread| {
+                format!(
+                    "{:.1} ({:.1}..{:.1})",
+                    spread.median, spread.min, spread.max
+                )
+            };
+            for row in &self.tcp {
+                let _ = writeln!(
+                    text,
+                    "| {} | {} | {} | {} | {} |",
+                    row.name,
+                    whole(&row.requests),
+                    whole(&row.connections),
+                    tenths(&row.cpu_per_request),
+                    tenths(&row.cpu_per_connection)
                 );
             }
         }
@@ -167,7 +246,9 @@ mod tests {
                 delivered: spread,
                 offered: spread,
                 ratio: None,
+                cpu: None,
             }],
+            tcp: Vec::new(),
             memory: vec![Memory {
                 flows: 10,
                 ns: spread,

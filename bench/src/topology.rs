@@ -19,6 +19,8 @@ pub const SOURCE: &str = "bench-gen";
 pub const BALANCER: &str = "bench-lb";
 /// Namespace of the real servers.
 pub const SERVERS: &str = "bench-be";
+/// The virtual server's address.
+pub const VIP_ADDRESS: &str = "10.9.0.1";
 /// The virtual server's address and port.
 pub const VIP: &str = "10.9.0.1:80";
 /// Where clients are.
@@ -29,6 +31,9 @@ pub const BALANCER_MAC: &str = "02:00:00:00:00:02";
 pub const SERVERS_MAC: &str = "02:00:00:00:00:04";
 /// The real servers' addresses.
 pub const REAL_SERVERS: [&str; 4] = ["10.2.0.11", "10.2.0.12", "10.2.0.13", "10.2.0.14"];
+
+/// The balancer's own addresses towards the real servers, for FULLNAT.
+pub const LOCAL_ADDRESSES: [&str; 2] = ["10.2.0.21", "10.2.0.22"];
 
 /// The network; removed when dropped.
 #[derive(Debug)]
@@ -80,6 +85,16 @@ impl Topology {
         for command in commands {
             ip(&command)?;
         }
+        // What the kernel's peers need. The appliance reads neither.
+        on(
+            BALANCER,
+            "sysctl",
+            &[
+                "-qw",
+                "net.ipv4.ip_forward=1",
+                "net.ipv4.conf.all.rp_filter=0",
+            ],
+        )?;
         Ok(topology)
     }
 }
@@ -97,14 +112,44 @@ fn remove() {
     }
 }
 
-fn ip(arguments: &str) -> anyhow::Result<()> {
-    let output = Command::new("ip")
-        .args(arguments.split_whitespace())
+/// ip(8).
+///
+/// # Errors
+/// It failed; its message is in the error.
+pub fn ip(arguments: &str) -> anyhow::Result<()> {
+    run("ip", &arguments.split_whitespace().collect::<Vec<_>>())
+}
+
+/// Runs `program` in `namespace` until it ends.
+///
+/// # Errors
+/// It failed; its message is in the error.
+pub fn on(namespace: &str, program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    run(
+        "ip",
+        &[&["netns", "exec", namespace, program], arguments].concat(),
+    )
+}
+
+/// Runs `program` until it ends.
+///
+/// # Errors
+/// It failed; its message is in the error.
+pub fn run(program: &str, arguments: &[&str]) -> anyhow::Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
         .output()
-        .context("cannot run ip: apt-get install iproute2")?;
+        .with_context(|| format!("cannot run {program}"))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr);
-        bail!("ip {arguments}: {}", message.trim());
+        bail!("{program} {}: {}", arguments.join(" "), message.trim());
     }
     Ok(())
+}
+
+/// Is there a `program` in `PATH`?
+#[must_use]
+pub fn has(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
