@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Check;
 use crate::notify::{Message, Notice};
+use crate::routing::{VirtualRoute, VirtualRule};
 use crate::scripts::Script;
 use crate::vrrp::packet::Datagram;
 
@@ -175,6 +176,11 @@ pub enum Action {
         address: IpAddr,
         prefix_length: u8,
     },
+    /// What a master has beside its addresses.
+    AddRoute(VirtualRoute),
+    RemoveRoute(VirtualRoute),
+    AddRule(VirtualRule),
+    RemoveRule(VirtualRule),
     /// Tell the network where the address is (gratuitous ARP, unsolicited NA).
     Announce {
         index: u32,

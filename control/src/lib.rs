@@ -15,6 +15,7 @@ pub mod notify;
 mod probe;
 pub mod realserver;
 pub mod replay;
+pub mod routing;
 pub mod run;
 pub mod scripts;
 mod smtp;

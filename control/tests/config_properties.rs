@@ -6,6 +6,8 @@
 mod health;
 #[path = "config_properties/notifications.rs"]
 mod notifications;
+#[path = "config_properties/routing.rs"]
+mod routing;
 #[path = "config_properties/services.rs"]
 mod services;
 
@@ -32,6 +34,7 @@ use proptest::sample::{Index, select};
 
 use health::{script, script_user};
 use notifications::{alert, notifications};
+use routing::routing;
 use services::virtual_servers;
 
 fn time() -> impl Strategy<Value = Duration> {
@@ -302,12 +305,12 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
         flags,
         preempt_delay,
         garp(),
-        (interfaces, notify()),
+        (interfaces, notify(), routing()),
         weight,
     )
         .prop_map(
             move |(ids, spoken, excluded, flags, preempt_delay, garp, others, weight)| {
-                let (interfaces, notify) = others;
+                let (interfaces, notify, (virtual_routes, virtual_rules)) = others;
                 let tracked = |(name, weight)| Tracked { name, weight };
                 let (name, interface, virtual_router_id, priority, state) = ids;
                 let (version, advert_int, authentication, addresses, source, peers) = spoken;
@@ -322,6 +325,8 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
                     authentication,
                     virtual_ipaddress: addresses,
                     virtual_ipaddress_excluded: excluded,
+                    virtual_routes,
+                    virtual_rules,
                     nopreempt: flags[0],
                     preempt_delay,
                     dont_track_primary: flags[1],

@@ -28,6 +28,8 @@ priority = 100
 unicast_src_ip = "$DIRECTOR"
 unicast_peer = ["$PEER"]
 virtual_ipaddress = ["$VIP/24"]
+virtual_routes = ["10.99.0.0/16 via 10.77.0.1 src $VIP", "10.99.0.0/16 via $PEER table 99"]
+virtual_rules = ["from $VIP to 10.99.0.0/16 table 99 priority 99"]
 [[vrrp_instance]]
 name = "VI_3"
 interface = "eth0"
@@ -73,6 +75,9 @@ vrrp_instance VI_2 {
 END
 state_of() { ask vrrp ".instances[$1].state"; }
 both_on() { only "$1" $VIP && only "$1" $VIP6; }
+# routing: our routes and rules, as far as an instance brings them.
+routing() { on_ip director route show table all to root 10.99.0.0/16 | wc -l; on_ip director rule show priority 99 | wc -l; }
+routing_is() { [ "$(routing | xargs)" = "$1" ]; }
 
 start_keepalived peer
 wait_until 3 "keepalived is master of both" both_on peer
@@ -81,6 +86,9 @@ wait_until 3 "we preempt both" both_on director
 equal "who answers, IPv6" "$(one_answer "http://[$VIP6]/")" rs1
 equal "who answers, IPv4" "$(one_answer http://$VIP/)" rs1
 contains "source of the IPv6 instance" "$(ask vrrp '.instances[0].source')" '^fe80::'
+wait_until 1 "our routes and rules are there" routing_is "2 1"
+contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.1 .* src 10.77.0.100'
+contains "one by the rule" "$(on_ip director route get 10.99.0.1 from $VIP)" "via $PEER"
 equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
 
 echo "-- a tracked interface that goes down takes 60 off the priority"
@@ -91,8 +99,15 @@ only director $VIP || fail "IPv4 moved as well"
 on_ip switch link set director9 up
 wait_until 3 "we preempt" both_on director
 
-echo "-- keepalived becomes master when we stop, we when it does"
+echo "-- keepalived becomes master when we die, we when it does; what we left is tidied up"
+kill_director
+routing_is "1 1" || fail "the kill changed routes: $(routing)"
+wait_until 3 "keepalived is master of both" only peer $VIP
+start_director
+equal "lines about what was tidied up" "$(logged 'removed 2 routes and rules')" 1
+wait_until 3 "we preempt both" both_on director
 stop_director TERM
+routing_is "0 0" || fail "routes or rules are left: $(routing)"
 wait_until 3 "keepalived is master of both" both_on peer
 start_director
 wait_until 3 "we preempt both" both_on director

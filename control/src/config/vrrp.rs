@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::routing::{VirtualRoute, VirtualRule};
 use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{Peer, Version};
@@ -67,6 +68,9 @@ pub struct VrrpInstance {
     pub virtual_ipaddress: Vec<VirtualAddress>,
     /// Held as well, but not in the advertisements; of either IP version.
     pub virtual_ipaddress_excluded: Vec<VirtualAddress>,
+    /// What the master has beside its addresses.
+    pub virtual_routes: Vec<VirtualRoute>,
+    pub virtual_rules: Vec<VirtualRule>,
     pub nopreempt: bool,
     pub preempt_delay: Duration,
     /// The interface may be down without a fault.

@@ -4,12 +4,13 @@
 //! instance is master. That of a virtual server which no
 //! instance manages and no interface has goes, as a host address, to the
 //! interface whose subnet holds it; one outside every subnet is left to the
-//! routers, and said.
+//! routers, and said. The routes and rules that go with an instance's addresses are in `routing`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use super::Port;
+use super::routing::Routing;
 use crate::config::{Config, VirtualAddress, VirtualServer};
 use crate::event::Action;
 
@@ -42,6 +43,7 @@ pub struct Addresses {
     wanted: BTreeMap<IpAddr, Wanted>,
     /// Said once each.
     unplaced: BTreeSet<IpAddr>,
+    routing: Routing,
 }
 
 impl Addresses {
@@ -169,6 +171,7 @@ impl Addresses {
         actions: &mut Vec<Action>,
     ) {
         let plan = self.plan(config, ports, masters);
+        let missing = self.routing.want(config, masters, actions);
         let unwanted = self
             .wanted
             .values()
@@ -211,6 +214,7 @@ impl Addresses {
             }
         }
         self.wanted = plan;
+        missing.add(actions);
     }
 
     /// An address of ours disappeared: somebody removed it, or its interface
@@ -227,7 +231,16 @@ impl Addresses {
             )));
             actions.push(add(wanted));
             actions.push(Action::Announce { index, address });
+            actions.extend(self.routing.restore(|route| route.src == Some(address)));
         }
+    }
+
+    /// Adds the routes again that went with an interface, after it came up.
+    pub(super) fn restore_routes(&self, interface: &str, actions: &mut Vec<Action>) {
+        let by_it = self
+            .routing
+            .restore(|route| route.dev.as_deref() == Some(interface));
+        actions.extend(by_it);
     }
 
     /// Announces every address on an interface, after it came up.
@@ -244,8 +257,9 @@ impl Addresses {
         }
     }
 
-    /// Removes every address that was added.
+    /// Removes every address, route and rule that was added.
     pub(super) fn release(&mut self, actions: &mut Vec<Action>) {
+        self.routing.release(actions);
         actions.extend(std::mem::take(&mut self.wanted).values().map(remove));
     }
 

@@ -20,6 +20,7 @@ mod ipvs;
 mod next_hops;
 mod passive;
 mod refusals;
+mod routing;
 mod statistics;
 mod steering;
 mod vrrp;

@@ -42,7 +42,12 @@ impl Controller {
         let outputs = match event {
             NetworkEvent::Link {
                 index, name, up, ..
-            } => self.vrrp.link(*index, name, *up, now),
+            } => {
+                if *up && !self.vrrp.is_up(name) {
+                    self.addresses.restore_routes(name, actions);
+                }
+                self.vrrp.link(*index, name, *up, now)
+            }
             NetworkEvent::LinkGone { index } => self.vrrp.link_gone(*index, now),
             NetworkEvent::Address {
                 index,

@@ -1,5 +1,7 @@
 //! Asking the kernel, and changing addresses and neighbours.
 
+mod routing;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;

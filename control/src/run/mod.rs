@@ -307,6 +307,20 @@ impl Appliance {
                             .await,
                     );
                 }
+                Action::AddRoute(route) => {
+                    let added = self.requests.add_route(&route).await;
+                    say_if_there(added, "route", &route);
+                }
+                Action::RemoveRoute(route) => {
+                    say_failure(self.requests.remove_route(&route).await);
+                }
+                Action::AddRule(rule) => {
+                    let added = self.requests.add_rule(&rule).await;
+                    say_if_there(added, "rule", &rule);
+                }
+                Action::RemoveRule(rule) => {
+                    say_failure(self.requests.remove_rule(&rule).await);
+                }
                 Action::Announce { index, address } => {
                     let port = self
                         .controller
@@ -471,6 +485,15 @@ impl Appliance {
 fn say_failure<T>(result: Result<T, netlink::Error>) {
     if let Err(error) = result {
         error!("{error}");
+    }
+}
+
+/// Of a route or rule that was added, or not because there is one.
+fn say_if_there(added: Result<bool, netlink::Error>, what: &str, it: &dyn std::fmt::Display) {
+    match added {
+        Ok(true) => debug!("{what} {it} added"),
+        Ok(false) => info!("{what} {it}: there is one already, which stays as it is"),
+        Err(error) => error!("{error}"),
     }
 }
 

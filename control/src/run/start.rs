@@ -37,6 +37,13 @@ pub(super) async fn start(
     let Options { file, config, .. } = options;
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
     let announcer = Announcer::open()?;
+    match requests.remove_left_routing().await {
+        Ok(0) => {}
+        Ok(removed) => {
+            info!("removed {removed} routes and rules that a killed appliance left behind");
+        }
+        Err(error) => warn!("{error}"),
+    }
     let known = first_dump(events).await?;
     let interfaces = interfaces::choose(&config.interfaces, &interfaces::links(&known), &[])?;
     let ports: Vec<Port> = interfaces.iter().map(Interface::port).collect();

@@ -262,7 +262,9 @@ impl Router {
         found.map(|(index, _)| *index)
     }
 
-    fn is_up(&self, interface: &str) -> bool {
+    /// True if the interface was reported to be up.
+    #[must_use]
+    pub fn is_up(&self, interface: &str) -> bool {
         let mut links = self.links.values();
         links.any(|link| link.name == interface && link.up)
     }

@@ -8,6 +8,7 @@
 
 mod announce;
 mod harness;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -22,6 +22,12 @@ impl Prefix {
         Self { address, bits: 128 }
     }
 
+    /// The first address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address.into()
+    }
+
     /// In bits: 0..=32 or 0..=128.
     #[must_use]
     pub fn length(&self) -> u8 {

@@ -5,6 +5,7 @@
 mod address;
 mod defaults;
 mod instance;
+mod routing;
 mod words;
 
 use std::collections::BTreeMap;

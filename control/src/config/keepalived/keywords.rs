@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Lines,
     /// A block of addresses with options: a list of texts.
     Addresses,
+    /// A block of routes or rules: a list of texts.
+    Routing,
     /// A block: a table.
     Section(&'static Block),
     /// A block whose keywords could as well stand around it.
@@ -133,6 +135,7 @@ impl Block {
             | Kind::Method
             | Kind::Lines
             | Kind::Addresses
+            | Kind::Routing
             | Kind::Section(_)
             | Kind::Sections(_)
             | Kind::Named(_)
@@ -156,6 +159,7 @@ impl Block {
             | Kind::Timeouts
             | Kind::Lines
             | Kind::Addresses
+            | Kind::Routing
             | Kind::Group => None,
         })
     }

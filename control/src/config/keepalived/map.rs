@@ -159,6 +159,12 @@ impl<'d> Mapper<'d, '_, '_> {
                     push(target, key, at, text(line.keyword.at, &address));
                 }
             }
+            Kind::Routing => {
+                for line in self.lines(known) {
+                    let route = self.without_tracking(line, &known.place());
+                    push(target, key, at, text(line.keyword.at, &route));
+                }
+            }
             Kind::Method => self.method(known, target),
             Kind::Timeouts => self.lvs_timeouts(known),
             Kind::Nothing => {}

@@ -269,6 +269,7 @@ fn as_written(block: &Block, keyword: &Keyword) -> String {
         | Kind::Value(_)
         | Kind::Lines
         | Kind::Addresses
+        | Kind::Routing
         | Kind::Section(_)
         | Kind::Sections(_) => {
             if key == keyword.name {

@@ -91,6 +91,8 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         authentication,
         virtual_ipaddress,
         virtual_ipaddress_excluded,
+        virtual_routes,
+        virtual_rules,
         nopreempt,
         preempt_delay,
         dont_track_primary,
@@ -126,6 +128,10 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     print_list(f, "virtual_ipaddress", texts)?;
     let texts = virtual_ipaddress_excluded.iter().map(address_text);
     print_list(f, "virtual_ipaddress_excluded", texts)?;
+    let texts = virtual_routes.iter().map(ToString::to_string);
+    print_list(f, "virtual_routes", texts)?;
+    let texts = virtual_rules.iter().map(ToString::to_string);
+    print_list(f, "virtual_rules", texts)?;
     writeln!(f, "nopreempt = {nopreempt}")?;
     print_time(f, "preempt_delay", *preempt_delay)?;
     writeln!(f, "dont_track_primary = {dont_track_primary}")?;

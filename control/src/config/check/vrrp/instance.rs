@@ -10,7 +10,7 @@ use super::super::super::report::Report;
 use super::super::super::{Authentication, Tracked, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::{interface_name, is_interface_name};
 use super::defaults::{DELAY, Defaults, REPEAT};
-use super::{address, names_of, notify, unique_name, words};
+use super::{address, names_of, notify, routing, unique_name, words};
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
 
@@ -27,6 +27,8 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "authentication",
         "virtual_ipaddress",
         "virtual_ipaddress_excluded",
+        "virtual_routes",
+        "virtual_rules",
         "nopreempt",
         "preempt_delay",
         "dont_track_primary",
@@ -59,8 +61,6 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "track_file",
         "track_process",
         "use_vmac",
-        "virtual_routes",
-        "virtual_rules",
         "vmac_xmit_base",
     ],
 };
@@ -146,6 +146,9 @@ fn instance<'d>(
     let track_script = track_script(table, scripts, report);
     let track_interface = track_interface(table, report);
 
+    let virtual_routes = routing::routes(table, interface, report);
+    let virtual_rules = routing::rules(table, report);
+
     let (name, interface, router) = (name?, interface?, router?);
     if !addresses.is_empty()
         && let Some(first) = seen.routers.insert((interface, router, !is_v4), router_at)
@@ -169,6 +172,8 @@ fn instance<'d>(
         authentication,
         virtual_ipaddress: addresses,
         virtual_ipaddress_excluded: excluded.unwrap_or_default(),
+        virtual_routes,
+        virtual_rules,
         nopreempt,
         preempt_delay,
         dont_track_primary: flag(table, "dont_track_primary", false, report),

@@ -1,6 +1,6 @@
 //! VRRP instances, scripts and groups.
 
-use super::Kind::{Addresses, Lines, Section};
+use super::Kind::{Addresses, Lines, Routing, Section};
 use super::Shape::{Command, Escaped, Flag, Number, Script, Text, Time, Words};
 use super::{Block, ignored, keyword, refused, silent, value};
 
@@ -128,14 +128,8 @@ pub(super) static VRRP_INSTANCE: Block = Block {
             "the addresses are placed on the interface itself",
         ),
         refused("vrf", "routing domains are not known"),
-        refused(
-            "virtual_routes",
-            "routes are not moved with the addresses; set them from notify_master",
-        ),
-        refused(
-            "virtual_rules",
-            "rules are not moved with the addresses; set them from notify_master",
-        ),
+        keyword("virtual_routes", Routing),
+        keyword("virtual_rules", Routing),
         ignored(
             "promote_secondaries",
             "set the interface's sysctl promote_secondaries",

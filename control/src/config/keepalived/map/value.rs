@@ -240,6 +240,24 @@ impl<'d> Mapper<'d, '_, '_> {
         }
     }
 
+    /// A route or rule without what says who watches it: it is added again when the kernel forgets it.
+    pub(super) fn without_tracking(&mut self, line: &Statement, place: &str) -> String {
+        let mut kept = Vec::new();
+        let mut words = std::iter::once(&line.keyword).chain(&line.arguments);
+        while let Some(word) = words.next() {
+            match word.text.as_str() {
+                "no_track" => {}
+                "track_group" => {
+                    words.next();
+                    let why = "static routes are not set, so none is tracked";
+                    self.part_left_out(word.at, place, "track_group", why);
+                }
+                other => kept.push(other),
+            }
+        }
+        kept.join(" ")
+    }
+
     /// An address of an instance without the options that are not known here.
     pub(super) fn address_options(&mut self, line: &Statement, place: &str) -> String {
         let mut kept = vec![line.keyword.text.as_str()];
