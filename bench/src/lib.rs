@@ -4,10 +4,12 @@
 //! - [`process`]: programs in them, out of the way of other work.
 //! - [`throughput`]: packets per second over veth, case by case.
 //! - [`memory`]: the data plane alone, by `pktgen ring`.
+//! - [`outage`]: what a client sees of a failover (`bench/failover`).
 //! - [`report`]: the table and the dated file.
 
 pub mod appliance;
 pub mod memory;
+pub mod outage;
 pub mod peers;
 pub mod process;
 pub mod report;
