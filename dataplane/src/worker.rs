@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use crate::conn::State;
+use crate::conn::{ConnectionTable, State};
 use crate::counters::{Counters, DropReason};
 use crate::device::{BURST, Device};
 use crate::director::{Director, Verdict};
@@ -478,6 +478,12 @@ impl<D: Device> Worker<D> {
     #[must_use]
     pub fn counters(&self) -> &Counters {
         self.director.counters()
+    }
+
+    /// The worker's connections.
+    #[must_use]
+    pub fn connections(&self) -> &ConnectionTable {
+        self.director.table()
     }
 
     /// The worker's free frames.

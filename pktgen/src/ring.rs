@@ -16,6 +16,7 @@
 //! All of the timed part is below [`measured`], so that an instruction counter can be
 //! limited to it: `valgrind --tool=callgrind --toggle-collect='*ring::measured*' pktgen ring …`.
 
+pub mod churn;
 pub mod several;
 
 use std::net::Ipv4Addr;
@@ -39,8 +40,8 @@ use dataplane::service::{
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::{Port, Worker};
 use dataplane::xsk::umem::{Frame, FrameSize, Umem};
-use perf_event::Builder;
 use perf_event::events::Hardware;
+use perf_event::{Builder, Counter};
 
 use crate::flows::{Flows, FlowsError, Order, Prefix};
 use crate::frame::{FrameError, Layout, Template};
@@ -78,6 +79,7 @@ pub struct Plan {
     pub flows: u32,
     pub mode: Mode,
     pub protocol: Protocol,
+    pub scheduler: SchedulerKind,
     /// Flows that replace an older one, per second of the worker's time.
     pub new_flows_per_second: u32,
     /// How long to measure, in the worker's time.
@@ -123,11 +125,12 @@ pub fn run(plan: &Plan) -> Result<Measured, RingError> {
     let mut packets = 0;
     let most = plan.packets.unwrap_or(u64::MAX);
     let start = ring.worker_time;
-    while packets < most && (plan.packets.is_some() || ring.worker_time - start < plan.duration) {
+    let is_over = |ring: &Ring| plan.packets.is_none() && ring.worker_time - start >= plan.duration;
+    while packets < most && !is_over(&ring) {
         let slice = SLICE.min(most - packets);
         let mut spent = Duration::ZERO;
         let mut done = 0;
-        while done < slice {
+        while done < slice && !is_over(&ring) {
             let batch = BATCH.min(usize::try_from(slice - done).unwrap_or(BATCH));
             spent += ring.batch(batch, measured).saturating_sub(clock);
             done += batch as u64;
@@ -136,6 +139,7 @@ pub fn run(plan: &Plan) -> Result<Measured, RingError> {
         packets += done;
     }
     slices.sort_by(f64::total_cmp);
+    ring.check_new_flows()?;
     let instructions_per_packet = ring.count_instructions();
     let connections = ring.check()?;
     Ok(Measured {
@@ -165,6 +169,11 @@ fn turn(worker: &mut Worker<RingDevice>, now: u64, expected: usize) {
     while taken < expected {
         taken += worker.turn(now);
     }
+}
+
+/// A counter of instructions, where the machine has one.
+fn instructions() -> Option<Counter> {
+    Builder::new(Hardware::INSTRUCTIONS).build().ok()
 }
 
 /// What two looks at the clock cost: the median of many.
@@ -286,14 +295,24 @@ impl Ring {
     fn batch(
         &mut self,
         count: usize,
-        mut direct: impl FnMut(&mut Worker<RingDevice>, u64, usize),
+        direct: impl FnOnce(&mut Worker<RingDevice>, u64, usize),
     ) -> Duration {
         self.fill(count);
+        self.deliver(|worker, now, sent| {
+            let start = Instant::now();
+            direct(worker, now, sent);
+            start.elapsed()
+        })
+    }
+
+    /// Directs and takes back what was filled; `direct` says how long it took.
+    fn deliver(
+        &mut self,
+        direct: impl FnOnce(&mut Worker<RingDevice>, u64, usize) -> Duration,
+    ) -> Duration {
         let sent = self.peer.send(&mut self.sending);
         let now = u64::try_from(self.worker_time.as_millis()).unwrap_or(u64::MAX);
-        let start = Instant::now();
-        direct(&mut self.worker, now, sent);
-        let spent = start.elapsed();
+        let spent = direct(&mut self.worker, now, sent);
         self.worker_time += spent;
         self.packets += sent as u64;
         while self.peer.receive(&mut self.free) + self.peer.recycled(&mut self.free) > 0 {}
@@ -302,12 +321,7 @@ impl Ring {
 
     fn fill(&mut self, count: usize) {
         let due = self.new_flows_due();
-        let mut packet = [0; 128];
-        let packet = &mut packet[..self.template.length()];
         for _ in 0..count {
-            let Some(mut frame) = self.free.pop() else {
-                break;
-            };
             let (flow, round) = if f64::from(self.window.replaced) < due
                 && self.window.replaced < self.most_replaced
             {
@@ -318,13 +332,26 @@ impl Ring {
                 };
                 (self.window.flow(place), round)
             };
-            self.template
-                .write(&self.flows, flow, round, self.packets, packet);
-            // A frame holds 1700 bytes, a packet has at most 80.
-            let filled = self.umem.fill(&mut frame, packet);
-            debug_assert!(filled.is_ok());
-            self.sending.push(frame);
+            if !self.put(flow, round) {
+                break;
+            }
         }
+    }
+
+    /// Puts one packet where it will be sent; false if no frame is free.
+    fn put(&mut self, flow: u32, round: u32) -> bool {
+        let Some(mut frame) = self.free.pop() else {
+            return false;
+        };
+        let mut packet = [0; 128];
+        let packet = &mut packet[..self.template.length()];
+        self.template
+            .write(&self.flows, flow, round, self.packets, packet);
+        // A frame holds 1700 bytes, a packet has at most 80.
+        let filled = self.umem.fill(&mut frame, packet);
+        debug_assert!(filled.is_ok());
+        self.sending.push(frame);
+        true
     }
 
     /// New flows that should have come by now.
@@ -334,7 +361,7 @@ impl Ring {
 
     /// Instructions per packet of some more batches, by the processor's counter.
     fn count_instructions(&mut self) -> Option<f64> {
-        let mut counter = Builder::new(Hardware::INSTRUCTIONS).build().ok()?;
+        let mut counter = instructions()?;
         let mut packets = 0;
         while packets < COUNTED {
             self.batch(BATCH, |worker, now, expected| {
@@ -349,12 +376,17 @@ impl Ring {
         Some(counted as f64 / packets as f64)
     }
 
-    /// Sees that every packet was forwarded; returns the connections.
-    fn check(&self) -> Result<u64, RingError> {
-        let counters = self.worker.counters();
+    /// Sees that new flows came as fast as they should.
+    fn check_new_flows(&self) -> Result<(), RingError> {
         if self.new_flows_due() > f64::from(self.most_replaced) + 1.0 {
             return Err(RingError::TooManyNew);
         }
+        Ok(())
+    }
+
+    /// Sees that every packet was forwarded; returns the connections.
+    fn check(&self) -> Result<u64, RingError> {
+        let counters = self.worker.counters();
         if counters.tx_packets == self.packets {
             return Ok(counters.connections);
         }
@@ -418,7 +450,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
             port: layout.destination.port(),
             protocol: plan.protocol,
         },
-        scheduler: SchedulerKind::RoundRobin,
+        scheduler: plan.scheduler,
         options: ServiceOptions {
             full_nat,
             ..ServiceOptions::default()
@@ -492,6 +524,16 @@ pub enum RingError {
         forwarded: u64,
         drops: String,
     },
+    #[error(
+        "of {wanted} flows {connections} became connections (dropped: {drops}): what was measured is not making them"
+    )]
+    NotConnected {
+        wanted: u32,
+        connections: u64,
+        drops: String,
+    },
+    #[error("{connections} connections do not time out: what was measured is not ending them")]
+    NotEnded { connections: u64 },
 }
 
 #[cfg(test)]

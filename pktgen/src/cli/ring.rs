@@ -4,8 +4,10 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use dataplane::service::Protocol;
+use dataplane::service::{Protocol, SchedulerKind};
+use hdrhistogram::Histogram;
 use pktgen::cpu;
+use pktgen::ring::churn::{self, Churned};
 use pktgen::ring::several::{self, Compared, Share};
 use pktgen::ring::{self, Measured, Plan};
 use pktgen::units;
@@ -22,9 +24,13 @@ pub(crate) struct Arguments {
     /// udp, or tcp: a SYN for each flow, then ACKs
     #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = super::protocol)]
     protocol: Protocol,
-    /// Flows that end and are replaced by new ones, per second
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    new_flows_per_second: u32,
+    /// Scheduler of the virtual server
+    #[arg(long, value_name = "NAME", default_value = "rr", value_parser = scheduler)]
+    scheduler: SchedulerKind,
+    /// Flows that end and are replaced by new ones, per second; max: every packet begins one, until there are
+    /// all and time out, and again
+    #[arg(long, value_name = "N|max", default_value = "0", value_parser = new_flows)]
+    new_flows_per_second: NewFlows,
     /// How long to measure, in time spent in the data plane
     #[arg(long, value_name = "D", default_value = "3s", value_parser = units::duration)]
     duration: Duration,
@@ -56,13 +62,45 @@ enum Mode {
     Fullnat,
 }
 
+/// How many flows are replaced.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(untagged)]
+enum NewFlows {
+    PerSecond(u32),
+    Max(Max),
+}
+
+/// Serialized as `max`.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Max {
+    Max,
+}
+
+fn new_flows(text: &str) -> Result<NewFlows, String> {
+    match text {
+        "max" => Ok(NewFlows::Max(Max::Max)),
+        number => (number.parse().map(NewFlows::PerSecond))
+            .map_err(|_| "write a number below 2^32, or max".to_owned()),
+    }
+}
+
+fn scheduler(text: &str) -> Result<SchedulerKind, String> {
+    let mut known = SchedulerKind::NAMES.into_iter();
+    let found = known.find(|(name, _)| *name == text);
+    found.map(|(_, kind)| kind).ok_or_else(|| {
+        let names = SchedulerKind::NAMES.map(|(name, _)| name);
+        format!("write one of {}", names.join(", "))
+    })
+}
+
 /// The result, as JSON. Rates are those of the data plane alone.
 #[derive(Debug, Serialize)]
 struct Report {
     mode: Mode,
     protocol: String,
     flows: u32,
-    new_flows_per_second: u32,
+    new_flows_per_second: NewFlows,
     packets: u64,
     mpps: f64,
     /// Median over slices of the run.
@@ -73,6 +111,35 @@ struct Report {
     ns_per_packet_max: f64,
     instructions_per_packet: Option<f64>,
     connections: u64,
+    /// If every packet begins a connection.
+    #[serde(flatten)]
+    churn: Option<Churn>,
+}
+
+/// What making connections and ending them took.
+#[derive(Debug, Serialize)]
+struct Churn {
+    bytes_per_connection: f64,
+    fill: Bursts,
+    drain: Bursts,
+}
+
+/// The bursts of packets that make connections, or the turns that end them.
+#[derive(Debug, Serialize)]
+struct Bursts {
+    bursts: u64,
+    ns_per_connection: f64,
+    instructions_per_connection: Option<f64>,
+    burst_ns: Percentiles,
+    burst_instructions: Option<Percentiles>,
+}
+
+#[derive(Debug, Serialize)]
+struct Percentiles {
+    p50: u64,
+    p99: u64,
+    p99_9: u64,
+    max: u64,
 }
 
 /// A comparison as printed with `--workers`; times and instructions are medians over rounds.
@@ -103,8 +170,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(workers) = arguments.workers {
         return compare(arguments, &plan, workers);
     }
-    let measured = ring::run(&plan)?;
-    let report = report(arguments, &measured);
+    let report = match arguments.new_flows_per_second {
+        NewFlows::PerSecond(_) => report(arguments, &ring::run(&plan)?, None),
+        NewFlows::Max(_) => {
+            let churned = churn::run(&plan)?;
+            report(arguments, &churned.made, Some(&churned))
+        }
+    };
     let mut out = std::io::stdout().lock();
     if arguments.json {
         serde_json::to_writer(&mut out, &report)?;
@@ -122,6 +194,46 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         report.ns_per_packet, report.ns_per_packet_min, report.ns_per_packet_max, report.mpps
     )?;
     writeln!(out, "instructions  {instructions}")?;
+    if let Some(churn) = &report.churn {
+        print_churn(&mut out, churn)?;
+    }
+    Ok(())
+}
+
+fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "memory        {:.1} bytes/connection",
+        churn.bytes_per_connection
+    )?;
+    for (name, bursts) in [("fill", &churn.fill), ("drain", &churn.drain)] {
+        let instructions = bursts.instructions_per_connection.unwrap_or(0.0);
+        writeln!(
+            out,
+            "{name:<13} {:.1} ns/connection, {instructions:.0} instructions, {} bursts",
+            bursts.ns_per_connection, bursts.bursts
+        )?;
+        let instructions = bursts.burst_instructions.as_ref();
+        let all = [
+            ("ns", Some(&bursts.burst_ns)),
+            ("instructions", instructions),
+        ];
+        for (unit, percentiles) in all {
+            let Some(percentiles) = percentiles else {
+                continue;
+            };
+            let Percentiles {
+                p50,
+                p99,
+                p99_9,
+                max,
+            } = percentiles;
+            writeln!(
+                out,
+                "  {unit:<12}p50 {p50}, p99 {p99}, p99.9 {p99_9}, max {max} a burst"
+            )?;
+        }
+    }
     Ok(())
 }
 
@@ -135,7 +247,12 @@ fn plan(arguments: &Arguments) -> Plan {
             Mode::Fullnat => ring::Mode::FullNat,
         },
         protocol: arguments.protocol,
-        new_flows_per_second: arguments.new_flows_per_second,
+        scheduler: arguments.scheduler,
+        new_flows_per_second: match arguments.new_flows_per_second {
+            NewFlows::PerSecond(number) => number,
+            // The window stays: it is not replaced piecemeal.
+            NewFlows::Max(_) => 0,
+        },
         duration: arguments.duration,
         packets: arguments.packets,
     }
@@ -200,7 +317,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn report(arguments: &Arguments, measured: &Measured) -> Report {
+fn report(arguments: &Arguments, measured: &Measured, churned: Option<&Churned>) -> Report {
     let ns = measured.ns_per_packet();
     Report {
         mode: arguments.mode,
@@ -214,5 +331,29 @@ fn report(arguments: &Arguments, measured: &Measured) -> Report {
         ns_per_packet_max: measured.slices.last().copied().unwrap_or(ns),
         instructions_per_packet: measured.instructions_per_packet,
         connections: measured.connections,
+        churn: churned.map(|churned| Churn {
+            bytes_per_connection: churned.bytes_per_connection,
+            fill: bursts(&churned.fill),
+            drain: bursts(&churned.drain),
+        }),
+    }
+}
+
+fn bursts(bursts: &churn::Bursts) -> Bursts {
+    Bursts {
+        bursts: bursts.nanoseconds.len(),
+        ns_per_connection: bursts.nanoseconds_per_connection(),
+        instructions_per_connection: bursts.instructions_per_connection(),
+        burst_ns: percentiles(&bursts.nanoseconds),
+        burst_instructions: bursts.instructions.as_ref().map(percentiles),
+    }
+}
+
+fn percentiles(all: &Histogram<u64>) -> Percentiles {
+    Percentiles {
+        p50: all.value_at_quantile(0.5),
+        p99: all.value_at_quantile(0.99),
+        p99_9: all.value_at_quantile(0.999),
+        max: all.max(),
     }
 }

@@ -7,6 +7,7 @@ fn plan(flows: u32, protocol: Protocol) -> Plan {
         flows,
         mode: Mode::Dr,
         protocol,
+        scheduler: SchedulerKind::RoundRobin,
         new_flows_per_second: 0,
         duration: Duration::from_secs(1),
         packets: Some(5_000),
@@ -63,6 +64,26 @@ fn new_flows_make_connections() {
     };
     let measured = run(&plan).unwrap();
     assert!(measured.connections > 1000, "{measured:?}");
+}
+
+#[test]
+fn the_table_is_filled_and_drained() {
+    for (mode, protocol) in [(Mode::Dr, Protocol::Tcp), (Mode::FullNat, Protocol::Udp)] {
+        let plan = Plan {
+            mode,
+            ..plan(3000, protocol)
+        };
+        let churned = churn::run(&plan).unwrap();
+        // As often as it takes for 5000 packets.
+        assert_eq!(churned.made.connections, 6000);
+        assert_eq!(churned.fill.nanoseconds.len(), 2 * 3000_u64.div_ceil(64));
+        assert_eq!(churned.drain.connections, 6000);
+        assert!(
+            churned.drain.nanoseconds.len() > 2 * 3000 / 256,
+            "not at once"
+        );
+        assert!(churned.bytes_per_connection < 200.0, "{churned:?}");
+    }
 }
 
 #[test]
