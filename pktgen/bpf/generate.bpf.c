@@ -33,9 +33,11 @@ static long (*const bpf_redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void *)65;
 
 #define ETHERNET 14
-#define TEMPLATE_WORDS 10 // IPv6 and TCP are 74 bytes
+#define TAG 4
+#define TEMPLATE_WORDS 10 // with a VLAN tag, IPv6 and TCP: 78 bytes
 #define MAX_SHAPES 12
 #define STAMP_BYTES 16
+#define STAMP_MAGIC 0x7067 // "pg"
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 // Paced sending that falls behind catches up by at most this much.
@@ -66,6 +68,8 @@ struct config {
 	u32 shapes;   // frame lengths, used in turn
 	u32 ipv6;
 	u32 tcp;
+	u32 tagged;   // with a VLAN tag
+	u32 run;      // which run the stamp is of, in its highest 8 bits
 	struct shape shape[MAX_SHAPES];
 };
 
@@ -154,17 +158,18 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		port += flow;
 	}
 
-	u32 l4 = ETHERNET + (CONFIG.ipv6 ? 40 : 20);
+	u32 l3 = ETHERNET + (CONFIG.tagged ? TAG : 0);
+	u32 l4 = l3 + (CONFIG.ipv6 ? 40 : 20);
 	u32 payload = l4 + (CONFIG.tcp ? 20 : 8);
 	if (p + payload > end)
 		return XDP_ABORTED;
 	u32 sum = shape->l4_sum + halves(source) + port;
 	if (CONFIG.ipv6) {
-		*(u32 *)(p + ETHERNET + 20) = __builtin_bswap32(source);
+		*(u32 *)(p + l3 + 20) = __builtin_bswap32(source);
 	} else {
 		u32 ip_sum = shape->ip_sum + halves(source);
-		*(u32 *)(p + ETHERNET + 12) = __builtin_bswap32(source);
-		*(u16 *)(p + ETHERNET + 10) = __builtin_bswap16(~fold(ip_sum));
+		*(u32 *)(p + l3 + 12) = __builtin_bswap32(source);
+		*(u16 *)(p + l3 + 10) = __builtin_bswap16(~fold(ip_sum));
 	}
 	*(u16 *)(p + l4) = __builtin_bswap16(port);
 	if (CONFIG.tcp) {
@@ -174,12 +179,13 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	}
 	if (p + payload + STAMP_BYTES <= end) {
 		u32 *stamp = (u32 *)(p + payload);
-		u32 high = now_ns >> 32, low = now_ns;
-		stamp[0] = __builtin_bswap32(flow);
+		u32 high = STAMP_MAGIC << 16 | (now_ns >> 32 & 0xffff), low = now_ns;
+		u32 who = CONFIG.run | flow;
+		stamp[0] = __builtin_bswap32(who);
 		stamp[1] = __builtin_bswap32(round);
 		stamp[2] = __builtin_bswap32(high);
 		stamp[3] = __builtin_bswap32(low);
-		sum += halves(flow) + halves(round) + halves(high) + halves(low);
+		sum += halves(who) + halves(round) + halves(high) + halves(low);
 	}
 	u16 checksum = ~fold(sum);
 	if (CONFIG.tcp)

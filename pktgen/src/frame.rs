@@ -2,11 +2,11 @@
 //!
 //! ```text
 //!  0          14             34 or 54        + 8 or 20
-//!  | Ethernet | IPv4 or IPv6 | UDP or TCP    | flow u32 | round u32 | time u64 | zeros
+//!  | Ethernet | IPv4 or IPv6 | UDP or TCP    | stamp of 16 bytes | zeros
 //! ```
 //!
-//! The stamp is big-endian; `round` counts within the flow from 0, `time` is `CLOCK_MONOTONIC` in
-//! nanoseconds. A frame too short for it carries none. TCP has SYN in round 0 and ACK afterwards: a
+//! With a VLAN tag everything behind Ethernet's addresses is 4 bytes further. What the [`Stamp`]
+//! says is described there. A frame too short for it carries none. TCP has SYN in round 0 and ACK afterwards: a
 //! balancer sees each connection opened and then used.
 //!
 //! Lengths are those of a capture: with the Ethernet header, without the frame check sequence. The
@@ -22,13 +22,80 @@ use crate::flows::{FIRST_PORT, Flows};
 pub const ETHERNET: usize = 14;
 /// Length of the stamp in bytes.
 pub const STAMP: usize = 16;
+/// Length of a VLAN tag in bytes.
+pub const TAG: usize = 4;
+/// Flows that a stamp can tell apart.
+pub const MOST_FLOWS: u32 = 1 << 24;
 /// Shortest Ethernet frame in bytes, without the frame check sequence.
 pub const SHORTEST: usize = 60;
-/// The longest header in whole words of 8 bytes, in bytes: Ethernet, IPv6, TCP.
+/// The longest header in whole words of 8 bytes, in bytes: Ethernet, a VLAN tag, IPv6, TCP.
 pub const TEMPLATE: usize = 80;
 
 const TCP_SYN: u8 = 0x02;
 const TCP_ACK: u8 = 0x10;
+
+/// What a frame says about itself, at the start of its payload, in network byte order.
+///
+/// ```text
+///  0      1                4           8       10                16
+///  | run  | flow           | round     | "pg"  | time             |
+/// ```
+///
+/// The two letters in the middle tell it from other payloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Which run of the generator it is of, by chance unlike the one before.
+    pub run: u8,
+    /// Number of the flow, below [`MOST_FLOWS`].
+    pub flow: u32,
+    /// Counts within the flow, from 0.
+    pub round: u32,
+    /// When it was sent: `CLOCK_MONOTONIC` in nanoseconds, the lower 48 bits of it, which are 78 hours.
+    pub time: u64,
+}
+
+impl Stamp {
+    const MAGIC: u64 = 0x7067;
+    const TIME_BITS: u32 = 48;
+    const TIME: u64 = (1 << Self::TIME_BITS) - 1;
+
+    /// As it is in a frame.
+    #[must_use]
+    pub const fn bytes(self) -> [u8; STAMP] {
+        let who = (self.run as u32) << 24 | self.flow & (MOST_FLOWS - 1);
+        let when = Self::MAGIC << Self::TIME_BITS | self.time & Self::TIME;
+        let all = (who as u128) << 96 | (self.round as u128) << 64 | when as u128;
+        all.to_be_bytes()
+    }
+
+    /// The stamp at the start of `payload`, if there is one.
+    #[must_use]
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let bytes: &[u8; STAMP] = payload.first_chunk()?;
+        let [run, flow @ ..] = *bytes.first_chunk::<4>()?;
+        let [a, b, c] = flow;
+        let round = u32::from_be_bytes(*bytes[4..].first_chunk()?);
+        let when = u64::from_be_bytes(*bytes[8..].first_chunk()?);
+        (when >> Self::TIME_BITS == Self::MAGIC).then_some(Self {
+            run,
+            flow: u32::from_be_bytes([0, a, b, c]),
+            round,
+            time: when & Self::TIME,
+        })
+    }
+
+    /// Nanoseconds from the sending to `now`, by the same clock; `None` for one that is still to come,
+    /// as other clocks would have it.
+    #[must_use]
+    pub const fn age(self, now: u64) -> Option<u64> {
+        let age = now.wrapping_sub(self.time) & Self::TIME;
+        if age < 1 << (Self::TIME_BITS - 1) {
+            Some(age)
+        } else {
+            None
+        }
+    }
+}
 
 /// Where frames go and what they are.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +138,12 @@ impl Layout {
     pub fn shortest(&self) -> usize {
         SHORTEST.max(self.words() * 8)
     }
+
+    /// Shortest frame of this kind that has room for its stamp, in bytes.
+    #[must_use]
+    pub fn shortest_stamped(&self) -> usize {
+        self.shortest().max(self.payload() + STAMP)
+    }
 }
 
 /// A frame of one length with everything that does not vary from flow to flow, and the checksum
@@ -78,6 +151,8 @@ impl Layout {
 #[derive(Clone, Copy, Debug)]
 pub struct Template {
     layout: Layout,
+    tagged: bool,
+    run: u8,
     length: usize,
     header: [u8; TEMPLATE],
     /// Sum of the IPv4 header without the source address; folded to 16 bits, host order.
@@ -162,11 +237,42 @@ impl Template {
         };
         Ok(Self {
             layout,
+            tagged: false,
+            run: 0,
             length,
             header,
             ip_sum,
             l4_sum,
         })
+    }
+
+    /// The same frames with a VLAN tag, [`TAG`] bytes longer.
+    #[must_use]
+    pub fn tagged(mut self, vlan: u16) -> Self {
+        let [high, low] = vlan.to_be_bytes();
+        self.header.copy_within(12..TEMPLATE - TAG, 12 + TAG);
+        self.header[12..12 + TAG].copy_from_slice(&[0x81, 0x00, high, low]);
+        self.length += TAG;
+        self.tagged = true;
+        self
+    }
+
+    /// The same frames with stamps of this run.
+    #[must_use]
+    pub fn of_run(mut self, run: u8) -> Self {
+        self.run = run;
+        self
+    }
+
+    /// Bytes by which all is further back than the layout says.
+    fn shift(&self) -> usize {
+        if self.tagged { TAG } else { 0 }
+    }
+
+    /// The headers in whole words of 8 bytes.
+    #[must_use]
+    pub fn words(&self) -> usize {
+        (self.layout.payload() + self.shift()).div_ceil(8)
     }
 
     /// Length of the frame in bytes.
@@ -195,31 +301,37 @@ impl Template {
     /// # Panics
     /// If the buffer is shorter.
     pub fn write(&self, flows: &Flows, flow: u32, round: u32, now: u64, frame: &mut [u8]) {
-        let (l4, payload) = (self.layout.l4(), self.layout.payload());
+        let shift = self.shift();
+        let (l4, payload) = (self.layout.l4() + shift, self.layout.payload() + shift);
         frame[..payload].copy_from_slice(&self.header[..payload]);
         let (source, port) = flows.source(flow);
         debug_assert!(port >= FIRST_PORT);
         frame[l4..l4 + 2].copy_from_slice(&port.to_be_bytes());
         let mut l4_sum = self.l4_sum + u32::from(port);
+        let ip = &mut frame[ETHERNET + shift..];
         let varying = match source {
             IpAddr::V4(source) => {
-                frame[26..30].copy_from_slice(&source.octets());
+                ip[12..16].copy_from_slice(&source.octets());
                 let checksum = !fold(self.ip_sum + sum(&source.octets()));
-                frame[24..26].copy_from_slice(&low_half(checksum));
+                ip[10..12].copy_from_slice(&low_half(checksum));
                 source.octets()
             }
             IpAddr::V6(source) => {
-                frame[22..38].copy_from_slice(&source.octets());
+                ip[8..24].copy_from_slice(&source.octets());
                 let [.., a, b, c, d] = source.octets();
                 [a, b, c, d]
             }
         };
         l4_sum += sum(&varying);
-        if let Some(stamp) = frame.get_mut(payload..payload + STAMP) {
-            stamp[..4].copy_from_slice(&flow.to_be_bytes());
-            stamp[4..8].copy_from_slice(&round.to_be_bytes());
-            stamp[8..].copy_from_slice(&now.to_be_bytes());
-            l4_sum += sum(stamp);
+        if let Some(place) = frame.get_mut(payload..payload + STAMP) {
+            let stamp = Stamp {
+                run: self.run,
+                flow,
+                round,
+                time: now,
+            };
+            place.copy_from_slice(&stamp.bytes());
+            l4_sum += sum(place);
         }
         match self.layout.protocol {
             Protocol::Tcp => {

@@ -19,7 +19,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use signal_hook::consts::{SIGALRM, SIGINT, SIGTERM};
 
 use crate::flows::{FIRST_PORT, Flows, stride};
-use crate::frame::{FrameError, Layout, TEMPLATE, Template};
+use crate::frame::{FrameError, Layout, MOST_FLOWS, TEMPLATE, Template};
 use crate::interface::{Interface, InterfaceError};
 use crate::units::{Rate, Size};
 
@@ -30,7 +30,7 @@ const MAX_SHAPES: usize = 12;
 /// `struct shape` of the program, in bytes.
 const SHAPE: usize = TEMPLATE + 16;
 /// `struct config` of the program, in bytes.
-const CONFIG: usize = 48 + MAX_SHAPES * SHAPE;
+const CONFIG: usize = 56 + MAX_SHAPES * SHAPE;
 /// `struct state` of the program, in words of 8 bytes.
 const STATE_WORDS: usize = 7;
 /// Longest frame, in bytes: a page without the kernel's own headers, headroom and tailroom.
@@ -41,8 +41,43 @@ const LONGEST: usize = 3300;
 pub struct Plan {
     pub layout: Layout,
     pub flows: Flows,
+    /// Without the tag.
     pub size: Size,
     pub rate: Rate,
+    /// The VLAN tag's control information.
+    pub vlan: Option<u16>,
+    /// In every stamp.
+    pub run: u8,
+}
+
+impl Plan {
+    /// The frames of each length, in the order in which they are sent, in turn.
+    ///
+    /// # Errors
+    /// They cannot be made, are longer than `interface` takes, or have more flows than stamps can name.
+    pub fn templates(&self, interface: &Interface) -> Result<Vec<Template>, LiveError> {
+        if self.flows.count() > MOST_FLOWS {
+            return Err(LiveError::Flows(self.flows.count()));
+        }
+        let longest = LONGEST.min(interface.mtu + crate::frame::ETHERNET);
+        let template = |length| {
+            if length > longest {
+                return Err(LiveError::TooLong {
+                    length,
+                    longest,
+                    interface: interface.name.clone(),
+                    mtu: interface.mtu,
+                });
+            }
+            let template = Template::new(self.layout, &self.flows, length)?.of_run(self.run);
+            Ok(match self.vlan {
+                Some(vlan) => template.tagged(vlan),
+                None => template,
+            })
+        };
+        let lengths = self.size.lengths(&self.layout);
+        lengths.into_iter().map(template).collect()
+    }
 }
 
 /// What was sent.
@@ -87,19 +122,7 @@ impl Source {
     /// A frame of the plan cannot be made or is too long for the interface, or the kernel refuses
     /// the program.
     pub fn load(interface: Interface, plan: &Plan) -> Result<Self, LiveError> {
-        let mut templates = Vec::with_capacity(MAX_SHAPES);
-        let longest = LONGEST.min(interface.mtu + crate::frame::ETHERNET);
-        for length in plan.size.lengths(&plan.layout) {
-            if length > longest {
-                return Err(LiveError::TooLong {
-                    length,
-                    longest,
-                    interface: interface.name,
-                    mtu: interface.mtu,
-                });
-            }
-            templates.push(Template::new(plan.layout, &plan.flows, length)?);
-        }
+        let templates = plan.templates(&interface)?;
         let first = templates
             .iter()
             .max_by_key(|template| template.length())
@@ -265,10 +288,12 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
         plan.flows.hosts(),
         source,
         u32::from(FIRST_PORT),
-        small(layout.words()),
+        templates.first().map_or(0, |first| small(first.words())),
         small(templates.len()),
         u32::from(layout.destination.is_ipv6()),
         u32::from(layout.protocol == dataplane::service::Protocol::Tcp),
+        u32::from(plan.vlan.is_some()),
+        u32::from(plan.run) << 24,
     ];
     let mut bytes = Vec::with_capacity(CONFIG);
     bytes.extend(gap_ps.to_ne_bytes());
@@ -304,6 +329,8 @@ pub enum LiveError {
         interface: String,
         mtu: usize,
     },
+    #[error("{0} flows: a frame's stamp can tell {MOST_FLOWS} apart: ask for at most so many")]
+    Flows(u32),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
     #[error("cannot load the generator program; it needs root (CAP_BPF, CAP_NET_ADMIN)")]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::frame::{Layout, SHORTEST, STAMP};
+use crate::frame::Layout;
 
 /// Frames per second to send.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -70,9 +70,7 @@ impl Size {
         match self {
             Self::Fixed(length) => vec![length],
             Self::Imix => {
-                let short = SHORTEST
-                    .max(layout.payload() + STAMP)
-                    .max(layout.shortest());
+                let short = layout.shortest_stamped();
                 let (middle, long) = (590, 1514);
                 vec![
                     short, middle, short, short, middle, short, long, short, middle, short, short,

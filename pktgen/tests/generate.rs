@@ -5,7 +5,7 @@
 
 use dataplane::service::{MacAddress, Protocol};
 use pktgen::flows::Flows;
-use pktgen::frame::{Layout, STAMP, Template};
+use pktgen::frame::{Layout, STAMP, Stamp, TAG};
 use pktgen::interface::Interface;
 use pktgen::live::{Plan, Source};
 use pktgen::units::{Rate, Size};
@@ -27,6 +27,8 @@ fn plan(destination: &str, protocol: Protocol, flows: u32, size: Size) -> Plan {
         flows: Flows::new(prefix.parse().unwrap(), flows).unwrap(),
         size,
         rate: Rate::Max,
+        vlan: None,
+        run: 0x9c,
     }
 }
 
@@ -38,22 +40,20 @@ fn compare(plan: &Plan, count: usize) {
         mac: plan.layout.source_mac,
         mtu: 1500,
     };
+    let templates = plan.templates(&interface).unwrap();
     let source = Source::load(interface, plan).unwrap();
-    let lengths = plan.size.lengths(&plan.layout);
     let mut last = 0;
-    for ((flow, round), &length) in plan.flows.order().zip(lengths.iter().cycle()).take(count) {
+    let payload = plan.layout.payload() + if plan.vlan.is_some() { TAG } else { 0 };
+    for ((flow, round), template) in plan.flows.order().zip(templates.iter().cycle()).take(count) {
         let made = source.sample().unwrap();
-        let payload = plan.layout.payload();
-        let now = made
-            .get(payload + 8..payload + STAMP)
-            .map_or(0, |time| u64::from_be_bytes(time.try_into().unwrap()));
+        let stamp = made.get(payload..).and_then(Stamp::read);
+        let now = stamp.map_or(0, |stamp| stamp.time);
         assert!(now >= last, "time runs backwards");
         last = now;
-        let template = Template::new(plan.layout, &plan.flows, length).unwrap();
         let expected = template.frame(&plan.flows, flow, round, now);
         assert_eq!(made, expected, "flow {flow} round {round} of {plan:?}");
     }
-    let stamped = lengths[0] >= plan.layout.payload() + STAMP;
+    let stamped = templates[0].length() >= payload + STAMP;
     assert_eq!(last > 0, stamped);
 }
 
@@ -71,6 +71,9 @@ fn the_kernel_makes_the_same_frames() {
                 }
                 compare(&plan(destination, protocol, flows, Size::Imix), 120);
             }
+            let untagged = plan(destination, protocol, 7, Size::Imix);
+            let vlan = Some(0x2064);
+            compare(&Plan { vlan, ..untagged }, 60);
         }
     }
     compare(

@@ -29,10 +29,13 @@ pub(crate) struct Arguments {
     /// Ethernet address to send to [default: the next hop's, from the kernel]
     #[arg(long, value_name = "MAC", value_parser = parse_mac)]
     dst_mac: Option<MacAddress>,
+    /// VLAN to send in: frames get a tag, and are 4 bytes longer than --size says
+    #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
+    vlan: Option<u16>,
     /// Number of flows: source addresses and ports
     #[arg(long, value_name = "N", default_value_t = 1)]
     flows: u32,
-    /// Frame length in bytes without FCS, or imix (60, 590 and 1514 bytes, 7:4:1) [default: the shortest possible]
+    /// Frame length in bytes without FCS, or imix (60, 590 and 1514 bytes, 7:4:1) [default: the shortest that carries a stamp]
     #[arg(long, value_name = "N|imix")]
     size: Option<Size>,
     /// Packets per second; k and M are understood
@@ -96,8 +99,10 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         flows: Flows::new(sources, arguments.flows)?,
         size: arguments
             .size
-            .unwrap_or_else(|| Size::Fixed(layout.shortest())),
+            .unwrap_or_else(|| Size::Fixed(layout.shortest_stamped())),
         rate: arguments.rate,
+        vlan: arguments.vlan,
+        run: run_number(),
     };
     let name = interface.name.clone();
     let mut source = Source::load(interface, &plan)?;
@@ -121,6 +126,13 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         },
     };
     print(&report, arguments.json)
+}
+
+/// Unlike that of the run before, by chance.
+fn run_number() -> u8 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let [.., a, b] = (now.tv_nsec / 1000).to_be_bytes();
+    a ^ b
 }
 
 fn print(report: &Report, json: bool) -> anyhow::Result<()> {

@@ -71,11 +71,32 @@ fn checksums_are_right_for_every_kind_length_and_flow() {
 fn the_shortest_udp_frame_has_its_stamp() {
     let flows = flows_for("192.0.2.1:80");
     let template = Template::new(layout("192.0.2.1:80", Protocol::Udp), &flows, 60).unwrap();
-    let frame = template.frame(&flows, 7, 9, 11);
-    assert_eq!(
-        frame[42..58],
-        [0, 0, 0, 7, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 11]
-    );
+    let frame = template.of_run(0xab).frame(&flows, 7, 9, u64::MAX);
+    let expected = [
+        0xab, 0, 0, 7, 0, 0, 0, 9, b'p', b'g', 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
+    ];
+    assert_eq!(frame[42..58], expected);
+    let stamp = Stamp::read(&frame[42..]).unwrap();
+    assert_eq!((stamp.run, stamp.flow, stamp.round), (0xab, 7, 9));
+    // 48 bits of time go round.
+    assert_eq!(stamp.age(4), Some(5));
+    assert_eq!(stamp.age(u64::MAX - 1), None);
+    assert_eq!(Stamp::read(&frame[41..]), None);
+    assert_eq!(Stamp::read(&frame[42..57]), None);
+}
+
+#[test]
+fn a_tag_moves_all_behind_the_ethernet_addresses() {
+    for destination in ["192.0.2.1:80", "[2001:db8::1]:80"] {
+        for protocol in [Protocol::Udp, Protocol::Tcp] {
+            let (layout, flows) = (layout(destination, protocol), flows_for(destination));
+            let template = Template::new(layout, &flows, 120).unwrap();
+            let mut frame = template.tagged(0x0123).frame(&flows, 7, 9, 11);
+            assert_eq!(frame[12..16], [0x81, 0x00, 0x01, 0x23]);
+            frame.drain(12..16);
+            assert_eq!(frame, template.frame(&flows, 7, 9, 11));
+        }
+    }
 }
 
 #[test]
