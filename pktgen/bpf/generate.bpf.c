@@ -40,8 +40,10 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 #define STAMP_MAGIC 0x7067 // "pg"
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
-// Paced sending that falls behind catches up by at most this much.
-#define MAX_DEBT_PS 20000000000ull // 20 ms: a few turns of other threads
+// Paced sending that falls behind, because other threads had the CPU, catches up what it did not send
+// in so long, no more, and beyond a moment at no more than twice the rate: no burst that loses packets.
+#define MAX_DEBT_PS 200000000000ull // 200 ms
+#define MOMENT_PS 1000000000ull     // 1 ms
 // Sending at full speed, the clock is read once in this many frames (a power of two).
 #define CLOCK_EVERY 16
 
@@ -77,9 +79,10 @@ struct config {
 struct state {
 	u64 frames;
 	u64 bytes;
-	u64 next_ps;
+	u64 next_ps;  // no frame before this
 	u64 now_ns;   // time of the last frame, as of the last look at the clock
 	u64 first_ns; // of the first frame
+	u64 due_ps;   // of the next frame, by the rate alone
 	u32 position; // in the round
 	u32 round;    // the sequence number within each flow
 	u32 flow;
@@ -107,11 +110,14 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 
 	if (CONFIG.gap_ps) {
 		now_ns = bpf_ktime_get_ns();
-		u64 now = now_ns * 1000, next = state->next_ps;
-		if (now < next)
+		u64 now = now_ns * 1000;
+		if (now < state->next_ps)
 			return XDP_DROP; // too early: this run sends nothing
-		next += CONFIG.gap_ps;
-		state->next_ps = next + MAX_DEBT_PS < now ? now : next;
+		u64 due = state->due_ps + CONFIG.gap_ps;
+		if (due + MAX_DEBT_PS < now)
+			due = now + CONFIG.gap_ps;
+		state->due_ps = due;
+		state->next_ps = due + MOMENT_PS < now ? now + CONFIG.gap_ps / 2 : due;
 		state->now_ns = now_ns;
 	} else if (!(state->frames & (CLOCK_EVERY - 1))) {
 		now_ns = bpf_ktime_get_ns();

@@ -64,6 +64,19 @@ impl Interface {
         })
     }
 
+    /// Queues that it receives by.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn receive_queues(&self) -> Result<u32, InterfaceError> {
+        let path = path(&self.name, "queues");
+        let entries =
+            fs::read_dir(&path).map_err(|source| InterfaceError::Read { path, source })?;
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let queues = names.filter(|name| name.as_encoded_bytes().starts_with(b"rx-"));
+        Ok(u32::try_from(queues.count()).unwrap_or(u32::MAX))
+    }
+
     /// Frames that the interface has sent, by its own count.
     ///
     /// # Errors

@@ -4,12 +4,16 @@
 //! - [`frame`]: the frame of a flow, as a template with the checksum sums of what does not vary.
 //! - [`live`]: sends them from an interface, made in the kernel by `bpf/generate.bpf.c`.
 //! - [`ring`]: measures the data plane alone, in this process, without interfaces.
-//! - [`sink`]: the other end: counts and drops, in XDP.
+//! - [`sink`]: the other end, counting and dropping all that arrives, in XDP.
+//! - [`receive`]: the other end, taking the generator's frames alone, to count or to look at.
+//! - [`verify`]: looks at them: checksums, servers, sequence, latency.
+//! - [`spread`]: whether flows are spread over servers as the weights want it.
+//! - [`report`]: the results, as the commands print them in JSON.
 //! - [`next_hop`], [`interface`]: what the kernel knows about the way there.
 //! - [`cpu`]: binding to one.
 //! - [`units`]: how rates, sizes and durations are written.
 //!
-//! Nothing here forwards, and nothing here parses what a peer sends.
+//! Nothing here forwards.
 
 pub mod cpu;
 pub mod flows;
@@ -17,6 +21,10 @@ pub mod frame;
 pub mod interface;
 pub mod live;
 pub mod next_hop;
+pub mod receive;
+pub mod report;
 pub mod ring;
 pub mod sink;
+pub mod spread;
 pub mod units;
+pub mod verify;

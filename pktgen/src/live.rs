@@ -32,7 +32,7 @@ const SHAPE: usize = TEMPLATE + 16;
 /// `struct config` of the program, in bytes.
 const CONFIG: usize = 56 + MAX_SHAPES * SHAPE;
 /// `struct state` of the program, in words of 8 bytes.
-const STATE_WORDS: usize = 7;
+const STATE_WORDS: usize = 8;
 /// Longest frame, in bytes: a page without the kernel's own headers, headroom and tailroom.
 const LONGEST: usize = 3300;
 

@@ -2,6 +2,7 @@
 
 mod manual;
 mod ring;
+mod sink;
 mod tx;
 
 use clap::{Parser, Subcommand};
@@ -19,6 +20,8 @@ struct Arguments {
 enum Command {
     /// Sends packets from an interface.
     Tx(tx::Arguments),
+    /// Receives what `tx` sent, behind a director: verifies it, and measures loss and latency
+    Sink(sink::Arguments),
     /// Measures the data plane alone, in this process: no root, no interface
     Ring(ring::Arguments),
     Man(manual::Man),
@@ -29,6 +32,7 @@ enum Command {
 pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tx(arguments) => tx::run(arguments),
+        Command::Sink(arguments) => sink::run(&arguments),
         Command::Ring(arguments) => ring::run(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),

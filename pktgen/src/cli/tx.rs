@@ -12,8 +12,8 @@ use pktgen::frame::Layout;
 use pktgen::interface::{Interface, parse_mac};
 use pktgen::live::{Plan, Sent, Source};
 use pktgen::next_hop;
+use pktgen::report::{self, rates};
 use pktgen::units::{self, Rate, Size};
-use serde::Serialize;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -55,23 +55,6 @@ pub(crate) struct Arguments {
     json: bool,
 }
 
-/// The result, as JSON.
-#[derive(Debug, Serialize)]
-struct Report {
-    interface: String,
-    destination: String,
-    protocol: String,
-    flows: u32,
-    size: String,
-    sent: u64,
-    dropped: u64,
-    bytes: u64,
-    seconds: f64,
-    mpps: f64,
-    /// Of the frames without FCS.
-    gbit_per_second: f64,
-}
-
 pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     if arguments.dst.port() == 0 {
         bail!("--dst {}: port 0 cannot be sent to", arguments.dst);
@@ -108,7 +91,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
     let mut source = Source::load(interface, &plan)?;
     let sent = source.send(arguments.duration, progress())?;
     let seconds = sent.elapsed.as_secs_f64();
-    let report = Report {
+    let (mpps, gbit_per_second) = rates(sent.frames, sent.bytes, seconds);
+    let report = report::Sent {
         interface: name,
         destination: arguments.dst.to_string(),
         protocol: arguments.protocol.to_string().to_lowercase(),
@@ -118,12 +102,8 @@ pub(crate) fn run(arguments: Arguments) -> anyhow::Result<()> {
         dropped: sent.dropped,
         bytes: sent.bytes,
         seconds,
-        mpps: sent.rate() / 1e6,
-        gbit_per_second: if seconds > 0.0 {
-            sent.bytes as f64 * 8.0 / seconds / 1e9
-        } else {
-            0.0
-        },
+        mpps,
+        gbit_per_second,
     };
     print(&report, arguments.json)
 }
@@ -135,7 +115,7 @@ fn run_number() -> u8 {
     a ^ b
 }
 
-fn print(report: &Report, json: bool) -> anyhow::Result<()> {
+fn print(report: &report::Sent, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
         serde_json::to_writer(&mut out, report)?;

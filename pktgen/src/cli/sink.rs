@@ -1,0 +1,262 @@
+//! `pktgen sink`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pktgen::cpu;
+use pktgen::interface::Interface;
+use pktgen::receive::{Receiver, Take};
+use pktgen::report::{Found, Received, rates};
+use pktgen::units;
+use pktgen::verify::{Expected, Mode, Verifier};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// How long a silent socket is waited for before the clock is looked at.
+const PATIENCE: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Interface to receive from
+    #[arg(long, value_name = "IF")]
+    interface: String,
+    /// How the director forwards, which says what names a real server in a frame: its Ethernet address,
+    /// its address and port, or the address of the tunnel
+    #[arg(long, value_name = "dr|nat|fullnat|tun", default_value = "dr")]
+    mode: Mode,
+    /// A real server and its weight; may be repeated [default: all that get something, alike]
+    #[arg(long, value_name = "SERVER=WEIGHT")]
+    server: Vec<Expected>,
+    /// Only count, in the kernel: nothing is verified, and the sender is not slowed down
+    #[arg(long, conflicts_with = "server")]
+    count: bool,
+    /// How long to receive: seconds, or a number with ms, s, m [default: until Ctrl-C]
+    #[arg(long, value_name = "D", value_parser = units::duration)]
+    duration: Option<Duration>,
+    /// CPU to run on
+    #[arg(long, value_name = "CPU")]
+    core: Option<usize>,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Receives until the time is over or a signal arrives, and prints what was measured so far.
+pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(core) = arguments.core {
+        cpu::pin(core)?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let interface = Interface::find(&arguments.interface)?;
+    let take = if arguments.count {
+        Take::Count
+    } else {
+        Take::Deliver
+    };
+    let mut receiver = Receiver::attach(&interface, take)?;
+    let mut verifier = Verifier::new(arguments.mode, &arguments.server);
+    let mut progress = Progress::new();
+    eprintln!("ready");
+    let start = Instant::now();
+    let mut times: Option<(u64, u64)> = None;
+    let mut drain = |receiver: &mut Receiver| {
+        receiver.receive(|frame, arrived| {
+            times = Some(times.map_or((arrived, arrived), |(first, _)| (first, arrived)));
+            verifier.look(frame, arrived);
+        })
+    };
+    while !stop.load(Ordering::Relaxed)
+        && arguments
+            .duration
+            .is_none_or(|duration| start.elapsed() < duration)
+    {
+        if drain(&mut receiver) == 0 {
+            receiver.wait(PATIENCE);
+            progress.say(&receiver)?;
+        } else if progress.is_due() {
+            progress.say(&receiver)?;
+        }
+    }
+    while drain(&mut receiver) > 0 {}
+    progress.end();
+
+    let (received, bytes) = receiver.counted()?;
+    let found = (!arguments.count).then(|| verifier.found());
+    let seconds = match times {
+        Some((first, last)) => last.saturating_sub(first) as f64 / 1e9,
+        None => start.elapsed().as_secs_f64(),
+    };
+    let (mpps, gbit_per_second) = rates(received, bytes, seconds);
+    let looked_at = found.as_ref().map_or(received, |found| found.frames);
+    print(
+        &Received {
+            interface: interface.name,
+            received,
+            bytes,
+            seconds,
+            mpps,
+            gbit_per_second,
+            missed: received.saturating_sub(looked_at),
+            found,
+        },
+        arguments.json,
+    )
+}
+
+/// A line on a terminal, once a second.
+#[derive(Debug)]
+struct Progress {
+    terminal: bool,
+    seconds: u64,
+    next: Instant,
+    last: u64,
+}
+
+impl Progress {
+    const EVERY: Duration = Duration::from_secs(1);
+
+    fn new() -> Self {
+        Self {
+            terminal: std::io::stderr().is_terminal(),
+            seconds: 0,
+            next: Instant::now() + Self::EVERY,
+            last: 0,
+        }
+    }
+
+    fn is_due(&self) -> bool {
+        self.terminal && Instant::now() >= self.next
+    }
+
+    fn say(&mut self, receiver: &Receiver) -> anyhow::Result<()> {
+        if self.is_due() {
+            self.next += Self::EVERY;
+            self.seconds += 1;
+            let (frames, _) = receiver.counted()?;
+            let rate = (frames - self.last) as f64 / 1e6;
+            eprint!("\r{} s, {frames} packets, {rate:.3} Mpps ", self.seconds);
+            self.last = frames;
+        }
+        Ok(())
+    }
+
+    /// Leaves the cursor on a new line.
+    fn end(&self) {
+        if self.seconds > 0 {
+            eprintln!();
+        }
+    }
+}
+
+fn print(report: &Received, json: bool) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, report)?;
+        return Ok(writeln!(out)?);
+    }
+    writeln!(
+        out,
+        "received  {} packets in {:.2} s: {:.3} Mpps, {:.2} Gbit/s",
+        report.received, report.seconds, report.mpps, report.gbit_per_second
+    )?;
+    if report.missed > 0 {
+        writeln!(
+            out,
+            "missed    {} of them came faster than they could be looked at: what follows is of the others, \
+             and lost ones cannot be told from missed ones. Send more slowly, or use --count",
+            report.missed
+        )?;
+    }
+    match &report.found {
+        Some(found) => print_found(&mut out, found),
+        None => Ok(()),
+    }
+}
+
+fn print_found(out: &mut impl std::io::Write, found: &Found) -> anyhow::Result<()> {
+    let bad = [
+        (found.malformed, "malformed"),
+        (found.bad_ip_checksums, "with a wrong IP checksum"),
+        (found.bad_l4_checksums, "with a wrong UDP or TCP checksum"),
+    ];
+    writeln!(
+        out,
+        "packets   {}",
+        summary(&bad, "all whole, checksums right")
+    )?;
+    writeln!(
+        out,
+        "sequence  {} lost, {} duplicates, {} out of order{}",
+        found.lost,
+        found.duplicates,
+        found.reordered,
+        match found.early {
+            0 => String::new(),
+            early => format!("; {early} not judged, as they were under way at the start"),
+        }
+    )?;
+    let astray = [
+        (found.moved_flows, "flows at more than one server"),
+        (
+            found.moved_frames,
+            "packets at another server than their flow's first",
+        ),
+        (found.silent_flows, "flows of which nothing came"),
+    ];
+    let astray = summary(&astray, "each at one server");
+    writeln!(out, "flows     {}: {astray}", found.flows)?;
+    for server in &found.servers {
+        writeln!(
+            out,
+            "  {:<24} {:>9} flows {:>6.2} %  expected {:>6.2} %  {:>11} packets",
+            server.server,
+            server.flows,
+            server.share * 100.0,
+            server.expected_share * 100.0,
+            server.frames
+        )?;
+    }
+    if let Some(spread) = &found.spread {
+        let verdict = if spread.fits {
+            "as the weights want it"
+        } else {
+            "NOT as the weights want it"
+        };
+        writeln!(
+            out,
+            "  spread: {verdict} (chi-square {:.1}; chance stays below {:.1})",
+            spread.chi_square, spread.limit
+        )?;
+    }
+    if let Some(latency) = &found.latency {
+        writeln!(
+            out,
+            "latency   p50 {:.1}  p90 {:.1}  p99 {:.1}  p99.9 {:.1}  max {:.1} µs (min {:.1}, mean {:.1})",
+            latency.p50,
+            latency.p90,
+            latency.p99,
+            latency.p999,
+            latency.max,
+            latency.min,
+            latency.mean
+        )?;
+    }
+    Ok(())
+}
+
+/// What there is any of, or that all is well.
+fn summary(counts: &[(u64, &str)], well: &str) -> String {
+    let some = counts.iter().filter(|(count, _)| *count > 0);
+    let some: Vec<String> = some
+        .map(|(count, what)| format!("{count} {what}"))
+        .collect();
+    if some.is_empty() {
+        well.to_owned()
+    } else {
+        some.join(", ")
+    }
+}

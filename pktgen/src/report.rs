@@ -1,0 +1,109 @@
+//! What the commands print with `--json`, which is also how `pktgen rfc2544` reads them.
+//! Sizes and bytes are those of frames without the frame check sequence.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spread::Spread;
+
+/// Of `pktgen tx`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Sent {
+    pub interface: String,
+    pub destination: String,
+    pub protocol: String,
+    pub flows: u32,
+    pub size: String,
+    /// Frames.
+    pub sent: u64,
+    /// Of these, the ones that the interface did not take.
+    pub dropped: u64,
+    pub bytes: u64,
+    pub seconds: f64,
+    pub mpps: f64,
+    pub gbit_per_second: f64,
+}
+
+/// Of `pktgen sink`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Received {
+    pub interface: String,
+    /// Frames of the generator that arrived.
+    pub received: u64,
+    pub bytes: u64,
+    /// From the first frame looked at to the last; of a count, from the start to the end.
+    pub seconds: f64,
+    pub mpps: f64,
+    pub gbit_per_second: f64,
+    /// Frames that arrived but were not looked at, because this process was too slow.
+    pub missed: u64,
+    /// What was found in the frames; `None` when they were only counted.
+    pub found: Option<Found>,
+}
+
+/// What frames said.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// Frames that were looked at.
+    pub frames: u64,
+    /// Frames that are no whole packets, by the headers.
+    pub malformed: u64,
+    pub bad_ip_checksums: u64,
+    pub bad_l4_checksums: u64,
+    /// Flows of which something arrived.
+    pub flows: u64,
+    /// Flows with a lower number than the highest, of which nothing arrived.
+    pub silent_flows: u64,
+    /// Flows that more than one server got.
+    pub moved_flows: u64,
+    /// Frames that another server got than the flow's first.
+    pub moved_frames: u64,
+    /// Frames missing before the last one of their flow.
+    pub lost: u64,
+    pub duplicates: u64,
+    /// Frames behind a later one of their flow (RFC 4737 §3).
+    pub reordered: u64,
+    /// Frames of flows that were under way when this began: they say nothing about loss.
+    pub early: u64,
+    pub servers: Vec<Server>,
+    /// `None` with fewer than two servers.
+    pub spread: Option<Spread>,
+    /// `None` without a frame.
+    pub latency: Option<Latency>,
+}
+
+/// A real server, as frames name it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Server {
+    pub server: String,
+    /// Flows whose first frame it got.
+    pub flows: u64,
+    /// Of all flows, 0 to 1.
+    pub share: f64,
+    /// By the weights.
+    pub expected_share: f64,
+    pub frames: u64,
+}
+
+/// One-way latency in microseconds, from the stamp to the arrival.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub frames: u64,
+    pub min: f64,
+    pub mean: f64,
+    pub p50: f64,
+    pub p90: f64,
+    pub p99: f64,
+    pub p999: f64,
+    pub max: f64,
+}
+
+/// Frames and bits per second, in millions and in 10^9.
+#[must_use]
+pub fn rates(frames: u64, bytes: u64, seconds: f64) -> (f64, f64) {
+    if seconds > 0.0 {
+        let bits = bytes as f64 * 8.0;
+        (frames as f64 / seconds / 1e6, bits / seconds / 1e9)
+    } else {
+        (0.0, 0.0)
+    }
+}
