@@ -73,7 +73,7 @@ fn connections() -> Vec<view::Connection> {
         real_server: ([192, 168, 1, 101], 80).into(),
         state: "ESTABLISHED".into(),
         expires_seconds: 900,
-        worker: 0,
+        worker: Some(0),
     };
     (1..=CONNECTIONS).map(connection).collect()
 }

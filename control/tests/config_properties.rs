@@ -93,7 +93,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
             nodest_conn,
             quiescent_template,
         });
-    let cores = btree_set(0_usize..1024, 0..4);
+    let cores = (btree_set(0_usize..1024, 0..4), option::of(4_u32..=1024));
     // Nor has a virtual server this address.
     let http = option::of((1_u16..).prop_map(|port| ([127, 0, 0, 9], port).into()));
     // No real server of these properties is in them.
@@ -129,7 +129,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                 path,
                 max_connections,
                 tcp_midstream,
-                cores,
+                (cores, workers),
                 idle,
                 ((deny, allow), expiry, when_full, http),
                 timeouts,
@@ -141,6 +141,7 @@ fn appliance() -> impl Strategy<Value = Appliance> {
                     max_connections,
                     tcp_midstream,
                     cores: cores.into_iter().collect(),
+                    workers,
                     idle,
                     deny,
                     allow,

@@ -6,16 +6,15 @@
 //! handed over between them.
 
 mod requests;
+mod thread;
 
 pub use requests::Request;
+pub use thread::{Idle, run};
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::time::Duration;
 
 use crate::conn::{ConnectionTable, State};
 use crate::counters::{Counters, DropReason};
@@ -36,31 +35,8 @@ const WAITING_TIME: u64 = 1000;
 /// a network reorders packets, and shorter than anybody takes to ask again, because the
 /// kernel may have had the first one from the beginning.
 const FRAGMENT_TIME: u64 = 100;
-/// How long an adaptive worker spins after the last packet before it sleeps.
-const SPIN: Duration = Duration::from_micros(50);
-/// Longest sleep: within it a new snapshot is adopted, a request answered
-/// and a timer noticed.
-const SLEEP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 50_000_000,
-};
 /// How often the devices are asked what they counted, in milliseconds.
 const DEVICE_STATISTICS_INTERVAL: u64 = 1000;
-/// A sleep while there is other work.
-const NAP: Timespec = Timespec {
-    tv_sec: 0,
-    tv_nsec: 1_000_000,
-};
-/// What a worker does when no packet comes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Idle {
-    /// Spin for 50 µs after the last packet, then sleep until one arrives.
-    Adaptive,
-    /// Spin for ever.
-    Busy,
-    /// Sleep whenever nothing was received.
-    Interrupt,
-}
 
 /// A connection as it is listed.
 #[derive(Clone, Copy, Debug)]
@@ -158,25 +134,6 @@ impl<D: Device> Worker<D> {
         Self {
             handoff: Some(handoff),
             ..self
-        }
-    }
-
-    /// Runs until `stop` is set.
-    pub fn run(mut self, idle: Idle, stop: &AtomicBool) {
-        let start = clock_start();
-        let mut last_packet = Instant::now();
-        while !stop.load(Ordering::Relaxed) {
-            let time = Instant::now();
-            let received = self.turn(milliseconds(time - start));
-            if received > 0 {
-                last_packet = time;
-            } else {
-                match idle {
-                    Idle::Adaptive if time - last_packet >= SPIN => self.sleep(),
-                    Idle::Interrupt => self.sleep(),
-                    Idle::Adaptive | Idle::Busy => std::hint::spin_loop(),
-                }
-            }
         }
     }
 
@@ -440,38 +397,11 @@ impl<D: Device> Worker<D> {
         }
     }
 
-    /// Waits for a packet, at most [`SLEEP`]; shorter while there is other work.
-    fn sleep(&self) {
-        let outstanding = self.ports.iter().any(|port| port.device.has_outstanding());
-        let busy =
-            self.behind || self.listing.is_some() || !self.listings.is_empty() || outstanding;
-        let timeout = if busy { NAP } else { SLEEP };
-        let devices = self.ports.iter().filter_map(|port| port.device.poll_fd());
-        let mut fds: Vec<_> = devices
-            .map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN))
-            .collect();
-        if fds.is_empty() {
-            return; // devices that are only polled
-        }
-        if let Some(handoff) = &self.handoff {
-            if !handoff.lie_down() {
-                return;
-            }
-            fds.push(PollFd::from_borrowed_fd(handoff.poll_fd(), PollFlags::IN));
-        }
-        // An interface that is gone is ready for ever, with an error instead of
-        // packets; other errors (a signal) only end the sleep early.
-        let ready = poll(&mut fds, Some(&timeout)).unwrap_or(0);
-        let packets = fds.iter().any(|fd| fd.revents().contains(PollFlags::IN));
-        if let Some(handoff) = &self.handoff {
-            let bell = fds
-                .last()
-                .is_some_and(|fd| fd.revents().contains(PollFlags::IN));
-            handoff.get_up(bell);
-        }
-        if ready > 0 && !packets {
-            std::thread::sleep(Duration::from_millis(10));
-        }
+    /// There is work that no packet announces.
+    fn has_more_to_do(&self) -> bool {
+        let has_listing = self.listing.is_some() || !self.listings.is_empty();
+        let mut devices = self.ports.iter().map(|port| &port.device);
+        self.behind || has_listing || devices.any(Device::has_outstanding)
     }
 
     /// The counters, up to this moment.
@@ -503,15 +433,4 @@ impl<D: Device> Worker<D> {
     pub fn into_ports(self) -> Vec<Port<D>> {
         self.ports
     }
-}
-
-/// Where the clocks of all workers of this process begin: limits that they share go by them.
-fn clock_start() -> Instant {
-    static START: OnceLock<Instant> = OnceLock::new();
-    *START.get_or_init(Instant::now)
-}
-
-/// Whole milliseconds; saturates after half a billion years.
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

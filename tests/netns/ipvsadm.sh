@@ -85,6 +85,8 @@ equal "answers of the client's server" "$(served "$server" <<<"$answers")" 10
 listed=$(lvs ipvsadm -Ln --persistent-conn)
 contains "the listing" "$listed" '^TCP  10\.77\.0\.100:0 rr persistent 30$'
 contains "its server" "$listed" "^  -> 10\.77\.0\.10${server#rs}:0 {16}1         1 "
+contains "its template" "$(lvs ipvsadm -Lnc)" \
+    "^TCP 00:[0-9]{2}  NONE        10\.88\.0\.2:0 +10\.77\.0\.100:0 +10\.77\.0\.10${server#rs}:0\$"
 # A weight of 0 does not send it elsewhere, a drain does.
 lvs ipvsadm -e -t $VIP:0 -r "10.77.0.10${server#rs}" -g -w 0
 answers=$(names 5 http://$VIP/)

@@ -5,19 +5,23 @@ source "$(dirname "$0")/lib.sh"
 [ "$(nproc)" -ge 2 ] || skip "this machine has one CPU"
 DIRECTOR_QUEUES=2
 make_network 3
+# A veth's queue follows the sender's hash, which changes with a retransmission. A network card's does not.
+for host in client rs1 rs2 rs3; do setting $host net.core.txrehash=0; done
 head -c 5000000 /dev/urandom >"$WORK/big"
 # rs3 is for NAT: it answers by the director.
 on_ip rs3 address delete $VIP/32 dev lo
 on_ip rs3 route replace default via $DIRECTOR
 start_nginx 1 2 3
 cores=$(python3 -c 'import os; print(sorted(os.sched_getaffinity(0))[:2])')
-config '[appliance]' "cores = $cores"
-virtual_server $VIP:80 TCP rr
-real_server 10.77.0.101:80 1
-real_server 10.77.0.102:80 1
-LB_KIND=NAT
-virtual_server $VIP:8000 TCP rr
-real_server 10.77.0.103:80 1
+with() {
+    config '[appliance]' "$@"
+    LB_KIND=DR virtual_server $VIP:80 TCP rr
+    real_server 10.77.0.101:80 1
+    real_server 10.77.0.102:80 1
+    LB_KIND=NAT virtual_server $VIP:8000 TCP rr
+    real_server 10.77.0.103:80 1
+}
+with "cores = $cores"
 start_director
 
 answers=$(names 1000 http://$VIP/)
@@ -46,4 +50,38 @@ equal "rx + handed_off_rx - tx - handed_off_tx - drops - waiting of either worke
     | .rx_packets + .handed_off_rx - .tx_packets - .handed_off_tx - .dropped_packets - .waiting]
     | unique | tostring')" '[0]'
 equal "handed over and taken" "$(ask workers 'map(.handed_off_tx - .handed_off_rx) | add')" 0
+equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
+
+# Fewer threads, more threads, another way to idle: the same workers with the same connections.
+kept=()
+for port in 80 8000; do
+    exec_on client python3 "$HERE/keep_alive.py" $VIP $port --connections 20 >"$WORK/kept$port" &
+    kept+=($!)
+    wait_until 10 "20 connections to port $port are open" grep -q open "$WORK/kept$port"
+done
+first=$(jq '.[0]' <<<"$cores")
+second=$(jq '.[1]' <<<"$cores")
+threads() { cat /proc/"$DIRECTOR_PID"/task/*/comm | grep -c '^worker-'; }
+for change in "[$second] $second,$second" "[$first] $first,$first" "[$second,$first] $second,$first"; do
+    read -r list expected <<<"$change"
+    with "cores = $list" 'idle = "interrupt"' "http = \"127.0.0.1:91${list:1:1}0\""
+    contains "what the reload says" "$(reload)" 'cores changed'
+    equal "cores" "$(ask workers 'map(.core) | join(",")')" "$expected"
+    equal "threads" "$(threads)" "$(jq length <<<"$list")"
+    equal "the page" "$(on director curl -s "http://127.0.0.1:91${list:1:1}0/healthz")" ok
+    for port in 80 8000; do
+        equal "answers of port $port" "$(names 50 http://$VIP:$port/ | served 'rs[123]')" 50
+    done
+done
+with "cores = $cores" 'workers = 3'
+status=0
+said=$(reload 2>&1) || status=$?
+equal "status of a reload that is refused" "$status" 2
+contains "what it says" "$said" 'appliance.workers: found 3, and the appliance was started with 2: restart'
+kill "${kept[@]}"
+for port in 80 8000; do
+    wait "${kept[0]}" || fail "a connection broke: $(<"$WORK/kept$port")"
+    kept=("${kept[@]:1}")
+    tail -1 "$WORK/kept$port"
+done
 equal "drops" "$(ask drops 'map(.packets_total) | add')" 0

@@ -160,7 +160,7 @@ pub(crate) fn connection(number: u32) -> Connection {
         real_server: address("192.168.1.101:80"),
         state: "ESTABLISHED".into(),
         expires_seconds: 899,
-        worker: 0,
+        worker: Some(0),
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn connections() -> Vec<Connection> {
         Connection {
             state: "SYN_RECV".into(),
             expires_seconds: 59,
-            worker: 1,
+            worker: Some(1),
             ..connection(1)
         },
         Connection {
@@ -180,7 +180,7 @@ pub(crate) fn connections() -> Vec<Connection> {
             real_server: address("[2001:db8::a:101]:53"),
             state: "UDP".into(),
             expires_seconds: 7384,
-            worker: 0,
+            worker: Some(0),
         },
     ]
 }

@@ -75,6 +75,48 @@ impl Listener {
     pub fn address(&self) -> SocketAddr {
         self.address
     }
+
+    /// The same port once more.
+    ///
+    /// # Errors
+    ///
+    /// Too many open files.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self {
+            socket: self.socket.try_clone()?,
+            address: self.address,
+            token_file: self.token_file.clone(),
+        })
+    }
+
+    /// The same port with another token.
+    ///
+    /// # Errors
+    ///
+    /// Too many open files, and when the token cannot be used.
+    pub fn with_token(&self, token_file: Option<&Path>) -> Result<Self, BindError> {
+        check_token(token_file)?;
+        let clone = self.try_clone();
+        let clone = clone.map_err(|source| BindError::Listen {
+            address: self.address,
+            source,
+        })?;
+        Ok(Self {
+            token_file: token_file.map(Path::to_owned),
+            ..clone
+        })
+    }
+}
+
+impl PartialEq for Listener {
+    /// True if clients cannot tell one from the other.
+    fn eq(&self, other: &Self) -> bool {
+        (self.address, &self.token_file) == (other.address, &other.token_file)
+    }
+}
+
+fn check_token(token_file: Option<&Path>) -> Result<(), TokenError> {
+    token_file.map_or(Ok(()), |path| token(path).map(drop))
 }
 
 /// Opens the port, and looks whether the token can be read.
@@ -90,9 +132,7 @@ pub fn bind(address: SocketAddr, token_file: Option<&Path>) -> Result<Listener, 
         Ok((socket, address))
     };
     let (socket, address) = listen().map_err(|source| BindError::Listen { address, source })?;
-    if let Some(path) = token_file {
-        token(path)?;
-    }
+    check_token(token_file)?;
     Ok(Listener {
         socket,
         address,

@@ -188,12 +188,13 @@ pub struct Connection {
     pub client: SocketAddr,
     pub virtual_server: SocketAddr,
     pub real_server: SocketAddr,
-    /// IPVS's name of the TCP or SCTP state, or `UDP`.
+    /// IPVS's name of the TCP or SCTP state, or `UDP`; `NONE`: this is no connection but a template of
+    /// persistence, which says where the client's next one goes. Its client has port 0.
     pub state: Word,
     /// Time left if no further packet comes.
     pub expires_seconds: u64,
-    /// The worker that has the connection.
-    pub worker: u32,
+    /// The worker that has the connection; `null`: a template belongs to none.
+    pub worker: Option<u32>,
 }
 
 /// How a real server is reached: an element of `show neighbors --json`.

@@ -101,8 +101,10 @@ pub struct Appliance {
     /// Room for connections, over all workers.
     pub max_connections: u32,
     pub tcp_midstream: TcpMidstream,
-    /// CPU numbers, one worker each; empty: all but the first, or the only one.
+    /// CPU numbers, whose threads run the workers; empty: all but the first, or the only one.
     pub cores: Vec<usize>,
+    /// How many workers there are, if there are to be more than `cores`.
+    pub workers: Option<u32>,
     pub idle: Idle,
     /// Packets from there are dropped before anything looks at them.
     pub deny: Vec<Prefix>,

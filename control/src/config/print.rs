@@ -109,6 +109,7 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         max_connections,
         tcp_midstream,
         cores,
+        workers,
         idle,
         deny,
         allow,
@@ -153,6 +154,9 @@ fn print_appliance(f: &mut fmt::Formatter<'_>, appliance: &Appliance) -> fmt::Re
         writeln!(f, "# no cores: all but the first, or the only one")?;
     } else {
         writeln!(f, "cores = {cores:?}")?;
+    }
+    if let Some(workers) = workers {
+        writeln!(f, "workers = {workers}")?;
     }
     writeln!(f, "idle = \"{idle}\"")?;
     print_prefixes(f, "deny", deny)?;

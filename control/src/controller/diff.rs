@@ -22,17 +22,10 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
         "appliance.control_socket",
         old.control_socket != new.control_socket,
     );
-    compare("appliance.http", old.http != new.http);
-    compare(
-        "appliance.http_token_file",
-        old.http_token_file != new.http_token_file,
-    );
     compare(
         "appliance.max_connections",
         old.max_connections != new.max_connections,
     );
-    compare("appliance.cores", old.cores != new.cores);
-    compare("appliance.idle", old.idle != new.idle);
     for old in &before.interfaces {
         let mut kept = after.interfaces.iter();
         if let Some(new) = kept.find(|new| new.name == old.name) {
@@ -73,6 +66,19 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     }
     if before.appliance.when_full != after.appliance.when_full {
         lines.push("appliance.table_full changed".to_owned());
+    }
+    if before.appliance.cores != after.appliance.cores {
+        lines.push("appliance.cores changed".to_owned());
+    }
+    let page = |config: &Config| {
+        let appliance = &config.appliance;
+        (appliance.http, appliance.http_token_file.clone())
+    };
+    if page(before) != page(after) {
+        lines.push("appliance.http or http_token_file changed".to_owned());
+    }
+    if before.appliance.idle != after.appliance.idle {
+        lines.push("appliance.idle changed".to_owned());
     }
     let prefixes = [
         ("deny", &before.appliance.deny, &after.appliance.deny),

@@ -571,7 +571,7 @@ impl Controller {
 
     /// Where persistent clients go.
     #[must_use]
-    pub fn templates(&self) -> &Templates {
+    pub fn templates(&self) -> &Arc<Templates> {
         &self.templates
     }
 

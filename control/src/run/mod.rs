@@ -17,6 +17,7 @@ mod realtime;
 mod reload;
 mod service;
 mod start;
+mod threads;
 mod vrrp;
 mod workers;
 
@@ -46,9 +47,10 @@ use crate::health::Checker;
 use crate::netlink::{self, Monitor, NewAddress, Requests};
 use crate::scripts::Runner;
 
-use self::clients::Clients;
+use self::clients::{Clients, Page};
 pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::notifier::Notifier;
+use self::threads::Cpus;
 use self::vrrp::{Scripts, Slip, Sockets, until};
 use self::workers::Workers;
 
@@ -80,6 +82,8 @@ struct Appliance {
     publish_pending: bool,
     /// For a snapshot that nobody waits for.
     publish_not_before: Instant,
+    cpus: Cpus,
+    page: Page,
     workers: Workers,
     requests: Requests,
     checker: Checker,
@@ -107,31 +111,31 @@ struct Appliance {
 /// What kept it from starting, or from going on; nothing is left behind.
 pub fn run(options: Options) -> anyhow::Result<()> {
     // Before this thread is pinned: afterwards it sees its own CPU only.
-    let cores = workers::cores(&options.config.appliance.cores)?;
-    workers::keep_off(&cores);
+    let cpus = Cpus::of_this_process()?;
+    cpus.keep_off(&cpus.for_workers(&options.config.appliance.cores)?);
     if !options.config.vrrp_instances.is_empty() {
         realtime::take_precedence();
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(main(options, cores))
+    runtime.block_on(main(options, cpus))
 }
 
-async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
+async fn main(options: Options, cpus: Cpus) -> anyhow::Result<()> {
     let listener = api::server::bind(&options.socket)?;
-    let http = bind_http(&options.config)?;
+    let (page, served) = Page::open(&options.config.appliance)?;
     let mut signals = Signals::new()?;
     let (sender, mut events) = mpsc::channel(EVENTS);
     let _monitor =
         Monitor::start(sender.clone()).context("cannot follow the kernel's network tables")?;
     let started = tokio::select! {
-        started = start::start(options, cores, &mut events, sender) => started,
+        started = start::start(options, cpus, page, &mut events, sender) => started,
         _ = signals.stop() => return Ok(()),
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
-    let mut clients = Clients::serve(listener, http, queries)?;
+    let mut clients = Clients::serve(listener, served, queries)?;
     let result = tokio::select! {
         result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
         failed = clients.failure() => Err(failed),
@@ -139,16 +143,6 @@ async fn main(options: Options, cores: Vec<usize>) -> anyhow::Result<()> {
     clients.stop();
     appliance.stop().await;
     result
-}
-
-/// Opens the port of the status page, if there is to be one.
-fn bind_http(config: &Config) -> anyhow::Result<Option<api::http::Listener>> {
-    let Some(address) = config.appliance.http else {
-        return Ok(None);
-    };
-    let listener = api::http::bind(address, config.appliance.http_token_file.as_deref())?;
-    info!("status page and metrics at http://{}/", listener.address());
-    Ok(Some(listener))
 }
 
 /// The signals that are listened to.

@@ -1,13 +1,15 @@
 //! Answering clients: copies of the state, in the words of the API.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::mpsc;
+use std::net::SocketAddr;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use dataplane::bpf::SteeringCounters;
 use dataplane::conn::State;
 use dataplane::counters::DropReason;
 use dataplane::limits::{Limits, Refused, SynProxy};
+use dataplane::persistence::Templates;
 use dataplane::service::ServerId;
 use dataplane::worker::{ConnectionRecord, Request};
 use tracing::{debug, warn};
@@ -23,6 +25,8 @@ use crate::health::LastResult;
 
 /// How long a worker is waited for while it lists its connections.
 pub(super) const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+/// Templates of persistence in a batch of the listing.
+const TEMPLATES_BATCH: usize = 1024;
 
 impl Appliance {
     /// Answers a client. One that is gone is no error.
@@ -326,25 +330,30 @@ impl Appliance {
         }
         let servers = self.controller.servers().by_id();
         let timeouts = self.controller.config().appliance.timeouts.by_state();
+        let templates = Arc::clone(self.controller.templates());
+        let clock = self.workers.clock();
         tokio::task::spawn_blocking(move || {
-            pass_on(listings, &batches, WORKER_PATIENCE, |worker, record| {
+            let is_complete = pass_on(listings, &batches, WORKER_PATIENCE, |worker, record| {
                 connection(record, worker, &servers, &timeouts)
             });
+            if is_complete {
+                pass_on_templates(&templates, clock, &batches, &servers);
+            }
         });
     }
 }
 
-/// Passes on what each worker lists, as `shown`. The end of `batches` says that it is complete; so if
-/// a worker takes longer than `patience`, they stay open until the reader gives up.
+/// Passes on what each worker lists, as `shown`; true if all of it was. The end of `batches` says that it is
+/// complete; so if a worker takes longer than `patience`, they stay open until the reader gives up.
 fn pass_on(
     listings: Vec<mpsc::Receiver<Vec<ConnectionRecord>>>,
     batches: &tokio::sync::mpsc::Sender<Vec<view::Connection>>,
     patience: Duration,
     shown: impl Fn(u32, &ConnectionRecord) -> Option<view::Connection>,
-) {
+) -> bool {
     // The first batch may be empty; it tells that there is an answer.
     if batches.blocking_send(Vec::new()).is_err() {
-        return;
+        return false;
     }
     for (worker, listing) in (0..).zip(listings) {
         loop {
@@ -354,16 +363,47 @@ fn pass_on(
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     warn!("worker {worker} did not go on listing its connections in {patience:?}");
                     tokio::runtime::Handle::current().block_on(batches.closed());
-                    return;
+                    return false;
                 }
             };
             let batch = records.iter().filter_map(|record| shown(worker, record));
             if batches.blocking_send(batch.collect()).is_err() {
                 debug!("a client stopped reading the list of connections");
-                return;
+                return false;
             }
         }
     }
+    true
+}
+
+/// Passes on the templates of persistence, as IPVS lists them among its connections: with port 0 and without
+/// a state.
+fn pass_on_templates(
+    templates: &Templates,
+    clock: u64,
+    batches: &tokio::sync::mpsc::Sender<Vec<view::Connection>>,
+    servers: &BTreeMap<ServerId, ServerKey>,
+) {
+    let mut batch = Vec::new();
+    templates.for_each(clock, |template| {
+        let Some((service, real_server)) = servers.get(&template.server) else {
+            return;
+        };
+        batch.push(view::Connection {
+            protocol: service.protocol.to_string().into(),
+            client: SocketAddr::new(template.key.network.into(), 0),
+            virtual_server: SocketAddr::new(service.address.into(), service.port),
+            real_server: *real_server,
+            state: "NONE".into(),
+            expires_seconds: template.remaining(clock).as_secs(),
+            worker: None,
+        });
+        if batch.len() == TEMPLATES_BATCH {
+            // Sent to nobody when the client stopped reading.
+            drop(batches.blocking_send(std::mem::take(&mut batch)));
+        }
+    });
+    drop(batches.blocking_send(batch));
 }
 
 fn connection(
@@ -378,11 +418,11 @@ fn connection(
     Some(view::Connection {
         protocol: service.protocol.to_string().into(),
         client: record.key.client(),
-        virtual_server: std::net::SocketAddr::new(service.address.into(), service.port),
+        virtual_server: SocketAddr::new(service.address.into(), service.port),
         real_server: *real_server,
         state: record.state.to_string().into(),
         expires_seconds: timeout.saturating_sub(record.idle).as_secs(),
-        worker,
+        worker: Some(worker),
     })
 }
 
@@ -476,13 +516,13 @@ mod tests {
         let (batches, mut answer) = tokio::sync::mpsc::channel(1);
         let passing_on = tokio::task::spawn_blocking(move || {
             let patience = Duration::from_millis(10);
-            pass_on(vec![ends.1, endless.1], &batches, patience, |_, _| None);
+            pass_on(vec![ends.1, endless.1], &batches, patience, |_, _| None)
         });
         assert!(answer.recv().await.is_some_and(|first| first.is_empty()));
         let more = tokio::time::timeout(Duration::from_millis(200), answer.recv()).await;
         assert!(more.is_err(), "{more:?}");
         answer.close();
-        passing_on.await.unwrap();
+        assert!(!passing_on.await.unwrap(), "not complete");
         drop(endless.0);
     }
 }

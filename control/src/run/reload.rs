@@ -10,11 +10,21 @@ use anyhow::Context as _;
 use tracing::{error, info};
 
 use super::change::{self, Addition};
+use super::clients::NextPage;
 use super::interfaces::{self, Interface};
+use super::threads::Shift;
 use super::{Appliance, descriptors, notifier, service, start};
 use crate::api::view;
 use crate::config::{self, Config};
 use crate::controller::Port;
+
+/// What a reload needs and could have failed to get. Dropped, it leaves nothing behind.
+struct Prepared {
+    ports: Vec<Port>,
+    additions: Vec<Addition>,
+    shift: Option<Shift>,
+    page: NextPage,
+}
 
 impl Appliance {
     /// Reads the file and takes it up, and tells the service manager.
@@ -43,7 +53,12 @@ impl Appliance {
         let config = checked.config;
         self.controller.can_reload(&config).map_err(refused)?;
         let prepared = self.prepare(&config).await;
-        let (ports, additions) = prepared.map_err(|error| refused(vec![format!("{error:#}")]))?;
+        let Prepared {
+            ports,
+            additions,
+            shift,
+            page,
+        } = prepared.map_err(|error| refused(vec![format!("{error:#}")]))?;
         let before = self.controller.ports().to_vec();
         let scripts = config.scripts.clone();
         self.measure();
@@ -59,6 +74,8 @@ impl Appliance {
         self.carry_out(actions).await;
         self.settle();
         self.adopt_interfaces(additions);
+        self.shift_workers(shift).await;
+        self.page.show(page);
         self.listen_to_vrrp();
         self.take_up_scripts();
         self.settle();
@@ -84,9 +101,27 @@ impl Appliance {
         }
     }
 
+    /// The threads of new cores take the workers over.
+    async fn shift_workers(&mut self, shift: Option<Shift>) {
+        let Some(shift) = shift else { return };
+        let relieve = self.workers.relieve(shift);
+        let cores = self
+            .cpus
+            .for_workers(&self.controller.config().appliance.cores);
+        if let Ok(cores) = cores {
+            self.cpus.keep_off(&cores);
+        }
+        if let Err(error) = self.meanwhile(tokio::task::spawn_blocking(relieve)).await {
+            error!("a thread ended: {error}");
+        }
+    }
+
     /// Refuses what cannot be taken up on this host at this moment, and makes what may fail. Workers
     /// have the sockets of new interfaces then, and nothing is steered to them.
-    async fn prepare(&mut self, config: &Config) -> anyhow::Result<(Vec<Port>, Vec<Addition>)> {
+    async fn prepare(&mut self, config: &Config) -> anyhow::Result<Prepared> {
+        let old = &self.controller.config().appliance;
+        let shift = self.workers.shift(&self.cpus, old, &config.appliance)?;
+        let page = self.page.prepare(&config.appliance)?;
         let interfaces = self.wanted_interfaces(config).await?;
         let ports = match &interfaces {
             Some(interfaces) => interfaces.iter().map(Interface::port).collect(),
@@ -101,7 +136,12 @@ impl Appliance {
         let mut new = interfaces.unwrap_or_default();
         new.retain(|interface| !is_used(interface));
         if new.is_empty() {
-            return Ok((ports, Vec::new()));
+            return Ok(Prepared {
+                ports,
+                additions: Vec::new(),
+                shift,
+                page,
+            });
         }
         let takers = self.workers.takers();
         let frame_size = self.workers.frame_size;
@@ -112,7 +152,12 @@ impl Appliance {
         });
         let additions: anyhow::Result<_> =
             self.meanwhile(prepared).await.context("a thread ended")?;
-        Ok((ports, additions?))
+        Ok(Prepared {
+            ports,
+            additions: additions?,
+            shift,
+            page,
+        })
     }
 
     /// The interfaces that a file wants; `None`: those in use, as neither the running configuration nor the file

@@ -11,10 +11,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
+use super::clients::Page;
 use super::descriptors;
 use super::interfaces::{self, Interface};
 use super::notifier::{self, Notifier};
 use super::service;
+use super::threads::Cpus;
 use super::vrrp::{Scripts, Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
@@ -30,7 +32,8 @@ use crate::scripts::Runner;
 /// Builds everything and takes the traffic; says `ready`.
 pub(super) async fn start(
     options: Options,
-    cores: Vec<usize>,
+    cpus: Cpus,
+    page: Page,
     events: &mut mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
 ) -> anyhow::Result<Appliance> {
@@ -55,7 +58,8 @@ pub(super) async fn start(
     refuse_unknown_interfaces(&config, controller.ports())?;
     refuse_addresses_in_use(&controller, &config, controller.ports()).await?;
     let published = unpublished();
-    let workers = Workers::start(&interfaces, cores, &config.appliance, &published)?;
+    let cores = cpus.for_workers(&config.appliance.cores)?;
+    let workers = Workers::start(&interfaces, &cores, &config.appliance, &published)?;
     let runner = Runner::new(config.scripts.clone());
     notifier::complain(&runner, &config);
     descriptors::make_room(&config);
@@ -67,6 +71,8 @@ pub(super) async fn start(
         retained: VecDeque::new(),
         publish_pending: false,
         publish_not_before: Instant::now(),
+        cpus,
+        page,
         workers,
         requests,
         checker: Checker::new(sender, runner.clone()),

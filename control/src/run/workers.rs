@@ -1,12 +1,11 @@
 //! Starting and stopping the workers.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::thread::JoinHandle;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use dataplane::bpf::{Steering, XdpError};
 use dataplane::counters::{Counters, ServerTotals, WorkerStatistics};
 use dataplane::device::af_xdp::{self, AfXdp, FRAMES_PER_QUEUE, Sharing};
@@ -18,12 +17,13 @@ use dataplane::handoff;
 use dataplane::limits::ServiceTotals;
 use dataplane::service::{MAX_SERVERS, PortIndex, ServerId, VirtualServerId};
 use dataplane::snapshot::Published;
-use dataplane::worker::{Idle, Port, Request, Worker};
+use dataplane::worker::{Port, Request, Worker};
 use dataplane::xsk::socket::{BindMode, QueueSpec};
 use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
 use tracing::{info, warn};
 
 use super::interfaces::{self, Interface, WAY_BACK};
+use super::threads::{self, Thread};
 use crate::{config, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
@@ -55,7 +55,6 @@ pub(super) struct WorkerHandle {
     pub(super) frames: u32,
     /// By these, more queues are opened: of each interface the first of this worker's sockets.
     pub(super) sharing: BTreeMap<PortIndex, Sharing>,
-    thread: Option<JoinHandle<()>>,
 }
 
 /// The running workers and the steering programs that feed them.
@@ -65,51 +64,11 @@ pub(super) struct Workers {
     pub(super) steering: BTreeMap<PortIndex, Steering>,
     /// Of all workers' packet memory.
     pub(super) frame_size: FrameSize,
-    stop: Arc<AtomicBool>,
+    /// How many there were to be, if interfaces had queues enough.
+    pub(super) wanted: u32,
+    /// Those that run them, each every so many.
+    pub(super) threads: Vec<Thread>,
     started: Instant,
-}
-
-/// The cores that workers are pinned to: those of the configuration, or all
-/// but the first, or the only one.
-///
-/// # Errors
-/// A configured core does not exist.
-pub(super) fn cores(configured: &[usize]) -> anyhow::Result<Vec<usize>> {
-    let available =
-        core_affinity::get_core_ids().context("cannot read the CPUs of this process")?;
-    let available: Vec<usize> = available.into_iter().map(|core| core.id).collect();
-    let list = || {
-        available
-            .iter()
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    for core in configured {
-        ensure!(
-            available.contains(core),
-            "appliance.cores: found {core}, this process may run on: {}",
-            list()
-        );
-    }
-    if !configured.is_empty() {
-        return Ok(configured.to_vec());
-    }
-    Ok(match available.as_slice() {
-        [_, rest @ ..] if !rest.is_empty() => rest.to_vec(),
-        all => all.to_vec(),
-    })
-}
-
-/// Keeps the calling thread, the control thread, off the workers' cores, if
-/// there is another one.
-pub(super) fn keep_off(worker_cores: &[usize]) {
-    let all = core_affinity::get_core_ids().unwrap_or_default();
-    match all.iter().find(|core| !worker_cores.contains(&core.id)) {
-        Some(core) if core_affinity::set_for_current(*core) => {}
-        Some(core) => warn!("cannot pin the control thread to CPU {}", core.id),
-        None => info!("the control thread shares a CPU with a worker: this machine has no other"),
-    }
 }
 
 impl Workers {
@@ -121,11 +80,14 @@ impl Workers {
     /// left behind.
     pub(super) fn start(
         interfaces: &[Interface],
-        cores: Vec<usize>,
+        cores: &[usize],
         appliance: &config::Appliance,
         published: &Published,
     ) -> anyhow::Result<Self> {
-        let cores = usable_cores(cores, interfaces);
+        let wanted = u32::try_from(cores.len()).context("too many workers")?;
+        let wanted = appliance.workers.unwrap_or(wanted).max(wanted);
+        let workers = usable(wanted, interfaces);
+        let cores = &cores[..cores.len().min(workers as usize)];
         let mode = interfaces::socket_mode(interfaces)?;
         let frame_size = interfaces::frame_size(interfaces)?;
         let mut steering = BTreeMap::new();
@@ -136,7 +98,6 @@ impl Workers {
             let attached = Steering::attach(link.index, &link.name, *mode)?;
             steering.insert(*number, attached);
         }
-        let workers = u32::try_from(cores.len()).context("too many workers")?;
         let way_back = way_back();
         let statistics: Vec<_> = (0..workers)
             .map(|_| Arc::new(WorkerStatistics::new(MAX_SERVERS, MOST_DEVICES)))
@@ -155,8 +116,8 @@ impl Workers {
         let handoff = handoff::connect(&umems, appliance.max_connections)
             .context("cannot connect the workers")?;
         let mut handoff = handoff.into_iter();
-        let mut prepared = Vec::with_capacity(cores.len());
-        for ((worker, core), (umem, mut pool)) in (0..).zip(cores).zip(memory) {
+        let mut prepared = Vec::with_capacity(memory.len());
+        for (worker, (umem, mut pool)) in (0..).zip(memory) {
             let specs = queues_of(worker, workers, interfaces);
             let queues: Vec<QueueSpec> = specs.iter().map(|(_, spec)| spec.clone()).collect();
             let devices = af_xdp::open_worker(&umem, &mut pool, &queues, mode)?;
@@ -188,27 +149,28 @@ impl Workers {
             if let Some(handoff) = handoff.next() {
                 worker = worker.with_handoff(handoff);
             }
-            prepared.push((core, described, sharing, frames, requests, worker));
+            prepared.push((described, sharing, frames, requests, worker));
         }
         say_modes(
             interfaces,
             &steering,
-            prepared.iter().flat_map(|(_, queues, ..)| queues),
+            prepared.iter().flat_map(|(queues, ..)| queues),
         );
-        let stop = Arc::new(AtomicBool::new(false));
         let mut this = Self {
-            handles: Vec::new(),
+            handles: Vec::with_capacity(prepared.len()),
             steering,
             frame_size,
-            stop,
+            wanted,
+            threads: Thread::start_all(cores, appliance.idle)?,
             started: Instant::now(),
         };
-        for (number, (core, queues, sharing, frames, requests, worker)) in
+        let mut workers = Vec::with_capacity(prepared.len());
+        for (number, (queues, sharing, frames, requests, worker)) in
             prepared.into_iter().enumerate()
         {
-            let thread = this.spawn(number, core, worker, appliance.idle)?;
+            workers.push((number, worker));
             this.handles.push(WorkerHandle {
-                core,
+                core: threads::core(number, &this.threads),
                 queues,
                 way_back: way_back
                     .as_ref()
@@ -217,35 +179,10 @@ impl Workers {
                 requests,
                 frames,
                 sharing,
-                thread: Some(thread),
             });
         }
+        threads::hand_out(workers, &this.threads);
         Ok(this)
-    }
-
-    fn spawn(
-        &self,
-        number: usize,
-        core: usize,
-        worker: Worker<AnyDevice>,
-        idle: config::Idle,
-    ) -> anyhow::Result<JoinHandle<()>> {
-        let stop = Arc::clone(&self.stop);
-        let idle = match idle {
-            config::Idle::Adaptive => Idle::Adaptive,
-            config::Idle::Busy => Idle::Busy,
-            config::Idle::Interrupt => Idle::Interrupt,
-        };
-        let body = move || {
-            if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
-                warn!("worker {number}: cannot be pinned to CPU {core}");
-            }
-            worker.run(idle, &stop);
-        };
-        std::thread::Builder::new()
-            .name(format!("worker-{number}"))
-            .spawn(body)
-            .with_context(|| format!("cannot start worker {number}"))
     }
 
     /// The oldest snapshot generation that any worker works with.
@@ -299,12 +236,7 @@ impl Workers {
     /// True while every worker's thread runs.
     #[must_use]
     pub(super) fn all_run(&self) -> bool {
-        self.handles.iter().all(|handle| {
-            handle
-                .thread
-                .as_ref()
-                .is_some_and(|thread| !thread.is_finished())
-        })
+        self.threads.iter().all(Thread::is_running)
     }
 }
 
@@ -313,42 +245,30 @@ impl Drop for Workers {
     /// before nobody takes them, then ends the threads.
     fn drop(&mut self) {
         self.steering.clear();
-        self.stop.store(true, Ordering::Relaxed);
-        for handle in &mut self.handles {
-            if let Some(thread) = handle.thread.take()
-                && thread.join().is_err()
-            {
-                warn!("a worker on CPU {} had panicked", handle.core);
-            }
-        }
+        threads::stop(std::mem::take(&mut self.threads), drop);
     }
 }
 
-/// A worker needs a queue on every interface: it sends by that. With fewer
-/// queues than cores the rest of the cores is not used, and said.
-fn usable_cores(mut cores: Vec<usize>, interfaces: &[Interface]) -> Vec<usize> {
+/// A worker needs a queue on every interface: it sends by that. With fewer queues there are fewer
+/// workers, and it is said.
+fn usable(wanted: u32, interfaces: &[Interface]) -> u32 {
     let fewest = interfaces
         .iter()
         .min_by_key(|interface| interface.queues.len());
-    if let Some(Interface { link, queues, .. }) = fewest
-        && queues.len() < cores.len()
-    {
-        let unused: Vec<String> = cores
-            .split_off(queues.len())
-            .iter()
-            .map(usize::to_string)
-            .collect();
+    let Some(Interface { link, queues, .. }) = fewest else {
+        return wanted;
+    };
+    let number = u32::try_from(queues.len()).unwrap_or(u32::MAX);
+    if number < wanted {
         warn!(
-            "interface {} has {}, so {} can run and CPU {} stays unused: \
-             add queues (ethtool -L {} combined N) or list fewer cores",
+            "interface {} has {}, so {} can run instead of {wanted}: add queues (ethtool -L {} combined N),              or list fewer cores",
             link.name,
             in_words::count(queues.len(), "receive queue"),
-            in_words::count(cores.len(), "worker"),
-            unused.join(", "),
+            in_words::count(queues.len(), "worker"),
             link.name
         );
     }
-    cores
+    number.min(wanted)
 }
 
 /// The interface by which workers give back what is not theirs. Without it the appliance works, and

@@ -199,7 +199,7 @@ impl Connections {
             client.to_string(),
             virtual_server.to_string(),
             real_server.to_string(),
-            worker.to_string(),
+            worker.map_or_else(|| "-".to_owned(), |worker| worker.to_string()),
         ]);
         if self.table.len() == BLOCK {
             self.table.write(out)?;

@@ -29,6 +29,7 @@ pub(super) static APPLIANCE: Spec = Spec {
         "expire_quiescent_template",
         "table_full",
         "cores",
+        "workers",
         "idle",
         "deny",
         "allow",
@@ -78,6 +79,7 @@ const DEFAULT_MAX_CONNECTIONS: u32 = 1 << 20;
 const LONGEST_SOCKET_PATH: usize = 107;
 /// The kernel's affinity masks are asked for with room for 1024 CPUs.
 const CORES: RangeInclusive<i64> = 0..=1023;
+const WORKERS: RangeInclusive<i64> = 1..=1024;
 
 impl Default for Appliance {
     fn default() -> Self {
@@ -88,6 +90,7 @@ impl Default for Appliance {
             max_connections: DEFAULT_MAX_CONNECTIONS,
             tcp_midstream: TcpMidstream::default(),
             cores: Vec::new(),
+            workers: None,
             idle: Idle::Adaptive,
             deny: Vec::new(),
             allow: Vec::new(),
@@ -162,6 +165,9 @@ pub(super) fn appliance(
     if let Some(value) = table.get("cores") {
         set(&mut appliance.cores, numbers(&value, &CORES, report));
     }
+    if let Some(value) = table.get("workers") {
+        appliance.workers = workers(&value, &appliance.cores, report);
+    }
     if let Some(value) = table.get("idle") {
         let known = [
             ("adaptive", Idle::Adaptive),
@@ -235,6 +241,17 @@ fn http(
         return None;
     }
     Some(address)
+}
+
+/// How many workers there are: each core runs one at least.
+fn workers(value: &Value<'_>, cores: &[usize], report: &mut Report<'_>) -> Option<u32> {
+    let number = value.integer(&WORKERS, report)?;
+    if (number as usize) < cores.len() {
+        let expected = format!("as many as there are cores, {}, or more", cores.len());
+        value.reject(expected, "raise it, or list fewer cores", report);
+        return None;
+    }
+    Some(number)
 }
 
 /// A list of different numbers.
