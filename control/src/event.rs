@@ -90,6 +90,15 @@ pub enum VrrpEvent {
         /// How its last run ended, in words.
         reason: String,
     },
+    /// The number in a `track_file` changed.
+    File { name: String, value: i32 },
+    /// A `vrrp_track_process` runs as it should, or not any more.
+    Process {
+        name: String,
+        fine: bool,
+        /// So many processes.
+        running: usize,
+    },
 }
 
 /// A change of links, addresses, routes or neighbours.

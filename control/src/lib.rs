@@ -19,4 +19,5 @@ pub mod routing;
 pub mod run;
 pub mod scripts;
 mod smtp;
+pub mod track;
 pub mod vrrp;

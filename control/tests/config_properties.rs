@@ -10,14 +10,17 @@ mod notifications;
 mod routing;
 #[path = "config_properties/services.rs"]
 mod services;
+#[path = "config_properties/tracks.rs"]
+mod tracks;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::time::Duration;
 
 use control::config::{
-    Appliance, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, VirtualAddress,
-    VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode, parse, to_toml,
+    Appliance, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, Tracks,
+    VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode,
+    parse, to_toml,
 };
 use control::scripts::Policy;
 use control::vrrp::machine::Garp;
@@ -36,6 +39,7 @@ use health::{script, script_user};
 use notifications::{alert, notifications};
 use routing::routing;
 use services::virtual_servers;
+use tracks::{Trackable, files, processes};
 
 fn time() -> impl Strategy<Value = Duration> {
     let micros = prop_oneof![
@@ -286,16 +290,16 @@ fn spoken() -> impl Strategy<Value = Spoken> {
     })
 }
 
-/// One instance, which may track the scripts.
-fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use<> {
-    let names: Vec<_> = scripts.iter().map(|s| s.name.clone()).collect();
+/// One instance, which tracks all of them.
+fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> {
+    let names = tracked.names();
     let state = select(vec![VrrpState::Master, VrrpState::Backup]);
     let ids = (text(), interface_name(), 1_u8.., 1_u8.., state);
     let excluded = (any::<bool>(), any::<bool>()).prop_flat_map(|(is_v4, is_some)| {
         let addresses = virtual_addresses(is_v4, 1 << 21..1 << 22);
         addresses.prop_map(move |all| if is_some { all } else { Vec::new() })
     });
-    let flags = any::<[bool; 4]>();
+    let flags = any::<[bool; 6]>();
     let preempt_delay = (0_u64..=1_000_000_000).prop_map(Duration::from_micros);
     let interfaces = btree_map(interface_name(), option::of(-253_i16..=253), 0..3);
     let weight = option::of(-253_i16..=253);
@@ -312,7 +316,15 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
         .prop_map(
             move |(ids, spoken, excluded, flags, preempt_delay, garp, others, weight)| {
                 let (interfaces, notify, (virtual_routes, virtual_rules)) = others;
-                let tracked = |(name, weight)| Tracked { name, weight };
+                let tracked = |(name, weight): (String, Option<i16>)| Tracked {
+                    name,
+                    reverse: flags[4] && weight.is_some(),
+                    weight,
+                };
+                let named = |names: &[String]| {
+                    let all = names.iter().map(|name| tracked((name.clone(), weight)));
+                    all.collect::<Vec<_>>()
+                };
                 let (name, interface, virtual_router_id, priority, state) = ids;
                 let (version, advert_int, authentication, addresses, source, peers) = spoken;
                 VrrpInstance {
@@ -337,17 +349,28 @@ fn instance(scripts: &[VrrpScript]) -> impl Strategy<Value = VrrpInstance> + use
                     garp,
                     lower_prio_no_advert: flags[2],
                     higher_prio_send_advert: flags[3],
-                    track_script: names.iter().map(|n| tracked((n.clone(), weight))).collect(),
-                    track_interface: interfaces.into_iter().map(tracked).collect(),
+                    tracks: Tracks {
+                        script: named(&names.scripts),
+                        interface: interfaces.into_iter().map(tracked).collect(),
+                        file: named(&names.files),
+                        process: named(&names.processes),
+                    },
                     notify,
+                    notify_priority_changes: flags[5],
                 }
             },
         )
 }
 
 fn config() -> impl Strategy<Value = Config> {
-    scripts().prop_flat_map(|vrrp_scripts| {
-        let instances = vec(instance(&vrrp_scripts), 0..2);
+    let trackable = (scripts(), files(), processes());
+    trackable.prop_flat_map(|(scripts, files, processes)| {
+        let trackable = Trackable {
+            scripts,
+            files,
+            processes,
+        };
+        let instances = vec(instance(&trackable), 0..2);
         let delays = (time(), 0_u64..=1_000_000).prop_map(|(startup_delay, micros)| VrrpDefaults {
             startup_delay,
             garp_interval: Duration::from_micros(micros),
@@ -359,20 +382,21 @@ fn config() -> impl Strategy<Value = Config> {
             (option::of(text()), policy, notifications().boxed()),
             appliance().boxed(),
             interfaces(),
-            Just(vrrp_scripts),
+            Just(trackable),
             instances,
             virtual_servers().boxed(),
             delays,
             (option::of(text()), notify()),
         )
             .prop_map(
-                |(global, appliance, interfaces, scripts, instances, servers, vrrp, group)| {
+                |(global, appliance, interfaces, trackable, instances, servers, vrrp, group)| {
                     let members: Vec<_> = instances.iter().map(|i| i.name.clone()).collect();
                     let (group, notify) = group;
                     let group = group.filter(|_| !members.is_empty());
                     let group = group.map(|name| VrrpSyncGroup {
                         name,
                         group: members,
+                        tracks: Tracks::default(),
                         notify,
                     });
                     let (router_id, policy, notifications) = global;
@@ -383,7 +407,9 @@ fn config() -> impl Strategy<Value = Config> {
                         vrrp,
                         appliance,
                         interfaces,
-                        vrrp_scripts: scripts,
+                        vrrp_scripts: trackable.scripts,
+                        track_files: trackable.files,
+                        track_processes: trackable.processes,
                         vrrp_instances: instances,
                         vrrp_sync_groups: group.into_iter().collect(),
                         virtual_servers: servers,

@@ -35,6 +35,15 @@ interval = 0.1
 timeout = 0.2
 weight = 5
 init_fail = true
+[[track_file]]
+name = "load"
+file = "$WORK/load"
+init_file = true
+weight = -1
+[[vrrp_track_process]]
+name = "served"
+process = ["sleep", "7777.$$"]
+weight = 2
 [[vrrp_instance]]
 name = "VI_1"
 interface = "eth0"
@@ -43,6 +52,9 @@ version = 3
 advert_int = 0.1
 virtual_ipaddress = ["$VIP/24"]
 track_script = ["chk_file", "chk_hard", "chk_slow"]
+track_file = ["load"]
+track_process = ["served"]
+notify_priority_changes = true
 notify_master = "$WORK/tell.sh master"
 notify = "$WORK/tell.sh any"
 [[vrrp_sync_group]]
@@ -65,6 +77,18 @@ equal "state" "$(ask vrrp '.instances[0].state')" MASTER
 touch "$WORK/healthy"
 wait_until 2 "the priority rises" eval '[ "$(priority)" = 100 ]'
 
+echo "-- a number in a file, and a process"
+equal "the file at first" "$(<"$WORK/load")" 0
+echo 9 >"$WORK/load"
+wait_until 2 "the number is taken off" eval '[ "$(priority)" = 91 ]'
+sleep "7777.$$" &
+sleeper=$!
+wait_until 3 "the process is found" eval '[ "$(priority)" = 93 ]'
+kill $sleeper
+wait_until 2 "its end is noticed" eval '[ "$(priority)" = 91 ]'
+rm "$WORK/load"
+wait_until 2 "without the file it counts as 0" eval '[ "$(priority)" = 100 ]'
+
 echo "-- a check without one fails"
 touch "$WORK/broken"
 wait_until 2 "it is at fault" is_told 'any INSTANCE VI_1 FAULT 100'
@@ -78,6 +102,8 @@ is_told 'any INSTANCE VI_1 STOP 100' || fail "nobody was told of the end: $(<"$t
 is_told 'stop' || fail "notify_stop was not run: $(<"$told")"
 equal "the FIFO" "$(tr '\n' ',' <"$WORK/lines")" "$(printf '%s,' \
     'INSTANCE "VI_1" BACKUP 100' 'GROUP "VG_1" BACKUP 0' 'INSTANCE "VI_1" MASTER 100' 'GROUP "VG_1" MASTER 0' \
+    'INSTANCE "VI_1" MASTER_PRIORITY 70' 'INSTANCE "VI_1" MASTER_PRIORITY 100' 'INSTANCE "VI_1" MASTER_PRIORITY 91' \
+    'INSTANCE "VI_1" MASTER_PRIORITY 93' 'INSTANCE "VI_1" MASTER_PRIORITY 91' 'INSTANCE "VI_1" MASTER_PRIORITY 100' \
     'INSTANCE "VI_1" FAULT 100' 'GROUP "VG_1" FAULT 0' 'INSTANCE "VI_1" BACKUP 100' 'GROUP "VG_1" BACKUP 0' \
     'INSTANCE "VI_1" MASTER 100' 'GROUP "VG_1" MASTER 0' 'INSTANCE "VI_1" STOP 100' 'GROUP "VG_1" STOP 0')"
 [ ! -e "$WORK/fifo" ] || fail "the FIFO was not removed"

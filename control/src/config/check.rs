@@ -30,13 +30,15 @@ pub struct Checked {
 }
 
 /// Every section with its keys, in the order of the documentation.
-pub(super) static SPECS: [&Spec; 24] = [
+pub(super) static SPECS: [&Spec; 26] = [
     &ROOT,
     &GLOBAL_DEFS,
     &appliance::APPLIANCE,
     &appliance::TIMEOUTS,
     &interface::INTERFACE,
     &vrrp::SCRIPT,
+    &vrrp::TRACK_FILE,
+    &vrrp::TRACK_PROCESS,
     &vrrp::INSTANCE,
     &vrrp::AUTHENTICATION,
     &vrrp::SYNC_GROUP,
@@ -64,6 +66,8 @@ static ROOT: Spec = Spec {
         "appliance",
         "interface",
         "vrrp_script",
+        "track_file",
+        "vrrp_track_process",
         "vrrp_instance",
         "vrrp_sync_group",
         "virtual_server",
@@ -74,7 +78,6 @@ static ROOT: Spec = Spec {
         "static_routes",
         "static_rules",
         "virtual_server_group",
-        "track_file",
         "bfd_instance",
         "SSL",
     ],
@@ -120,6 +123,7 @@ static GLOBAL_DEFS: Spec = Spec {
         "vrrp_garp_lower_prio_repeat",
         "vrrp_lower_prio_no_advert",
         "vrrp_higher_prio_send_advert",
+        "vrrp_notify_priority_changes",
     ],
     shared: &[],
     unsupported: &[
@@ -169,6 +173,8 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let root = Table::new(document, String::new(), &ROOT, report);
     let interfaces = interface::interfaces(&root, report);
     let vrrp_scripts = vrrp::scripts(&root, report);
+    let track_files = vrrp::track_files(&root, report);
+    let track_processes = vrrp::track_processes(&root, report);
     let global = subsection(&root, "global_defs", &GLOBAL_DEFS, report);
     let scripts = global.as_ref().map(|table| scripts::policy(table, report));
     let notifications = global
@@ -187,6 +193,8 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
         appliance: appliance::appliance(&root, &virtual_servers, report),
         interfaces,
         vrrp_scripts,
+        track_files,
+        track_processes,
         vrrp_instances,
         vrrp_sync_groups,
         virtual_servers,

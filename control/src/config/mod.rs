@@ -42,8 +42,8 @@ pub use notifications::{Fifo, Mail, MailServer, Notifications};
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
-    Authentication, Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript,
-    VrrpState, VrrpSyncGroup,
+    Authentication, InitFile, Notify, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks,
+    VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
 };
 
 use std::net::{IpAddr, SocketAddr};
@@ -73,12 +73,20 @@ pub struct Config {
     /// Empty: every Ethernet interface that is up.
     pub interfaces: Vec<Interface>,
     pub vrrp_scripts: Vec<VrrpScript>,
+    pub track_files: Vec<TrackFile>,
+    pub track_processes: Vec<TrackProcess>,
     pub vrrp_instances: Vec<VrrpInstance>,
     pub vrrp_sync_groups: Vec<VrrpSyncGroup>,
     pub virtual_servers: Vec<VirtualServer>,
 }
 
 impl Config {
+    /// All that instances and groups track.
+    pub fn tracks(&self) -> impl Iterator<Item = &Tracks> {
+        let instances = self.vrrp_instances.iter().map(|i| &i.tracks);
+        instances.chain(self.vrrp_sync_groups.iter().map(|g| &g.tracks))
+    }
+
     /// A copy for those who may look but not take part in VRRP.
     pub(crate) fn without_passwords(&self) -> Self {
         let mut copy = self.clone();

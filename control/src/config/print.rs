@@ -5,6 +5,7 @@
 mod checks;
 mod limits;
 mod notifications;
+mod tracks;
 mod vrrp;
 
 use std::fmt::{self, Display};
@@ -60,6 +61,8 @@ impl Display for Printed<'_> {
             appliance,
             interfaces,
             vrrp_scripts,
+            track_files,
+            track_processes,
             vrrp_instances,
             vrrp_sync_groups,
             virtual_servers,
@@ -75,6 +78,10 @@ impl Display for Printed<'_> {
         vrrp_scripts
             .iter()
             .try_for_each(|s| vrrp::print_script(f, s))?;
+        let mut files = track_files.iter();
+        files.try_for_each(|file| tracks::print_file(f, file))?;
+        let mut processes = track_processes.iter();
+        processes.try_for_each(|process| tracks::print_process(f, process))?;
         vrrp_instances
             .iter()
             .try_for_each(|i| vrrp::print_instance(f, i))?;

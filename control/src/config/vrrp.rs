@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::routing::{VirtualRoute, VirtualRule};
@@ -82,11 +83,10 @@ pub struct VrrpInstance {
     pub garp: Garp,
     pub lower_prio_no_advert: bool,
     pub higher_prio_send_advert: bool,
-    /// Names of [`Config::vrrp_scripts`](super::Config::vrrp_scripts).
-    pub track_script: Vec<Tracked>,
-    /// Names of interfaces.
-    pub track_interface: Vec<Tracked>,
+    pub tracks: Tracks,
     pub notify: Notify,
+    /// FIFOs are told of priorities that change, too.
+    pub notify_priority_changes: bool,
 }
 
 impl VrrpInstance {
@@ -111,7 +111,20 @@ impl VrrpInstance {
     }
 }
 
-/// Something that an instance tracks.
+/// What an instance tracks, or a group for all its instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tracks {
+    /// Names of [`Config::vrrp_scripts`](super::Config::vrrp_scripts).
+    pub script: Vec<Tracked>,
+    /// Names of interfaces.
+    pub interface: Vec<Tracked>,
+    /// Names of [`Config::track_files`](super::Config::track_files).
+    pub file: Vec<Tracked>,
+    /// Names of [`Config::track_processes`](super::Config::track_processes).
+    pub process: Vec<Tracked>,
+}
+
+/// Something that is tracked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tracked {
     pub name: String,
@@ -119,6 +132,58 @@ pub struct Tracked {
     /// 0: its failure is a fault. Negative: taken off while it fails.
     /// Positive: added while it does not.
     pub weight: Option<i16>,
+    /// Its success counts as failure; the number of a file with the other sign.
+    pub reverse: bool,
+}
+
+/// `[[track_file]]`: a number that somebody else writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackFile {
+    pub name: String,
+    pub file: PathBuf,
+    /// The number times this is added to priorities; 0: a number other than 0 is a fault.
+    pub weight: i32,
+    /// Written at the start.
+    pub init_file: Option<InitFile>,
+}
+
+/// What a [`TrackFile`] has at first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitFile {
+    pub value: i32,
+    /// Also if there is a file.
+    pub overwrite: bool,
+}
+
+/// `[[vrrp_track_process]]`: fine while enough processes run, and not too many.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrackProcess {
+    pub name: String,
+    /// Its name and its parameters.
+    pub process: Vec<String>,
+    /// `None`: parameters are the same, or any if there are none here.
+    pub param_match: Option<ParameterMatch>,
+    /// −254..=254, as of [`VrrpScript`].
+    pub weight: i16,
+    /// The fewest that are enough.
+    pub quorum: u32,
+    /// The most that are not too many.
+    pub quorum_max: Option<u32>,
+    /// For how long enough have to run before they count.
+    pub fork_delay: Duration,
+    /// For how long they are missed before that counts.
+    pub terminate_delay: Duration,
+    /// The name is that of the command line, not the kernel's of 15 bytes.
+    pub full_command: bool,
+}
+
+/// How the parameters of a process are compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParameterMatch {
+    /// The last one begins so.
+    Initial,
+    /// These are the first ones.
+    Partial,
 }
 
 /// `[[vrrp_sync_group]]`: instances that are master, backup or at fault together.
@@ -127,6 +192,8 @@ pub struct VrrpSyncGroup {
     pub name: String,
     /// Names of instances, each in one group at most.
     pub group: Vec<String>,
+    /// Counts for each of them.
+    pub tracks: Tracks,
     pub notify: Notify,
 }
 

@@ -146,6 +146,12 @@ fn vrrp_changes(before: &Config, after: &Config, lines: &mut Vec<String>) {
     if before.vrrp_scripts != after.vrrp_scripts {
         lines.push("vrrp_script changed".to_owned());
     }
+    if before.track_files != after.track_files {
+        lines.push("track_file changed".to_owned());
+    }
+    if before.track_processes != after.track_processes {
+        lines.push("vrrp_track_process changed".to_owned());
+    }
     if before.vrrp != after.vrrp {
         lines.push("global_defs: vrrp_startup_delay or vrrp_garp_interval changed".to_owned());
     }

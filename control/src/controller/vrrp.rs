@@ -28,6 +28,20 @@ impl Controller {
                 actions.push(Action::Log(format!("vrrp_script {name} {word}: {reason}")));
                 self.vrrp.script(&name, succeeds, now)
             }
+            VrrpEvent::File { name, value } => {
+                actions.push(Action::Log(format!("track_file {name}: {value}")));
+                self.vrrp.file(&name, value, now)
+            }
+            VrrpEvent::Process {
+                name,
+                fine,
+                running,
+            } => {
+                let word = if fine { "runs" } else { "does not run" };
+                let line = format!("vrrp_track_process {name} {word}: {running} found");
+                actions.push(Action::Log(line));
+                self.vrrp.process(&name, fine, now)
+            }
         };
         self.carry(outputs, actions);
     }
@@ -94,12 +108,31 @@ impl Controller {
                 Output::Announce { repeat } => {
                     actions.push(Action::AnnounceInstance { instance, repeat });
                 }
+                Output::Priority { state, priority } => {
+                    let line = format!("vrrp_instance {instance}: its priority is {priority} now");
+                    actions.push(Action::Log(line));
+                    self.tell_priority(&instance, state, priority, actions);
+                }
                 Output::Changed { from, to, why } => {
                     let line = format!("vrrp_instance {instance}: {from} -> {to}: {why}");
                     actions.push(Action::Log(line.clone()));
                     self.notify(&instance, to, &line, actions);
                 }
             }
+        }
+    }
+
+    /// Tells the FIFOs of a priority, if somebody wants to know.
+    fn tell_priority(&self, instance: &str, state: State, priority: u8, actions: &mut Vec<Action>) {
+        let known = self.vrrp.instance(instance);
+        let is_wanted = known.is_some_and(|known| known.config().notify_priority_changes);
+        if is_wanted && self.config.notifications.want_vrrp() {
+            let name = instance.to_owned();
+            actions.push(Action::Tell(Notice::Priority {
+                name,
+                state,
+                priority,
+            }));
         }
     }
 

@@ -1,15 +1,12 @@
 //! `FILE_CHECK`: a number in a file, which somebody else writes.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _};
+use std::path::Path;
 
 use super::Outcome;
 use crate::config::FileCheck;
 use crate::event::WeightChange;
 use crate::in_words::in_words;
-
-/// Bytes that are read: more than any number has.
-const MOST: u64 = 64;
+use crate::track::file::read;
 
 /// Runs a `FILE_CHECK` once. A file that cannot be read is no verdict.
 pub async fn check(parameters: &FileCheck) -> Outcome {
@@ -20,7 +17,7 @@ pub async fn check(parameters: &FileCheck) -> Outcome {
     } = parameters;
     let what = format!("FILE_CHECK {file}");
     let path = file.clone();
-    let text = match tokio::task::spawn_blocking(move || read(&path)).await {
+    let text = match tokio::task::spawn_blocking(move || read(Path::new(&path))).await {
         Ok(Ok(text)) => text,
         Ok(Err(error)) => return Outcome::Inconclusive(format!("{what}: {}", in_words(&error))),
         Err(_cancelled) => return Outcome::Inconclusive(format!("{what}: not read")),
@@ -46,14 +43,4 @@ pub async fn check(parameters: &FileCheck) -> Outcome {
         WeightChange::Add(change),
         format!("{what}: {number}, weight {change:+}"),
     )
-}
-
-fn read(path: &str) -> io::Result<String> {
-    // A pipe would keep the reader for ever.
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
-    let mut text = String::new();
-    File::open(path)?.take(MOST).read_to_string(&mut text)?;
-    Ok(text)
 }

@@ -33,6 +33,12 @@ pub enum Notice {
         state: State,
         priority: u8,
     },
+    /// An instance that stays backup or master has another priority.
+    Priority {
+        name: String,
+        state: State,
+        priority: u8,
+    },
     Group {
         name: String,
         state: State,
@@ -69,6 +75,9 @@ impl Notice {
                     state_word(*state)
                 )
             }
+            Self::Priority { name, priority, .. } => {
+                format!("VRRP Instance {name} - Priority {priority}")
+            }
             Self::Group { name, state } => {
                 format!("VRRP Group {name} - Entering {} state", state_word(*state))
             }
@@ -94,7 +103,7 @@ impl Notice {
     #[must_use]
     pub const fn is_vrrp(&self) -> bool {
         match self {
-            Self::Instance { .. } | Self::Group { .. } => true,
+            Self::Instance { .. } | Self::Priority { .. } | Self::Group { .. } => true,
             Self::VirtualServer { .. } | Self::RealServer { .. } => false,
         }
     }
@@ -108,6 +117,15 @@ impl fmt::Display for Notice {
                 state,
                 priority,
             } => write!(f, "INSTANCE \"{name}\" {} {priority}", state_word(*state)),
+            Self::Priority {
+                name,
+                state,
+                priority,
+            } => write!(
+                f,
+                "INSTANCE \"{name}\" {}_PRIORITY {priority}",
+                state_word(*state)
+            ),
             // A group has no priority; keepalived writes 0.
             Self::Group { name, state } => write!(f, "GROUP \"{name}\" {} 0", state_word(*state)),
             Self::VirtualServer { name, up } => write!(f, "VS {name} {}", up_word(*up)),

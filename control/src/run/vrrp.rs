@@ -9,6 +9,7 @@
 mod scripts;
 mod show;
 mod slip;
+mod tracks;
 mod turn;
 
 pub(super) use scripts::Scripts;

@@ -318,8 +318,13 @@ impl Machine {
     }
 
     /// Sum of the weights of everything tracked.
-    pub fn set_weight(&mut self, weight: i32) {
+    pub fn set_weight(&mut self, weight: i32, out: &mut Vec<Output>) {
+        let before = self.priority();
         self.weight = weight;
+        let (state, priority) = (self.state, self.priority());
+        if priority != before && matches!(state, State::Backup | State::Master) {
+            out.push(Output::Priority { state, priority });
+        }
     }
 
     /// Something makes the instance unfit, or does so no more.

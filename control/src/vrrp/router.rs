@@ -8,6 +8,7 @@
 //! router id, so that every advertisement has one owner at most.
 
 mod instance;
+mod tally;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,9 +16,12 @@ use std::time::Instant;
 
 pub use instance::{Instance, Refused};
 
+use self::tally::Tally;
 use super::machine::{Fault, Output, State};
 use super::packet::{Advert, Datagram, PRIORITY_OWNER, Refusal};
-use crate::config::{Config, Tracked, VrrpInstance, VrrpScript, VrrpSyncGroup};
+use crate::config::{
+    Config, TrackFile, TrackProcess, Tracks, VrrpInstance, VrrpScript, VrrpSyncGroup,
+};
 
 /// What an instance wants done.
 pub type Outputs = Vec<(String, Output)>;
@@ -39,6 +43,12 @@ pub struct Router {
     scripts: Vec<VrrpScript>,
     /// Scripts that fail; those without a result count as succeeding.
     failed_scripts: BTreeSet<String>,
+    files: Vec<TrackFile>,
+    /// The numbers in them; 0 until one was read.
+    numbers: BTreeMap<String, i32>,
+    processes: Vec<TrackProcess>,
+    /// Whether they run as they should, once they were looked for; until then they do not count.
+    running: BTreeMap<String, bool>,
     links: BTreeMap<u32, Link>,
     /// Addresses of interfaces in the order in which they came.
     addresses: Vec<(u32, IpAddr)>,
@@ -67,6 +77,14 @@ impl Router {
             }
         }
         self.scripts.clone_from(&config.vrrp_scripts);
+        self.files.clone_from(&config.track_files);
+        self.processes.clone_from(&config.track_processes);
+        let files = &self.files;
+        let is_known = |name: &String| files.iter().any(|file| file.name == *name);
+        self.numbers.retain(|name, _| is_known(name));
+        let processes = &self.processes;
+        let is_known = |name: &String| processes.iter().any(|process| process.name == *name);
+        self.running.retain(|name, _| is_known(name));
         let startup_delay = config.vrrp.startup_delay;
         for wanted in &config.vrrp_instances {
             let known = before.iter().position(|old| old.is_the_same_router(wanted));
@@ -121,6 +139,18 @@ impl Router {
         } else {
             self.failed_scripts.insert(name.to_owned());
         }
+        self.observe_all(now)
+    }
+
+    /// The number in a file is another one.
+    pub fn file(&mut self, name: &str, value: i32, now: Instant) -> Outputs {
+        self.numbers.insert(name.to_owned(), value);
+        self.observe_all(now)
+    }
+
+    /// Enough processes run, or not.
+    pub fn process(&mut self, name: &str, fine: bool, now: Instant) -> Outputs {
+        self.running.insert(name.to_owned(), fine);
         self.observe_all(now)
     }
 
@@ -282,30 +312,45 @@ impl Router {
         let config = self.instances[place].config();
         let link = config.dont_track_primary || self.is_up(&config.interface);
         let primary = config.source().or_else(|| self.primary(config));
-        let mut weight = 0;
-        let mut faults = vec![(Fault::Link, !link)];
-        let mut track = |tracked: &Tracked, default: i16, kind: &str, fine: bool| match i32::from(
-            tracked.weight.unwrap_or(default),
-        ) {
-            0 => {
-                let name = format!("{kind} {}", tracked.name);
-                faults.push((Fault::Tracked(name), !fine));
-            }
-            lost if lost < 0 => weight += if fine { 0 } else { lost },
-            won => weight += if fine { won } else { 0 },
-        };
-        for tracked in &config.track_interface {
-            track(tracked, 0, "track_interface", self.is_up(&tracked.name));
+        let mut tally = Tally::default();
+        let group = self.group_of(&config.name).map(|group| &group.tracks);
+        for tracks in [Some(&config.tracks), group].into_iter().flatten() {
+            self.count(tracks, &mut tally);
         }
-        for tracked in &config.track_script {
+        let Tally { weight, mut faults } = tally;
+        faults.push((Fault::Link, !link));
+        let instance = &mut self.instances[place];
+        instance.observe(primary, weight, faults, now, outputs);
+    }
+
+    /// Adds up what somebody tracks.
+    fn count(&self, tracks: &Tracks, tally: &mut Tally) {
+        for tracked in &tracks.interface {
+            let fine = self.is_up(&tracked.name);
+            tally.count("track_interface", tracked, 0, fine);
+        }
+        for tracked in &tracks.script {
             let mut scripts = self.scripts.iter();
             let script = scripts.find(|script| script.name == tracked.name);
             let fine = !self.failed_scripts.contains(&tracked.name);
             let default = script.map_or(0, |script| script.weight);
-            track(tracked, default, "track_script", fine);
+            tally.count("track_script", tracked, default, fine);
         }
-        let instance = &mut self.instances[place];
-        instance.observe(primary, weight, faults, now, outputs);
+        for tracked in &tracks.process {
+            let mut processes = self.processes.iter();
+            let process = processes.find(|process| process.name == tracked.name);
+            let default = process.map_or(0, |process| process.weight);
+            if let Some(fine) = self.running.get(&tracked.name) {
+                tally.count("track_process", tracked, default, *fine);
+            }
+        }
+        for tracked in &tracks.file {
+            let mut files = self.files.iter();
+            let file = files.find(|file| file.name == tracked.name);
+            let number = self.numbers.get(&tracked.name).copied().unwrap_or(0);
+            let default = file.map_or(0, |file| file.weight);
+            tally.count_number(tracked, default, number);
+        }
     }
 
     /// The address that advertisements come from: the interface's first one

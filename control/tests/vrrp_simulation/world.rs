@@ -355,6 +355,7 @@ impl World {
                     node.holds = false;
                 }
                 Output::Announce { repeat } => assert!(node.holds && repeat > 0),
+                Output::Priority { .. } => {}
                 Output::Changed { to, .. } => {
                     self.changes += 1;
                     self.became_master += u64::from(to == State::Master);

@@ -6,6 +6,7 @@ mod address;
 mod defaults;
 mod instance;
 mod routing;
+mod track;
 mod words;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,10 @@ use std::time::Duration;
 
 pub(super) use defaults::defaults;
 pub(super) use instance::{AUTHENTICATION, INSTANCE, instances};
+pub(super) use track::{
+    FILE as TRACK_FILE, PROCESS as TRACK_PROCESS, files as track_files,
+    processes as track_processes,
+};
 
 use super::super::raw::{Spec, Table};
 use super::super::report::Report;
@@ -43,6 +48,10 @@ pub(super) static SYNC_GROUP: Spec = Spec {
     keys: &[
         "name",
         "group",
+        "track_script",
+        "track_interface",
+        "track_file",
+        "track_process",
         "notify_master",
         "notify_backup",
         "notify_fault",
@@ -51,14 +60,7 @@ pub(super) static SYNC_GROUP: Spec = Spec {
         "smtp_alert",
     ],
     shared: &[],
-    unsupported: &[
-        "global_tracking",
-        "sync_group_tracking_weight",
-        "track_file",
-        "track_interface",
-        "track_process",
-        "track_script",
-    ],
+    unsupported: &["global_tracking", "sync_group_tracking_weight"],
 };
 
 /// keepalived's limit of `rise` and `fall`.
@@ -127,6 +129,7 @@ pub(super) fn sync_groups(
     let mut groups = Vec::new();
     let (mut names, mut members) = (BTreeMap::new(), BTreeMap::new());
     let known = names_of(root, "vrrp_instance");
+    let tracked = track::Known::of(root);
     let sections = root.sections("vrrp_sync_group", report);
     for (index, entry) in sections.into_iter().enumerate() {
         let place = entry.label("vrrp_sync_group", "name", index);
@@ -166,6 +169,7 @@ pub(super) fn sync_groups(
             groups.push(VrrpSyncGroup {
                 name: name.to_owned(),
                 group: group_members,
+                tracks: track::tracks(&table, &tracked, report),
                 notify: notify(&table, report),
             });
         }

@@ -3,11 +3,11 @@
 use std::fmt::{self, Write};
 
 use super::super::{
-    Notify, Tracked, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
-    VrrpSyncGroup,
+    Notify, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
 };
 use super::checks::{print_script as print_command, print_user};
 use super::notifications::print_alert;
+use super::tracks::print_tracks;
 use super::{commas, print_ip, print_time, quoted};
 use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
@@ -71,11 +71,13 @@ pub(super) fn print_sync_group(f: &mut fmt::Formatter<'_>, group: &VrrpSyncGroup
     let VrrpSyncGroup {
         name,
         group,
+        tracks,
         notify,
     } = group;
     writeln!(f, "\n[[vrrp_sync_group]]\nname = {}", quoted(name))?;
     let members = group.iter().map(|name| quoted(name));
     writeln!(f, "group = [{}]", commas(members))?;
+    print_tracks(f, tracks)?;
     print_notify(f, notify)
 }
 
@@ -102,9 +104,9 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         garp,
         lower_prio_no_advert,
         higher_prio_send_advert,
-        track_script,
-        track_interface,
+        tracks,
         notify,
+        notify_priority_changes,
     } = instance;
     let state = match state {
         VrrpState::Master => "MASTER",
@@ -148,9 +150,8 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     print_garp(f, garp)?;
     writeln!(f, "lower_prio_no_advert = {lower_prio_no_advert}")?;
     writeln!(f, "higher_prio_send_advert = {higher_prio_send_advert}")?;
-    print_list(f, "track_script", track_script.iter().map(tracked_text))?;
-    let texts = track_interface.iter().map(tracked_text);
-    print_list(f, "track_interface", texts)?;
+    print_tracks(f, tracks)?;
+    writeln!(f, "notify_priority_changes = {notify_priority_changes}")?;
     print_notify(f, notify)
 }
 
@@ -172,7 +173,7 @@ fn print_garp(f: &mut fmt::Formatter<'_>, garp: &Garp) -> fmt::Result {
 }
 
 /// A list of texts, unless it is empty.
-fn print_list(
+pub(super) fn print_list(
     f: &mut fmt::Formatter<'_>,
     key: &str,
     texts: impl Iterator<Item = String>,
@@ -182,14 +183,6 @@ fn print_list(
         return Ok(());
     }
     writeln!(f, "{key} = [{list}]")
-}
-
-fn tracked_text(tracked: &Tracked) -> String {
-    let Tracked { name, weight } = tracked;
-    match weight {
-        Some(weight) => format!("{name} weight {weight}"),
-        None => name.clone(),
-    }
 }
 
 fn peer_text(peer: &Peer) -> String {

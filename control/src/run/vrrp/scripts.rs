@@ -1,4 +1,4 @@
-//! Runs `vrrp_script`s for as long as they are tracked.
+//! Runs `vrrp_script`s for as long as they are tracked, and has the other tracked things looked at.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 use tracing::warn;
 
 use super::super::Appliance;
+use super::tracks::Tracks;
 use crate::config::{Config, Notify, VrrpScript};
 use crate::event::{Event, VrrpEvent};
 use crate::scripts::{Outcome, Runner};
@@ -18,6 +19,7 @@ pub(in super::super) struct Scripts {
     runner: Runner,
     events: mpsc::Sender<Event>,
     tracked: BTreeMap<String, Tracked>,
+    tracks: Tracks,
 }
 
 /// A script that is run again and again until this is dropped.
@@ -32,6 +34,7 @@ impl Scripts {
     pub(in super::super) fn new(runner: Runner, events: mpsc::Sender<Event>) -> Self {
         Self {
             runner,
+            tracks: Tracks::new(events.clone()),
             events,
             tracked: BTreeMap::new(),
         }
@@ -40,11 +43,8 @@ impl Scripts {
     /// Runs what `config` tracks and nothing else. What did not change goes on.
     fn take_up(&mut self, config: &Config) {
         let is_tracked = |script: &&VrrpScript| {
-            let mut instances = config.vrrp_instances.iter();
-            instances.any(|instance| {
-                let mut tracked = instance.track_script.iter();
-                tracked.any(|tracked| tracked.name == script.name)
-            })
+            let mut tracks = config.tracks().flat_map(|tracks| &tracks.script);
+            tracks.any(|tracked| tracked.name == script.name)
         };
         let mut before = std::mem::take(&mut self.tracked);
         for script in config.vrrp_scripts.iter().filter(is_tracked) {
@@ -53,6 +53,7 @@ impl Scripts {
             let tracked = kept.unwrap_or_else(|| self.track(script.clone()));
             self.tracked.insert(script.name.clone(), tracked);
         }
+        self.tracks.take_up(config);
         self.complain(config);
     }
 

@@ -127,6 +127,11 @@ pub enum Output {
     Announce {
         repeat: u32,
     },
+    /// What is tracked changed the priority, while that matters: as backup or master.
+    Priority {
+        state: State,
+        priority: u8,
+    },
     /// For the log, scripts and the sync group.
     Changed {
         from: State,

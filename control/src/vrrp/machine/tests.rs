@@ -90,6 +90,7 @@ impl Bench {
             Output::AddAddresses
             | Output::RemoveAddresses
             | Output::Announce { .. }
+            | Output::Priority { .. }
             | Output::Changed { .. } => None,
         };
         self.out.iter().filter_map(priority).collect()
@@ -297,11 +298,11 @@ fn a_fault_before_the_start() {
 fn weights() {
     let mut machine = Machine::new(parameters(100));
     for (weight, priority) in [(0, 100), (-30, 70), (200, 254), (-200, 1), (i32::MAX, 254)] {
-        machine.set_weight(weight);
+        machine.set_weight(weight, &mut Vec::new());
         assert_eq!(machine.priority(), priority, "{weight}");
     }
     let mut owner = Machine::new(parameters(255));
-    owner.set_weight(-100);
+    owner.set_weight(-100, &mut Vec::new());
     assert_eq!(owner.priority(), 255);
 }
 

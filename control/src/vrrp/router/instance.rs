@@ -150,7 +150,7 @@ impl Instance {
         outputs: &mut Outputs,
     ) {
         self.run(outputs, |machine, out| {
-            machine.set_weight(weight);
+            machine.set_weight(weight, out);
             // New faults before old ones end: no state in between.
             let is_gone = |fault: &&Fault| matches!(fault, Fault::Tracked(_));
             let tracked: Vec<_> = machine.faults().filter(is_gone).cloned().collect();

@@ -188,6 +188,79 @@ fn a_script_may_fail_until_its_first_result() {
 }
 
 #[test]
+fn tracked_files_and_processes() {
+    let tracked = r#"
+[[track_file]]
+name = "load"
+file = "/run/load"
+weight = -2
+[[vrrp_track_process]]
+name = "nginx"
+process = "nginx"
+weight = 10
+"#;
+    let text = TWO
+        .replace(
+            "[\"eth1\"]",
+            "[\"eth1 weight 0\"]\ntrack_file = [\"load\"]\ntrack_process = [\"nginx\"]",
+        )
+        .replace(
+            "[\"eth2 weight -20\", \"eth3 weight 5\"]",
+            "[\"eth2 weight 0\"]\ntrack_file = [\"load weight 0\"]\ntrack_process = [\"nginx weight 0 reverse\"]",
+        );
+    let mut bench = Bench::new(&format!("{tracked}{text}"));
+    let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+    assert_eq!(priority(&bench), 100, "nobody has looked yet");
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    bench.router.process("nginx", true, bench.now);
+    // The second one must not have it run.
+    assert_eq!(priority(&bench), 110);
+    assert_eq!(bench.states(), [State::Backup, State::Fault]);
+    let outputs = bench.router.process("nginx", false, bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    let told = Output::Priority {
+        state: State::Backup,
+        priority: 100,
+    };
+    assert_eq!(outputs[0], ("VI_1".to_owned(), told));
+    for (number, expected, second) in [
+        (7, 86, State::Fault),
+        (-30, 160, State::Fault),
+        (0, 100, State::Backup),
+        (126, 1, State::Fault),
+    ] {
+        bench.router.file("load", number, bench.now);
+        assert_eq!(
+            (priority(&bench), bench.states()[1]),
+            (expected, second),
+            "{number}"
+        );
+        assert_eq!(bench.states()[0], State::Backup, "{number}");
+    }
+    bench.router.file("load", 127, bench.now);
+    assert_eq!(bench.states()[0], State::Fault, "-254");
+    bench.router.file("load", i32::MIN, bench.now);
+    assert_eq!(bench.states()[0], State::Backup);
+    assert_eq!(priority(&bench), 254);
+    // Removed from the file and added again, they begin anew.
+    bench.router.take_up(&config(TWO), bench.now);
+    bench
+        .router
+        .take_up(&config(&format!("{tracked}{text}")), bench.now);
+    assert_eq!(priority(&bench), 100);
+}
+
+#[test]
+fn what_a_group_tracks_counts_for_all_of_it() {
+    let group = format!("{GROUP}track_interface = [\"eth3 weight -7\"]\n");
+    let mut bench = Bench::new(&format!("{TWO}{group}"));
+    bench.router.link(3, "eth3", false, bench.now);
+    let priorities = bench.router.instances().iter();
+    let priorities: Vec<_> = priorities.map(|i| i.machine().priority()).collect();
+    assert_eq!(priorities, [93, 93]);
+}
+
+#[test]
 fn a_group_is_told_once() {
     let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
     let mut told = |name: &str, state| bench.router.group_change(name, state).map(|g| g.name);

@@ -1,16 +1,16 @@
 //! `[[vrrp_instance]]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::super::raw::{Entry, Spec, Table, Value};
 use super::super::super::report::Report;
-use super::super::super::{Authentication, Tracked, VirtualAddress, VrrpInstance, VrrpState};
-use super::super::interface::{interface_name, is_interface_name};
+use super::super::super::{Authentication, VirtualAddress, VrrpInstance, VrrpState};
+use super::super::interface::interface_name;
 use super::defaults::{DELAY, Defaults, REPEAT};
-use super::{address, names_of, notify, routing, unique_name, words};
+use super::{address, notify, routing, track, unique_name, words};
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
 
@@ -45,11 +45,14 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "higher_prio_send_advert",
         "track_script",
         "track_interface",
+        "track_file",
+        "track_process",
         "notify_master",
         "notify_backup",
         "notify_fault",
         "notify_stop",
         "notify",
+        "notify_priority_changes",
         "smtp_alert",
     ],
     shared: &[],
@@ -58,8 +61,6 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "debug",
         "no_accept",
         "strict_mode",
-        "track_file",
-        "track_process",
         "use_vmac",
         "vmac_xmit_base",
     ],
@@ -89,26 +90,26 @@ struct Seen<'d> {
     routers: BTreeMap<(&'d str, u8, bool), usize>,
 }
 
-/// The instances; the document's scripts tell which may be tracked.
+/// The instances; the document tells what may be tracked.
 pub(in super::super) fn instances(
     root: &Table<'_>,
     defaults: &Defaults,
     report: &mut Report<'_>,
 ) -> Vec<VrrpInstance> {
-    let scripts = names_of(root, "vrrp_script");
+    let known = track::Known::of(root);
     let mut seen = Seen::default();
     let sections = root.sections("vrrp_instance", report).into_iter();
     let instances = sections.enumerate().filter_map(|(index, entry)| {
         let place = entry.label("vrrp_instance", "name", index);
         let table = Table::new(entry, place, &INSTANCE, report);
-        instance(&table, &scripts, defaults, &mut seen, report)
+        instance(&table, &known, defaults, &mut seen, report)
     });
     instances.collect()
 }
 
 fn instance<'d>(
     table: &Table<'d>,
-    scripts: &[&str],
+    known: &track::Known<'_>,
     defaults: &Defaults,
     seen: &mut Seen<'d>,
     report: &mut Report<'_>,
@@ -143,8 +144,7 @@ fn instance<'d>(
     let mcast_src_ip = source("mcast_src_ip", report);
     let unicast_src_ip = source("unicast_src_ip", report);
     let unicast_peer = peers(table, is_v4, report);
-    let track_script = track_script(table, scripts, report);
-    let track_interface = track_interface(table, report);
+    let tracks = track::tracks(table, known, report);
 
     let virtual_routes = routing::routes(table, interface, report);
     let virtual_rules = routing::rules(table, report);
@@ -193,9 +193,14 @@ fn instance<'d>(
             defaults.higher_prio_send_advert,
             report,
         ),
-        track_script,
-        track_interface,
+        tracks,
         notify: notify(table, report),
+        notify_priority_changes: flag(
+            table,
+            "notify_priority_changes",
+            defaults.notify_priority_changes,
+            report,
+        ),
     })
 }
 
@@ -373,54 +378,6 @@ fn peers(table: &Table<'_>, is_v4: bool, report: &mut Report<'_>) -> Vec<Peer> {
         peers.push(peer);
     }
     peers
-}
-
-fn track_script(table: &Table<'_>, scripts: &[&str], report: &mut Report<'_>) -> Vec<Tracked> {
-    let mut all = Vec::new();
-    let list = table.get("track_script").and_then(|v| v.list(report));
-    for element in list.unwrap_or_default() {
-        // A name may have spaces in it, so a name as a whole comes first.
-        let whole = element.raw.as_str().filter(|text| scripts.contains(text));
-        let tracked = match whole {
-            Some(name) => Some(Tracked {
-                name: name.to_owned(),
-                weight: None,
-            }),
-            None => words::tracked(&element, report),
-        };
-        let Some(tracked) = tracked else { continue };
-        if !scripts.contains(&tracked.name.as_str()) {
-            report.absent(
-                element.at,
-                &element.place,
-                format_args!("{:?}", tracked.name),
-                "the name of a [[vrrp_script]]",
-                "add the script, or correct the name",
-            );
-        }
-        all.push(tracked);
-    }
-    all
-}
-
-fn track_interface(table: &Table<'_>, report: &mut Report<'_>) -> Vec<Tracked> {
-    let mut all: Vec<Tracked> = Vec::new();
-    let mut seen = BTreeSet::new();
-    let list = table.get("track_interface").and_then(|v| v.list(report));
-    for element in list.unwrap_or_default() {
-        let Some(tracked) = words::tracked(&element, report) else {
-            continue;
-        };
-        if !is_interface_name(&tracked.name) {
-            let remedy = r#"write one, such as "eth1" or "eth1 weight -20""#;
-            element.reject("the name of an interface", remedy, report);
-        }
-        if !seen.insert(tracked.name.clone()) {
-            element.reject("each interface once", "remove one of them", report);
-        }
-        all.push(tracked);
-    }
-    all
 }
 
 fn virtual_addresses(

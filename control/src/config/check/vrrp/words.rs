@@ -1,27 +1,43 @@
 //! Values that are a name or an address, and options after it, in keepalived's
 //! words: `eth1 weight -20`, `192.0.2.1 min_ttl 254`.
 
+use std::ops::RangeInclusive;
+
 use super::super::super::Tracked;
 use super::super::super::raw::Value;
 use super::super::super::report::Report;
-use super::WEIGHT;
 use crate::vrrp::packet::{Peer, TTL};
 
-/// `NAME [weight NUMBER]`; the name of a script may have spaces in it.
-pub(super) fn tracked(value: &Value<'_>, report: &mut Report<'_>) -> Option<Tracked> {
+/// `NAME [weight NUMBER [reverse]]`; the name of a script may have spaces in it.
+pub(super) fn tracked(
+    value: &Value<'_>,
+    weights: &RangeInclusive<i64>,
+    report: &mut Report<'_>,
+) -> Option<Tracked> {
     let text = value.text(report)?;
-    let Some((name, number)) = text.rsplit_once(" weight ") else {
-        let (name, weight) = (text.to_owned(), None);
-        return Some(Tracked { name, weight });
+    let Some((name, rest)) = text.rsplit_once(" weight ") else {
+        return Some(Tracked {
+            name: text.to_owned(),
+            weight: None,
+            reverse: false,
+        });
     };
-    let weight = number.trim().parse::<i16>().ok();
-    let Some(weight) = weight.filter(|weight| WEIGHT.contains(&i64::from(*weight))) else {
-        let expected = format!("{} to {} after weight", WEIGHT.start(), WEIGHT.end());
+    let (number, reverse) = match rest.trim().split_once(' ') {
+        Some((number, "reverse")) => (number, true),
+        Some((number, "noreverse" | "no_reverse")) => (number, false),
+        Some(_) | None => (rest.trim(), false),
+    };
+    let weight = number.parse::<i16>().ok();
+    let Some(weight) = weight.filter(|weight| weights.contains(&i64::from(*weight))) else {
+        let expected = format!("{} to {} after weight", weights.start(), weights.end());
         value.reject(expected, "correct the number", report);
         return None;
     };
-    let (name, weight) = (name.to_owned(), Some(weight));
-    Some(Tracked { name, weight })
+    Some(Tracked {
+        name: name.to_owned(),
+        weight: Some(weight),
+        reverse,
+    })
 }
 
 /// `ADDRESS [min_ttl NUMBER] [max_ttl NUMBER]`

@@ -1,8 +1,8 @@
 //! The top of the file, and `global_defs`.
 
-use super::Kind::{Group, Lines, Named, Nothing, Section, Timeouts, VirtualServer};
+use super::Kind::{Group, Lines, Named, Section, Timeouts, VirtualServer};
 use super::Shape::{Escaped, Flag, Number, Script, Text, Time, Words};
-use super::vrrp::{SYNC_GROUP, VRRP_INSTANCE, VRRP_SCRIPT};
+use super::vrrp::{SYNC_GROUP, TRACK_FILE, TRACK_PROCESS, VRRP_INSTANCE, VRRP_SCRIPT};
 use super::{Block, ignored, keyword, refused, silent, value};
 
 const MAIL: &str = "no mail is sent";
@@ -24,12 +24,9 @@ pub(in super::super) static ROOT: Block = Block {
             .or_refuse("instances would fail over one by one"),
         keyword("virtual_server", VirtualServer),
         keyword("virtual_server_group", Group),
-        keyword("track_file", Nothing).or_refuse("no file is watched"),
-        keyword("vrrp_track_file", Nothing).or_refuse("no file is watched"),
-        refused(
-            "vrrp_track_process",
-            "no process is watched; watch it with a vrrp_script",
-        ),
+        keyword("track_file", Named(&TRACK_FILE)),
+        keyword("vrrp_track_file", Named(&TRACK_FILE)).named("track_file"),
+        keyword("vrrp_track_process", Named(&TRACK_PROCESS)),
         refused("bfd_instance", BFD),
         ignored("static_ipaddress", SYSTEM),
         ignored("static_routes", SYSTEM),

@@ -1,7 +1,7 @@
 //! VRRP instances, scripts and groups.
 
 use super::Kind::{Addresses, Lines, Routing, Section};
-use super::Shape::{Command, Escaped, Flag, Number, Script, Text, Time, Words};
+use super::Shape::{Command, Escaped, Flag, FlagOrWords, Number, Script, Text, Time, Words};
 use super::{Block, ignored, keyword, refused, silent, value};
 
 const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
@@ -29,6 +29,34 @@ pub(super) static VRRP_SCRIPT: Block = Block {
     shared: &[],
 };
 
+pub(super) static TRACK_FILE: Block = Block {
+    name: "track_file",
+    heading: "[[track_file]]",
+    keywords: &[
+        value("file", Text),
+        value("weight", Number),
+        value("init_file", FlagOrWords),
+    ],
+    shared: &[],
+};
+
+pub(super) static TRACK_PROCESS: Block = Block {
+    name: "vrrp_track_process",
+    heading: "[[vrrp_track_process]]",
+    keywords: &[
+        value("process", Command),
+        value("param_match", Text),
+        value("weight", Number),
+        value("quorum", Number),
+        value("quorum_max", Number),
+        value("fork_delay", Time),
+        value("terminate_delay", Time),
+        value("delay", Time),
+        value("full_command", Flag),
+    ],
+    shared: &[],
+};
+
 pub(super) static SYNC_GROUP: Block = Block {
     name: "vrrp_sync_group",
     heading: "[[vrrp_sync_group]]",
@@ -37,10 +65,7 @@ pub(super) static SYNC_GROUP: Block = Block {
         keyword("track_interface", Lines),
         keyword("track_script", Lines),
         keyword("track_file", Lines),
-        refused(
-            "track_process",
-            "no process is watched; watch it with a vrrp_script",
-        ),
+        keyword("track_process", Lines),
         refused("track_bfd", "there is no BFD"),
         value("notify_master", Script).or_warn(NOTIFY),
         value("notify_backup", Script).or_warn(NOTIFY),
@@ -51,7 +76,7 @@ pub(super) static SYNC_GROUP: Block = Block {
         value("smtp_alert", Flag).or_warn(MAIL),
         value("global_tracking", Flag)
             .or_warn("what the group tracks counts for all its instances"),
-        value("sync_group_tracking_weight", Flag).or_warn("weights stay those of the instances"),
+        silent("sync_group_tracking_weight"),
     ],
     shared: &[],
 };
@@ -80,10 +105,7 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         keyword("track_interface", Lines),
         keyword("track_script", Lines),
         keyword("track_file", Lines),
-        refused(
-            "track_process",
-            "no process is watched; watch it with a vrrp_script",
-        ),
+        keyword("track_process", Lines),
         refused("track_bfd", "there is no BFD"),
         value("track_src_ip", Flag).or_warn("the source address is not watched"),
         value("mcast_src_ip", Text),

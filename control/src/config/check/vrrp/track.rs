@@ -1,0 +1,261 @@
+//! What instances and groups track: `[[track_file]]`, `[[vrrp_track_process]]`, and the lists that
+//! name them, scripts and interfaces.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::super::super::raw::{Spec, Table, Value};
+use super::super::super::report::Report;
+use super::super::super::{InitFile, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks};
+use super::super::interface::is_interface_name;
+use super::super::scripts::command;
+use super::{WEIGHT, names_of, unique_name, words};
+
+pub(in super::super) static FILE: Spec = Spec {
+    heading: "[[track_file]]",
+    keys: &["name", "file", "weight", "init_file"],
+    shared: &[],
+    unsupported: &[],
+};
+
+pub(in super::super) static PROCESS: Spec = Spec {
+    heading: "[[vrrp_track_process]]",
+    keys: &[
+        "name",
+        "process",
+        "param_match",
+        "weight",
+        "quorum",
+        "quorum_max",
+        "delay",
+        "fork_delay",
+        "terminate_delay",
+        "full_command",
+    ],
+    shared: &[],
+    unsupported: &[],
+};
+
+const FILE_WEIGHT: RangeInclusive<i64> = -(i32::MAX as i64)..=i32::MAX as i64;
+const FILE_VALUE: RangeInclusive<i64> = i32::MIN as i64..=i32::MAX as i64;
+/// The weight with which a file or process of the list counts; ±254 are keepalived's.
+const WIDER: RangeInclusive<i64> = -254..=254;
+const PROCESSES: RangeInclusive<i64> = 0..=65535;
+const DELAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+pub(in super::super) fn files(root: &Table<'_>, report: &mut Report<'_>) -> Vec<TrackFile> {
+    let mut files = Vec::new();
+    let mut names = BTreeMap::new();
+    let sections = root.sections("track_file", report);
+    for (index, entry) in sections.into_iter().enumerate() {
+        let place = entry.label("track_file", "name", index);
+        let table = Table::new(entry, place, &FILE, report);
+        let name = unique_name(&table, &mut names, "load", report);
+        let file = table.require("file", r#"file = "/run/load""#, report);
+        let file = file.and_then(|v| absolute(&v, report));
+        let weight = table.get("weight");
+        let weight = weight.and_then(|v| v.integer(&FILE_WEIGHT, report));
+        let init_file = table.get("init_file").and_then(|v| init_file(&v, report));
+        if let (Some(name), Some(file)) = (name, file) {
+            files.push(TrackFile {
+                name: name.to_owned(),
+                file: file.into(),
+                weight: weight.unwrap_or(1),
+                init_file,
+            });
+        }
+    }
+    files
+}
+
+fn absolute<'d>(value: &Value<'d>, report: &mut Report<'_>) -> Option<&'d str> {
+    let path = value.text(report)?;
+    if !path.starts_with('/') {
+        value.reject("a path from the root", "begin it with /", report);
+        return None;
+    }
+    Some(path)
+}
+
+/// `true`, a number, or `"[NUMBER] [overwrite]"`.
+fn init_file(value: &Value<'_>, report: &mut Report<'_>) -> Option<InitFile> {
+    let mut init = InitFile {
+        value: 0,
+        overwrite: false,
+    };
+    if let Some(wanted) = value.raw.as_bool() {
+        return wanted.then_some(init);
+    }
+    let Some(text) = value.raw.as_str() else {
+        init.value = value.integer(&FILE_VALUE, report)?;
+        return Some(init);
+    };
+    for word in text.split_whitespace() {
+        match (word, word.parse()) {
+            (_, Ok(number)) => init.value = number,
+            ("overwrite", Err(_)) => init.overwrite = true,
+            (_, Err(_)) => {
+                let expected = "a number, and overwrite if an old one is to go";
+                value.reject(expected, r#"write it so: "0 overwrite""#, report);
+                return None;
+            }
+        }
+    }
+    Some(init)
+}
+
+pub(in super::super) fn processes(root: &Table<'_>, report: &mut Report<'_>) -> Vec<TrackProcess> {
+    let mut processes = Vec::new();
+    let mut names = BTreeMap::new();
+    let sections = root.sections("vrrp_track_process", report);
+    for (index, entry) in sections.into_iter().enumerate() {
+        let place = entry.label("vrrp_track_process", "name", index);
+        let table = Table::new(entry, place, &PROCESS, report);
+        let name = unique_name(&table, &mut names, "nginx", report);
+        let process = table.require("process", r#"process = "nginx""#, report);
+        let process = process.and_then(|v| command(&v, report));
+        let kinds = [
+            ("initial", ParameterMatch::Initial),
+            ("partial", ParameterMatch::Partial),
+        ];
+        let param_match = table.get("param_match");
+        let param_match = param_match.and_then(|v| v.choice(&kinds, &[], report));
+        let weight = table.get("weight");
+        let weight = weight.and_then(|v| v.integer(&WIDER, report));
+        let quorum = table.get("quorum");
+        let quorum = quorum.and_then(|v| v.integer(&PROCESSES, report));
+        let quorum_max = table.get("quorum_max");
+        let quorum_max_at = quorum_max.clone();
+        let quorum_max = quorum_max.and_then(|v| v.integer::<u32>(&PROCESSES, report));
+        let mut delay = |key| table.get(key).and_then(|v| v.time(&DELAY, report));
+        let both = delay("delay").unwrap_or_default();
+        let fork_delay = delay("fork_delay").unwrap_or(both);
+        let terminate_delay = delay("terminate_delay").unwrap_or(both);
+        let full_command = table.get("full_command");
+        let full_command = full_command.and_then(|v| v.boolean(report));
+        // `quorum_max = 0`: none may run, so that none has to.
+        let quorum = match (quorum, quorum_max) {
+            (None, Some(0)) => 0,
+            (quorum, _) => quorum.unwrap_or(1),
+        };
+        if let (Some(most), Some(value)) = (quorum_max, quorum_max_at)
+            && most < quorum
+        {
+            value.reject(
+                format_args!("at least the quorum, {quorum}"),
+                "raise it",
+                report,
+            );
+        }
+        if let (Some(name), Some(process)) = (name, process) {
+            processes.push(TrackProcess {
+                name: name.to_owned(),
+                process,
+                param_match,
+                weight: weight.unwrap_or(1),
+                quorum,
+                quorum_max,
+                fork_delay,
+                terminate_delay,
+                full_command: full_command.unwrap_or(false),
+            });
+        }
+    }
+    processes
+}
+
+/// Names of what may be tracked.
+pub(super) struct Known<'d> {
+    scripts: Vec<&'d str>,
+    files: Vec<&'d str>,
+    processes: Vec<&'d str>,
+}
+
+impl<'d> Known<'d> {
+    pub(super) fn of(root: &Table<'d>) -> Self {
+        Self {
+            scripts: names_of(root, "vrrp_script"),
+            files: names_of(root, "track_file"),
+            processes: names_of(root, "vrrp_track_process"),
+        }
+    }
+}
+
+pub(super) fn tracks(table: &Table<'_>, known: &Known<'_>, report: &mut Report<'_>) -> Tracks {
+    let mut named = |key, section, known: &[&str], weight| {
+        track_named(table, key, section, known, weight, report)
+    };
+    let script = named("track_script", "vrrp_script", &known.scripts, &WEIGHT);
+    let file = named("track_file", "track_file", &known.files, &WIDER);
+    let process = named(
+        "track_process",
+        "vrrp_track_process",
+        &known.processes,
+        &WIDER,
+    );
+    Tracks {
+        script,
+        interface: track_interface(table, report),
+        file,
+        process,
+    }
+}
+
+fn track_named(
+    table: &Table<'_>,
+    key: &'static str,
+    section: &str,
+    known: &[&str],
+    weights: &RangeInclusive<i64>,
+    report: &mut Report<'_>,
+) -> Vec<Tracked> {
+    let mut all = Vec::new();
+    let list = table.get(key).and_then(|v| v.list(report));
+    for element in list.unwrap_or_default() {
+        // A name may have spaces in it, so a name as a whole comes first.
+        let whole = element.raw.as_str().filter(|text| known.contains(text));
+        let tracked = match whole {
+            Some(name) => Some(Tracked {
+                name: name.to_owned(),
+                weight: None,
+                reverse: false,
+            }),
+            None => words::tracked(&element, weights, report),
+        };
+        let Some(tracked) = tracked else { continue };
+        if !known.contains(&tracked.name.as_str()) {
+            let what = format_args!("the name of a [[{section}]]").to_string();
+            let kind = section.rsplit('_').next().unwrap_or(section);
+            report.absent(
+                element.at,
+                &element.place,
+                format_args!("{:?}", tracked.name),
+                what,
+                format_args!("add the {kind}, or correct the name"),
+            );
+        }
+        all.push(tracked);
+    }
+    all
+}
+
+fn track_interface(table: &Table<'_>, report: &mut Report<'_>) -> Vec<Tracked> {
+    let mut all: Vec<Tracked> = Vec::new();
+    let mut seen = BTreeSet::new();
+    let list = table.get("track_interface").and_then(|v| v.list(report));
+    for element in list.unwrap_or_default() {
+        let Some(tracked) = words::tracked(&element, &WEIGHT, report) else {
+            continue;
+        };
+        if !is_interface_name(&tracked.name) {
+            let remedy = r#"write one, such as "eth1" or "eth1 weight -20""#;
+            element.reject("the name of an interface", remedy, report);
+        }
+        if !seen.insert(tracked.name.clone()) {
+            element.reject("each interface once", "remove one of them", report);
+        }
+        all.push(tracked);
+    }
+    all
+}
