@@ -12,6 +12,7 @@ mod explain;
 mod interfaces;
 mod ipvs;
 mod notifier;
+mod pace;
 mod queries;
 mod realtime;
 mod reload;
@@ -50,6 +51,7 @@ use crate::scripts::Runner;
 use self::clients::{Clients, Page};
 pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::notifier::Notifier;
+use self::pace::Pace;
 use self::threads::Cpus;
 use self::vrrp::{Scripts, Slip, Sockets, until};
 use self::workers::Workers;
@@ -79,9 +81,8 @@ struct Appliance {
     published: Published,
     /// Snapshots that a worker may still work with.
     retained: VecDeque<Arc<Snapshot>>,
-    publish_pending: bool,
-    /// For a snapshot that nobody waits for.
-    publish_not_before: Instant,
+    /// When the next snapshot is due.
+    pace: Pace,
     cpus: Cpus,
     page: Page,
     workers: Workers,
@@ -197,7 +198,7 @@ impl Appliance {
                 _ = signals.hangup.recv() => self.reload_on_signal().await,
                 _ = signals.terminate.recv() => { info!("SIGTERM: stopping"); return Ok(()) }
                 _ = signals.interrupt.recv() => { info!("SIGINT: stopping"); return Ok(()) }
-                () = until(self.publish_due()) => {}
+                () = until(self.pace.due()) => {}
             }
             self.settle_in_time();
         }
@@ -263,11 +264,11 @@ impl Appliance {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
             match action {
-                Action::Publish => self.publish_pending = true,
+                Action::Publish => self.pace.want(),
                 Action::Log(line) => info!("{line}"),
                 Action::Steer(rule) => {
                     // Workers must know it before its packets come.
-                    if self.publish_pending {
+                    if self.pace.is_wanted() {
                         self.publish();
                     }
                     self.steer(|steering| steering.add(&rule));
@@ -413,25 +414,18 @@ impl Appliance {
 
     /// After a command: publishes what it changed, and sends the announcements that came together.
     fn settle(&mut self) {
-        if self.publish_pending {
+        if self.pace.is_wanted() {
             self.publish();
         }
         self.send_announcements();
     }
 
-    /// After events that nobody waits for: the same, but snapshots take a fifth of the time at
-    /// most. That of ten thousand real servers takes milliseconds, and a thousand next hops may be
-    /// found one by one.
+    /// After events that nobody waits for: the same, but not too many snapshots.
     fn settle_in_time(&mut self) {
-        if self.publish_due().is_some_and(|due| due <= Instant::now()) {
+        if self.pace.due().is_some_and(|due| due <= Instant::now()) {
             self.publish();
         }
         self.send_announcements();
-    }
-
-    /// When there is a snapshot to publish.
-    fn publish_due(&self) -> Option<Instant> {
-        self.publish_pending.then_some(self.publish_not_before)
     }
 
     fn send_announcements(&mut self) {
@@ -450,14 +444,12 @@ impl Appliance {
     }
 
     fn publish(&mut self) {
-        self.publish_pending = false;
         let begin = Instant::now();
         let snapshot = Arc::new(self.controller.snapshot(&self.published.load()));
         debug!("snapshot {} published", snapshot.generation);
         self.retained.push_back(Arc::clone(&snapshot));
         self.published.store(snapshot);
-        let end = Instant::now();
-        self.publish_not_before = end + (end - begin) * 4;
+        self.pace.published(begin, Instant::now());
     }
 
     /// Gives back what was taken: the addresses first, so that no new traffic

@@ -15,6 +15,7 @@ use super::clients::Page;
 use super::descriptors;
 use super::interfaces::{self, Interface};
 use super::notifier::{self, Notifier};
+use super::pace::Pace;
 use super::service;
 use super::threads::Cpus;
 use super::vrrp::{Scripts, Slip, Sockets};
@@ -69,8 +70,7 @@ pub(super) async fn start(
         controller,
         published,
         retained: VecDeque::new(),
-        publish_pending: false,
-        publish_not_before: Instant::now(),
+        pace: Pace::new(Instant::now()),
         cpus,
         page,
         workers,

@@ -1,0 +1,91 @@
+//! How often workers get a new snapshot.
+//!
+//! A thousand next hops may be found one by one, and a real server may flap: what comes within
+//! [`AT_LEAST`] is one snapshot. The first of a series is published at once.
+
+use std::time::{Duration, Instant};
+
+/// Between two snapshots that nobody waits for.
+const AT_LEAST: Duration = Duration::from_millis(10);
+
+/// Of the control thread's time, snapshots take one part in so many: that of ten thousand real
+/// servers takes milliseconds.
+const SHARE: u32 = 5;
+
+/// When the next snapshot is due.
+#[derive(Debug)]
+pub(super) struct Pace {
+    is_wanted: bool,
+    not_before: Instant,
+}
+
+impl Pace {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            is_wanted: false,
+            not_before: now,
+        }
+    }
+
+    /// Something changed that workers have to know.
+    pub(super) fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    pub(super) fn is_wanted(&self) -> bool {
+        self.is_wanted
+    }
+
+    /// When there is a snapshot to publish. A client's command does not wait for that.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.is_wanted.then_some(self.not_before)
+    }
+
+    /// One was built and published between `begin` and `end`.
+    pub(super) fn published(&mut self, begin: Instant, end: Instant) {
+        self.is_wanted = false;
+        let took = end.saturating_duration_since(begin);
+        self.not_before = end + (took * (SHARE - 1)).max(AT_LEAST);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A real server that flaps every 100 µs for a second: when snapshots are published, if each
+    /// takes `took`.
+    fn flapping(took: Duration) -> Vec<Instant> {
+        let begin = Instant::now();
+        let mut now = begin;
+        let mut pace = Pace::new(now);
+        let mut published = Vec::new();
+        while now < begin + Duration::from_secs(1) {
+            pace.want();
+            if pace.due().is_some_and(|due| due <= now) {
+                published.push(now);
+                let end = now + took;
+                pace.published(now, end);
+                now = end;
+                assert_eq!(pace.due(), None, "nothing changed since");
+            }
+            now += Duration::from_micros(100);
+        }
+        assert_eq!(published.first(), Some(&begin), "the first is not held up");
+        published
+    }
+
+    #[test]
+    fn a_flapping_server_makes_one_snapshot_in_10_ms() {
+        let published = flapping(Duration::from_micros(50));
+        let gaps = published.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.min().unwrap() >= Duration::from_millis(10));
+        assert!((95..=100).contains(&published.len()), "{}", published.len());
+    }
+
+    #[test]
+    fn large_snapshots_take_a_fifth_of_the_time() {
+        let published = flapping(Duration::from_millis(20));
+        assert!((9..=11).contains(&published.len()), "{}", published.len());
+    }
+}
