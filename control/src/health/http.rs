@@ -8,83 +8,100 @@
 //! only for a digest it is read to its end. A body shorter than its
 //! Content-Length passes, as with keepalived.
 
-use std::error::Error as _;
-use std::io;
-use std::pin::pin;
+mod answer;
 
-use http_body_util::{BodyExt, Empty};
-use hyper::body::{Bytes, Incoming};
-use hyper::client::conn::http1;
-use hyper::header::{CONNECTION, HOST, USER_AGENT};
-use hyper::{Request, Response, StatusCode, Version};
-use hyper_util::rt::TokioIo;
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::task::{Poll, ready};
+use std::time::Duration;
+
 use md5::{Digest as _, Md5};
 use regex::bytes::Regex;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
-use super::tcp::connect;
+use self::answer::{Answer, Malformed, Sink};
+use super::Outcome;
+use super::source::ConnectError;
+use super::tcp::{self, First};
 use super::tls::{self, TlsError};
-use super::{Outcome, source::ConnectError};
 use crate::config::{BodyRegex, Check, CheckUrl, HttpGet, HttpProtocol};
 use crate::in_words::in_words;
 
 /// Bytes of a body after which the rest is not waited for.
 const LARGEST_BODY: usize = 1 << 20;
 
-/// Bytes of an answer's header; a longer one fails the check.
-const LARGEST_HEADER: usize = 16 << 10;
+/// Bytes that are read at once.
+const PIECE: usize = 16 << 10;
 
 /// What an `HTTP_GET` needs beside its parameters, made once.
 #[derive(Debug)]
 pub struct Prepared {
     /// As many as there are urls.
-    regexes: Vec<Option<Regex>>,
+    urls: Vec<PreparedUrl>,
+}
+
+#[derive(Debug)]
+struct PreparedUrl {
+    /// All of it, with the empty line at its end.
+    request: String,
+    regex: Option<Regex>,
 }
 
 impl Prepared {
     /// # Errors
-    /// A regex that is wrong; the configuration's are not.
-    pub fn new(get: &HttpGet) -> Result<Self, regex::Error> {
-        let compiled = |url: &CheckUrl| url.regex.as_ref().map(BodyRegex::compile).transpose();
-        let regexes = get.urls.iter().map(compiled).collect::<Result<_, _>>()?;
-        Ok(Self { regexes })
+    /// A regex or a path that is wrong; the configuration's are not.
+    pub fn new(check: &Check, get: &HttpGet) -> Result<Self, String> {
+        let urls = get.urls.iter().map(|url| {
+            let regex = url.regex.as_ref().map(BodyRegex::compile).transpose();
+            Ok(PreparedUrl {
+                request: request(check, get, url)?,
+                regex: regex.map_err(|error| error.to_string())?,
+            })
+        });
+        Ok(Self {
+            urls: urls.collect::<Result<_, String>>()?,
+        })
     }
 }
 
 /// Runs an `HTTP_GET` once: the urls in order, up to the first that fails.
 pub async fn check(check: &Check, get: &HttpGet, prepared: &Prepared) -> Outcome {
     let name = check.kind.name();
-    let mut passed = format!("{name} {}: no url to check", check.target);
-    for (url, regex) in get.urls.iter().zip(&prepared.regexes) {
-        let what = format!("{name} {} {}", check.target, url.path);
-        match check_url(check, get, url, regex.as_ref()).await {
-            Ok(status) => passed = format!("{what}: status {}", status.as_u16()),
-            Err(Trouble::Connect(error)) => return error.into_outcome(&what),
-            Err(trouble @ Trouble::Request(_)) => {
-                return Outcome::Inconclusive(format!("{what}: {trouble}"));
-            }
-            Err(trouble) => return Outcome::Failed(format!("{what}: {trouble}")),
+    let mut passed = None;
+    for (url, prepared) in get.urls.iter().zip(&prepared.urls) {
+        let what = || format!("{name} {} {}", check.target, url.path);
+        match check_url(check, get, url, prepared).await {
+            Ok(status) => passed = Some((url, status)),
+            Err(Trouble::Connect(error)) => return error.into_outcome(&what()),
+            Err(trouble) => return Outcome::Failed(format!("{}: {trouble}", what())),
         }
     }
-    Outcome::Passed(passed)
+    Outcome::Passed(match passed {
+        Some((url, status)) => format!("{name} {} {}: status {status}", check.target, url.path),
+        None => format!("{name} {}: no url to check", check.target),
+    })
 }
 
 /// Why a url is not as it should be.
 #[derive(Debug, thiserror::Error)]
 enum Trouble {
-    #[error("cannot be asked for: {0}")]
-    Request(hyper::http::Error),
     #[error("{0}")]
     Connect(ConnectError),
     #[error("{0}")]
     Tls(#[from] TlsError),
     #[error("TLS: timed out after {0:?}")]
-    TlsTimedOut(std::time::Duration),
-    #[error("{}", explain(.0))]
-    Http(hyper::Error),
+    TlsTimedOut(Duration),
+    #[error("{0}")]
+    Malformed(#[from] Malformed),
+    #[error("connection closed before the answer")]
+    Closed,
+    #[error("{}", in_words(.0))]
+    Io(io::Error),
     #[error("no complete answer: timed out after {0:?}")]
-    TimedOut(std::time::Duration),
+    TimedOut(Duration),
     #[error("status {0}, expected {1}")]
     Status(u16, String),
     #[error("the body's digest is {0}, expected {1}")]
@@ -99,88 +116,98 @@ async fn check_url(
     check: &Check,
     get: &HttpGet,
     url: &CheckUrl,
-    regex: Option<&Regex>,
-) -> Result<StatusCode, Trouble> {
+    prepared: &PreparedUrl,
+) -> Result<u16, Trouble> {
     let patience = check.connect_timeout;
-    let host = url.virtualhost.as_deref().or(get.virtualhost.as_deref());
-    let request = request(check, get.protocol, url, host).map_err(Trouble::Request)?;
-    let stream = connect(check).await.map_err(Trouble::Connect)?;
+    let stream = tcp::connect(check, First::Client).await;
+    let stream = stream.map_err(Trouble::Connect)?;
     let mut judge = Judge {
         url,
-        regex,
+        regex: prepared.regex.as_ref(),
         digest: url.digest.map(|_| Md5::new()),
         text: Vec::new(),
+        length: 0,
     };
+    let request = prepared.request.as_bytes();
     let answer = match get.tls {
         None => timeout(patience, exchange(stream, request, &mut judge)).await,
         Some(tls) => {
-            let name = host.filter(|_| tls.enable_sni);
+            let name = host(get, url).filter(|_| tls.enable_sni);
             let stream = timeout(patience, tls::handshake(stream, check.target.ip(), name)).await;
             let stream = stream.map_err(|_elapsed| Trouble::TlsTimedOut(patience))??;
             timeout(patience, exchange(stream, request, &mut judge)).await
         }
     };
-    match answer {
-        Ok(Ok(status)) => judge.verdict(status),
-        Ok(Err(error)) => Err(Trouble::Http(error)),
-        Err(_elapsed) => Err(Trouble::TimedOut(patience)),
-    }
+    judge.verdict(answer.map_err(|_elapsed| Trouble::TimedOut(patience))??)
 }
 
-fn request(
-    check: &Check,
-    protocol: HttpProtocol,
-    url: &CheckUrl,
-    virtualhost: Option<&str>,
-) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
-    let uri = hyper::Uri::builder()
-        .path_and_query(url.path.as_str())
-        .build()?;
-    let (version, close) = match protocol {
-        HttpProtocol::Http10 => (Version::HTTP_10, false),
-        HttpProtocol::Http10Close => (Version::HTTP_10, true),
-        HttpProtocol::Http11 => (Version::HTTP_11, true),
+fn host<'c>(get: &'c HttpGet, url: &'c CheckUrl) -> Option<&'c str> {
+    url.virtualhost.as_deref().or(get.virtualhost.as_deref())
+}
+
+fn request(check: &Check, get: &HttpGet, url: &CheckUrl) -> Result<String, String> {
+    let path = &url.path;
+    let target = check.target.to_string();
+    let host = host(get, url).unwrap_or(&target);
+    if !path
+        .bytes()
+        .chain(host.bytes())
+        .all(|byte| byte.is_ascii_graphic())
+    {
+        return Err(format!("{path:?} cannot be asked for of {host:?}"));
+    }
+    let (version, close) = match get.protocol {
+        HttpProtocol::Http10 => ("1.0", ""),
+        HttpProtocol::Http10Close => ("1.0", "Connection: close\r\n"),
+        HttpProtocol::Http11 => ("1.1", "Connection: close\r\n"),
     };
-    let mut request = Request::get(uri)
-        .version(version)
-        .header(USER_AGENT, "KeepAliveClient");
-    if close {
-        request = request.header(CONNECTION, "close");
-    }
-    match virtualhost {
-        Some(name) => request.header(HOST, name),
-        None => request.header(HOST, check.target.to_string()),
-    }
-    .body(Empty::new())
+    Ok(format!(
+        "GET {path} HTTP/{version}\r\nUser-Agent: KeepAliveClient\r\n{close}Host: {host}\r\n\r\n"
+    ))
 }
 
-/// Sends the request and reads the whole answer. The connection is driven here,
-/// not by a task of its own, so that a cancelled check leaves nothing behind.
+/// Sends the request and reads the whole answer, or as much of it as is wanted.
 async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin,
-    request: Request<Empty<Bytes>>,
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    request: &[u8],
     judge: &mut Judge<'_>,
-) -> hyper::Result<StatusCode> {
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(LARGEST_HEADER)
-        .title_case_headers(true)
-        .handshake(TokioIo::new(stream))
-        .await?;
-    let mut connection = pin!(connection);
-    let mut answer = pin!(async {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        judge.read(response).await?;
-        Ok(status)
-    });
-    let mut connected = true;
+) -> Result<u16, Trouble> {
+    stream.write_all(request).await.map_err(Trouble::Io)?;
+    stream.flush().await.map_err(Trouble::Io)?;
+    let mut answer = Answer::new();
     loop {
-        tokio::select! {
-            result = &mut answer => return result,
-            // Its error reaches `answer` too, with more context.
-            _ = &mut connection, if connected => connected = false,
+        let has_ended = match feed(&mut stream, &mut answer, judge).await {
+            Ok(has_ended) => has_ended,
+            // TLS without a goodbye.
+            Err(Trouble::Io(error)) if error.kind() == io::ErrorKind::UnexpectedEof => true,
+            Err(trouble) => return Err(trouble),
+        };
+        match answer.status() {
+            Some(status) if has_ended => return Ok(status),
+            None if has_ended => return Err(Trouble::Closed),
+            Some(_) | None => {}
         }
     }
+}
+
+/// Reads once. True when it was the last time.
+///
+/// The room for it is on the stack of one poll: in the future, all the checks that wait would have
+/// their own.
+async fn feed(
+    stream: &mut (impl AsyncRead + Unpin),
+    answer: &mut Answer,
+    judge: &mut Judge<'_>,
+) -> Result<bool, Trouble> {
+    poll_fn(|context| {
+        let mut room = [MaybeUninit::uninit(); PIECE];
+        let mut piece = ReadBuf::uninit(&mut room);
+        ready!(Pin::new(&mut *stream).poll_read(context, &mut piece)).map_err(Trouble::Io)?;
+        let is_closed = piece.filled().is_empty();
+        let is_whole = answer.feed(piece.filled(), judge)?;
+        Poll::Ready(Ok(is_closed || is_whole || judge.has_enough()))
+    })
+    .await
 }
 
 /// Reads a body and says whether the answer is right.
@@ -189,30 +216,13 @@ struct Judge<'u> {
     regex: Option<&'u Regex>,
     digest: Option<Md5>,
     text: Vec<u8>,
+    /// Bytes of the body so far.
+    length: usize,
 }
 
-impl Judge<'_> {
-    async fn read(&mut self, response: Response<Incoming>) -> hyper::Result<()> {
-        let mut body = response.into_body();
-        let mut length = 0;
-        while let Some(frame) = body.frame().await {
-            match frame {
-                Ok(frame) => {
-                    let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
-                    length += bytes.len();
-                    self.take(bytes);
-                }
-                Err(error) if ended_early(&error) => break,
-                Err(error) => return Err(error),
-            }
-            if length >= LARGEST_BODY && self.digest.is_none() {
-                break;
-            }
-        }
-        Ok(())
-    }
-
+impl Sink for Judge<'_> {
     fn take(&mut self, bytes: &[u8]) {
+        self.length += bytes.len();
         if let Some(digest) = &mut self.digest {
             digest.update(bytes);
         }
@@ -221,10 +231,16 @@ impl Judge<'_> {
             self.text.extend(bytes.iter().take(room));
         }
     }
+}
 
-    fn verdict(self, status: StatusCode) -> Result<StatusCode, Trouble> {
+impl Judge<'_> {
+    fn has_enough(&self) -> bool {
+        self.length >= LARGEST_BODY && self.digest.is_none()
+    }
+
+    fn verdict(self, status: u16) -> Result<u16, Trouble> {
         if !accepted(self.url, status) {
-            return Err(Trouble::Status(status.as_u16(), expected(self.url)));
+            return Err(Trouble::Status(status, expected(self.url)));
         }
         if let (Some(digest), Some(wanted)) = (self.digest, self.url.digest) {
             let found: [u8; 16] = digest.finalize().into();
@@ -251,8 +267,7 @@ impl Judge<'_> {
     }
 }
 
-fn accepted(url: &CheckUrl, status: StatusCode) -> bool {
-    let status = status.as_u16();
+fn accepted(url: &CheckUrl, status: u16) -> bool {
     url.status_code
         .iter()
         .any(|&(low, high)| (low..=high).contains(&status))
@@ -272,29 +287,6 @@ fn expected(url: &CheckUrl) -> String {
         })
         .collect();
     ranges.join(", ")
-}
-
-fn io_source(error: &hyper::Error) -> Option<&io::Error> {
-    error.source()?.downcast_ref()
-}
-
-fn ended_early(error: &hyper::Error) -> bool {
-    error.is_incomplete_message()
-        || io_source(error).is_some_and(|e| e.kind() == io::ErrorKind::UnexpectedEof)
-}
-
-fn explain(error: &hyper::Error) -> String {
-    if error.is_parse_too_large() {
-        format!("the answer's header is longer than {LARGEST_HEADER} bytes or has too many fields")
-    } else if error.is_parse() {
-        "the answer is not HTTP".into()
-    } else if ended_early(error) {
-        "connection closed before the answer".into()
-    } else if let Some(error) = io_source(error) {
-        in_words(error)
-    } else {
-        error.to_string()
-    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Probe {
     #[must_use]
     pub fn new(check: Check, runner: Runner) -> Self {
         let http = match &check.kind {
-            CheckKind::HttpGet(get) => http::Prepared::new(get).map_err(|error| error.to_string()),
+            CheckKind::HttpGet(get) => http::Prepared::new(&check, get),
             CheckKind::TcpCheck
             | CheckKind::UdpCheck(_)
             | CheckKind::DnsCheck(_)

@@ -3,7 +3,7 @@
 use tokio::net::TcpStream;
 
 use super::Outcome;
-use super::tcp::connect;
+use super::tcp::{First, connect};
 use crate::config::Check;
 use crate::smtp::{Dialogue, Trouble};
 
@@ -13,7 +13,7 @@ const DEFAULT_HELO_NAME: &str = "smtpchecker.keepalived.org";
 /// Runs an `SMTP_CHECK` once. Every answer has `connect_timeout`.
 pub async fn check(check: &Check, helo_name: Option<&str>) -> Outcome {
     let what = format!("SMTP_CHECK {}", check.target);
-    let stream = match connect(check).await {
+    let stream = match connect(check, First::Server).await {
         Ok(stream) => stream,
         Err(error) => return error.into_outcome(&what),
     };

@@ -6,8 +6,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::super::Probe;
 use super::*;
 use crate::config::{CheckKind, CheckSource, RegexOption};
+use crate::scripts::{Policy, Runner};
 
 /// Serves connections one after the other; each request's header goes to the
 /// returned channel.
@@ -63,10 +65,9 @@ async fn get(target: SocketAddr, urls: &[CheckUrl], virtualhost: Option<&str>) -
     get_as(target, parameters(urls, virtualhost)).await
 }
 
-async fn get_as(target: SocketAddr, get: HttpGet) -> Outcome {
-    let prepared = Prepared::new(&get).unwrap();
-    let parameters = Check {
-        kind: CheckKind::HttpGet(get.clone()),
+fn check_of(target: SocketAddr, get: HttpGet) -> Check {
+    Check {
+        kind: CheckKind::HttpGet(get),
         target,
         source: CheckSource::default(),
         connect_timeout: Duration::from_millis(400),
@@ -76,7 +77,12 @@ async fn get_as(target: SocketAddr, get: HttpGet) -> Outcome {
         delay_before_retry: Duration::from_secs(1),
         warmup: Duration::ZERO,
         alpha: false,
-    };
+    }
+}
+
+async fn get_as(target: SocketAddr, get: HttpGet) -> Outcome {
+    let parameters = check_of(target, get.clone());
+    let prepared = Prepared::new(&parameters, &get).unwrap();
     check(&parameters, &get, &prepared).await
 }
 
@@ -246,7 +252,10 @@ async fn refused_and_unusable() {
         get(target, &[url("/")], None).await,
         Outcome::Failed(format!("HTTP_GET {target} /: connect: connection refused"))
     );
-    let outcome = get(target, &[url("/a b")], None).await;
+    let check = check_of(target, parameters(&[url("/a b")], None));
+    let outcome = Probe::new(check, Runner::new(Policy::default()))
+        .try_once()
+        .await;
     assert!(matches!(outcome, Outcome::Inconclusive(_)), "{outcome:?}");
 }
 
