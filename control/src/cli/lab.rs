@@ -81,6 +81,7 @@ impl Lab {
         let mut run_arguments = vec![file.path.clone().into_os_string()];
         run_arguments.extend(file.syntax.arguments());
         let options = Options {
+            program: std::env::current_exe().context("cannot find this program's file")?,
             run_arguments,
             keep: self.keep,
             break_things: self.script == Script::Default,

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::OsString;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -22,6 +23,7 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Directors<'a> {
     plan: &'a Plan,
+    program: PathBuf,
     arguments: Vec<OsString>,
     /// `None`: killed by the script.
     running: RefCell<Vec<Option<Process>>>,
@@ -37,6 +39,7 @@ impl<'a> Directors<'a> {
     ) -> anyhow::Result<Self> {
         let directors = Self {
             plan,
+            program: options.program.clone(),
             arguments: options.run_arguments.clone(),
             running: RefCell::default(),
         };
@@ -67,10 +70,16 @@ impl<'a> Directors<'a> {
         arguments.extend(["--socket".into(), directory.socket(name).into()]);
         Process::start(
             format!("the director {}", addresses(director)),
+            &self.program,
             &network.namespace(name),
             &arguments,
             directory.0.join(format!("{name}.log")),
         )
+    }
+
+    /// What they run, and the responders, too.
+    pub(super) fn program(&self) -> &Path {
+        &self.program
     }
 
     /// Waits until all of them are ready.

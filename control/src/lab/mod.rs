@@ -8,6 +8,7 @@
 //! what a SIGKILL leaves is removed by the next lab.
 //!
 //! It does not measure: the built-in client and responders are for counting.
+//! [`testbed`] is the same network for a program that does.
 
 pub mod client;
 pub mod directors;
@@ -22,6 +23,7 @@ pub mod screen;
 pub mod script;
 pub mod subnet;
 pub mod tally;
+pub mod testbed;
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
@@ -47,6 +49,8 @@ pub const RESPONDER_COMMAND: &str = "lab-responder";
 /// What to rehearse.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// What is run as director and as real servers: this program.
+    pub program: PathBuf,
     /// The director's command line after `run`: the file and how to read it.
     pub run_arguments: Vec<OsString>,
     /// Leave the network up at the end.
@@ -127,7 +131,8 @@ impl<'a> Lab<'a> {
         let network = Network::build(name, plan)?;
         let mut responders = Vec::new();
         for server in &plan.real_servers {
-            responders.push(Some(responder(&network, &directory, server)?));
+            let started = responder(&options.program, &network, &directory, server)?;
+            responders.push(Some(started));
         }
         let directors = Directors::start(plan, options, &network, &directory)?;
         Ok(Self {
@@ -203,6 +208,7 @@ impl<'a> Lab<'a> {
 
 /// Starts the responder of a real server.
 fn responder(
+    program: &Path,
     network: &Network,
     directory: &Directory,
     server: &plan::RealServer,
@@ -221,6 +227,7 @@ fn responder(
     let name = &server.namespace;
     Process::start(
         format!("the responder of real server {}", server.address),
+        program,
         &network.namespace(name),
         &arguments,
         directory.0.join(format!("{name}.log")),

@@ -32,20 +32,20 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts this very program with other `arguments` in a namespace; what it
-    /// writes goes to `log`.
+    /// Starts `program`, an `appliance`, with `arguments` in a namespace; what
+    /// it writes goes to `log`.
     ///
     /// # Errors
     ///
     /// It cannot be started.
     pub fn start<S: AsRef<std::ffi::OsStr>>(
         what: String,
+        program: &Path,
         namespace: &str,
         arguments: &[S],
         log: PathBuf,
     ) -> anyhow::Result<Self> {
         let failed = || format!("cannot start {what}");
-        let program = std::env::current_exe().with_context(failed)?;
         let output =
             File::create(&log).with_context(|| format!("cannot write {}", log.display()))?;
         let errors = output.try_clone().with_context(failed)?;

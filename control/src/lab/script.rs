@@ -272,7 +272,12 @@ impl Script<'_> {
         };
         self.screen
             .say(&format!("\n3. Real server {} returns", server.address))?;
-        let mut process = responder(self.network, self.directory, server)?;
+        let mut process = responder(
+            self.directors.program(),
+            self.network,
+            self.directory,
+            server,
+        )?;
         process.ready().await?;
         self.responders[number] = Some(process);
         self.network
