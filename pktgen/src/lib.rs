@@ -9,6 +9,7 @@
 //! - [`verify`]: looks at them: checksums, servers, sequence, latency.
 //! - [`spread`]: whether flows are spread over servers as the weights want it.
 //! - [`report`]: the results, as the commands print them in JSON.
+//! - [`rfc2544`]: measures a director with both ends.
 //! - [`next_hop`], [`interface`]: what the kernel knows about the way there.
 //! - [`cpu`]: binding to one.
 //! - [`units`]: how rates, sizes and durations are written.
@@ -23,6 +24,7 @@ pub mod live;
 pub mod next_hop;
 pub mod receive;
 pub mod report;
+pub mod rfc2544;
 pub mod ring;
 pub mod sink;
 pub mod spread;

@@ -103,6 +103,23 @@ impl fmt::Display for Size {
     }
 }
 
+/// Reads a number of flows: `7`, `10k`, `1M`.
+///
+/// # Errors
+/// A sentence that says how to write it.
+pub fn count(text: &str) -> Result<u32, String> {
+    let (digits, factor) = match text.strip_suffix(['k', 'K']) {
+        Some(digits) => (digits, 1_000),
+        None => text
+            .strip_suffix(['m', 'M'])
+            .map_or((text, 1), |digits| (digits, 1_000_000)),
+    };
+    let number = digits.parse::<u32>().ok();
+    let number = number.and_then(|number| number.checked_mul(factor));
+    let number = number.filter(|number| *number > 0);
+    number.ok_or_else(|| "write a number of at least 1, such as 500, 10k or 1M".to_owned())
+}
+
 /// Reads `10`, `2.5s`, `250ms` or `3m`; a bare number is seconds.
 ///
 /// # Errors
@@ -149,6 +166,16 @@ mod tests {
         assert_eq!(duration("3m"), Ok(Duration::from_secs(180)));
         for text in ["", "0", "-1s", "1h", "nan", "1e99"] {
             assert!(duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn counts() {
+        assert_eq!(count("7"), Ok(7));
+        assert_eq!(count("10k"), Ok(10_000));
+        assert_eq!(count("1M"), Ok(1_000_000));
+        for text in ["", "0", "k", "-1", "1.5k", "5000M"] {
+            assert!(count(text).is_err(), "{text}");
         }
     }
 

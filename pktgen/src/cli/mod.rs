@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 mod manual;
+mod rfc2544;
 mod ring;
 mod sink;
 mod tx;
@@ -22,6 +23,8 @@ enum Command {
     Tx(tx::Arguments),
     /// Receives what `tx` sent, behind a director: verifies it, and measures loss and latency
     Sink(sink::Arguments),
+    /// Measures a director: the highest rate without loss by frame length, and latency (RFC 2544)
+    Rfc2544(rfc2544::Arguments),
     /// Measures the data plane alone, in this process: no root, no interface
     Ring(ring::Arguments),
     Man(manual::Man),
@@ -33,6 +36,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tx(arguments) => tx::run(arguments),
         Command::Sink(arguments) => sink::run(&arguments),
+        Command::Rfc2544(arguments) => rfc2544::run(&arguments),
         Command::Ring(arguments) => ring::run(&arguments),
         Command::Man(arguments) => manual::man(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),

@@ -32,8 +32,8 @@ pub(crate) struct Arguments {
     /// VLAN to send in: frames get a tag, and are 4 bytes longer than --size says
     #[arg(long, value_name = "ID", value_parser = clap::value_parser!(u16).range(1..=4094))]
     vlan: Option<u16>,
-    /// Number of flows: source addresses and ports
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    /// Number of flows: source addresses and ports; k and M are understood
+    #[arg(long, value_name = "N", default_value = "1", value_parser = units::count)]
     flows: u32,
     /// Frame length in bytes without FCS, or imix (60, 590 and 1514 bytes, 7:4:1) [default: the shortest that carries a stamp]
     #[arg(long, value_name = "N|imix")]

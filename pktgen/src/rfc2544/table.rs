@@ -1,0 +1,72 @@
+//! The results as text.
+
+use std::fmt::Write as _;
+
+use super::results::{Results, short};
+
+/// Tables for a terminal, 80 columns wide.
+#[must_use]
+pub fn text(results: &Results, old: Option<&Results>) -> String {
+    let setup = &results.setup;
+    let mut text = format!(
+        "{} {} {}, {} real servers; {}\n\n",
+        setup.method, setup.protocol, setup.virtual_server, setup.real_servers, setup.network
+    );
+    let _ = write!(
+        text,
+        "{:>7}{:>7}{:>10}{:>9}{:>8}",
+        "flows", "frame", "Mpps", "Gbit/s", "trials"
+    );
+    let _ = match old {
+        Some(_) => writeln!(text, "{:>9}{:>9}", "before", "change"),
+        None => writeln!(text),
+    };
+    for one in &results.measurements {
+        let mark = if one.by_tester { "≥ " } else { "" };
+        let _ = write!(
+            text,
+            "{:>7}{:>7}{:>10}{:>9.3}{:>8}",
+            short(one.flows),
+            one.frame,
+            format!("{mark}{:.3}", one.mpps),
+            one.gbit_per_second,
+            one.trials.len()
+        );
+        let before = old.and_then(|old| old.find(one.flows, one.frame));
+        let _ = match before {
+            Some(before) if before.mpps > 0.0 => {
+                let change = (one.mpps / before.mpps - 1.0) * 100.0;
+                writeln!(text, "{:>9.3}{change:>+7.1} %", before.mpps)
+            }
+            Some(_) | None => writeln!(text),
+        };
+    }
+    if !results.loads().is_empty() {
+        let _ = writeln!(
+            text,
+            "\n{:>7}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>10}  µs",
+            "flows", "frame", "load", "p50", "p90", "p99", "p99.9", "max"
+        );
+    }
+    for one in &results.measurements {
+        for at in &one.latency {
+            let Some(latency) = &at.latency else { continue };
+            let _ = writeln!(
+                text,
+                "{:>7}{:>7}{:>4} %{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>10.1}",
+                short(one.flows),
+                one.frame,
+                at.load,
+                latency.p50,
+                latency.p90,
+                latency.p99,
+                latency.p999,
+                latency.max
+            );
+        }
+    }
+    for complaint in results.complaints() {
+        let _ = writeln!(text, "\n{complaint}");
+    }
+    text
+}
