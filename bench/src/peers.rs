@@ -117,18 +117,18 @@ pub fn start(peer: Peer) -> anyhow::Result<Started> {
                 "-n {BALANCER} route add {VIP_ADDRESS}/32 via {} dev l1",
                 REAL_SERVERS[0]
             ))?;
-            Ok(Started::kernel(kernel_on_cpu_1(&["l0"])?))
+            Ok(Started::kernel(vec![receive_on(BALANCER, "l0", "1")?]))
         }
         Peer::NftDnat => {
             nft(&dnat("udp"))?;
-            Ok(Started::kernel(kernel_on_cpu_1(&["l0"])?))
+            Ok(Started::kernel(vec![receive_on(BALANCER, "l0", "1")?]))
         }
         Peer::NftDsr => {
             nft(&format!(
                 "table netdev bench {{ chain ingress {{ type filter hook ingress device l0 priority 0; \
                  ip daddr {VIP_ADDRESS} udp dport 80 ether daddr set {SERVERS_MAC} fwd to l1; }}; }}"
             ))?;
-            Ok(Started::kernel(kernel_on_cpu_1(&["l0"])?))
+            Ok(Started::kernel(vec![receive_on(BALANCER, "l0", "1")?]))
         }
         Peer::Testpmd => testpmd().map(Started::process),
     }
@@ -159,29 +159,19 @@ pub fn nft(rules: &str) -> anyhow::Result<()> {
     topology::on(BALANCER, "nft", &[rules])
 }
 
-/// Lets threads pinned to CPU 1 receive for the balancer's `interfaces`; returns the threads.
+/// Lets a kernel thread pinned to `cpu` receive for `interface` in `namespace`; returns the thread.
 ///
 /// # Errors
 /// The kernel has no threaded NAPI, or a command failed.
-pub fn kernel_on_cpu_1(interfaces: &[&str]) -> anyhow::Result<Vec<Pid>> {
-    let mut threads = Vec::new();
-    for interface in interfaces {
-        topology::on(BALANCER, "ethtool", &["-K", interface, "gro", "on"])?;
-        topology::on(
-            BALANCER,
-            "sh",
-            &[
-                "-c",
-                &format!("echo 1 > /sys/class/net/{interface}/threaded"),
-            ],
-        )?;
-        let thread = napi_thread(interface)?;
-        let id = thread.as_raw_nonzero().to_string();
-        topology::run("taskset", &["-pc", "1", &id])?;
-        topology::run("renice", &["-n", "-20", "-p", &id])?;
-        threads.push(thread);
-    }
-    Ok(threads)
+pub fn receive_on(namespace: &str, interface: &str, cpu: &str) -> anyhow::Result<Pid> {
+    topology::on(namespace, "ethtool", &["-K", interface, "gro", "on"])?;
+    let threaded = format!("echo 1 > /sys/class/net/{interface}/threaded");
+    topology::on(namespace, "sh", &["-c", &threaded])?;
+    let thread = napi_thread(interface)?;
+    let id = thread.as_raw_nonzero().to_string();
+    topology::run("taskset", &["-pc", cpu, &id])?;
+    topology::run("renice", &["-n", "-20", "-p", &id])?;
+    Ok(thread)
 }
 
 /// The newest kernel thread that receives for `interface`: other namespaces may have one of that name.

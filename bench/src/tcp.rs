@@ -155,15 +155,20 @@ fn prepare() -> anyhow::Result<()> {
     // A veth leaves checksums to a device that does not exist; AF_XDP would see them unfinished. For
     // all rows alike, because it costs the ends a little.
     topology::on(SOURCE, "ethtool", &["-K", "g0", "tx", "off"])?;
-    topology::on(SERVERS, "ethtool", &["-K", "b0", "tx", "off"])
+    topology::on(SERVERS, "ethtool", &["-K", "b0", "tx", "off"])?;
+    // What wrk and nginx receive is theirs to process. On a veth it would be done, and charged, where it was
+    // sent: on the balancer's CPU.
+    peers::receive_on(SOURCE, "g0", "0")?;
+    peers::receive_on(SERVERS, "b0", "0")?;
+    Ok(())
 }
 
 fn start(setup: &Setup, balancer: Balancer) -> anyhow::Result<Started> {
     match balancer {
-        Balancer::Routing => Ok(Started::kernel(peers::kernel_on_cpu_1(&["l0", "l1"])?)),
+        Balancer::Routing => forwarding_by_kernel(),
         Balancer::NftDnat => {
             peers::nft(&peers::dnat("tcp"))?;
-            Ok(Started::kernel(peers::kernel_on_cpu_1(&["l0", "l1"])?))
+            forwarding_by_kernel()
         }
         Balancer::Haproxy => {
             let path = setup.scratch.join("haproxy.cfg");
@@ -193,6 +198,13 @@ fn start(setup: &Setup, balancer: Balancer) -> anyhow::Result<Started> {
             Ok(Started::process(process))
         }
     }
+}
+
+/// The kernel forwards both ways in threads on the balancer's CPU.
+fn forwarding_by_kernel() -> anyhow::Result<Started> {
+    let threads = ["l0", "l1"].map(|interface| peers::receive_on(BALANCER, interface, "1"));
+    let [left, right] = threads;
+    Ok(Started::kernel(vec![left?, right?]))
 }
 
 /// Starts a program on one CPU.
