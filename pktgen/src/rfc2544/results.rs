@@ -197,8 +197,8 @@ impl Results {
 pub fn short(number: u32) -> String {
     match number {
         0 => "0".to_owned(),
-        _ if number % 1_000_000 == 0 => format!("{}M", number / 1_000_000),
-        _ if number % 1_000 == 0 => format!("{}k", number / 1_000),
+        _ if number.is_multiple_of(1_000_000) => format!("{}M", number / 1_000_000),
+        _ if number.is_multiple_of(1_000) => format!("{}k", number / 1_000),
         _ => number.to_string(),
     }
 }

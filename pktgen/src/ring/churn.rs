@@ -4,7 +4,7 @@
 //! Every burst is measured by itself, with its time and its instructions: the longest one is what
 //! packets behind it wait for. Of the two, times have what else the machine does in them; instructions have not.
 //!
-//! What makes connections is below [`measured`](super::measured), what ends them below [`drained`], for instruction
+//! What makes connections is below [`measured`], what ends them below [`drained`], for instruction
 //! counters.
 
 use std::time::{Duration, Instant};
