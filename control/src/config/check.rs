@@ -17,6 +17,8 @@ use std::path::Path;
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostics;
+use super::pieces::Pieces;
+use super::place::Place;
 use super::raw::{Entry, Spec, Table};
 use super::report::Report;
 use super::{Config, syntax};
@@ -142,6 +144,23 @@ static GLOBAL_DEFS: Spec = Spec {
 /// Every problem of the text, warnings included, in the order of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    in_pieces(text, path).unwrap_or_else(|| whole(text, path))
+}
+
+/// `None`: the file has to be read as a whole.
+pub(super) fn in_pieces(text: &str, path: &Path) -> Option<Result<Checked, Diagnostics>> {
+    let mut pieces = Pieces::of(text);
+    let rest = pieces.rest();
+    let document = DeTable::parse(&rest).ok()?;
+    if !pieces.are_those_of(document.get_ref()) {
+        return None;
+    }
+    let mut report = Report::new(path, text);
+    let config = file(Entry::of_document(&document), &mut pieces, &mut report);
+    (!pieces.are_wrong()).then(|| finished(config, report))
+}
+
+pub(super) fn whole(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let mut report = Report::new(path, text);
     let (document, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
@@ -158,7 +177,11 @@ pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
 ///
 /// Everything that was found.
 pub(super) fn checked(document: Entry<'_>, mut report: Report<'_>) -> Result<Checked, Diagnostics> {
-    let config = file(document, &mut report);
+    let config = file(document, &mut Pieces::none(), &mut report);
+    finished(config, report)
+}
+
+fn finished(config: Config, report: Report<'_>) -> Result<Checked, Diagnostics> {
     let found = report.finish();
     if found.has_errors() {
         return Err(found);
@@ -169,8 +192,8 @@ pub(super) fn checked(document: Entry<'_>, mut report: Report<'_>) -> Result<Che
     })
 }
 
-fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
-    let root = Table::new(document, String::new(), &ROOT, report);
+fn file(document: Entry<'_>, pieces: &mut Pieces<'_>, report: &mut Report<'_>) -> Config {
+    let root = Table::new(document, Place::default(), &ROOT, report);
     let interfaces = interface::interfaces(&root, report);
     let vrrp_scripts = vrrp::scripts(&root, report);
     let track_files = vrrp::track_files(&root, report);
@@ -184,7 +207,7 @@ fn file(document: Entry<'_>, report: &mut Report<'_>) -> Config {
     let defaults = defaults.unwrap_or_default();
     let vrrp_instances = vrrp::instances(&root, &defaults, report);
     let vrrp_sync_groups = vrrp::sync_groups(&root, &vrrp_instances, report);
-    let virtual_servers = virtual_server::virtual_servers(&root, report);
+    let virtual_servers = virtual_server::virtual_servers(&root, pieces, report);
     Config {
         router_id: global.as_ref().and_then(|table| router_id(table, report)),
         scripts: scripts.unwrap_or_default(),
@@ -213,13 +236,9 @@ fn subsection<'d>(
     report: &mut Report<'_>,
 ) -> Option<Table<'d>> {
     let value = parent.get(key)?;
-    let Some(entries) = value.raw.as_table() else {
+    let Some(entry) = value.entry() else {
         value.reject("a section", format_args!("write {}", spec.heading), report);
         return None;
-    };
-    let entry = Entry {
-        entries,
-        at: value.at,
     };
     Some(Table::new(entry, value.place, spec, report))
 }

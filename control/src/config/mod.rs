@@ -21,6 +21,8 @@ mod keepalived;
 mod lines;
 mod load;
 mod notifications;
+mod pieces;
+mod place;
 mod print;
 mod raw;
 mod report;

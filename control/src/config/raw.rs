@@ -8,7 +8,7 @@
 
 mod value;
 
-pub(super) use value::Value;
+pub(super) use value::{Remembered, Value};
 
 use std::cmp::Reverse;
 
@@ -16,6 +16,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use super::check::SPECS;
+use super::place::Place;
 use super::report::{Dialect, Report};
 
 /// The keys of one kind of section.
@@ -39,25 +40,26 @@ impl Spec {
 /// A table of the document with the name that messages give it.
 #[derive(Debug)]
 pub(super) struct Table<'d> {
-    pub(super) place: String,
+    pub(super) place: Place<'d>,
     pub(super) at: usize,
     spec: &'static Spec,
     entries: &'d DeTable<'d>,
+    base: usize,
 }
 
 impl<'d> Table<'d> {
     /// Reports every key that `spec` does not have.
     pub(super) fn new(
         entry: Entry<'d>,
-        place: String,
+        place: Place<'d>,
         spec: &'static Spec,
         report: &mut Report<'_>,
     ) -> Self {
-        let Entry { entries, at } = entry;
+        let Entry { entries, at, base } = entry;
         for key in entries.keys() {
             let name: &str = key.get_ref();
             if !spec.knows(name) {
-                report_unknown(name, key.span().start, &place, spec, report);
+                report_unknown(name, base + key.span().start, &place, spec, report);
             }
         }
         Self {
@@ -65,6 +67,7 @@ impl<'d> Table<'d> {
             at,
             spec,
             entries,
+            base,
         }
     }
 
@@ -72,16 +75,14 @@ impl<'d> Table<'d> {
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'d>> {
         debug_assert!(self.spec.knows(key), "{key} of {}", self.spec.heading);
         let value = self.entries.get(key)?;
-        Some(Value::new(join(&self.place, key), value))
+        Some(Value::new(self.place.key(key), value, self.base))
     }
 
     /// The value of a key that not every kind of section has.
     pub(super) fn get_if_known(&self, key: &'static str) -> Option<Value<'d>> {
-        if self.spec.knows(key) {
-            self.get(key)
-        } else {
-            None
-        }
+        // Most keys are not written: that is found out sooner than whether they could be.
+        let is_known = self.entries.contains_key(key) && self.spec.knows(key);
+        is_known.then(|| self.get(key)).flatten()
     }
 
     /// The value of a key with several names, of which a section has one.
@@ -169,6 +170,8 @@ fn in_keepalived(key: &str, example: &str) -> String {
 pub(super) struct Entry<'d> {
     pub(super) entries: &'d DeTable<'d>,
     pub(super) at: usize,
+    /// Where the document begins that it is from: spans count from there.
+    pub(super) base: usize,
 }
 
 impl<'d> Entry<'d> {
@@ -176,36 +179,37 @@ impl<'d> Entry<'d> {
         Self {
             entries: document.get_ref(),
             at: 0,
+            base: 0,
         }
     }
 
     /// `section NAME`, where NAME is the text of `key`, or `section #3` when
     /// there is none.
-    pub(super) fn label(&self, section: &str, key: &str, index: usize) -> String {
+    pub(super) fn label(&self, section: &'static str, key: &str, index: usize) -> Place<'d> {
+        self.label_in(&Place::default(), section, key, index)
+    }
+
+    /// The same for a section inside another.
+    pub(super) fn label_in(
+        &self,
+        outer: &Place<'d>,
+        section: &'static str,
+        key: &str,
+        index: usize,
+    ) -> Place<'d> {
         const MOST: usize = 60;
         let name = self.entries.get(key).and_then(|v| v.get_ref().as_str());
         match name {
-            Some(name) if !name.is_empty() && name.len() <= MOST => {
-                format!("{section} {}", name.escape_debug())
-            }
-            Some(_) | None => format!("{section} #{}", index + 1),
+            Some(name) if !name.is_empty() && name.len() <= MOST => outer.named(section, name),
+            Some(_) | None => outer.numbered(section, index),
         }
-    }
-}
-
-/// A place inside a place.
-pub(super) fn join(place: &str, name: &str) -> String {
-    if place.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{place}: {name}")
     }
 }
 
 fn report_unknown(
     name: &str,
     at: usize,
-    place: &str,
+    place: &Place<'_>,
     spec: &'static Spec,
     report: &mut Report<'_>,
 ) {

@@ -1,5 +1,6 @@
 //! The list that every step of reading a file puts its findings into.
 
+use std::cell::OnceCell;
 use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
@@ -21,7 +22,24 @@ pub(super) struct Source {
 struct Part<'t> {
     path: &'t Path,
     base: usize,
-    lines: Lines<'t>,
+    text: &'t str,
+    /// Made for the first message: most files have none.
+    lines: OnceCell<Lines<'t>>,
+}
+
+impl<'t> Part<'t> {
+    fn new(path: &'t Path, base: usize, text: &'t str) -> Self {
+        Self {
+            path,
+            base,
+            text,
+            lines: OnceCell::new(),
+        }
+    }
+
+    fn lines(&self) -> &Lines<'t> {
+        self.lines.get_or_init(|| Lines::new(self.text))
+    }
 }
 
 /// The syntax that remedies are worded in.
@@ -45,21 +63,14 @@ pub(super) struct Report<'t> {
 
 impl<'t> Report<'t> {
     pub(super) fn new(path: &'t Path, text: &'t str) -> Self {
-        let part = Part {
-            path,
-            base: 0,
-            lines: Lines::new(text),
-        };
-        Self::of_parts(Dialect::Toml, vec![part])
+        Self::of_parts(Dialect::Toml, vec![Part::new(path, 0, text)])
     }
 
     /// About a keepalived.conf and the files it includes; at least one.
     pub(super) fn of_sources(sources: &'t [Source]) -> Self {
-        let parts = sources.iter().map(|source| Part {
-            path: &source.path,
-            base: source.base,
-            lines: Lines::new(&source.text),
-        });
+        let parts = sources
+            .iter()
+            .map(|source| Part::new(&source.path, source.base, &source.text));
         Self::of_parts(Dialect::Keepalived, parts.collect())
     }
 
@@ -78,7 +89,7 @@ impl<'t> Report<'t> {
 
     /// The lines of the first file, the only one of a configuration in TOML.
     pub(super) fn lines(&self) -> &Lines<'t> {
-        &self.parts[0].lines
+        self.parts[0].lines()
     }
 
     /// The file of an offset, and the offset in it.
@@ -105,7 +116,7 @@ impl<'t> Report<'t> {
     pub(super) fn error(
         &mut self,
         at: usize,
-        place: &str,
+        place: impl Display,
         found: impl Display,
         expected: impl Display,
         remedy: impl Display,
@@ -119,7 +130,7 @@ impl<'t> Report<'t> {
     pub(super) fn absent(
         &mut self,
         at: usize,
-        place: &str,
+        place: impl Display,
         found: impl Display,
         expected: impl Display,
         remedy: impl Display,
@@ -133,7 +144,7 @@ impl<'t> Report<'t> {
     pub(super) fn unsupported(
         &mut self,
         at: usize,
-        place: &str,
+        place: impl Display,
         found: impl Display,
         supported: impl Display,
         remedy: impl Display,
@@ -144,28 +155,28 @@ impl<'t> Report<'t> {
 
     /// A keyword that is left out, or does something else here: `--strict`
     /// makes `import` fail because of it.
-    pub(super) fn unmapped(&mut self, at: usize, place: &str, message: impl Into<String>) {
+    pub(super) fn unmapped(&mut self, at: usize, place: impl Display, message: impl Into<String>) {
         self.add(Severity::Unmapped, at, place, message.into());
     }
 
-    pub(super) fn warning(&mut self, at: usize, place: &str, message: impl Into<String>) {
+    pub(super) fn warning(&mut self, at: usize, place: impl Display, message: impl Into<String>) {
         self.add(Severity::Warning, at, place, message.into());
     }
 
     /// A warning that something is not there; see [`Report::absent`].
-    pub(super) fn absent_warning(&mut self, at: usize, place: &str, message: &str) {
+    pub(super) fn absent_warning(&mut self, at: usize, place: impl Display, message: &str) {
         if !self.incomplete {
             self.warning(at, place, message);
         }
     }
 
-    fn add(&mut self, severity: Severity, at: usize, place: &str, message: String) {
+    fn add(&mut self, severity: Severity, at: usize, place: impl Display, message: String) {
         let (_, part, offset) = self.part(at);
         let diagnostic = Diagnostic {
             severity,
             file: part.path.to_owned(),
-            position: Some(part.lines.position(offset)),
-            place: place.to_owned(),
+            position: Some(part.lines().position(offset)),
+            place: place.to_string(),
             message,
         };
         self.found.push((at, diagnostic));
@@ -174,7 +185,7 @@ impl<'t> Report<'t> {
     /// The line of a byte, as `line 7`, or `line 7 of FILE` for an included one.
     pub(super) fn line(&self, at: usize) -> String {
         let (index, part, offset) = self.part(at);
-        let line = part.lines.position(offset).line;
+        let line = part.lines().position(offset).line;
         match index {
             0 => format!("line {line}"),
             _ => format!("line {line} of {}", part.path.display()),

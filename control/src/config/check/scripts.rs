@@ -33,11 +33,7 @@ pub(super) fn script_user(value: &Value<'_>, report: &mut Report<'_>) -> Option<
 /// A command: a line in keepalived's quoting, a list of words, or a table of
 /// `script` (either of the two) and `user`.
 pub(super) fn script(value: &Value<'_>, report: &mut Report<'_>) -> Option<Script> {
-    if let Some(entries) = value.raw.as_table() {
-        let entry = super::Entry {
-            entries,
-            at: value.at,
-        };
+    if let Some(entry) = value.entry() {
         let table = Table::new(entry, value.place.clone(), &super::SCRIPT, report);
         let user = table.get("user");
         let user = user.and_then(|value| script_user(&value, report));

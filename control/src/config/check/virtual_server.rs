@@ -15,7 +15,9 @@ use std::ops::RangeInclusive;
 use dataplane::matching::Match;
 use dataplane::service::{ForwardingMethod, Protocol, ServiceKey, ServiceOptions, Tunnel};
 
-use super::super::raw::{Entry, Spec, Table, Value, join};
+use super::super::pieces::{Piece, Pieces};
+use super::super::place::Place;
+use super::super::raw::{Entry, Spec, Table, Value};
 use super::super::report::Report;
 use super::super::{RealServer, VirtualServer};
 use super::health::{self, Inherited};
@@ -118,24 +120,37 @@ const PORT: RangeInclusive<i64> = 1..=65535;
 const WEIGHT: RangeInclusive<i64> = 0..=65535;
 const DEFAULT_WEIGHT: u32 = 1;
 
-pub(super) fn virtual_servers(root: &Table<'_>, report: &mut Report<'_>) -> Vec<VirtualServer> {
+/// Those of the document, or those of `pieces` that it has the headers of.
+pub(super) fn virtual_servers(
+    root: &Table<'_>,
+    pieces: &mut Pieces<'_>,
+    report: &mut Report<'_>,
+) -> Vec<VirtualServer> {
     let mut seen = BTreeMap::new();
     let mut local_addresses = Vec::new();
+    let mut servers = Vec::new();
     let sections = root.sections("virtual_server", report).into_iter();
-    let servers = sections.enumerate().filter_map(|(index, entry)| {
-        let place = entry.label("virtual_server", "address", index);
-        let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
-        virtual_server(&table, &mut seen, &mut local_addresses, report)
-    });
-    let servers: Vec<_> = servers.collect();
+    for (index, entry) in sections.enumerate() {
+        let mut read = |entry: Entry<'_>| {
+            let place = entry.label("virtual_server", "address", index);
+            let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
+            virtual_server(&table, &mut seen, &mut local_addresses, report)
+        };
+        if pieces.are_none() {
+            servers.extend(read(entry));
+        } else {
+            let piece = pieces.read(index);
+            servers.extend(piece.as_ref().and_then(Piece::entry).and_then(read));
+        }
+    }
     full_nat::check_others(&local_addresses, &servers, report);
     servers
 }
 
-fn virtual_server<'d>(
-    table: &Table<'d>,
+fn virtual_server(
+    table: &Table<'_>,
     seen: &mut BTreeMap<ServiceKey, usize>,
-    local_addresses: &mut full_nat::Written<'d>,
+    local_addresses: &mut full_nat::Written,
     report: &mut Report<'_>,
 ) -> Option<VirtualServer> {
     let (written, matches) = destination(table, report);
@@ -255,15 +270,15 @@ fn real_servers(
     let mut seen = BTreeMap::new();
     let sections = parent.sections("real_server", report).into_iter();
     let servers = sections.enumerate().filter_map(|(index, entry)| {
-        let place = join(&parent.place, &entry.label("real_server", "address", index));
+        let place = entry.label_in(&parent.place, "real_server", "address", index);
         real_server(entry, place, defaults, &mut seen, report)
     });
     servers.collect()
 }
 
-fn real_server(
-    entry: Entry<'_>,
-    place: String,
+fn real_server<'d>(
+    entry: Entry<'d>,
+    place: Place<'d>,
     defaults: &Defaults,
     seen: &mut BTreeMap<SocketAddr, usize>,
     report: &mut Report<'_>,

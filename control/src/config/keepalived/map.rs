@@ -11,7 +11,7 @@ mod virtual_server;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
-use super::super::raw::join;
+use super::super::place::Place;
 use super::super::report::Report;
 use super::keywords::{Block, Keyword, Kind, ROOT};
 use super::tree::Statement;
@@ -41,7 +41,7 @@ pub(super) fn document<'d>(
         timeouts: None,
     };
     let mut root = DeTable::new();
-    mapper.block(statements, &ROOT, "", &mut root);
+    mapper.block(statements, &ROOT, &Place::default(), &mut root);
     if let Some((at, timeouts)) = mapper.timeouts {
         let mut appliance = DeTable::new();
         put(&mut appliance, "timeouts", at, table(at, timeouts));
@@ -65,17 +65,17 @@ struct Known<'d, 'p> {
     statement: &'d Statement,
     keyword: &'static Keyword,
     /// Of the block around it.
-    outer: &'p str,
+    outer: &'p Place<'d>,
 }
 
-impl Known<'_, '_> {
+impl<'d> Known<'d, '_> {
     fn at(&self) -> usize {
         self.statement.keyword.at
     }
 
     /// The keyword's own place.
-    fn place(&self) -> String {
-        join(self.outer, self.keyword.name)
+    fn place(&self) -> Place<'d> {
+        self.outer.key(self.keyword.name)
     }
 }
 
@@ -84,7 +84,7 @@ impl<'d> Mapper<'d, '_, '_> {
         &mut self,
         statements: &'d [Statement],
         block: &'static Block,
-        place: &str,
+        place: &Place<'d>,
         table: &mut DeTable<'d>,
     ) {
         for statement in statements {
@@ -139,7 +139,7 @@ impl<'d> Mapper<'d, '_, '_> {
                 };
                 let mut section = DeTable::new();
                 if let Some(name) = self.only_word(known) {
-                    let place = format!("{} {}", known.keyword.name, name.text.escape_debug());
+                    let place = Place::default().named(known.keyword.name, name.text.as_str());
                     put(&mut section, "name", name.at, text(name.at, &name.text));
                     self.block(statements, block, &place, &mut section);
                     push(target, key, at, table(at, section));
@@ -191,7 +191,7 @@ impl<'d> Mapper<'d, '_, '_> {
             let line = self.report.line(before.span().start);
             self.report.warning(
                 known.at(),
-                &known.place(),
+                known.place(),
                 format!("it is on {line} already: as in keepalived, the last one counts"),
             );
         }
@@ -204,7 +204,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// The statements of the block that has to follow, and their place.
-    fn inner(&mut self, known: Known<'d, '_>) -> Option<(&'d [Statement], String)> {
+    fn inner(&mut self, known: Known<'d, '_>) -> Option<(&'d [Statement], Place<'d>)> {
         let place = known.place();
         match known.statement.block.as_deref() {
             Some(statements) => Some((statements, place)),

@@ -1,5 +1,6 @@
 //! One value: typed reads, each of which reports what does not fit.
 
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -8,34 +9,56 @@ use toml::Spanned;
 use toml::de::DeValue;
 
 use super::super::duration;
+use super::super::place::Place;
 use super::super::report::Report;
 use super::{Entry, nearest, shorten};
 
 /// A value, the name that messages give it and where it is.
 #[derive(Clone, Debug)]
 pub(in super::super) struct Value<'d> {
-    pub(in super::super) place: String,
+    pub(in super::super) place: Place<'d>,
     pub(in super::super) at: usize,
     pub(in super::super) raw: &'d DeValue<'d>,
+    /// As of [`Entry`].
+    base: usize,
 }
 
 impl<'d> Value<'d> {
-    pub(super) fn new(place: String, value: &'d Spanned<DeValue<'d>>) -> Self {
+    pub(super) fn new(place: Place<'d>, value: &'d Spanned<DeValue<'d>>, base: usize) -> Self {
         Self {
             place,
-            at: value.span().start,
+            at: base + value.span().start,
             raw: value.get_ref(),
+            base,
         }
+    }
+
+    /// The value as a table, if it is one.
+    pub(in super::super) fn entry(&self) -> Option<Entry<'d>> {
+        Some(Entry {
+            entries: self.raw.as_table()?,
+            at: self.at,
+            base: self.base,
+        })
     }
 
     /// Says that the value is not what it should be.
     pub(in super::super) fn reject(
         &self,
-        expected: impl std::fmt::Display,
-        remedy: impl std::fmt::Display,
+        expected: impl Display,
+        remedy: impl Display,
         report: &mut Report<'_>,
     ) {
         report.error(self.at, &self.place, self.describe(), expected, remedy);
+    }
+
+    /// For a message when the document is gone.
+    pub(in super::super) fn remembered(&self) -> Remembered {
+        Remembered {
+            at: self.at,
+            place: self.place.to_string(),
+            found: self.describe(),
+        }
     }
 
     /// The value as a message shows it.
@@ -78,15 +101,15 @@ impl<'d> Value<'d> {
         range: &RangeInclusive<i64>,
         report: &mut Report<'_>,
     ) -> Option<T> {
-        let expected = format!("{} to {}", range.start(), range.end());
-        self.integer_of(range, &expected, report)
+        let expected = format_args!("{} to {}", range.start(), range.end());
+        self.integer_of(range, expected, report)
     }
 
     /// The same with the expectation in other words.
     pub(in super::super) fn integer_of<T: TryFrom<i64>>(
         &self,
         range: &RangeInclusive<i64>,
-        expected: &str,
+        expected: impl Display,
         report: &mut Report<'_>,
     ) -> Option<T> {
         let DeValue::Integer(integer) = self.raw else {
@@ -137,8 +160,6 @@ impl<'d> Value<'d> {
             | DeValue::Array(_)
             | DeValue::Table(_) => None,
         };
-        let shown = [range.start(), range.end()].map(|limit| duration::to_text(*limit));
-        let expected = format!("{} to {}", shown[0], shown[1]);
         let remedy = match time {
             Some(time) if range.contains(&time) => return Some(time),
             Some(time) if time < *range.start() => "raise it",
@@ -147,7 +168,8 @@ impl<'d> Value<'d> {
                 r#"write seconds, such as 0.5, or text with a unit (us ms s m h d), such as "250ms""#
             }
         };
-        self.reject(expected, remedy, report);
+        let [least, most] = [range.start(), range.end()].map(|limit| duration::to_text(*limit));
+        self.reject(format_args!("{least} to {most}"), remedy, report);
         None
     }
 
@@ -239,29 +261,43 @@ impl<'d> Value<'d> {
             );
             return None;
         }
-        let element = |v| Self::new(self.place.clone(), v);
+        let element = |v| Self::new(self.place.clone(), v, self.base);
         Some(array.iter().map(element).collect())
     }
 
     /// The tables of one table or of a list of them; anything else is reported.
     pub(in super::super) fn entries(&self, report: &mut Report<'_>) -> Vec<Entry<'d>> {
-        if let DeValue::Table(entries) = self.raw {
-            return vec![Entry {
-                entries,
-                at: self.at,
-            }];
+        if let Some(entry) = self.entry() {
+            return vec![entry];
         }
         let mut tables = Vec::new();
         for value in self.list(report).unwrap_or_default() {
-            match value.raw.as_table() {
-                Some(entries) => tables.push(Entry {
-                    entries,
-                    at: value.at,
-                }),
+            match value.entry() {
+                Some(entry) => tables.push(entry),
                 None => value.reject("a table", "write { key = value, … }", report),
             }
         }
         tables
+    }
+}
+
+/// What a message about a value says of it.
+#[derive(Debug)]
+pub(in super::super) struct Remembered {
+    at: usize,
+    place: String,
+    found: String,
+}
+
+impl Remembered {
+    /// As of [`Value::reject`].
+    pub(in super::super) fn reject(
+        &self,
+        expected: impl Display,
+        remedy: impl Display,
+        report: &mut Report<'_>,
+    ) {
+        report.error(self.at, &self.place, &self.found, expected, remedy);
     }
 }
 

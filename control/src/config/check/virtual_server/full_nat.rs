@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use dataplane::service::{ClientAddress, ForwardingMethod, FullNat, Protocol};
 
-use super::super::super::raw::{Table, Value};
+use super::super::super::raw::{Remembered, Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{RealServer, VirtualServer};
 
@@ -13,14 +13,14 @@ use super::super::super::{RealServer, VirtualServer};
 const MOST: usize = 256;
 
 /// A list as it is written, for messages about it.
-pub(super) type Written<'d> = Vec<(Value<'d>, IpAddr)>;
+pub(super) type Written = Vec<(Remembered, IpAddr)>;
 
 /// What a virtual server says for FULLNAT, and where.
-pub(super) fn read<'d>(
-    table: &Table<'d>,
+pub(super) fn read(
+    table: &Table<'_>,
     protocol: Option<Protocol>,
     report: &mut Report<'_>,
-) -> (FullNat, Written<'d>) {
+) -> (FullNat, Written) {
     let written = local_addresses(table, report);
     let client_address = table
         .get("client_address")
@@ -32,7 +32,7 @@ pub(super) fn read<'d>(
     (full_nat, written)
 }
 
-fn local_addresses<'d>(table: &Table<'d>, report: &mut Report<'_>) -> Written<'d> {
+fn local_addresses(table: &Table<'_>, report: &mut Report<'_>) -> Written {
     let Some(list) = table.get("local_addresses") else {
         return Vec::new();
     };
@@ -59,7 +59,7 @@ fn local_addresses<'d>(table: &Table<'d>, report: &mut Report<'_>) -> Written<'d
             element.reject("each address once", "remove one", report);
             return None;
         }
-        Some((element, ip))
+        Some((element.remembered(), ip))
     });
     addresses.collect()
 }
@@ -142,7 +142,7 @@ pub(super) fn fits<'s>(
 
 /// A local address is nothing else in the file: the replies to it are the director's.
 pub(super) fn check_others(
-    written: &[(Value<'_>, IpAddr)],
+    written: &[(Remembered, IpAddr)],
     servers: &[VirtualServer],
     report: &mut Report<'_>,
 ) {

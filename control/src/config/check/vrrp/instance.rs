@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use super::super::super::raw::{Entry, Spec, Table, Value};
+use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{Authentication, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::interface_name;
@@ -282,17 +282,13 @@ fn authentication(
 }
 
 fn authenticate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Authentication> {
-    let Some(entries) = value.raw.as_table() else {
+    let Some(entry) = value.entry() else {
         value.reject(
             "a table",
             r#"write { auth_type = "PASS", auth_pass = "secret" }"#,
             report,
         );
         return None;
-    };
-    let entry = Entry {
-        entries,
-        at: value.at,
     };
     let table = Table::new(entry, value.place.clone(), &AUTHENTICATION, report);
     if let Some(kind) = table.require("auth_type", r#"auth_type = "PASS""#, report) {

@@ -1,5 +1,6 @@
 //! What is said of keywords that are not carried over.
 
+use super::super::super::place::Place;
 use super::super::super::raw::{nearest, shorten};
 use super::super::keywords::{Block, Otherwise, blocks};
 use super::super::tree::Statement;
@@ -26,13 +27,13 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// A part of a statement that is not carried over, and does not matter much.
-    pub(super) fn part_left_out(&mut self, at: usize, place: &str, part: &str, why: &str) {
+    pub(super) fn part_left_out(&mut self, at: usize, place: &Place<'_>, part: &str, why: &str) {
         let message = format!("{part} is left out: {why}");
         self.report.unmapped(at, place, message);
     }
 
     /// A part of a statement without which traffic would take another way.
-    pub(super) fn part_refused(&mut self, at: usize, place: &str, part: &str, why: &str) {
+    pub(super) fn part_refused(&mut self, at: usize, place: &Place<'_>, part: &str, why: &str) {
         match self.mode {
             Mode::Use => self.report.unsupported(
                 at,
@@ -46,7 +47,12 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// A word that keepalived does not know either.
-    pub(super) fn unknown(&mut self, statement: &Statement, block: &'static Block, place: &str) {
+    pub(super) fn unknown(
+        &mut self,
+        statement: &Statement,
+        block: &'static Block,
+        place: &Place<'_>,
+    ) {
         let name = &statement.keyword.text;
         let known = || block.keywords().map(|keyword| keyword.name);
         let elsewhere = || blocks().into_iter().find(|b| b.keyword(name).is_some());

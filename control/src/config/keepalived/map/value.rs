@@ -4,6 +4,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::super::super::check::SPECS;
+use super::super::super::place::Place;
 use super::super::super::raw::shorten;
 use super::super::keywords::Shape;
 use super::super::tree::Statement;
@@ -137,7 +138,7 @@ impl<'d> Mapper<'d, '_, '_> {
             _ => {
                 self.report.error(
                     word.at,
-                    &known.place(),
+                    known.place(),
                     format_args!("{:?}", shorten(&word.text)),
                     "nothing, or one of on, off, true, false, yes, no",
                     "choose one of them",
@@ -161,7 +162,7 @@ impl<'d> Mapper<'d, '_, '_> {
         if !is_time {
             self.report.error(
                 at,
-                &known.place(),
+                known.place(),
                 format_args!("{:?}", shorten(&word.text)),
                 "seconds, with a fraction or without",
                 "write them so: 3 or 0.25",
@@ -197,7 +198,7 @@ impl<'d> Mapper<'d, '_, '_> {
         if let Some(more) = user.get(2) {
             self.report.error(
                 more.at,
-                &known.place(),
+                known.place(),
                 format_args!("{:?}", shorten(&more.text)),
                 "a command, a user and a group",
                 "put the command and its arguments in double quotes",
@@ -225,7 +226,7 @@ impl<'d> Mapper<'d, '_, '_> {
                 let found = pair.first().map_or("", |word| word.text.as_str());
                 self.report.error(
                     wrong,
-                    &known.place(),
+                    known.place(),
                     format_args!("{:?}", shorten(found)),
                     "tcp, tcpfin or udp, each with its seconds",
                     "write them so: tcp 900 tcpfin 120 udp 300",
@@ -241,7 +242,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// A route or rule without what says who watches it: it is added again when the kernel forgets it.
-    pub(super) fn without_tracking(&mut self, line: &Statement, place: &str) -> String {
+    pub(super) fn without_tracking(&mut self, line: &Statement, place: &Place<'_>) -> String {
         let mut kept = Vec::new();
         let mut words = std::iter::once(&line.keyword).chain(&line.arguments);
         while let Some(word) = words.next() {
@@ -259,7 +260,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// An address of an instance without the options that are not known here.
-    pub(super) fn address_options(&mut self, line: &Statement, place: &str) -> String {
+    pub(super) fn address_options(&mut self, line: &Statement, place: &Place<'_>) -> String {
         let mut kept = vec![line.keyword.text.as_str()];
         let mut arguments = line.arguments.iter();
         while let Some(option) = arguments.next() {

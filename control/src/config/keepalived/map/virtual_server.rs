@@ -6,7 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::super::super::raw::{join, shorten};
+use super::super::super::place::Place;
+use super::super::super::raw::shorten;
 use super::super::keywords::{REAL_SERVER, VIRTUAL_SERVER};
 use super::super::tree::Statement;
 use super::super::words::Word;
@@ -43,7 +44,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// The addresses of `virtual_server`, and its place in messages.
-    fn addresses(&mut self, known: Known<'d, '_>) -> Option<(String, Vec<Address>)> {
+    fn addresses(&mut self, known: Known<'d, '_>) -> Option<(Place<'d>, Vec<Address>)> {
         let first = self.first_word(known)?;
         let second = known.statement.arguments.get(1);
         match (first.text.as_str(), second) {
@@ -54,7 +55,7 @@ impl<'d> Mapper<'d, '_, '_> {
                 None
             }
             ("group", Some(name)) => {
-                let place = format!("virtual_server group {}", name.text.escape_debug());
+                let place = Place::default().named("virtual_server group", name.text.as_str());
                 let addresses = self.group(name, &place)?;
                 Some((place, addresses))
             }
@@ -70,13 +71,13 @@ impl<'d> Mapper<'d, '_, '_> {
             }
             _ => {
                 let address = written(first, second);
-                let place = format!("virtual_server {}", address.text.escape_debug());
+                let place = Place::default().named("virtual_server", address.text.clone());
                 Some((place, vec![address]))
             }
         }
     }
 
-    fn group(&mut self, name: &Word, place: &str) -> Option<Vec<Address>> {
+    fn group(&mut self, name: &Word, place: &Place<'_>) -> Option<Vec<Address>> {
         let named = |group: &&&Statement| {
             let first = group.arguments.first();
             first.is_some_and(|word| word.text == name.text)
@@ -121,7 +122,7 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// keepalived's defaults, where TOML has another or none.
-    fn defaults(&mut self, at: usize, place: &str, server: &mut DeTable<'d>) {
+    fn defaults(&mut self, at: usize, place: &Place<'_>, server: &mut DeTable<'d>) {
         if server.get("protocol").is_none() {
             let message = "no protocol: keepalived takes UDP; write it to be sure";
             self.report.warning(at, place, message);
@@ -146,8 +147,7 @@ impl<'d> Mapper<'d, '_, '_> {
             (None, Some(port)) => with_port(first, &port),
             (port, _) => written(first, port),
         };
-        let server = format!("real_server {}", address.text.escape_debug());
-        let place = join(known.outer, &server);
+        let place = known.outer.named("real_server", address.text.clone());
         let mut server = DeTable::new();
         let written = text(address.at, &address.text);
         put(&mut server, "address", address.at, written);
@@ -165,7 +165,7 @@ impl<'d> Mapper<'d, '_, '_> {
 
     /// With DR and TUN a real server has the virtual server's port whatever
     /// the file says, as in keepalived; a sorry server without a port always.
-    fn reset_ports(&mut self, place: &str, server: &mut DeTable<'d>) {
+    fn reset_ports(&mut self, place: &Place<'_>, server: &mut DeTable<'d>) {
         let service = address_of(server);
         let method = |table: &DeTable<'_>| {
             let value = table.get("lb_kind")?.get_ref();
