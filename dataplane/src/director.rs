@@ -18,6 +18,7 @@ mod elsewhere;
 mod flows;
 mod fullnat;
 mod limits;
+mod opening;
 mod sending;
 mod straight;
 mod synproxy;
@@ -375,6 +376,16 @@ impl Director {
         flows.counters.tx_bytes += bytes;
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
             others = flows.hand_over(burst, others, frames, verdicts);
+        }
+        if !others.is_empty() {
+            let mut opening = Burst {
+                slots: &*burst,
+                frames,
+                verdicts,
+            };
+            let left = flows.open_straight(others, &mut opening, snapshot, umem, now);
+            flows.counters.tx_packets += u64::from(others.len() - left.len());
+            others = left;
         }
         for number in others.numbers() {
             let frame = &mut frames[number];

@@ -162,6 +162,22 @@ impl FlowKey {
         }
     }
 
+    /// Destination, its port and the protocol in one word, if the addresses are IPv4: with another one's
+    /// it is equal if those are. Not 0.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn service_word(&self) -> u64 {
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        u64::from(u32::from_ne_bytes([a, b, c, d])) << 32 | self.0[4] & 0xffff_ffff
+    }
+
+    /// The same of every port of the destination.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn every_port(service_word: u64) -> u64 {
+        service_word & !0xffff_0000
+    }
+
     /// TCP, no other protocol.
     #[inline(always)]
     #[must_use]

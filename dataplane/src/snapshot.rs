@@ -4,13 +4,16 @@
 //! Invariant: the control plane keeps its own `Arc` of every snapshot until
 //! all workers report a newer generation, so that no worker ever frees one.
 
+mod plain;
+
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
+use self::plain::PlainServices;
 use crate::conn::Timeouts;
-use crate::flow::FlowHasher;
+use crate::flow::{FlowHasher, FlowKey};
 use crate::forward::tunnel;
 use crate::limits::{Limits, SharedBucket, Sources, SynProxy, WhenFull};
 use crate::matching::Match;
@@ -49,6 +52,8 @@ pub struct Snapshot {
     by_key: HashMap<ServiceKey, u32>,
     /// The same for those that match more than one address and port.
     groups: Vec<Group>,
+    /// Those that most packets of no connection are for.
+    plain: PlainServices,
     /// Indexed by `ServerId`; ids that are not in use are `None`.
     servers: Vec<Option<Server>>,
     /// The same, and nothing else: all that most packets need.
@@ -107,6 +112,11 @@ pub struct Service {
     pub syn_proxy: Option<SynProxy>,
     /// Of its rate: one and the same through all snapshots of a director.
     pub bucket: Arc<SharedBucket>,
+    /// Nothing but the scheduler has a say in who gets a connection, and all real servers take as many
+    /// as come.
+    has_no_conditions: bool,
+    /// Besides, they are all reached by [`Path::Direct`].
+    is_plain: bool,
 }
 
 /// A virtual server that matches more than one address and port.
@@ -193,6 +203,7 @@ impl Snapshot {
             services: Vec::new(),
             by_key: HashMap::new(),
             groups: Vec::new(),
+            plain: PlainServices::default(),
             servers: Vec::new(),
             paths: Vec::new(),
             tunnels: Vec::new(),
@@ -229,7 +240,14 @@ impl Snapshot {
                 self.add_server(server, index, key, &scheduler);
             }
             self.introduces_clients |= options.full_nat.client_address != ClientAddress::None;
+            let has_thresholds = (real_servers.iter()).any(|server| server.thresholds.upper > 0);
             self.services.push(Service {
+                is_plain: false,
+                has_no_conditions: !has_thresholds
+                    && options.persistence.is_none()
+                    && !options.one_packet
+                    && options.limits == Limits::default()
+                    && options.syn_proxy.is_none(),
                 id: *id,
                 scheduler,
                 persistence: options.persistence,
@@ -249,8 +267,29 @@ impl Snapshot {
                 });
             }
         }
+        let has_sources = |group: &Group| group.matches.iter().any(Match::has_source);
+        if !self.groups.iter().any(has_sources) {
+            self.plain = PlainServices::new(&self.by_key);
+        }
+        self.find_plain();
         self.allocate_templates();
         self.prepare_sources(known.into_values());
+    }
+
+    /// To be called after each change of a path.
+    fn find_plain(&mut self) {
+        for service in &mut self.services {
+            service.is_plain = service.has_no_conditions;
+        }
+        for (server, path) in self.servers.iter().zip(&self.paths) {
+            if let Some(server) = server
+                && server.available
+                && !matches!(path, Path::Direct(_))
+                && let Some(service) = self.services.get_mut(server.service as usize)
+            {
+                service.is_plain = false;
+            }
+        }
     }
 
     /// Makes room for sources, and forgets what was counted of them by other limits than now.
@@ -357,6 +396,7 @@ impl Snapshot {
         }
         self.routes = routes;
         self.build_tunnels();
+        self.find_plain();
         self
     }
 
@@ -430,6 +470,15 @@ impl Snapshot {
             .or_else(|| self.by_key.get(&every_port).copied())
             .or_else(|| self.group(client, key, false))?;
         self.services.get(index as usize)
+    }
+
+    /// The virtual server for a packet with a key of IPv4, if that is known without a closer look and it
+    /// is reached without one as well, by all of its real servers.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn plain_service(&self, key: &FlowKey) -> Option<&Service> {
+        let service = self.services.get(self.plain.find(key)? as usize)?;
+        service.is_plain.then_some(service)
     }
 
     fn group(&self, client: Address, key: &ServiceKey, has_source: bool) -> Option<u32> {

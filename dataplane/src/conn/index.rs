@@ -69,6 +69,23 @@ impl Place {
     }
 }
 
+/// Where an entry can be added.
+#[derive(Debug)]
+pub(super) struct Vacancy<'a> {
+    bucket: &'a mut Bucket,
+    tag: u16,
+    slot: u32,
+}
+
+impl Vacancy<'_> {
+    #[inline(always)]
+    pub(super) fn fill(self, entry: u32) {
+        let slot = self.slot as usize % SLOTS;
+        self.bucket.tags[slot] = self.tag;
+        self.bucket.entries[slot] = entry;
+    }
+}
+
 /// Buckets for a fixed number of entries.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -167,6 +184,20 @@ impl Index {
             number = bucket.overflow;
         }
         None
+    }
+
+    /// A free slot of the bucket, if it is known that no entry with the tag is there or in an overflow
+    /// bucket: what does not have to be compared.
+    #[inline(always)]
+    pub(super) fn vacancy(&mut self, place: Place) -> Option<Vacancy<'_>> {
+        let bucket = self.buckets.get_mut(place.bucket as usize)?;
+        let free = bucket.matches(0);
+        let is_new = bucket.matches(place.tag) == 0 && bucket.overflow == NONE;
+        (is_new && free != 0).then_some(Vacancy {
+            bucket,
+            tag: place.tag,
+            slot: free.trailing_zeros() / 2,
+        })
     }
 
     /// Adds an entry. False when the chain is at its limit or no overflow

@@ -14,6 +14,7 @@
 //! Not done here: choosing servers, counting, deciding what a state means.
 
 mod handshakes;
+mod opening;
 mod reply;
 mod straight;
 
@@ -21,7 +22,7 @@ pub use self::reply::{Reply, Way};
 use self::straight::Straight;
 pub(crate) use self::straight::StraightConnections;
 use super::index::{Index, Place};
-use super::wheel::{ListId, NONE, Wheel};
+use super::wheel::{List, ListId, NONE, Wheel};
 use super::{Handshake, State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
 use crate::processor::prefetch;
@@ -504,19 +505,9 @@ impl ConnectionTable {
     }
 
     fn link(&mut self, entry: u32, now: u64) {
-        let id = ListId::of_half_open(self.entries[entry as usize].state)
-            .unwrap_or_else(|| self.wheel.slot(now + u64::from(self.remaining(entry, now))));
-        let list = self.wheel.list_mut(id);
-        let tail = std::mem::replace(&mut list.tail, entry);
-        if tail == NONE {
-            list.head = entry;
-        } else {
-            self.entries[tail as usize].next = entry;
-        }
-        let connection = &mut self.entries[entry as usize];
-        connection.list = id.raw();
-        connection.previous = tail;
-        connection.next = NONE;
+        let state = self.entries[entry as usize].state;
+        let id = self.wheel.list_of(state, self.remaining(entry, now), now);
+        append(&mut self.entries, self.wheel.list_mut(id), id, entry);
     }
 
     fn unlink(&mut self, entry: u32) {
@@ -536,6 +527,21 @@ impl ConnectionTable {
             None => self.wheel.list_mut(id).tail = previous,
         }
     }
+}
+
+/// Links an entry at the end of a list.
+#[inline(always)]
+fn append(entries: &mut [Connection], list: &mut List, id: ListId, entry: u32) {
+    let tail = std::mem::replace(&mut list.tail, entry);
+    match entries.get_mut(tail as usize) {
+        Some(before) => before.next = entry,
+        // There is none.
+        None => list.head = entry,
+    }
+    let connection = &mut entries[entry as usize];
+    connection.list = id.raw();
+    connection.previous = tail;
+    connection.next = NONE;
 }
 
 /// Value of `list` in a free entry.

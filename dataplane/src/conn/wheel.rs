@@ -102,6 +102,13 @@ impl Wheel {
         ListId((turn % u64::from(SLOTS)) as u16)
     }
 
+    /// The list for a connection in this state that may be silent for so long, in milliseconds.
+    #[inline(always)]
+    pub(super) fn list_of(&self, state: State, remaining: u32, now: u64) -> ListId {
+        ListId::of_half_open(state).unwrap_or_else(|| self.slot(now + u64::from(remaining)))
+    }
+
+    #[inline(always)]
     pub(super) fn list_mut(&mut self, id: ListId) -> &mut List {
         &mut self.lists[usize::from(id.0)]
     }

@@ -64,7 +64,7 @@ impl Flows {
             destination: slot.key.destination(),
             now,
         };
-        let servers = Connections {
+        let servers = Connections::<true> {
             snapshot,
             own: &self.statistics,
             peers: &self.peer_load,
@@ -78,7 +78,7 @@ impl Flows {
     /// A server got a connection: it may be overloaded from now on, even when
     /// connections end before it is looked at again.
     pub(super) fn note_load(&self, snapshot: &Snapshot, server: ServerId) {
-        let servers = Connections {
+        let servers = Connections::<true> {
             snapshot,
             own: &self.statistics,
             peers: &self.peer_load,
@@ -116,15 +116,15 @@ fn is_kept(snapshot: &Snapshot, service: &Service, id: ServerId) -> bool {
     })
 }
 
-/// What schedulers may know of the servers.
-struct Connections<'f> {
-    snapshot: &'f Snapshot,
-    own: &'f WorkerStatistics,
-    peers: &'f [Load],
-    overloaded: &'f [Cell<bool>],
+/// What schedulers may know of the servers; without `THRESHOLDS`, none is ever overloaded.
+pub(super) struct Connections<'f, const THRESHOLDS: bool> {
+    pub(super) snapshot: &'f Snapshot,
+    pub(super) own: &'f WorkerStatistics,
+    pub(super) peers: &'f [Load],
+    pub(super) overloaded: &'f [Cell<bool>],
 }
 
-impl Servers for Connections<'_> {
+impl<const THRESHOLDS: bool> Servers for Connections<'_, THRESHOLDS> {
     fn load(&self, id: ServerId) -> Load {
         let own = self
             .own
@@ -139,6 +139,9 @@ impl Servers for Connections<'_> {
     }
 
     fn is_overloaded(&self, id: ServerId) -> bool {
+        if !THRESHOLDS {
+            return false;
+        }
         let Some(server) = self.snapshot.server(id) else {
             return true;
         };

@@ -22,7 +22,7 @@ use crate::wire;
 use crate::xsk::umem::{Frame, Umem};
 
 /// Where the IP header of a plain packet is.
-const L3: usize = wire::PLAIN_L3_OFFSET as usize;
+pub(super) const L3: usize = wire::PLAIN_L3_OFFSET as usize;
 
 /// The frames of a burst that are still to be decided, a bit for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Others {
     }
 
     #[inline(always)]
-    fn is_empty(self) -> bool {
+    pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }
 
@@ -107,7 +107,7 @@ impl Burst<'_> {
 
     /// The same with those in `others`.
     #[inline(always)]
-    fn each_of(
+    pub(super) fn each_of(
         &mut self,
         others: Others,
         mut send: impl FnMut(&Slot, &mut Frame) -> Option<PortIndex>,

@@ -54,3 +54,11 @@ pub(crate) fn forward_plain(frame: &mut [u8], addresses: &ethernet::Addresses) -
     addresses.write(headers);
     true
 }
+
+/// What [`forward_plain`] will say.
+#[inline(always)]
+pub(crate) fn may_go_on(frame: &mut [u8]) -> bool {
+    let headers = frame.first_chunk_mut::<PLAIN>();
+    let ip = headers.and_then(|headers| headers.last_chunk_mut());
+    ip.is_some_and(|ip| ipv4::Packet::header_mut(ip).ttl() > 1)
+}

@@ -21,16 +21,21 @@ impl RoundRobin {
         state: &mut SchedulerState,
         servers: &impl Servers,
     ) -> Option<ServerId> {
-        for _ in 0..self.ids.len() {
-            // The list may have become shorter since the last choice.
-            let place = state.position as usize;
-            let place = if place < self.ids.len() { place } else { 0 };
-            state.position = u32::try_from(place + 1).unwrap_or(0);
-            let server = self.ids[place];
-            if !servers.is_overloaded(server) {
-                return Some(server);
-            }
-        }
-        None
+        let turns = (0..self.ids.len()).filter_map(|_| self.turn(state));
+        let mut open = turns.filter(|server| !servers.is_overloaded(*server));
+        open.next()
+    }
+
+    /// Whose turn it is; `None` if there is no server.
+    #[inline(always)]
+    pub(super) fn turn(&self, state: &mut SchedulerState) -> Option<ServerId> {
+        // The list may have become shorter since the last choice.
+        let place = state.position as usize;
+        let (place, server) = match self.ids.get(place) {
+            Some(server) => (place, server),
+            None => (0, self.ids.first()?),
+        };
+        state.position = u32::try_from(place + 1).unwrap_or(0);
+        Some(*server)
     }
 }

@@ -17,6 +17,7 @@ pub(super) enum Straight {
 
 impl Connection {
     /// To be called after every change.
+    #[inline(always)]
     pub(super) fn find_straight(&mut self, reply: Option<&Reply>) {
         let is_straight =
             self.key.is_v4() && !(self.for_one_packet || self.proxied) && self.state.is_kept();
