@@ -16,10 +16,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dataplane::service::MacAddress;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
+use tokio::time::{Instant, interval, sleep, sleep_until};
 
 use self::socket::FrameSocket;
 use crate::in_words::in_words;
+
+/// Time between two announcements unless the file says otherwise: the last of a thousand addresses
+/// waits for a tenth of a second.
+pub const INTERVAL: Duration = Duration::from_micros(100);
 
 /// Questions of one [`probe`]. RFC 5227 asks three times too, but over 4 to 7
 /// seconds; a takeover must not take as long.
@@ -63,13 +67,13 @@ pub struct Schedule {
     pub interval: Duration,
 }
 
-/// keepalived's 5 and 5 s; its interval is 0, ours lets 1000 frames a second out.
+/// keepalived's 5 and 5 s; its interval is 0, ours lets 10,000 frames a second out.
 impl Default for Schedule {
     fn default() -> Self {
         Self {
             repeat: 5,
             delay: Duration::from_secs(5),
-            interval: Duration::from_millis(1),
+            interval: INTERVAL,
         }
     }
 }
@@ -149,14 +153,11 @@ impl Announcer {
     ) -> Result<(), Error> {
         // Read for each burst: an interface may have been replaced in between.
         let links = socket::links().map_err(Error::Socket)?;
-        let mut pace = interval(schedule.interval.max(Duration::from_micros(1)));
-        pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new(schedule.interval);
         let mut result = Ok(());
         for _ in 0..schedule.repeat {
             for Announcement { interface, address } in announcements {
-                if !schedule.interval.is_zero() {
-                    pace.tick().await;
-                }
+                pace.next().await;
                 let link = links
                     .iter()
                     .find_map(|(index, link)| (*index == interface.index).then_some(*link));
@@ -179,6 +180,33 @@ impl Announcer {
             }
         }
         result
+    }
+}
+
+/// Lets frames out one by one.
+#[derive(Debug)]
+struct Pace {
+    interval: Duration,
+    due: Instant,
+}
+
+impl Pace {
+    fn new(interval: Duration) -> Self {
+        let due = Instant::now();
+        Self { interval, due }
+    }
+
+    /// Returns when the next frame may be sent. Tokio's timers are late by up to a millisecond:
+    /// the frames that came due meanwhile go out together. A longer pause is not made up for.
+    async fn next(&mut self) {
+        const MADE_UP_FOR: Duration = Duration::from_millis(2);
+        if self.interval.is_zero() {
+            return;
+        }
+        sleep_until(self.due).await;
+        let now = Instant::now();
+        let earliest = now.checked_sub(MADE_UP_FOR).unwrap_or(now);
+        self.due = self.due.max(earliest) + self.interval;
     }
 }
 
@@ -265,4 +293,39 @@ async fn probe_family(
         ended = listen => ended?,
     }
     Ok(claimed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How long so many frames take.
+    async fn frames(pace: &mut Pace, number: u32) -> Duration {
+        let begin = Instant::now();
+        for _ in 0..number {
+            pace.next().await;
+        }
+        begin.elapsed()
+    }
+
+    #[tokio::test]
+    async fn frames_closer_than_timers_keep_their_pace() {
+        let mut pace = Pace::new(INTERVAL);
+        let took = frames(&mut pace, 2000).await;
+        let whole = 2000 * INTERVAL;
+        assert!(took >= whole * 9 / 10, "{took:?}");
+        assert!(took < whole * 5, "{took:?}");
+        // After a pause of 50 ms only the last 2 are made up for.
+        sleep(Duration::from_millis(50)).await;
+        let took = frames(&mut pace, 200).await;
+        assert!(took >= Duration::from_millis(17), "{took:?}");
+    }
+
+    #[tokio::test]
+    async fn without_an_interval_nothing_waits() {
+        let mut pace = Pace::new(Duration::ZERO);
+        let due = pace.due;
+        frames(&mut pace, 3).await;
+        assert_eq!(pace.due, due);
+    }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::announce;
 use crate::routing::{VirtualRoute, VirtualRule};
 use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
@@ -20,13 +21,13 @@ pub struct VrrpDefaults {
     pub garp_interval: Duration,
 }
 
-/// One millisecond between announcements, keepalived has none: hundreds of
-/// addresses must not overrun a switch's ARP policer.
+/// keepalived has no pause between announcements: hundreds of addresses must not
+/// overrun a switch's ARP policer.
 impl Default for VrrpDefaults {
     fn default() -> Self {
         Self {
             startup_delay: Duration::ZERO,
-            garp_interval: Duration::from_millis(1),
+            garp_interval: announce::INTERVAL,
         }
     }
 }

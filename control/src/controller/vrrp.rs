@@ -8,7 +8,7 @@ use crate::config::Notify;
 use crate::event::{Action, NetworkEvent, VrrpEvent};
 use crate::notify::{Notice, state_word};
 use crate::vrrp::machine::{Output, State};
-use crate::vrrp::router::{Complaint, Outputs};
+use crate::vrrp::router::{Complaint, Instance, Outputs};
 
 impl Controller {
     pub(super) fn vrrp(&mut self, event: VrrpEvent, now: Instant, actions: &mut Vec<Action>) {
@@ -83,6 +83,13 @@ impl Controller {
         actions
     }
 
+    /// How many addresses are here because an instance is master.
+    #[must_use]
+    pub fn held_by_masters(&self) -> u32 {
+        let held = self.master_instances().map(|i| i.config().held().count());
+        u32::try_from(held.sum::<usize>()).unwrap_or(u32::MAX)
+    }
+
     /// Adds and removes addresses, so that this host has those that it should.
     pub(super) fn want_addresses(&mut self, actions: &mut Vec<Action>) {
         let masters = self.masters();
@@ -91,9 +98,13 @@ impl Controller {
     }
 
     fn masters(&self) -> BTreeSet<String> {
-        let instances = self.vrrp.instances().iter();
-        let masters = instances.filter(|i| i.machine().state() == State::Master);
+        let masters = self.master_instances();
         masters.map(|i| i.config().name.clone()).collect()
+    }
+
+    fn master_instances(&self) -> impl Iterator<Item = &Instance> {
+        let instances = self.vrrp.instances().iter();
+        instances.filter(|i| i.machine().state() == State::Master)
     }
 
     pub(super) fn carry(&mut self, outputs: Outputs, actions: &mut Vec<Action>) {

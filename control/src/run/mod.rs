@@ -141,8 +141,7 @@ async fn main(options: Options, cpus: Cpus) -> anyhow::Result<()> {
         result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
         failed = clients.failure() => Err(failed),
     };
-    clients.stop();
-    appliance.stop().await;
+    appliance.stop(clients).await;
     result
 }
 
@@ -456,10 +455,11 @@ impl Appliance {
     /// comes, then, by the drop of the workers, sockets and programs.
     ///
     /// Another director takes over first, if there is one: until then this one
-    /// serves.
-    async fn stop(mut self) {
+    /// serves. Nothing that may take a while comes before it is told.
+    async fn stop(mut self, mut clients: Clients) {
         service::stopping();
         self.stop_vrrp().await;
+        clients.stop();
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;

@@ -384,8 +384,9 @@ impl Machine {
         }
     }
 
+    /// What clients wait for comes first, scripts and mails last.
     fn become_master(&mut self, now: Instant, why: &str, out: &mut Vec<Output>) {
-        self.change(State::Master, now, why, out);
+        let from = self.enter_state(State::Master, now);
         self.send_advert(now, out);
         out.push(Output::AddAddresses);
         let Garp {
@@ -400,26 +401,37 @@ impl Machine {
             self.timers.announce = (!master_delay.is_zero()).then(|| now + master_delay);
         }
         self.timers.refresh = (!master_refresh.is_zero()).then(|| now + master_refresh);
+        out.push(Output::Changed {
+            from,
+            to: State::Master,
+            why: why.to_owned(),
+        });
     }
 
-    /// Leaves every timer unset.
+    /// To a state without the addresses. Leaves every timer unset.
     fn change(&mut self, to: State, now: Instant, why: &str, out: &mut Vec<Output>) {
-        let from = std::mem::replace(&mut self.state, to);
-        self.timers = Timers::default();
-        self.master = None;
+        let from = self.enter_state(to, now);
         if from == to {
             return;
         }
-        self.since = Some(now);
-        if to == State::Master {
-            self.statistics.became_master += 1;
-        }
         if from == State::Master {
-            self.statistics.released_master += 1;
             out.push(Output::RemoveAddresses);
         }
         let why = why.to_owned();
         out.push(Output::Changed { from, to, why });
+    }
+
+    /// Leaves every timer unset; returns the state before.
+    fn enter_state(&mut self, to: State, now: Instant) -> State {
+        let from = std::mem::replace(&mut self.state, to);
+        self.timers = Timers::default();
+        self.master = None;
+        if from != to {
+            self.since = Some(now);
+            self.statistics.became_master += u64::from(to == State::Master);
+            self.statistics.released_master += u64::from(from == State::Master);
+        }
+        from
     }
 
     /// Sends an advertisement; the next is due an interval later.

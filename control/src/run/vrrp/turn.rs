@@ -15,6 +15,8 @@ use crate::vrrp::packet::Datagram;
 /// How long packets are still forwarded after another director took over: it
 /// adds the addresses and announces them after its first advertisement.
 const AFTER_HAND_OVER: Duration = Duration::from_millis(200);
+/// What is added to that for each address: of a thousand the last one may be announced long after the first.
+const FOR_EACH_ADDRESS: Duration = Duration::from_millis(1);
 
 /// Until a time, or for ever.
 pub(in super::super) async fn until(deadline: Option<Instant>) {
@@ -110,6 +112,7 @@ impl Appliance {
     /// Gives up being master, once another has taken over or nobody does.
     /// The workers go on for a moment: not every packet goes the new way yet.
     pub(in super::super) async fn stop_vrrp(&mut self) {
+        let held = self.controller.held_by_masters();
         let actions = self.controller.stop_vrrp(Instant::now());
         self.carry_out(actions).await;
         let was_master = !self.controller.router().has_stopped();
@@ -120,7 +123,7 @@ impl Appliance {
             }
         }
         if was_master {
-            tokio::time::sleep(AFTER_HAND_OVER).await;
+            tokio::time::sleep(AFTER_HAND_OVER + FOR_EACH_ADDRESS * held).await;
         }
     }
 }

@@ -113,14 +113,15 @@ fn becomes_master_after_the_master_down_interval() {
     bench.out.clear();
     bench.run_until(interval);
     let wanted = [
+        Output::Send { priority: 100 },
+        Output::AddAddresses,
+        Output::Announce { repeat: 5 },
+        // Last: clients do not wait for scripts.
         Output::Changed {
             from: State::Backup,
             to: State::Master,
             why: "no advertisement of a higher priority".to_owned(),
         },
-        Output::Send { priority: 100 },
-        Output::AddAddresses,
-        Output::Announce { repeat: 5 },
     ];
     assert_eq!(bench.out, wanted);
 }
