@@ -41,7 +41,7 @@ static long (*const bpf_xdp_adjust_tail)(struct xdp_md *ctx, int delta) = (void 
 #define TCP_SYN 0x02
 #define TCP_ACK 0x10
 // Paced sending that falls behind, because other threads had the CPU, catches up what it did not send
-// in so long, no more, and beyond a moment at no more than twice the rate: no burst that loses packets.
+// in so long, no more, and beyond a moment at no more than eight times the rate, rather than in one burst.
 #define MAX_DEBT_PS 200000000000ull // 200 ms
 #define MOMENT_PS 1000000000ull     // 1 ms
 // Sending at full speed, the clock is read once in this many frames (a power of two).
@@ -72,6 +72,8 @@ struct config {
 	u32 tcp;
 	u32 tagged;   // with a VLAN tag
 	u32 run;      // which run the stamp is of, in its highest 8 bits
+	u32 offset;   // number of the first flow among those of all workers
+	u32 syn_only; // no ACKs after the SYNs
 	struct shape shape[MAX_SHAPES];
 };
 
@@ -117,7 +119,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		if (due + MAX_DEBT_PS < now)
 			due = now + CONFIG.gap_ps;
 		state->due_ps = due;
-		state->next_ps = due + MOMENT_PS < now ? now + CONFIG.gap_ps / 2 : due;
+		state->next_ps = due + MOMENT_PS < now ? now + CONFIG.gap_ps / 8 : due;
 		state->now_ns = now_ns;
 	} else if (!(state->frames & (CLOCK_EVERY - 1))) {
 		now_ns = bpf_ktime_get_ns();
@@ -155,7 +157,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		}
 	}
 
-	u32 flow = state->flow, round = state->round;
+	u32 flow = CONFIG.offset + state->flow, round = state->round;
 	u32 source = CONFIG.source, port = CONFIG.port;
 	if (CONFIG.hosts > 1) {
 		source += flow % CONFIG.hosts;
@@ -179,7 +181,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	}
 	*(u16 *)(p + l4) = __builtin_bswap16(port);
 	if (CONFIG.tcp) {
-		u32 flags = round ? TCP_ACK : TCP_SYN;
+		u32 flags = round && !CONFIG.syn_only ? TCP_ACK : TCP_SYN;
 		p[l4 + 13] = flags;
 		sum += flags;
 	}
@@ -202,7 +204,7 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 	state->frames++;
 	state->bytes += length;
 	if (CONFIG.flows > 1) {
-		u32 next = flow + CONFIG.stride;
+		u32 next = state->flow + CONFIG.stride;
 		state->flow = next >= CONFIG.flows ? next - CONFIG.flows : next;
 	}
 	u32 position = state->position + 1;

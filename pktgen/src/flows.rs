@@ -107,6 +107,8 @@ pub struct Flows {
     first: IpAddr,
     hosts: u32,
     count: u32,
+    /// Of a part: flows of the parts before it.
+    offset: u32,
 }
 
 impl Flows {
@@ -131,7 +133,31 @@ impl Flows {
             first,
             hosts,
             count,
+            offset: 0,
         })
+    }
+
+    /// One of `parts` parts of about the same size, the first being 0, or `None` if there are fewer flows
+    /// than that.
+    #[must_use]
+    pub fn part(self, number: u32, parts: u32) -> Option<Self> {
+        let begin = |number: u32| {
+            let flows = u64::from(self.count) * u64::from(number) / u64::from(parts.max(1));
+            u32::try_from(flows).ok()
+        };
+        let offset = begin(number)?;
+        let count = begin(number + 1)?.checked_sub(offset)?;
+        (count > 0 && number < parts).then_some(Self {
+            count,
+            offset,
+            ..self
+        })
+    }
+
+    /// Number of this part's flow 0 among all.
+    #[must_use]
+    pub fn offset(&self) -> u32 {
+        self.offset
     }
 
     /// Number of flows.
@@ -155,6 +181,7 @@ impl Flows {
     /// Source address and port of `flow`, which is below [`count`](Self::count).
     #[must_use]
     pub fn source(&self, flow: u32) -> (IpAddr, u16) {
+        let flow = self.offset + flow;
         let host = flow % self.hosts;
         let address = match self.first {
             IpAddr::V4(v4) => IpAddr::V4(Ipv4Addr::from_bits(v4.to_bits().wrapping_add(host))),
@@ -262,6 +289,19 @@ mod tests {
             let sources: HashSet<_> = (0..count).map(|flow| flows.source(flow)).collect();
             assert_eq!(sources.len(), count as usize, "{prefix}");
         }
+    }
+
+    #[test]
+    fn parts_together_are_all_flows() {
+        let all = flows("10.1.0.0/29", 1001);
+        let parts: Vec<Flows> = (0..3).map(|number| all.part(number, 3).unwrap()).collect();
+        let of =
+            |part: &Flows| -> Vec<_> { (0..part.count()).map(|flow| part.source(flow)).collect() };
+        let together: Vec<_> = parts.iter().flat_map(of).collect();
+        let expected: Vec<_> = of(&all);
+        assert_eq!(together, expected);
+        assert_eq!(flows("10.1.0.0/29", 2).part(0, 3), None);
+        assert_eq!(all.part(3, 3), None);
     }
 
     #[test]

@@ -153,6 +153,7 @@ pub struct Template {
     layout: Layout,
     tagged: bool,
     run: u8,
+    syn_only: bool,
     length: usize,
     header: [u8; TEMPLATE],
     /// Sum of the IPv4 header without the source address; folded to 16 bits, host order.
@@ -239,6 +240,7 @@ impl Template {
             layout,
             tagged: false,
             run: 0,
+            syn_only: false,
             length,
             header,
             ip_sum,
@@ -261,6 +263,13 @@ impl Template {
     #[must_use]
     pub fn of_run(mut self, run: u8) -> Self {
         self.run = run;
+        self
+    }
+
+    /// The same frames, of which every one opens a connection.
+    #[must_use]
+    pub fn syn_only(mut self) -> Self {
+        self.syn_only = true;
         self
     }
 
@@ -326,7 +335,7 @@ impl Template {
         if let Some(place) = frame.get_mut(payload..payload + STAMP) {
             let stamp = Stamp {
                 run: self.run,
-                flow,
+                flow: flows.offset() + flow,
                 round,
                 time: now,
             };
@@ -335,7 +344,11 @@ impl Template {
         }
         match self.layout.protocol {
             Protocol::Tcp => {
-                let flags = if round == 0 { TCP_SYN } else { TCP_ACK };
+                let flags = if round == 0 || self.syn_only {
+                    TCP_SYN
+                } else {
+                    TCP_ACK
+                };
                 frame[l4 + 13] = flags;
                 let checksum = !fold(l4_sum + u32::from(flags));
                 frame[l4 + 16..l4 + 18].copy_from_slice(&low_half(checksum));

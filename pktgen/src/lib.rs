@@ -3,6 +3,7 @@
 //! - [`flows`]: which flows there are and what source each has.
 //! - [`frame`]: the frame of a flow, as a template with the checksum sums of what does not vary.
 //! - [`live`]: sends them from an interface, made in the kernel by `bpf/generate.bpf.c`.
+//! - [`traffic`]: frames made here, [`user_space`]: sends them by AF_XDP.
 //! - [`ring`]: measures the data plane alone, in this process, without interfaces.
 //! - [`sink`]: the other end, counting and dropping all that arrives, in XDP.
 //! - [`receive`]: the other end, taking the generator's frames alone, to count or to look at.
@@ -28,5 +29,7 @@ pub mod rfc2544;
 pub mod ring;
 pub mod sink;
 pub mod spread;
+pub mod traffic;
 pub mod units;
+pub mod user_space;
 pub mod verify;

@@ -30,7 +30,7 @@ const MAX_SHAPES: usize = 12;
 /// `struct shape` of the program, in bytes.
 const SHAPE: usize = TEMPLATE + 16;
 /// `struct config` of the program, in bytes.
-const CONFIG: usize = 56 + MAX_SHAPES * SHAPE;
+const CONFIG: usize = 64 + MAX_SHAPES * SHAPE;
 /// `struct state` of the program, in words of 8 bytes.
 const STATE_WORDS: usize = 8;
 /// Longest frame, in bytes: a page without the kernel's own headers, headroom and tailroom.
@@ -48,20 +48,27 @@ pub struct Plan {
     pub vlan: Option<u16>,
     /// In every stamp.
     pub run: u8,
+    /// Of TCP, every frame opens a connection.
+    pub syn_only: bool,
 }
 
 impl Plan {
-    /// The frames of each length, in the order in which they are sent, in turn.
+    /// The frames of each length, in the order in which they are sent, in turn. If they are to be
+    /// `fragmented`, they may be longer than the interface's MTU.
     ///
     /// # Errors
     /// They cannot be made, are longer than `interface` takes, or have more flows than stamps can name.
-    pub fn templates(&self, interface: &Interface) -> Result<Vec<Template>, LiveError> {
+    pub fn templates(
+        &self,
+        interface: &Interface,
+        fragmented: bool,
+    ) -> Result<Vec<Template>, LiveError> {
         if self.flows.count() > MOST_FLOWS {
             return Err(LiveError::Flows(self.flows.count()));
         }
         let longest = LONGEST.min(interface.mtu + crate::frame::ETHERNET);
         let template = |length| {
-            if length > longest {
+            if length > longest && !fragmented {
                 return Err(LiveError::TooLong {
                     length,
                     longest,
@@ -69,7 +76,10 @@ impl Plan {
                     mtu: interface.mtu,
                 });
             }
-            let template = Template::new(self.layout, &self.flows, length)?.of_run(self.run);
+            let mut template = Template::new(self.layout, &self.flows, length)?.of_run(self.run);
+            if self.syn_only {
+                template = template.syn_only();
+            }
             Ok(match self.vlan {
                 Some(vlan) => template.tagged(vlan),
                 None => template,
@@ -107,6 +117,15 @@ impl Sent {
     }
 }
 
+/// What to do about frames that the interface takes none of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vanished {
+    /// They are counted.
+    Count,
+    /// Nothing more is sent.
+    Refuse,
+}
+
 /// A loaded source, ready to send.
 #[derive(Debug)]
 pub struct Source {
@@ -122,7 +141,7 @@ impl Source {
     /// A frame of the plan cannot be made or is too long for the interface, or the kernel refuses
     /// the program.
     pub fn load(interface: Interface, plan: &Plan) -> Result<Self, LiveError> {
-        let templates = plan.templates(&interface)?;
+        let templates = plan.templates(&interface, false)?;
         let first = templates
             .iter()
             .max_by_key(|template| template.length())
@@ -162,14 +181,17 @@ impl Source {
     /// Sends until `duration` has passed or SIGINT or SIGTERM arrives. Once a second `progress` is
     /// told what was sent so far, from another thread.
     ///
+    /// With [`Vanished::Refuse`], frames that the interface does not take are an error after a moment.
+    ///
     /// To be called on the main thread: it is the one that the kernel interrupts for a signal
     /// to the process.
     ///
     /// # Errors
-    /// The kernel refuses to run the program.
+    /// The kernel refuses to run the program; [`LiveError::Vanished`].
     pub fn send(
         &mut self,
         duration: Duration,
+        vanished: Vanished,
         mut progress: impl FnMut(Sent) + Send,
     ) -> Result<Sent, LiveError> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -188,10 +210,12 @@ impl Source {
         let state: Array<MapData, [u64; STATE_WORDS]> = state.try_into()?;
         let before = self.interface.sent()?;
         let done = AtomicBool::new(false);
+        let vanish = AtomicBool::new(false);
         let ran = thread::scope(|scope| {
             scope.spawn(|| {
                 let start = Instant::now();
                 let mut next = Duration::from_secs(1);
+                let mut looked = vanished == Vanished::Count;
                 while !done.load(Ordering::Acquire) {
                     let elapsed = start.elapsed();
                     if elapsed >= duration || stop.load(Ordering::Relaxed) {
@@ -201,6 +225,18 @@ impl Source {
                         let _ = rustix::process::kill_process(own, rustix::process::Signal::ALARM);
                         thread::sleep(Duration::from_millis(5));
                         continue;
+                    }
+                    if !looked && let Ok(words) = state.get(&0, 0) {
+                        let sent = sent(words).frames;
+                        // A batch is counted by the interface when it has taken it.
+                        if sent > 2 * u64::from(BATCH) {
+                            looked = true;
+                            if self.interface.sent().is_ok_and(|taken| taken == before) {
+                                vanish.store(true, Ordering::Relaxed);
+                                stop.store(true, Ordering::Release);
+                                continue;
+                            }
+                        }
                     }
                     if elapsed >= next {
                         next += Duration::from_secs(1);
@@ -217,6 +253,9 @@ impl Source {
             ran
         });
         ran?;
+        if vanish.into_inner() {
+            return Err(LiveError::Vanished(self.interface.name.clone()));
+        }
         let mut total = sent(state.get(&0, 0)?);
         // The interface counts a batch when it has taken it.
         let taken = self.interface.sent()?.saturating_sub(before);
@@ -294,6 +333,8 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
         u32::from(layout.protocol == dataplane::service::Protocol::Tcp),
         u32::from(plan.vlan.is_some()),
         u32::from(plan.run) << 24,
+        plan.flows.offset(),
+        u32::from(plan.syn_only),
     ];
     let mut bytes = Vec::with_capacity(CONFIG);
     bytes.extend(gap_ps.to_ne_bytes());
@@ -329,6 +370,11 @@ pub enum LiveError {
         interface: String,
         mtu: usize,
     },
+    #[error(
+        "{0} takes no frames made in the kernel. On a veth the other end must have an XDP program or \
+         GRO: `ethtool -K PEER gro on`"
+    )]
+    Vanished(String),
     #[error("{0} flows: a frame's stamp can tell {MOST_FLOWS} apart: ask for at most so many")]
     Flows(u32),
     #[error(transparent)]

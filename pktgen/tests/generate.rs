@@ -29,6 +29,7 @@ fn plan(destination: &str, protocol: Protocol, flows: u32, size: Size) -> Plan {
         rate: Rate::Max,
         vlan: None,
         run: 0x9c,
+        syn_only: false,
     }
 }
 
@@ -40,7 +41,7 @@ fn compare(plan: &Plan, count: usize) {
         mac: plan.layout.source_mac,
         mtu: 1500,
     };
-    let templates = plan.templates(&interface).unwrap();
+    let templates = plan.templates(&interface, false).unwrap();
     let source = Source::load(interface, plan).unwrap();
     let mut last = 0;
     let payload = plan.layout.payload() + if plan.vlan.is_some() { TAG } else { 0 };
@@ -76,6 +77,12 @@ fn the_kernel_makes_the_same_frames() {
             compare(&Plan { vlan, ..untagged }, 60);
         }
     }
+    let all = plan("192.0.2.1:80", Protocol::Udp, 1000, Size::Fixed(60));
+    let flows = all.flows.part(1, 3).unwrap();
+    compare(&Plan { flows, ..all }, 60);
+    let all = plan("192.0.2.1:80", Protocol::Tcp, 5, Size::Fixed(80));
+    let syn_only = true;
+    compare(&Plan { syn_only, ..all }, 20);
     compare(
         &plan("192.0.2.1:80", Protocol::Udp, 50_000, Size::Fixed(60)),
         300,

@@ -34,7 +34,7 @@ enum Command {
 /// Runs the command given on the command line; exits with status 2 when that is wrong.
 pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
-        Command::Tx(arguments) => tx::run(arguments),
+        Command::Tx(arguments) => tx::run(&arguments),
         Command::Sink(arguments) => sink::run(&arguments),
         Command::Rfc2544(arguments) => rfc2544::run(&arguments),
         Command::Ring(arguments) => ring::run(&arguments),

@@ -114,6 +114,11 @@ mod tests {
         resolution: 0.01,
     };
 
+    #[expect(clippy::cast_possible_truncation, reason = "small and positive")]
+    fn whole(value: f64) -> u64 {
+        value as u64
+    }
+
     /// Finds what a director forwards that can do `capacity`, with a tester that can do `fastest`.
     fn highest(capacity: f64, fastest: f64) -> Highest {
         search(SETTINGS, |rate| -> Result<Trial, ()> {
@@ -122,8 +127,8 @@ mod tests {
                 Rate::PerSecond(wanted) => wanted.min(fastest),
             };
             Ok(Trial {
-                sent: (offered * 10.0) as u64,
-                received: (offered.min(capacity) * 10.0) as u64,
+                sent: whole(offered * 10.0),
+                received: whole(offered.min(capacity) * 10.0),
                 seconds: 10.0,
             })
         })
@@ -156,7 +161,7 @@ mod tests {
                 Rate::Max => 1e6,
                 Rate::PerSecond(rate) => rate,
             };
-            let sent = rate as u64 + 1;
+            let sent = whole(rate) + 1;
             Ok(Trial {
                 sent,
                 received: sent - 1,
