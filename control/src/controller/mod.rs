@@ -195,7 +195,8 @@ impl Controller {
         let mut actions = Vec::new();
         self.config = config.clone();
         self.next_hops.use_ports(ports.clone());
-        self.ports = ports;
+        let before = std::mem::replace(&mut self.ports, ports);
+        self.vrrp_ports(&before, now, &mut actions);
         self.take_up(&config, now, &mut actions);
         Ok((changes, actions))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use super::Controller;
+use super::{Controller, Port};
 use crate::config::Notify;
 use crate::event::{Action, NetworkEvent, VrrpEvent};
 use crate::notify::{Notice, state_word};
@@ -57,6 +57,11 @@ impl Controller {
             NetworkEvent::Link {
                 index, name, up, ..
             } => {
+                // Made anew: no worker has it, so no address should lead there before a reload.
+                let is_anew = |port: &Port| port.name == *name && port.index != *index;
+                if self.ports.iter().any(is_anew) {
+                    return;
+                }
                 if *up && !self.vrrp.is_up(name) {
                     self.addresses.restore_routes(name, actions);
                 }
@@ -72,6 +77,19 @@ impl Controller {
             NetworkEvent::Neighbor { .. } | NetworkEvent::RoutesChanged => return,
         };
         self.carry(outputs, actions);
+    }
+
+    /// Tells the instances of interfaces that workers did not have before.
+    pub(super) fn vrrp_ports(&mut self, before: &[Port], now: Instant, actions: &mut Vec<Action>) {
+        let is_new = |port: &&Port| before.iter().all(|old| old.index != port.index);
+        let new: Vec<_> = self.ports.iter().filter(is_new).cloned().collect();
+        for port in new {
+            if port.up && !self.vrrp.is_up(&port.name) {
+                self.addresses.restore_routes(&port.name, actions);
+            }
+            let outputs = self.vrrp.link(port.index, &port.name, port.up, now);
+            self.carry(outputs, actions);
+        }
     }
 
     /// Gives up being master, if there is an instance. Another director is
