@@ -113,6 +113,13 @@ realserver rs1 up >"$WORK/said" 2>&1 || status=$?
 equal "status with NAT" "$status" 1
 contains "NAT" "$(<"$WORK/said")" '^wrong .* leave by 10.77.0.1, which is no director'
 realserver rs1 up --gateway 10.77.0.1 --gateway fd77::1 >/dev/null
+# Or a route that only its replies take.
+for family in "-4 10.77.0.101 $DIRECTOR" "-6 fd77::101 $DIRECTOR6"; do
+    read -r family server director <<<"$family"
+    on_ip rs1 "$family" rule add from "$server" lookup 100
+    on_ip rs1 "$family" route add default via "$director" table 100
+done
+realserver rs1 status --gateway $DIRECTOR --gateway $DIRECTOR6 >/dev/null
 
 # Where it is no real server.
 refused 2 'no address of this host is a real_server .*10.77.0.101' \

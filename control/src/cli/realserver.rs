@@ -140,8 +140,8 @@ impl OnHost {
         };
         let done = realserver::up(requests, &needs, &host, &places).await?;
         print(&lines(&done, "nothing to do"))?;
-        let host = Host::look(requests).await?;
-        let found = self.findings(&needs, &host)?;
+        let found = self.findings(requests, &needs, Host::look(requests).await?);
+        let found = found.await?;
         let wrong: Vec<_> = found.into_iter().filter(|one| one.is_wrong()).collect();
         print(&lines(&wrong, ""))?;
         verdict(wrong.len())
@@ -150,20 +150,22 @@ impl OnHost {
     async fn status(&self, requests: &Requests) -> Result<(), Failure> {
         let host = Host::look(requests).await?;
         let needs = self.which.needs(&host)?;
-        let found = self.findings(&needs, &host)?;
+        let found = self.findings(requests, &needs, host).await?;
         let servers: Vec<String> = needs.servers.iter().map(ToString::to_string).collect();
         print(&format!("real server {}\n", servers.join(", ")))?;
         print(&lines(&found, "its virtual servers need nothing here"))?;
         verdict(found.iter().filter(|one| one.is_wrong()).count())
     }
 
-    fn findings(
+    async fn findings(
         &self,
+        requests: &Requests,
         needs: &Needs,
-        host: &Host,
+        mut host: Host,
     ) -> Result<Vec<realserver::Finding>, anyhow::Error> {
+        host.look_at_replies(requests, &needs.translated).await?;
         let record = Record::load(&self.record.state)?;
-        Ok(realserver::findings(needs, host, &record, &self.gateway))
+        Ok(realserver::findings(needs, &host, &record, &self.gateway))
     }
 }
 

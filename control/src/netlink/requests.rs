@@ -176,12 +176,32 @@ impl Requests {
     ///
     /// What the kernel says, except that there is no way.
     pub async fn route(&self, destination: IpAddr) -> Result<Route, Error> {
+        self.look_up(destination, None).await
+    }
+
+    /// Asks where packets from `source`, an address of this host, go to `destination`, of the same family,
+    /// by the rules of policy routing (`ip route get DESTINATION from SOURCE`).
+    ///
+    /// # Errors
+    ///
+    /// As [`route`](Self::route).
+    pub async fn route_from(&self, source: IpAddr, destination: IpAddr) -> Result<Route, Error> {
+        self.look_up(destination, Some(source)).await
+    }
+
+    async fn look_up(&self, destination: IpAddr, source: Option<IpAddr>) -> Result<Route, Error> {
         let mut message = RouteMessage::default();
         message.header.address_family = family(destination);
         message.header.destination_prefix_length = host_prefix(destination);
         message
             .attributes
             .push(RouteAttribute::Destination(destination.into()));
+        if let Some(source) = source {
+            message.header.source_prefix_length = host_prefix(source);
+            message
+                .attributes
+                .push(RouteAttribute::Source(source.into()));
+        }
         let doing = || format!("look up the route to {destination}");
         let message = RouteNetlinkMessage::GetRoute(message);
         match self.ask(message, 0, doing).await {

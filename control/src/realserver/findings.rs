@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use dataplane::service::Tunnel;
 
 use super::{Host, Needs, Record, Tunnelled};
-use crate::netlink::HostLink;
+use crate::netlink::{HostLink, Route};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -223,16 +223,15 @@ fn tunnel(host: &Host, record: &Record, one: Tunnelled) -> Vec<Finding> {
 }
 
 fn gateway(needs: &Needs, host: &Host, gateways: &[IpAddr], server: IpAddr) -> Finding {
-    let mut routes = host
-        .default_routes
-        .iter()
-        .filter(|route| route.is_v4 == server.is_ipv4());
-    let found = routes.next().and_then(|route| route.gateway);
+    let found = match host.replies.get(&server) {
+        Some(Route::Forward(hop)) => hop.gateway,
+        Some(Route::Local | Route::Unreachable) | None => None,
+    };
     let remedy = "replies of NAT have to pass the director: ip route replace default via DIRECTOR, \
                   or say --gateway if it is one";
     match found {
         None => Finding::wrong(
-            format!("{server} has no default route by a gateway"),
+            format!("replies of {server} to clients elsewhere leave by no gateway"),
             remedy.to_owned(),
         ),
         Some(gateway) if needs.directors.contains(&gateway) || gateways.contains(&gateway) => {

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use crate::netlink::{DefaultRoute, HostLink, Requests};
+use crate::netlink::{DefaultRoute, HostLink, Requests, Route};
 
 /// The settings that matter, of `net/ipv4/conf/LINK`.
 const SETTINGS: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
@@ -17,11 +17,18 @@ const SETTINGS: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
 pub struct Host {
     pub links: Vec<HostLink>,
     pub default_routes: Vec<DefaultRoute>,
+    /// Where replies to clients elsewhere go, by the address that sends them.
+    pub replies: BTreeMap<IpAddr, Route>,
     /// By link, `all` included, and name. A link without IPv4 has none.
     pub settings: BTreeMap<(String, &'static str), u32>,
     /// Local ports of UDP sockets; the kernel's GUE receiver has one.
     pub udp_ports: BTreeSet<u16>,
 }
+
+/// Addresses that nobody has (RFC 5737, RFC 6666): replies to them go as those to any client that no route
+/// names.
+const SOME_CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1));
+const SOME_CLIENT6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x100, 0, 0, 0, 0, 0, 0, 1));
 
 /// The file of an IPv4 setting of a link, or of `all`.
 pub(super) fn setting_path(link: &str, name: &str) -> PathBuf {
@@ -58,9 +65,32 @@ impl Host {
         Ok(Self {
             links,
             default_routes,
+            replies: BTreeMap::new(),
             settings,
             udp_ports,
         })
+    }
+
+    /// Asks where replies of some of the host's addresses go, by all its rules and tables.
+    ///
+    /// # Errors
+    ///
+    /// The kernel does not answer.
+    pub async fn look_at_replies(
+        &mut self,
+        requests: &Requests,
+        servers: &BTreeSet<IpAddr>,
+    ) -> anyhow::Result<()> {
+        for server in servers {
+            let client = if server.is_ipv4() {
+                SOME_CLIENT
+            } else {
+                SOME_CLIENT6
+            };
+            let route = requests.route_from(*server, client).await?;
+            self.replies.insert(*server, route);
+        }
+        Ok(())
     }
 
     /// Every address of the host.

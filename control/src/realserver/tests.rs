@@ -1,11 +1,11 @@
 //! Needs of files, and findings on hosts, on paper.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::*;
 use crate::config::{Config, parse};
-use crate::netlink::{DefaultRoute, HostLink};
+use crate::netlink::{DefaultRoute, HostLink, NextHop, Route};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -31,6 +31,14 @@ fn needs(lb_kind: &str) -> Needs {
     Needs::of(&config(lb_kind), &own, &[]).unwrap()
 }
 
+fn replies_by(gateway: &str) -> BTreeMap<IpAddr, Route> {
+    let hop = NextHop {
+        index: 2,
+        gateway: Some(ip(gateway)),
+    };
+    BTreeMap::from([(ip("10.0.0.1"), Route::Forward(hop))])
+}
+
 /// Set up for DR as it has to be.
 fn host() -> Host {
     let link = |index, name: &str, addresses: &[(&str, u8)]| HostLink {
@@ -51,6 +59,7 @@ fn host() -> Host {
             gateway: Some(ip("10.0.0.254")),
             index: 2,
         }],
+        replies: replies_by("10.0.0.254"),
         ..Host::default()
     };
     host.settings.insert(("all".into(), "arp_ignore"), 1);
@@ -166,13 +175,13 @@ fn replies_of_nat_pass_a_director() {
     let named = findings(&needs, &host, &Record::default(), &[ip("10.0.0.254")]);
     assert!(named.iter().all(|finding| !finding.is_wrong()), "{named:?}");
     let mut by_virtual = host.clone();
-    by_virtual.default_routes[0].gateway = Some(ip("10.0.0.100"));
+    by_virtual.replies = replies_by("10.0.0.100");
     assert_eq!(wrong(NAT, &by_virtual), [""; 0]);
     let none = Host {
-        default_routes: Vec::new(),
+        replies: BTreeMap::from([(ip("10.0.0.1"), Route::Unreachable)]),
         ..host
     };
-    assert_one(&wrong(NAT, &none), "no default route");
+    assert_one(&wrong(NAT, &none), "leave by no gateway");
 }
 
 #[test]
