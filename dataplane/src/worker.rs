@@ -399,9 +399,13 @@ impl<D: Device> Worker<D> {
 
     /// There is work that no packet announces.
     fn has_more_to_do(&self) -> bool {
-        let has_listing = self.listing.is_some() || !self.listings.is_empty();
         let mut devices = self.ports.iter().map(|port| &port.device);
-        self.behind || has_listing || devices.any(Device::has_outstanding)
+        self.behind || devices.any(Device::has_outstanding)
+    }
+
+    /// Somebody waits for a list of connections.
+    fn is_listing(&self) -> bool {
+        self.listing.is_some() || !self.listings.is_empty()
     }
 
     /// The counters, up to this moment.

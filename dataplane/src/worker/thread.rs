@@ -73,6 +73,9 @@ pub fn run<D: Device>(
 /// Waits for a packet for any of them, at most [`SLEEP`]; shorter while there is other work.
 fn sleep<D: Device>(workers: &[(usize, Worker<D>)]) {
     let workers = || workers.iter().map(|(_, worker)| worker);
+    if workers().any(Worker::is_listing) {
+        return; // a thousand naps for a million connections
+    }
     let is_busy = workers().any(Worker::has_more_to_do);
     let timeout = if is_busy { NAP } else { SLEEP };
     let devices = workers().flat_map(|worker| &worker.ports);
