@@ -7,7 +7,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-readonly TARGETS=(wire_parse director config_toml config_keepalived)
+readonly TARGETS=(wire_parse director config_toml config_keepalived control_socket)
 
 seconds=60
 profile=dev directory=debug

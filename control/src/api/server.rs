@@ -78,6 +78,15 @@ pub async fn serve(listener: Listener, queries: mpsc::Sender<Query>) -> io::Resu
     serve_with(listener, queries, Limits::DEFAULT).await
 }
 
+/// Serves one client and no other: what the socket would have accepted.
+pub async fn serve_client(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    queries: mpsc::Sender<Query>,
+) {
+    let limits = Limits::DEFAULT;
+    client(stream, Api::new(queries, limits).router(), limits).await;
+}
+
 async fn serve_with(
     listener: Listener,
     queries: mpsc::Sender<Query>,
