@@ -25,6 +25,7 @@ pub mod subnet;
 pub mod tally;
 pub mod testbed;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -119,6 +120,8 @@ struct Lab<'a> {
     plan: &'a Plan,
     client: Client,
     responders: Vec<Option<Process>>,
+    /// On each director: what the file's scripts watch.
+    watched: Vec<Option<Process>>,
     directors: Directors<'a>,
     network: Network,
     directory: Directory,
@@ -134,11 +137,25 @@ impl<'a> Lab<'a> {
             let started = responder(&options.program, &network, &directory, server)?;
             responders.push(Some(started));
         }
+        let mut watched = Vec::new();
+        if !plan.watched.is_empty() {
+            for director in &plan.directors {
+                let services = watched_services(
+                    &options.program,
+                    &network,
+                    &directory,
+                    director,
+                    &plan.watched,
+                )?;
+                watched.push(Some(services));
+            }
+        }
         let directors = Directors::start(plan, options, &network, &directory)?;
         Ok(Self {
             plan,
             client: Client::start(network.namespace(CLIENT))?,
             responders,
+            watched,
             directors,
             network,
             directory,
@@ -147,7 +164,8 @@ impl<'a> Lab<'a> {
 
     /// The whole rehearsal, unless a director dies by itself.
     async fn run(&mut self, options: &Options, screen: &mut Screen) -> anyhow::Result<bool> {
-        for responder in self.responders.iter_mut().flatten() {
+        let responders = self.responders.iter_mut().chain(&mut self.watched);
+        for responder in responders.flatten() {
             responder.ready().await?;
         }
         self.directors.ready().await?;
@@ -155,6 +173,7 @@ impl<'a> Lab<'a> {
             plan,
             client,
             responders,
+            watched,
             directors,
             network,
             directory,
@@ -165,6 +184,7 @@ impl<'a> Lab<'a> {
             client,
             directors,
             responders,
+            watched,
             network,
             directory,
             screen,
@@ -195,10 +215,8 @@ impl<'a> Lab<'a> {
             screen.say(&format!("  appliance show --socket {}", socket.display()))?;
         }
         screen.say("To remove everything:\n  appliance lab --remove")?;
-        self.responders
-            .into_iter()
-            .flatten()
-            .for_each(Process::keep);
+        let responders = self.responders.into_iter().chain(self.watched);
+        responders.flatten().for_each(Process::keep);
         self.directors.keep();
         self.network.keep();
         self.directory.keep();
@@ -231,6 +249,39 @@ fn responder(
         &network.namespace(name),
         &arguments,
         directory.0.join(format!("{name}.log")),
+    )
+}
+
+/// Starts what the scripts of a director watch.
+fn watched_services(
+    program: &Path,
+    network: &Network,
+    directory: &Directory,
+    director: &plan::Director,
+    watched: &[plan::Watched],
+) -> anyhow::Result<Process> {
+    let mut arguments = vec![RESPONDER_COMMAND.to_string()];
+    let name = director.addresses.first();
+    arguments.extend(
+        name.into_iter()
+            .flat_map(|name| ["--name".into(), name.to_string()]),
+    );
+    let places: BTreeSet<_> = watched.iter().map(|watched| watched.address).collect();
+    for address in places {
+        let protocol = plan::Protocol::Tcp;
+        let listen = plan::Listen { protocol, address };
+        arguments.extend(["--listen".into(), listen.to_string()]);
+    }
+    let name = &director.name;
+    Process::start(
+        format!(
+            "what scripts of director {} watch",
+            directors::addresses(director)
+        ),
+        program,
+        &network.namespace(name),
+        &arguments,
+        directory.0.join(format!("{name}-watched.log")),
     )
 }
 

@@ -23,6 +23,7 @@ mod segment;
 mod servers;
 #[cfg(test)]
 mod tests;
+mod watched;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -34,6 +35,7 @@ use cabling::Cabling;
 pub use directors::{Director, Failover};
 use segment::Segment;
 pub use servers::{Listen, Protocol, RealServer};
+pub use watched::Watched;
 
 /// Namespace names within a lab; the lab's own name is put before them.
 pub const CLIENT: &str = "client";
@@ -55,8 +57,10 @@ pub struct Plan {
     pub namespaces: Vec<Namespace>,
     pub links: Vec<Link>,
     pub directors: Vec<Director>,
-    /// With two directors.
+    /// With several directors.
     pub failover: Option<Failover>,
+    /// What scripts watch on each director.
+    pub watched: Vec<Watched>,
     pub real_servers: Vec<RealServer>,
     pub services: Vec<Service>,
     /// What the user should know, one line each.
@@ -215,7 +219,7 @@ impl Plan {
             link((ROUTER, "segment"), (SWITCH, ROUTER), 1),
         ];
         let mut directors = Vec::new();
-        for (name, held) in &own {
+        for (number, (name, held)) in own.iter().enumerate() {
             namespaces.push(Namespace {
                 name: name.clone(),
                 settings: segment.host_settings(),
@@ -223,8 +227,8 @@ impl Plan {
                 gateways: segment.one_a_family(&router),
                 ..Namespace::default()
             });
-            for (number, interface) in interfaces.iter().enumerate() {
-                let port = match number {
+            for (place, interface) in interfaces.iter().enumerate() {
+                let port = match place {
                     0 => name.clone(),
                     more => format!("{name}-{more}"),
                 };
@@ -234,12 +238,11 @@ impl Plan {
                     queues(config, interface),
                 ));
             }
-            let is_first = directors.is_empty();
-            let copy = || directors::standby(config, &own[0].1, held);
+            let copy = || directors::standby(config, number, &own[0].1, held);
             directors.push(Director {
                 name: name.clone(),
                 addresses: addresses(held),
-                file: (!is_first).then(|| directors::text(&copy())),
+                file: (number > 0).then(|| directors::text(&copy())),
             });
         }
         let mut ways_back: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
@@ -277,6 +280,7 @@ impl Plan {
             links,
             directors,
             failover: Failover::of(config),
+            watched: Watched::all(config),
             real_servers,
             services,
             notes,

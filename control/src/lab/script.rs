@@ -1,9 +1,11 @@
 //! What happens in a rehearsal, in order: traffic, the death of a real
-//! server, its return, and the same of the master director.
+//! server, its return, the same of the master director, and of what a
+//! `vrrp_script` watches there.
 
 mod load;
 mod masters;
 mod table;
+mod watched;
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -39,6 +41,8 @@ pub(super) struct Script<'a> {
     pub(super) client: &'a Client,
     pub(super) directors: &'a Directors<'a>,
     pub(super) responders: &'a mut Vec<Option<Process>>,
+    /// What scripts watch, on each director.
+    pub(super) watched: &'a mut Vec<Option<Process>>,
     pub(super) network: &'a Network,
     pub(super) directory: &'a Directory,
     pub(super) screen: &'a mut Screen,

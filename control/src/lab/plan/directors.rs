@@ -1,8 +1,9 @@
-//! The directors of a file: one, or a pair when it has a `vrrp_instance`.
+//! The directors of a file: one, a pair when it has a `vrrp_instance`, or as
+//! many as an instance has in `unicast_peer`, and itself.
 //!
-//! The first runs the file unchanged. The second runs a copy of it that says
-//! what such a pair's files differ in: a lower priority, the state `BACKUP`,
-//! and the addresses that advertisements come from and go to.
+//! The first runs the file unchanged. Each other runs a copy of it that says
+//! what such directors' files differ in: a priority lower by one than the one before,
+//! the state `BACKUP`, and the addresses that advertisements come from and go to.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +14,7 @@ use crate::vrrp::packet::Version;
 
 /// Starting, scheduling and measuring take time too: allowed on top of what
 /// the timers add up to.
-const SLACK: Duration = Duration::from_secs(1);
+pub(super) const SLACK: Duration = Duration::from_secs(1);
 
 /// One director.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,40 +38,50 @@ pub struct Failover {
 
 /// Names of the directors' namespaces.
 pub(super) fn names(config: &Config) -> Vec<String> {
-    let mut names = vec![DIRECTOR.to_string()];
-    if !config.vrrp_instances.is_empty() {
-        names.push(format!("{DIRECTOR}2"));
-    }
-    names
+    let peers = |instance: &VrrpInstance| instance.unicast_peer.len().max(1);
+    let others = config.vrrp_instances.iter().map(peers).max().unwrap_or(0);
+    let other = |number| format!("{DIRECTOR}{}", number + 2);
+    let first = std::iter::once(DIRECTOR.to_string());
+    first.chain((0..others).map(other)).collect()
 }
 
-/// The addresses that the file gives to directors, first and second.
-pub(super) fn given(config: &Config) -> [Vec<IpAddr>; 2] {
+/// The addresses that the file gives to directors, in their order.
+pub(super) fn given(config: &Config) -> Vec<Vec<IpAddr>> {
     let instances = || config.vrrp_instances.iter();
-    let second = |one: &VrrpInstance| one.unicast_peer.first().map(|peer| peer.address);
-    [
-        instances().filter_map(VrrpInstance::source).collect(),
-        instances().filter_map(second).collect(),
-    ]
+    let own = instances().filter_map(VrrpInstance::source).collect();
+    let of_peer = |number: usize| {
+        let peers = instances().filter_map(move |one: &VrrpInstance| one.unicast_peer.get(number));
+        peers.map(|peer| peer.address).collect()
+    };
+    let others = names(config).len() - 1;
+    std::iter::once(own)
+        .chain((0..others).map(of_peer))
+        .collect()
 }
 
-/// The second director's file. `first` and `second` are their own addresses,
-/// in the order of the subnets.
-pub(super) fn standby(config: &Config, first: &[(IpAddr, u8)], second: &[(IpAddr, u8)]) -> Config {
-    let pairs = || first.iter().zip(second).map(|(a, b)| (a.0, b.0));
+/// The file of director `number`, from 1; the first one is 0. `first` and `own` are the
+/// addresses of that and of this, in the order of the subnets.
+pub(super) fn standby(
+    config: &Config,
+    number: usize,
+    first: &[(IpAddr, u8)],
+    own: &[(IpAddr, u8)],
+) -> Config {
+    let pairs = || first.iter().zip(own).map(|(a, b)| (a.0, b.0));
+    let lower = u8::try_from(number).unwrap_or(u8::MAX);
     let mut copy = config.clone();
     for instance in &mut copy.vrrp_instances {
         instance.state = VrrpState::Backup;
-        instance.priority = instance.priority.saturating_sub(1).max(1);
+        instance.priority = instance.priority.saturating_sub(lower).max(1);
         let sources = [&mut instance.mcast_src_ip, &mut instance.unicast_src_ip];
         for source in sources.into_iter().flatten() {
-            if let Some((_, other)) = pairs().find(|(own, _)| own == source) {
-                *source = other;
+            if let Some((_, here)) = pairs().find(|(there, _)| there == source) {
+                *source = here;
             }
         }
         for peer in &mut instance.unicast_peer {
-            if let Some((other, _)) = pairs().find(|(_, own)| *own == peer.address) {
-                peer.address = other;
+            if let Some((there, _)) = pairs().find(|(_, here)| *here == peer.address) {
+                peer.address = there;
             }
         }
     }

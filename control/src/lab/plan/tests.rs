@@ -394,3 +394,36 @@ fn unicast_directors_have_the_addresses_of_the_file() {
     assert_eq!(instance.unicast_peer[0].address, other);
     assert_eq!(plan.failover.unwrap().back_within, None, "nopreempt");
 }
+
+#[test]
+fn unicast_peers_are_directors_and_a_url_is_served() {
+    let plan = shipped("three-node.toml");
+    let hosts = ["director", "director2", "director3"];
+    assert_eq!(
+        hosts.map(|host| held(&plan, host).concat()),
+        [
+            "eth0 192.168.1.2/24",
+            "eth0 192.168.1.3/24",
+            "eth0 192.168.1.4/24"
+        ]
+    );
+    let copies = plan.directors.iter().filter_map(|d| d.file.as_deref());
+    let copies = copies.map(|text| config::parse(text, Path::new("copy.toml")).unwrap());
+    let seen = copies.map(|copy| {
+        let one = &copy.config.vrrp_instances[0];
+        let peers: Vec<_> = one.unicast_peer.iter().map(|p| p.address).collect();
+        (one.priority, one.unicast_src_ip.unwrap(), peers)
+    });
+    let [a, b, c] = [2, 3, 4].map(|last| IpAddr::from([192, 168, 1, last]));
+    assert_eq!(
+        seen.collect::<Vec<_>>(),
+        [(99, b, vec![a, c]), (98, c, vec![b, a])]
+    );
+    let [watched] = &plan.watched[..] else {
+        panic!("{:?}", plan.watched);
+    };
+    assert_eq!(watched.address, "127.0.0.1:80".parse().unwrap());
+    let run = Duration::from_secs(2 + 2);
+    let failover = plan.failover.unwrap();
+    assert_eq!(watched.out_within, Some(failover.out_within + run));
+}

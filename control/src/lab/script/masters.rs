@@ -1,4 +1,5 @@
-//! The last steps: the master director dies, and returns.
+//! The last steps: the master director dies, and returns. Of more than two
+//! each but one dies, one after the other.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -12,7 +13,7 @@ use crate::lab::tally::failure_text;
 
 /// What clients notice of a change of master.
 #[derive(Debug, Default)]
-struct Noticed {
+pub(super) struct Noticed {
     /// From the change to the first answer.
     first_answer: Option<Duration>,
     requests: u32,
@@ -47,11 +48,11 @@ impl Noticed {
     /// True if a change of master that was over at `end` is no excuse for a
     /// failure. What is under way during it may fail: the other director does
     /// not know the connection.
-    fn failed_after(&self, end: Instant) -> bool {
+    pub(super) fn failed_after(&self, end: Instant) -> bool {
         self.last_failure.is_some_and(|last| last > end)
     }
 
-    fn line(&self) -> String {
+    pub(super) fn line(&self) -> String {
         format!(
             "   failed: {} of {} requests; the slowest answer took {} ms",
             failure_text(&self.failed),
@@ -83,28 +84,40 @@ impl Script<'_> {
         Ok(())
     }
 
-    /// Steps 4 and 5.
+    /// Steps 4 and 5, and more of them with more directors.
     pub(super) async fn masters(&mut self) -> anyhow::Result<()> {
         let Some(failover) = self.plan.failover else {
             return Ok(());
         };
-        let Some(master) = self.directors.master(self.directory).await? else {
-            return Ok(());
-        };
         let mut load = Load::start(self.client, &self.plan.services);
-        self.master_dies(master, failover, &mut load).await?;
-        self.master_returns(master, failover, &mut load).await
+        let mut dead = Vec::new();
+        let mut step = 4;
+        while dead.len() + 1 < self.plan.directors.len() {
+            let Some(master) = self.directors.master(self.directory).await? else {
+                return Ok(());
+            };
+            self.master_dies(step, master, failover, &mut load).await?;
+            dead.push(master);
+            step += 1;
+        }
+        while let Some(director) = dead.pop() {
+            self.master_returns(step, director, failover, &mut load)
+                .await?;
+            step += 1;
+        }
+        self.watched(step, &mut load).await
     }
 
     async fn master_dies(
         &mut self,
+        step: u32,
         master: usize,
         failover: Failover,
         load: &mut Load<'_>,
     ) -> anyhow::Result<()> {
         let director = &self.plan.directors[master];
         self.screen.say(&format!(
-            "\n4. The master director {} dies: its cable is pulled and it is killed",
+            "\n{step}. The master director {} dies: its cable is pulled and it is killed",
             addresses(director)
         ))?;
         // The cable first: a dead machine's kernel refuses no connections.
@@ -120,7 +133,7 @@ impl Script<'_> {
         let is_ok = match noticed.first_answer {
             Some(took) => {
                 self.screen.say(&format!(
-                    "   the other took over: the first answer came after {:.2} s; \
+                    "   another took over: the first answer came after {:.2} s; \
                      it may take {allowed:.2} s",
                     took.as_secs_f64()
                 ))?;
@@ -128,7 +141,7 @@ impl Script<'_> {
             }
             None => {
                 self.screen.say(&format!(
-                    "   no answer any more; the other may take {allowed:.2} s"
+                    "   no answer any more; another may take {allowed:.2} s"
                 ))?;
                 false
             }
@@ -139,13 +152,14 @@ impl Script<'_> {
 
     async fn master_returns(
         &mut self,
+        step: u32,
         master: usize,
         failover: Failover,
         load: &mut Load<'_>,
     ) -> anyhow::Result<()> {
         let director = &self.plan.directors[master];
         self.screen.say(&format!(
-            "\n5. The director {} returns",
+            "\n{step}. The director {} returns",
             addresses(director)
         ))?;
         self.network.reboot(self.plan, &director.name)?;
@@ -157,25 +171,20 @@ impl Script<'_> {
         let since = Instant::now();
 
         let mut noticed = Noticed::default();
-        let mut back = None;
         let expected = failover.back_within;
         let patience = expected.unwrap_or(failover.out_within);
-        while back.is_none() && since.elapsed() < patience {
-            let end = Instant::now() + REDRAW / 5;
-            self.watch(load, since, &mut noticed, end).await?;
-            if directors.master(self.directory).await? == Some(master) {
-                back = Some(since.elapsed());
-            }
-        }
-        let end = Instant::now() + AFTERMATH.max(PATIENCE);
-        self.watch(load, since, &mut noticed, end).await?;
+        let back = self
+            .watch_for_master(load, since, &mut noticed, patience, |now| {
+                now == Some(master)
+            })
+            .await?;
         let allowed = patience.as_secs_f64();
         let line = match back {
             Some(took) => format!(
                 "   master again after {:.2} s; it may take {allowed:.2} s",
                 took.as_secs_f64()
             ),
-            None if expected.is_none() => "   the other stays master (nopreempt)".into(),
+            None if expected.is_none() => "   another stays master (nopreempt)".into(),
             None => format!("   not master again after {allowed:.2} s, which it may take"),
         };
         self.screen.say(&line)?;
@@ -185,6 +194,29 @@ impl Script<'_> {
         self.screen.say(table::verdict(is_ok))?;
         self.judge(is_ok);
         Ok(())
+    }
+
+    /// Counts answers until the right director is master, `patience` after `since` at
+    /// most, and some more. Returns how long that took.
+    pub(super) async fn watch_for_master(
+        &mut self,
+        load: &mut Load<'_>,
+        since: Instant,
+        noticed: &mut Noticed,
+        patience: Duration,
+        is_right: impl Fn(Option<usize>) -> bool,
+    ) -> anyhow::Result<Option<Duration>> {
+        let mut took = None;
+        while took.is_none() && since.elapsed() < patience {
+            let end = Instant::now() + REDRAW / 5;
+            self.watch(load, since, noticed, end).await?;
+            if is_right(self.directors.master(self.directory).await?) {
+                took = Some(since.elapsed());
+            }
+        }
+        let end = Instant::now() + AFTERMATH.max(PATIENCE);
+        self.watch(load, since, noticed, end).await?;
+        Ok(took)
     }
 
     /// Counts answers until `end`.
