@@ -186,6 +186,7 @@ impl Appliance {
                     let Some(event) = event else { bail!("the event channel is closed") };
                     self.handle(event).await;
                     for _ in 1..EVENTS_IN_A_ROW {
+                        if self.is_vrrp_due() { break }
                         let Ok(event) = events.try_recv() else { break };
                         self.handle(event).await;
                     }
@@ -289,6 +290,7 @@ impl Appliance {
                         nodad: true,
                     };
                     say_failure(self.requests.add_address(&new).await);
+                    self.vrrp_in_between(&mut actions);
                 }
                 Action::RemoveAddress {
                     index,
@@ -300,6 +302,7 @@ impl Appliance {
                             .remove_address(index, address, prefix_length)
                             .await,
                     );
+                    self.vrrp_in_between(&mut actions);
                 }
                 Action::AddRoute(route) => {
                     let added = self.requests.add_route(&route).await;

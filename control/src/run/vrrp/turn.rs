@@ -1,6 +1,6 @@
 //! The control loop's part in VRRP.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use tracing::warn;
 use super::super::{Appliance, announce_on};
 use super::Place;
 use crate::announce::{Announcement, Schedule};
-use crate::event::{Event, VrrpEvent};
+use crate::event::{Action, Event, VrrpEvent};
 use crate::vrrp::packet::Datagram;
 
 /// How long packets are still forwarded after another director took over: it
@@ -32,22 +32,58 @@ impl Appliance {
         self.handle(Event::Vrrp(event)).await;
     }
 
-    /// The time has come that the instances of VRRP asked for. First they see
-    /// what has come in before.
+    /// The time has come that the instances of VRRP asked for.
     pub(in super::super) async fn vrrp_timer(&mut self) {
+        let actions = self.vrrp_due();
+        self.carry_out(actions).await;
+    }
+
+    pub(in super::super) fn is_vrrp_due(&self) -> bool {
+        let due = self.controller.router().deadline();
+        due.is_some_and(|due| due <= Instant::now())
+    }
+
+    /// What the instances want now. First they see what has come in before.
+    fn vrrp_due(&mut self) -> Vec<Action> {
         let due = self.controller.router().deadline();
         let slip = due.map_or(Duration::ZERO, |due| due.elapsed());
         self.slip.record(slip);
+        let mut actions = Vec::new();
         for (index, datagram) in self.vrrp.drain() {
-            self.datagram(index, datagram).await;
+            let event = Event::Vrrp(VrrpEvent::Datagram { index, datagram });
+            actions.extend(self.controller.handle(event, Instant::now()));
         }
         let late = self.controller.router().late_adverts();
-        self.handle(Event::Vrrp(VrrpEvent::Timer)).await;
+        let event = Event::Vrrp(VrrpEvent::Timer);
+        actions.extend(self.controller.handle(event, Instant::now()));
         if self.controller.router().late_adverts() > late {
             warn!(
                 "VRRP: an advertisement is late by {slip:.1?}, more than half its interval: \
                  this thread was not scheduled, or had too much to do"
             );
+        }
+        actions
+    }
+
+    /// The same while `actions` are carried out that take long, as the addition of thousands of
+    /// addresses: advertisements go out at once, everything else waits for its turn.
+    pub(in super::super) fn vrrp_in_between(&mut self, actions: &mut VecDeque<Action>) {
+        if !self.is_vrrp_due() {
+            return;
+        }
+        for action in self.vrrp_due() {
+            if let Action::SendAdvert {
+                instance: _,
+                index,
+                source,
+                destination,
+                message,
+            } = action
+            {
+                self.vrrp.send(index, source, destination, &message);
+            } else {
+                actions.push_back(action);
+            }
         }
     }
 
