@@ -228,7 +228,7 @@ fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Resu
         for &frame in &frames {
             let number = results.measurements.len() + 1;
             let progress = Progress::of(format!(
-                "{number}/{total}: {} flows, {frame} bytes",
+                "{number}/{total}: {frame} bytes, flows: {}",
                 short(flows)
             ));
             let load = Load {

@@ -118,18 +118,15 @@ impl Chart {
     }
 
     fn line(&self, svg: &mut String, axis: &Axis, line: &Line) {
-        let (mut path, mut dots, mut pen_is_up) = (String::new(), String::new(), true);
+        let (mut path, mut dots) = (String::new(), String::new());
         for (index, value) in line.values.iter().enumerate() {
+            // What was not measured is left out: the line goes on to the next point.
             let drawable = value.filter(|value| !self.logarithmic || *value > 0.0);
-            let Some(value) = drawable else {
-                pen_is_up = true;
-                continue;
-            };
+            let Some(value) = drawable else { continue };
             let (x, y) = (self.x(index), axis.place(value));
-            let step = if pen_is_up { 'M' } else { 'L' };
+            let step = if path.is_empty() { 'M' } else { 'L' };
             let _ = write!(path, "{step}{x:.1} {y:.1}");
             let _ = write!(dots, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
-            pen_is_up = false;
         }
         let old = if line.dashed { " old" } else { "" };
         let _ = write!(
@@ -257,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn gaps_lift_the_pen_and_names_are_escaped() {
+    fn what_was_not_measured_is_skipped_and_names_are_escaped() {
         let chart = Chart {
             title: "<a>".to_owned(),
             unit: "Mpps",
@@ -275,7 +272,7 @@ mod tests {
         let line = drawn.split("<g class").nth(1).unwrap();
         assert_eq!(
             (line.matches('M').count(), line.matches('L').count()),
-            (2, 0)
+            (1, 1)
         );
         assert!(drawn.contains("a &amp; b") && drawn.contains("&lt;a&gt;"));
         let empty = Chart {

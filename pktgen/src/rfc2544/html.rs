@@ -40,6 +40,7 @@ pub fn page(results: &Results, old: Option<&Results>) -> String {
     for (title, unit, value) in plots {
         page += &rates(results, old, title, unit, value).draw();
     }
+    page += &over_flows(results, old).draw();
     page += "</div>\n";
     rate_table(&mut page, results, old);
     if !results.loads().is_empty() {
@@ -149,6 +150,41 @@ fn rates(
         unit,
         across: "frame length, bytes",
         places: frames.iter().map(usize::to_string).collect(),
+        lines,
+        logarithmic: false,
+    }
+}
+
+/// A line for the shortest, a middle and the longest frame, over numbers of flows.
+fn over_flows(results: &Results, old: Option<&Results>) -> Chart {
+    let flows = results.flows();
+    let frames = results.frames();
+    let mut shown = vec![0, frames.len() / 2, frames.len().saturating_sub(1)];
+    shown.dedup();
+    let runs = [(results, false)]
+        .into_iter()
+        .chain(old.map(|old| (old, true)));
+    let mut lines = Vec::new();
+    for (run, dashed) in runs {
+        let frames = shown.iter().filter_map(|index| frames.get(*index));
+        for (colour, frame) in frames.enumerate() {
+            let one = |flows: &u32| run.find(*flows, *frame).map(|one| one.mpps);
+            let values: Vec<Option<f64>> = flows.iter().map(one).collect();
+            if values.iter().any(Option::is_some) {
+                lines.push(Line {
+                    name: format!("{frame} bytes{}", if dashed { ", before" } else { "" }),
+                    values,
+                    colour,
+                    dashed,
+                });
+            }
+        }
+    }
+    Chart {
+        title: "Packets per second by flows".to_owned(),
+        unit: "Mpps",
+        across: "flows",
+        places: flows.into_iter().map(short).collect(),
         lines,
         logarithmic: false,
     }
