@@ -299,7 +299,7 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
         let addresses = virtual_addresses(is_v4, 1 << 21..1 << 22);
         addresses.prop_map(move |all| if is_some { all } else { Vec::new() })
     });
-    let flags = any::<[bool; 6]>();
+    let flags = any::<[bool; 7]>();
     let preempt_delay = (0_u64..=1_000_000_000).prop_map(Duration::from_micros);
     let interfaces = btree_map(interface_name(), option::of(-253_i16..=253), 0..3);
     let weight = option::of(-253_i16..=253);
@@ -340,6 +340,8 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
                     virtual_ipaddress_excluded: excluded,
                     virtual_routes,
                     virtual_rules,
+                    no_accept: flags[6] && priority != 255,
+                    strict_mode: false,
                     nopreempt: flags[0],
                     preempt_delay,
                     dont_track_primary: flags[1],

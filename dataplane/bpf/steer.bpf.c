@@ -13,7 +13,8 @@
 //   4. Packets to an address of a pool, which real servers of FULLNAT answer to.
 //   5. Packets from a real server of NAT, unless they are for this host: the
 //      answers to health checks come from the very same address and port.
-//   6. ICMP errors about a packet that a service sent to a client, that we sent
+//   6. Packets to an address that refuses what is no service's are dropped.
+//   7. ICMP errors about a packet that a service sent to a client, that we sent
 //      to a real server of NAT, or that we sent from a pool or into a tunnel.
 //
 // A later fragment carries no port. It goes to the workers when any service, or
@@ -38,7 +39,10 @@ enum { OWN_MACS = 4 };
 enum { PACKETS = 1, LATER_FRAGMENTS = 2 };
 
 // What an address of this host is.
-enum { HOST = 1, POOL = 2 };
+enum { HOST = 1, POOL = 2, REFUSED = 3 };
+
+// Words of a set of virtual routers: 256 of IPv4, then 256 of IPv6.
+enum { ROUTER_WORDS = 8 };
 
 // What is done with packets from a prefix; the longest prefix decides.
 enum { DENY = 1, ALLOW = 2 };
@@ -58,11 +62,12 @@ struct counters {
 	u64 passed;     // no service's
 	u64 no_socket;  // a service's, but its queue has no socket: passed to the kernel
 	u64 not_for_us; // to another host or to a group: passed to the kernel
-	u64 denied;     // from a denied prefix: dropped
+	u64 denied;     // from a denied prefix, or to an address that refuses it: dropped
 };
 
 struct own_macs {
 	u64 macs[OWN_MACS]; // the first byte on the wire is the lowest; 0: no more
+	u64 routers[ROUTER_WORDS]; // those of VRRP whose MAC address is answered to
 };
 
 struct {
@@ -96,7 +101,7 @@ struct {
 	MAP_UINT(max_entries, 65536);
 	MAP_UINT(map_flags, BPF_F_NO_PREALLOC);
 	MAP_TYPE(key, struct address);
-	MAP_TYPE(value, u32); // HOST, POOL
+	MAP_TYPE(value, u32); // HOST, POOL, REFUSED
 } local_addresses SEC(".maps");
 
 struct {
@@ -235,6 +240,18 @@ INLINE u32 kind_of(struct address *address)
 // What is to become of a packet that was read.
 enum verdict { PASS, STEER, NOT_FOR_US, DENIED };
 
+// Of a packet that is no service's, by the kind of the address that it is for.
+INLINE enum verdict judge_kind(u32 kind)
+{
+	return kind == POOL ? STEER : kind == REFUSED ? DENIED : PASS;
+}
+
+// Of a packet that is neither TCP, UDP nor SCTP.
+INLINE enum verdict judge_other(struct packet *packet)
+{
+	return kind_of(&packet->destination.address) == REFUSED ? DENIED : PASS;
+}
+
 INLINE enum verdict judge_transport(struct packet *packet)
 {
 	int later_fragment = !packet->transport;
@@ -242,7 +259,7 @@ INLINE enum verdict judge_transport(struct packet *packet)
 		return STEER;
 	u32 kind = kind_of(&packet->destination.address);
 	if (kind)
-		return kind == POOL ? STEER : PASS;
+		return judge_kind(kind);
 	return is_in(&returns, &packet->source, later_fragment) ? STEER : PASS;
 }
 
@@ -257,7 +274,7 @@ INLINE enum verdict judge_error(struct packet *about, struct address *destinatio
 		return STEER;
 	u32 kind = kind_of(destination);
 	if (kind)
-		return kind == POOL ? STEER : PASS;
+		return judge_kind(kind);
 	return is_in(&returns, &about->destination, later_fragment) ? STEER : PASS;
 }
 
@@ -272,6 +289,12 @@ INLINE int is_icmp_error(u8 type)
 INLINE int is_icmpv6_error(u8 type)
 {
 	return type >= 1 && type <= 4;
+}
+
+// RFC 4861 §4: without it nobody finds an address that refuses all else.
+INLINE int is_neighbour_discovery(u8 type)
+{
+	return type >= 133 && type <= 137;
 }
 
 INLINE int has_ports(u8 protocol)
@@ -294,9 +317,9 @@ INLINE enum verdict judge_ipv4(u8 *ip, u8 *end)
 		return judge_transport(&packet);
 	u8 *icmp = packet.transport;
 	if (packet.source.protocol != ICMP || !icmp || icmp + ICMP_LENGTH > end)
-		return PASS;
+		return judge_other(&packet);
 	if (!is_icmp_error(icmp[0]) || !read_ipv4(&about, icmp + ICMP_LENGTH, end))
-		return PASS;
+		return judge_other(&packet);
 	return judge_error(&about, &packet.destination.address);
 }
 
@@ -317,9 +340,11 @@ INLINE enum verdict judge_ipv6(u8 *ip, u8 *end)
 		return judge_transport(&packet);
 	u8 *icmp = packet.transport;
 	if (packet.source.protocol != ICMPV6 || !icmp || icmp + ICMP_LENGTH > end)
+		return judge_other(&packet);
+	if (is_neighbour_discovery(icmp[0]))
 		return PASS;
 	if (!is_icmpv6_error(icmp[0]) || !read_ipv6(&about, icmp + ICMP_LENGTH, end))
-		return PASS;
+		return judge_other(&packet);
 	return judge_error(&about, &packet.destination.address);
 }
 
@@ -333,7 +358,12 @@ INLINE int is_own_mac(u8 *mac)
 	for (int i = 0; i < OWN_MACS; i++)
 		if (own->macs[i] == wanted)
 			return wanted != 0;
-	return 0;
+	// 00:00:5e:00:01:VRID, and 02 for IPv6 (RFC 9568 §7.3).
+	u8 family = mac[4] - 1;
+	if (mac[0] || mac[1] || mac[2] != 0x5e || mac[3] || family > 1)
+		return 0;
+	u32 word = (family * 4 + (mac[5] >> 6)) & (ROUTER_WORDS - 1);
+	return own->routers[word] >> (mac[5] & 63) & 1;
 }
 
 INLINE enum verdict judge(u8 *packet, u8 *end)

@@ -55,15 +55,17 @@ pub struct SteeringCounters {
 // SAFETY: five integers: no padding, and every bit pattern is valid.
 unsafe impl aya::Pod for SteeringCounters {}
 
-/// Most MAC addresses of an interface.
+/// Most MAC addresses of an interface, beside those of virtual routers.
 pub const OWN_MACS: usize = 4;
+/// Words of 64 bits for the virtual routers of VRRP, of IPv4 and of IPv6.
+const ROUTER_WORDS: usize = 8;
 
 /// The program on one interface; dropping it detaches it.
 pub struct Steering {
     interface: String,
     attached: Attached,
     tables: Tables,
-    own_macs: Array<MapData, [u64; OWN_MACS]>,
+    own_macs: Array<MapData, [u64; OWN_MACS + ROUTER_WORDS]>,
     sockets: XskMap<MapData>,
     counters: PerCpuArray<MapData, SteeringCounters>,
     _link: FdLink,
@@ -116,16 +118,24 @@ impl Steering {
     /// # Errors
     /// There are more; nothing is changed then.
     pub fn set_macs(&mut self, macs: &[MacAddress]) -> Result<(), XdpError> {
-        if macs.len() > OWN_MACS {
-            return Err(XdpError {
-                interface: self.interface.clone(),
-                step: Step::SetMacs,
-                source: format!("{} of them, {OWN_MACS} at most", macs.len()).into(),
-            });
-        }
-        let mut own = [0; OWN_MACS];
-        for (own, MacAddress([a, b, c, d, e, f])) in own.iter_mut().zip(macs) {
-            *own = u64::from_le_bytes([*a, *b, *c, *d, *e, *f, 0, 0]);
+        let mut own = [0; OWN_MACS + ROUTER_WORDS];
+        let (first, routers) = own.split_at_mut(OWN_MACS);
+        let mut first = first.iter_mut();
+        for mac in macs {
+            let MacAddress([a, b, c, d, e, f]) = *mac;
+            // Virtual routers may be many (RFC 9568 §7.3).
+            if let ([0, 0, 0x5e, 0], 1 | 2) = ([a, b, c, d], e) {
+                let word = usize::from(e - 1) * 4 + usize::from(f >> 6);
+                routers[word] |= 1 << (f & 63);
+            } else if let Some(place) = first.next() {
+                *place = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
+            } else {
+                return Err(XdpError {
+                    interface: self.interface.clone(),
+                    step: Step::SetMacs,
+                    source: format!("{} of them, {OWN_MACS} at most", macs.len()).into(),
+                });
+            }
         }
         let set = self.own_macs.set(0, own, 0);
         set.map_err(|error| self.failed(Step::SetMacs, error))

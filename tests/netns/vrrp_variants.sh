@@ -27,6 +27,7 @@ advert_int = 0.1
 priority = 100
 unicast_src_ip = "$DIRECTOR"
 unicast_peer = ["$PEER"]
+no_accept = true
 virtual_ipaddress = ["$VIP/24"]
 virtual_routes = ["10.99.0.0/16 via 10.77.0.1 src $VIP", "10.99.0.0/16 via $PEER table 99"]
 virtual_rules = ["from $VIP to 10.99.0.0/16 table 99 priority 99"]
@@ -85,6 +86,11 @@ start_director
 wait_until 3 "we preempt both" both_on director
 equal "who answers, IPv6" "$(one_answer "http://[$VIP6]/")" rs1
 equal "who answers, IPv4" "$(one_answer http://$VIP/)" rs1
+echo "-- no_accept: the VIP takes nothing but its virtual server's packets"
+pinged() { on client ping -nc 1 -W 1 "$1" >/dev/null; }
+pinged $VIP6 || fail "the VIP does not answer though it accepts"
+! pinged $VIP || fail "the VIP answers in spite of no_accept"
+contains "dropped by the program" "$(ask workers '[.. | objects | .denied? // empty] | add')" '^[1-9]'
 contains "source of the IPv6 instance" "$(ask vrrp '.instances[0].source')" '^fe80::'
 wait_until 1 "our routes and rules are there" routing_is "2 1"
 contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.1 .* src 10.77.0.100'

@@ -277,7 +277,7 @@ pub struct Steering {
     pub no_socket: u64,
     /// To another host or to a group: left to the kernel.
     pub not_for_us: u64,
-    /// From a prefix of `deny`: dropped.
+    /// From a prefix of `deny`, or to an address of `no_accept`: dropped.
     pub denied: u64,
 }
 

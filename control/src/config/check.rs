@@ -126,6 +126,7 @@ static GLOBAL_DEFS: Spec = Spec {
         "vrrp_lower_prio_no_advert",
         "vrrp_higher_prio_send_advert",
         "vrrp_notify_priority_changes",
+        "vrrp_strict",
     ],
     shared: &[],
     unsupported: &[
@@ -133,7 +134,6 @@ static GLOBAL_DEFS: Spec = Spec {
         "vrrp_mcast_group4",
         "vrrp_mcast_group6",
         "vrrp_skip_check_adv_addr",
-        "vrrp_strict",
     ],
 };
 

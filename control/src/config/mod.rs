@@ -83,6 +83,13 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether an address takes packets of virtual servers only.
+    #[must_use]
+    pub fn refuses(&self, address: IpAddr) -> bool {
+        let mut instances = self.vrrp_instances.iter().filter(|i| i.no_accept);
+        instances.any(|instance| instance.held().any(|held| held.address == address))
+    }
+
     /// All that instances and groups track.
     pub fn tracks(&self) -> impl Iterator<Item = &Tracks> {
         let instances = self.vrrp_instances.iter().map(|i| &i.tracks);

@@ -73,6 +73,10 @@ pub struct VrrpInstance {
     /// What the master has beside its addresses.
     pub virtual_routes: Vec<VirtualRoute>,
     pub virtual_rules: Vec<VirtualRule>,
+    /// The addresses take nothing but packets of virtual servers. Never of an owner.
+    pub no_accept: bool,
+    /// What goes beyond the RFCs is left out.
+    pub strict_mode: bool,
     pub nopreempt: bool,
     pub preempt_delay: Duration,
     /// The interface may be down without a fault.

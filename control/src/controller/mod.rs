@@ -290,7 +290,8 @@ impl Controller {
                     self.addresses.restore(index, address, actions);
                 }
                 let present = self.addresses.all().any(|kept| kept == address);
-                self.steering.local_address(address, present, actions);
+                self.steering
+                    .local_address(&self.config, address, present, actions);
                 // The route to a host's own address alone leads nowhere else: a thousand virtual
                 // addresses are not a thousand times every lookup.
                 if prefix_length < if address.is_ipv4() { 32 } else { 128 } {

@@ -51,18 +51,27 @@ impl Steering {
     /// An address of this host came or went.
     pub(super) fn local_address(
         &mut self,
+        config: &Config,
         address: IpAddr,
         present: bool,
         actions: &mut Vec<Action>,
     ) {
-        let rule = Rule::LocalAddress(address.into());
-        let in_pool = self.rules.contains(&Rule::PoolAddress(address.into()));
-        if present && !in_pool && needs_local_addresses(&self.rules) {
-            if self.rules.insert(rule) {
-                actions.push(Action::Steer(rule));
+        let known = Address::from(address);
+        let (local, refused) = (Rule::LocalAddress(known), Rule::RefusedAddress(known));
+        let wanted = if !present || self.rules.contains(&Rule::PoolAddress(known)) {
+            None
+        } else if config.refuses(address) {
+            Some(refused)
+        } else {
+            needs_local_addresses(&self.rules).then_some(local)
+        };
+        for rule in [local, refused] {
+            if wanted != Some(rule) && self.rules.remove(&rule) {
+                actions.push(Action::Unsteer(rule));
             }
-        } else if self.rules.remove(&rule) {
-            actions.push(Action::Unsteer(rule));
+        }
+        if let Some(rule) = wanted.filter(|rule| self.rules.insert(*rule)) {
+            actions.push(Action::Steer(rule));
         }
     }
 
@@ -111,11 +120,17 @@ pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
         let local = service.local_addresses().map(Address::from);
         rules.extend(local.map(Rule::PoolAddress));
     }
-    if needs_local_addresses(&rules) {
-        let all = addresses.all().map(Address::from);
-        let local = all.filter(|address| !rules.contains(&Rule::PoolAddress(*address)));
-        let local: Vec<_> = local.map(Rule::LocalAddress).collect();
-        rules.extend(local);
+    let needs_local_addresses = needs_local_addresses(&rules);
+    for address in addresses.all() {
+        let known = Address::from(address);
+        if rules.contains(&Rule::PoolAddress(known)) {
+            continue;
+        }
+        if config.refuses(address) {
+            rules.insert(Rule::RefusedAddress(known));
+        } else if needs_local_addresses {
+            rules.insert(Rule::LocalAddress(known));
+        }
     }
     rules
 }
@@ -182,6 +197,39 @@ mod tests {
         steering.link(9, [2, 0, 0, 0, 0, 2], None, &ports, &mut actions);
         assert_eq!(actions.len(), 2);
         assert_eq!(steering.own_macs(&port()), [mac(2)]);
+    }
+
+    #[test]
+    fn an_address_that_refuses_does_so_while_it_is_here() {
+        let text = r#"
+[[vrrp_instance]]
+name = "VI_1"
+interface = "eth0"
+virtual_router_id = 51
+no_accept = true
+virtual_ipaddress = ["10.0.0.100"]
+"#;
+        let path = std::path::Path::new("test.toml");
+        let config = crate::config::parse(text, path).unwrap().config;
+        let mut steering = Steering::default();
+        let mut actions = Vec::new();
+        let (own, vip) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 100]));
+        let refused = Rule::RefusedAddress(vip.into());
+        steering.local_address(&config, own, true, &mut actions);
+        steering.local_address(&config, vip, true, &mut actions);
+        steering.local_address(&config, vip, true, &mut actions);
+        assert_eq!(actions, [Action::Steer(refused)]);
+        // It may be the source of a connection to a real server of NAT, whose answers it refuses as well.
+        let server = Rule::RealServer("TCP 10.0.0.9:80".parse().unwrap());
+        steering.take_up(BTreeSet::from([server, refused]), &mut actions);
+        steering.local_address(&config, own, true, &mut actions);
+        steering.local_address(&config, vip, false, &mut actions);
+        let rest = [
+            Action::Steer(server),
+            Action::Steer(Rule::LocalAddress(own.into())),
+            Action::Unsteer(refused),
+        ];
+        assert_eq!(actions[1..], rest);
     }
 
     #[test]

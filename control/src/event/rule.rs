@@ -15,6 +15,7 @@ pub(super) enum RuleText {
     Deny(#[serde(with = "text")] Prefix),
     VirtualServer(#[serde(with = "text")] ServiceKey),
     PoolAddress(#[serde(with = "ip")] Address),
+    RefusedAddress(#[serde(with = "ip")] Address),
     TunnelServer {
         #[serde(with = "ip")]
         address: Address,

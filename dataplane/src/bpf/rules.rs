@@ -30,6 +30,9 @@ pub enum Rule {
     /// An address that real servers of FULLNAT answer to: TCP, UDP and SCTP, and ICMP errors, are
     /// the workers'.
     PoolAddress(Address),
+    /// An address of this host that drops what is no virtual server's, but for neighbour discovery.
+    /// Neither a local nor a pool address.
+    RefusedAddress(Address),
     /// ICMP errors about tunnelled packets to this real server are the workers'.
     TunnelServer {
         address: Address,
@@ -45,7 +48,9 @@ impl Rule {
     /// How many of its kind the program has room for; see `steer.bpf.c`.
     pub(super) fn room(&self) -> &'static str {
         match self {
-            Self::LocalAddress(_) | Self::PoolAddress(_) => "65536 addresses",
+            Self::LocalAddress(_) | Self::PoolAddress(_) | Self::RefusedAddress(_) => {
+                "65536 addresses"
+            }
             Self::Allow(_) | Self::Deny(_) => "1048576 prefixes",
             Self::VirtualServer(_) | Self::RealServer(_) => {
                 "131072 ports, and each address takes one more"
@@ -63,6 +68,7 @@ impl fmt::Display for Rule {
             Self::Deny(prefix) => write!(f, "denied prefix {prefix}"),
             Self::VirtualServer(key) => write!(f, "virtual server {key}"),
             Self::PoolAddress(address) => write!(f, "pool address {address}"),
+            Self::RefusedAddress(address) => write!(f, "refusing address {address}"),
             Self::TunnelServer { address, gue_port } => {
                 write!(f, "tunnel to {address}")?;
                 gue_port.map_or(Ok(()), |port| write!(f, ", GUE port {port}"))
@@ -103,6 +109,7 @@ const LATER_FRAGMENTS: u32 = 2;
 /// What an address of this host is.
 const HOST: u32 = 1;
 const POOL: u32 = 2;
+const REFUSED: u32 = 3;
 /// What is done with packets from a prefix.
 const DENY: u32 = 1;
 const ALLOW: u32 = 2;
@@ -205,6 +212,9 @@ impl Tables {
         match rule {
             Rule::LocalAddress(address) => self.local_addresses.insert(address.octets(), HOST, 0),
             Rule::PoolAddress(address) => self.local_addresses.insert(address.octets(), POOL, 0),
+            Rule::RefusedAddress(address) => {
+                self.local_addresses.insert(address.octets(), REFUSED, 0)
+            }
             Rule::Allow(prefix) => self.add_prefix(prefix, ALLOW),
             Rule::Deny(prefix) => self.add_prefix(prefix, DENY),
             Rule::VirtualServer(key) => self.services.add(key),
@@ -219,6 +229,7 @@ impl Tables {
             // Meanwhile the address may have become one of the other kind.
             Rule::LocalAddress(address) => self.remove_address(*address, HOST),
             Rule::PoolAddress(address) => self.remove_address(*address, POOL),
+            Rule::RefusedAddress(address) => self.remove_address(*address, REFUSED),
             Rule::Allow(prefix) | Rule::Deny(prefix) => self.remove_prefix(prefix),
             Rule::VirtualServer(key) => self.services.remove(key),
             Rule::RealServer(key) => self.returns.remove(key),

@@ -52,6 +52,8 @@ pub(crate) fn rules() -> Vec<Rule> {
         service(Protocol::Tcp, "10.77.0.101:0"),
         Rule::PoolAddress(ip("10.77.0.200")),
         Rule::PoolAddress(ip("fd00::200")),
+        Rule::RefusedAddress(ip("10.77.0.101")),
+        Rule::RefusedAddress(ip("fd00::101")),
         tunnel("10.78.0.5", None),
         tunnel("fd01::5", None),
         tunnel("10.78.0.6", Some(6080)),
@@ -132,9 +134,9 @@ pub(crate) fn to_services() -> Vec<Case> {
             Steered,
         ),
         (
-            "every port, another protocol",
+            "every port, another protocol, which the address refuses",
             packet(UDP, "10.77.0.1:5000", "10.77.0.101:1234"),
-            Passed,
+            Denied,
         ),
         ("udp6", udp6(), Steered),
         (
@@ -158,6 +160,36 @@ pub(crate) fn to_services() -> Vec<Case> {
             "udp6, options and fragment",
             extended(extended(udp6(), 44, [0, 0, 0, 0, 0, 0, 7]), 60, none),
             Steered,
+        ),
+        (
+            "refused, later fragment",
+            later(packet(UDP, "10.77.0.1:5000", "10.77.0.101:1")),
+            Denied,
+        ),
+        (
+            "refused, another protocol",
+            packet(47, "10.77.0.1:0", "10.77.0.101:0"),
+            Denied,
+        ),
+        (
+            "refused, echo request",
+            error(8, "10.77.0.1", "10.77.0.101", &[0; 42]),
+            Denied,
+        ),
+        (
+            "refused, ipv6",
+            packet(TCP, "[fd00::1]:5000", "[fd00::101]:22"),
+            Denied,
+        ),
+        (
+            "refused, echo request of ipv6",
+            error(128, "fd00::1", "fd00::101", &[0; 62]),
+            Denied,
+        ),
+        (
+            "neighbour solicitation",
+            error(135, "fd00::1", "fd00::101", &[0; 62]),
+            Passed,
         ),
         ("too short for ip", udp()[..20].to_vec(), Passed),
         ("too short for ports", udp()[..36].to_vec(), Passed),

@@ -6,6 +6,7 @@ mod address;
 mod defaults;
 mod instance;
 mod routing;
+mod strict;
 mod track;
 mod words;
 

@@ -95,6 +95,8 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         virtual_ipaddress_excluded,
         virtual_routes,
         virtual_rules,
+        no_accept,
+        strict_mode,
         nopreempt,
         preempt_delay,
         dont_track_primary,
@@ -134,6 +136,7 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     print_list(f, "virtual_routes", texts)?;
     let texts = virtual_rules.iter().map(ToString::to_string);
     print_list(f, "virtual_rules", texts)?;
+    writeln!(f, "no_accept = {no_accept}\nstrict_mode = {strict_mode}")?;
     writeln!(f, "nopreempt = {nopreempt}")?;
     print_time(f, "preempt_delay", *preempt_delay)?;
     writeln!(f, "dont_track_primary = {dont_track_primary}")?;

@@ -22,6 +22,7 @@ pub(in super::super) struct Defaults {
     pub(super) lower_prio_no_advert: bool,
     pub(super) higher_prio_send_advert: bool,
     pub(super) notify_priority_changes: bool,
+    pub(super) strict: bool,
 }
 
 pub(in super::super) fn defaults(table: &Table<'_>, report: &mut Report<'_>) -> Defaults {
@@ -67,6 +68,7 @@ pub(in super::super) fn defaults(table: &Table<'_>, report: &mut Report<'_>) -> 
         lower_prio_no_advert: flag("vrrp_lower_prio_no_advert"),
         higher_prio_send_advert: flag("vrrp_higher_prio_send_advert"),
         notify_priority_changes: flag("vrrp_notify_priority_changes"),
+        strict: flag("vrrp_strict"),
         version: version.and_then(|v| super::instance::version(&v, report)),
     }
 }

@@ -10,6 +10,7 @@ use super::super::super::report::Report;
 use super::super::super::{Authentication, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::interface_name;
 use super::defaults::{DELAY, Defaults, REPEAT};
+use super::strict::Strict;
 use super::{address, notify, routing, track, unique_name, words};
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
@@ -29,6 +30,9 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "virtual_ipaddress_excluded",
         "virtual_routes",
         "virtual_rules",
+        "accept",
+        "no_accept",
+        "strict_mode",
         "nopreempt",
         "preempt_delay",
         "dont_track_primary",
@@ -56,14 +60,7 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "smtp_alert",
     ],
     shared: &[],
-    unsupported: &[
-        "accept",
-        "debug",
-        "no_accept",
-        "strict_mode",
-        "use_vmac",
-        "vmac_xmit_base",
-    ],
+    unsupported: &["debug", "use_vmac", "vmac_xmit_base"],
 };
 
 pub(in super::super) static AUTHENTICATION: Spec = Spec {
@@ -149,6 +146,13 @@ fn instance<'d>(
     let virtual_routes = routing::routes(table, interface, report);
     let virtual_rules = routing::rules(table, report);
 
+    let priority = priority.unwrap_or(DEFAULT_PRIORITY);
+    let strict = Strict::of(table, defaults, report);
+    let no_accept = strict.no_accept(priority, version, report);
+    let authentication = strict.authentication(authentication, report);
+    let preempt_delay = strict.preempt_delay(preempt_delay, report);
+    strict.check(&addresses, &unicast_peer, report);
+
     let (name, interface, router) = (name?, interface?, router?);
     if !addresses.is_empty()
         && let Some(first) = seen.routers.insert((interface, router, !is_v4), router_at)
@@ -167,13 +171,15 @@ fn instance<'d>(
         interface: interface.to_owned(),
         version,
         virtual_router_id: router,
-        priority: priority.unwrap_or(DEFAULT_PRIORITY),
+        priority,
         advert_int,
         authentication,
         virtual_ipaddress: addresses,
         virtual_ipaddress_excluded: excluded.unwrap_or_default(),
         virtual_routes,
         virtual_rules,
+        no_accept,
+        strict_mode: strict.is_on(),
         nopreempt,
         preempt_delay,
         dont_track_primary: flag(table, "dont_track_primary", false, report),
@@ -181,18 +187,8 @@ fn instance<'d>(
         unicast_src_ip,
         unicast_peer,
         garp: garp(table, &defaults.garp, report),
-        lower_prio_no_advert: flag(
-            table,
-            "lower_prio_no_advert",
-            defaults.lower_prio_no_advert,
-            report,
-        ),
-        higher_prio_send_advert: flag(
-            table,
-            "higher_prio_send_advert",
-            defaults.higher_prio_send_advert,
-            report,
-        ),
+        lower_prio_no_advert: strict.lower_prio_no_advert(defaults, report),
+        higher_prio_send_advert: strict.higher_prio_send_advert(defaults, report),
         tracks,
         notify: notify(table, report),
         notify_priority_changes: flag(
@@ -204,7 +200,12 @@ fn instance<'d>(
     })
 }
 
-fn flag(table: &Table<'_>, key: &'static str, default: bool, report: &mut Report<'_>) -> bool {
+pub(super) fn flag(
+    table: &Table<'_>,
+    key: &'static str,
+    default: bool,
+    report: &mut Report<'_>,
+) -> bool {
     let value = table.get(key).and_then(|v| v.boolean(report));
     value.unwrap_or(default)
 }

@@ -114,9 +114,7 @@ static GLOBAL_DEFS: Block = Block {
             .or_warn("unicast advertisements of strangers are always dropped"),
         value("vrrp_skip_check_adv_addr", Flag)
             .or_warn("the addresses of an advertisement are always compared; it costs nothing"),
-        value("vrrp_strict", Flag).or_warn(
-            "nothing is refused for being stricter or laxer than the RFC, and the addresses answer",
-        ),
+        value("vrrp_strict", Flag),
         value("vrrp_notify_priority_changes", Flag).or_warn(PRIORITY),
         value("dynamic_interfaces", Flag)
             .or_warn("interfaces have to exist when the appliance starts"),

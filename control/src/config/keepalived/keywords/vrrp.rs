@@ -95,10 +95,10 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         keyword("virtual_ipaddress", Addresses),
         keyword("virtual_ipaddress_excluded", Addresses),
         value("nopreempt", Flag),
-        // Their opposites, which are the default.
+        // Its opposite, which is the default.
         silent("preempt"),
-        silent("accept"),
-        refused("no_accept", "the addresses always answer"),
+        value("accept", Flag),
+        value("no_accept", Flag),
         value("preempt_delay", Time),
         value("down_timer_adverts", Number),
         value("dont_track_primary", Flag),
@@ -130,9 +130,7 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("higher_prio_send_advert", Flag),
         value("skip_check_adv_addr", Flag)
             .or_warn("the addresses of an advertisement are always compared; it costs nothing"),
-        value("strict_mode", Flag).or_warn(
-            "nothing is refused for being stricter or laxer than the RFC, and the addresses answer",
-        ),
+        value("strict_mode", Flag),
         value("notify_master", Script).or_warn(NOTIFY),
         value("notify_backup", Script).or_warn(NOTIFY),
         value("notify_fault", Script).or_warn(NOTIFY),
