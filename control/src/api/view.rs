@@ -334,7 +334,7 @@ pub struct HealthCheck {
 }
 
 /// The directors' election: `show vrrp --json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vrrp {
     pub instances: Vec<VrrpInstance>,
     /// Packets that are no instance's.

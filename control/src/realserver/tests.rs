@@ -35,6 +35,7 @@ fn replies_by(gateway: &str) -> BTreeMap<IpAddr, Route> {
     let hop = NextHop {
         index: 2,
         gateway: Some(ip(gateway)),
+        source: None,
     };
     BTreeMap::from([(ip("10.0.0.1"), Route::Forward(hop))])
 }
