@@ -158,8 +158,12 @@ impl Machine {
     /// RFC 9568 §6.4.2, (450) to (485).
     fn advert_in_backup(&mut self, advert: &Advert, source: IpAddr, now: Instant) {
         if advert.priority == PRIORITY_STOP {
-            self.master = None;
-            self.timers.master_down = Some(now + self.skew());
+            // The RFC does not ask who says so. But the successor's first advertisement may be faster
+            // than the last one of the master, which then would make another master beside it.
+            if self.master.is_none_or(|(master, _)| master == source) {
+                self.master = None;
+                self.timers.master_down = Some(now + self.skew());
+            }
             return;
         }
         let is_lower = advert.priority < self.priority();

@@ -5,7 +5,9 @@
 //! - an address is held in state MASTER and in no other;
 //! - when the network is fit, there is exactly one master for each part of it,
 //!   and it is the one that should be;
-//! - it is there within RFC 9568's bounds, and stays;
+//! - it is there within RFC 9568's bounds, Master_Down_Interval after a crash and a skew time after a
+//!   stop, and stays;
+//! - who should not be master does not try, where skew times tell directors apart;
 //! - at a steady loss of 20 %, the master stays master.
 //!
 //! `VRRP_SEED=7 cargo test -p control --test vrrp_simulation` runs one seed,
@@ -79,6 +81,7 @@ fn run(seed: u64, loss: &Loss) {
     heal(&mut world, "after the chaos");
     stays(&mut world, &mut random);
     crash(&mut world);
+    stop(&mut world);
     parts(&mut world, &mut random);
     heal(&mut world, "after the network fell apart");
     steady_loss(&mut world, loss);
@@ -126,14 +129,35 @@ fn stays(world: &mut World, random: &mut Random) {
     assert_eq!(world.changes, changes, "changes without a cause\n{world}");
 }
 
-/// The master is silent: another is there within Master_Down_Interval.
+/// The master is silent: another is there within Master_Down_Interval, and if skew times tell the rest
+/// apart, nobody else tries.
 fn crash(world: &mut World) {
     let master = world.masters()[0];
     let bound = world.longest_master_down();
+    let became = world.became_master();
     world.crash(master);
     world.run_for(bound + 2 * world.longest_delay);
     let masters = world.masters();
     assert_eq!(masters.len(), 1, "masters {bound:?} after a crash\n{world}");
+    if world.has_clear_successor(master) {
+        let tried = world.became_master() - became;
+        assert_eq!(tried, 1, "masters one after the other\n{world}");
+    }
+    world.start(master);
+    world.run_for(world.longest_election());
+    assert_eq!(world.masters().len(), 1, "masters after a return\n{world}");
+}
+
+/// The master is stopped: another is there within a skew time.
+fn stop(world: &mut World) {
+    let master = world.masters()[0];
+    let bound = world.longest_skew();
+    world.settle(); // One before it that arrives after the last one would revoke it.
+    world.stop(master);
+    world.run_for(bound + 2 * world.longest_delay);
+    let masters = world.masters();
+    assert_eq!(masters.len(), 1, "masters {bound:?} after a stop\n{world}");
+    assert_ne!(masters, [master], "it was stopped\n{world}");
     world.start(master);
     world.run_for(world.longest_election());
     assert_eq!(world.masters().len(), 1, "masters after a return\n{world}");

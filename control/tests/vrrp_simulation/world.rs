@@ -154,6 +154,28 @@ impl World {
             .is_some_and(|node| node.parameters.advert_int == self.interval())
     }
 
+    /// Of a second in version 2, of the master's interval in version 3.
+    pub(crate) fn longest_skew(&self) -> Duration {
+        match self.nodes[0].parameters.version {
+            Version::V2 => Duration::from_secs(1),
+            Version::V3 => self.interval(),
+        }
+    }
+
+    /// Without this one, the best director's skew time is over before the others' begin to be, even if they
+    /// heard the last advertisement at different times.
+    pub(crate) fn has_clear_successor(&self, without: usize) -> bool {
+        let nodes = self.nodes.iter().enumerate();
+        let others = nodes.filter(|(place, _)| *place != without);
+        let mut priorities: Vec<_> = others.map(|(_, node)| node.parameters.priority).collect();
+        priorities.sort_unstable_by(|a, b| b.cmp(a));
+        let between = match priorities[..] {
+            [first, second, ..] => u32::from(first - second),
+            [_] | [] => return true,
+        };
+        self.equal_intervals() && self.longest_skew() * between / 256 > 2 * self.longest_delay
+    }
+
     /// Three intervals and a skew time: of an interval, or of a second.
     pub(crate) fn longest_master_down(&self) -> Duration {
         3 * self.interval() + self.interval().max(Duration::from_secs(1))
@@ -318,6 +340,13 @@ impl World {
             }
         }
         self.now = end;
+    }
+
+    /// Until nothing is under way.
+    pub(crate) fn settle(&mut self) {
+        while let Some(Reverse((due, _))) = self.arrivals.peek() {
+            self.run_for(due.saturating_duration_since(self.now));
+        }
     }
 
     fn arrive(&mut self) {

@@ -193,6 +193,17 @@ fn priority_zero_shortens_the_wait_to_the_skew_time() {
 }
 
 #[test]
+fn priority_zero_of_another_than_the_master_is_late() {
+    let mut bench = Bench::new(parameters(100));
+    bench.hear(200, "10.0.0.2");
+    bench.hear(150, "10.0.0.3");
+    bench.hear(0, "10.0.0.2");
+    bench.run_for(3 * SECOND);
+    assert_eq!(bench.machine.state(), State::Backup);
+    assert_eq!(bench.machine.master(), Some((ip("10.0.0.3"), 150)));
+}
+
+#[test]
 fn preemption() {
     let hear_lower_for_ten_seconds = |parameters| {
         let mut bench = Bench::new(parameters);
