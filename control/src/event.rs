@@ -214,6 +214,9 @@ pub enum Action {
         source: IpAddr,
         destination: IpAddr,
         message: Vec<u8>,
+        /// The message is a whole packet, of protocol 51.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        with_header: bool,
     },
     LookUpRoute {
         destination: IpAddr,

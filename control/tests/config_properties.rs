@@ -18,7 +18,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use control::config::{
-    Appliance, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, Tracks,
+    Appliance, AuthType, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, Tracks,
     VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode,
     parse, to_toml,
 };
@@ -265,7 +265,9 @@ fn spoken() -> impl Strategy<Value = Spoken> {
                 .prop_map(|n| Duration::from_millis(10 * n))
                 .boxed()
         };
-        let password = text().prop_map(|auth_pass| Authentication { auth_pass });
+        let kind = select(vec![AuthType::Pass, AuthType::Ah]);
+        let password = (kind, text());
+        let password = password.prop_map(|(kind, auth_pass)| Authentication { kind, auth_pass });
         let authentication = option::of(password);
         let authentication = authentication.prop_map(move |found| found.filter(|_| is_v2));
         let source = option::of((1_u32..99).prop_map(move |n| host(is_v4, n)));

@@ -38,6 +38,13 @@ virtual_router_id = 53
 authentication = { auth_type = "PASS", auth_pass = "1111" }
 virtual_ipaddress = ["10.77.0.200/24"]
 virtual_ipaddress_excluded = ["10.77.0.201/32", "fd77::201/128"]
+[[vrrp_instance]]
+name = "VI_4"
+interface = "eth0"
+virtual_router_id = 54
+priority = 100
+authentication = { auth_type = "AH", auth_pass = "1111" }
+virtual_ipaddress = ["10.77.0.202/24"]
 END
 virtual_server "$VIP:80" TCP rr
 real_server 10.77.0.101:80 1
@@ -73,6 +80,19 @@ vrrp_instance VI_2 {
         $VIP/24
     }
 }
+vrrp_instance VI_4 {
+    interface eth0
+    virtual_router_id 54
+    state MASTER
+    priority 150
+    authentication {
+        auth_type AH
+        auth_pass 1111
+    }
+    virtual_ipaddress {
+        10.77.0.202/24
+    }
+}
 END
 state_of() { ask vrrp ".instances[$1].state"; }
 both_on() { only "$1" $VIP && only "$1" $VIP6; }
@@ -97,6 +117,10 @@ contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.
 contains "one by the rule" "$(on_ip director route get 10.99.0.1 from $VIP)" "via $PEER"
 equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
 
+echo "-- authentication headers: we follow keepalived"
+wait_until 5 "an advertisement is followed" eval '[ "$(ask vrrp .instances[3].master)" = $PEER ]'
+equal "who has the address" "$(has_vip peer 10.77.0.202 && state_of 3)" BACKUP
+
 echo "-- a tracked interface that goes down takes 60 off the priority"
 on_ip switch link set director9 down
 wait_until 3 "keepalived preempts IPv6" only peer $VIP6
@@ -109,9 +133,13 @@ echo "-- keepalived becomes master when we die, we when it does; what we left is
 kill_director
 routing_is "1 1" || fail "the kill changed routes: $(routing)"
 wait_until 3 "keepalived is master of both" only peer $VIP
+# The owner of an address does not wait, and keepalived yields if it takes our headers.
+sed -i '/virtual_router_id = 54/,$s/^priority = 100/priority = 255/' "$CONFIG"
 start_director
 equal "lines about what was tidied up" "$(logged 'removed 2 routes and rules')" 1
 wait_until 3 "we preempt both" both_on director
+wait_until 5 "keepalived yields to an authentication header" only director 10.77.0.202
+equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
 stop_director TERM
 routing_is "0 0" || fail "routes or rules are left: $(routing)"
 wait_until 3 "keepalived is master of both" both_on peer

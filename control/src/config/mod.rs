@@ -44,8 +44,8 @@ pub use notifications::{Fifo, Mail, MailServer, Notifications};
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
-    Authentication, InitFile, Notify, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks,
-    VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+    AuthType, Authentication, InitFile, Notify, ParameterMatch, TrackFile, TrackProcess, Tracked,
+    Tracks, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
 };
 
 use std::net::{IpAddr, SocketAddr};

@@ -224,17 +224,28 @@ pub enum VrrpState {
     Backup,
 }
 
-/// `authentication = { auth_type = "PASS", auth_pass = "…" }`; PASS is the
-/// only type.
+/// How a password authenticates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthType {
+    /// It is in the advertisement.
+    Pass,
+    /// An IP authentication header is made with it.
+    Ah,
+}
+
+/// `authentication = { auth_type = "PASS", auth_pass = "…" }`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authentication {
+    pub kind: AuthType,
     pub auth_pass: String,
 }
 
 /// Without the password: this type ends up in logs.
 impl fmt::Debug for Authentication {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authentication").finish_non_exhaustive()
+        f.debug_struct("Authentication")
+            .field("kind", &self.kind)
+            .finish_non_exhaustive()
     }
 }
 

@@ -227,6 +227,7 @@ impl Controller {
             source: packet.source,
             destination: packet.destination,
             message: packet.message,
+            with_header: packet.with_header,
         }));
     }
 }

@@ -53,7 +53,7 @@ pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::notifier::Notifier;
 use self::pace::Pace;
 use self::threads::Cpus;
-use self::vrrp::{Scripts, Slip, Sockets, until};
+use self::vrrp::{Scripts, Sender, Slip, Sockets, until};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -343,7 +343,15 @@ impl Appliance {
                     source,
                     destination,
                     message,
-                } => self.vrrp.send(index, source, destination, &message),
+                    with_header,
+                } => {
+                    let from = Sender {
+                        index,
+                        source,
+                        with_header,
+                    };
+                    self.vrrp.send(from, destination, &message);
+                }
                 Action::ListRoutes => match self.requests.routes().await {
                     Ok(routes) => {
                         let event = Event::Routes { routes };

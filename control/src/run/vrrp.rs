@@ -1,4 +1,4 @@
-//! The sockets of VRRP: raw ones of protocol 112, bound to an interface.
+//! The sockets of VRRP: raw ones of protocol 112, or 51 for authentication headers, bound to an interface.
 //!
 //! One to receive for each interface and IP version, and one to send for each
 //! source address. [`Sockets::receive`] waits for the next packet,
@@ -30,6 +30,7 @@ use tokio::net::UdpSocket;
 use tracing::warn;
 
 use crate::in_words::in_words;
+use crate::vrrp::ah;
 use crate::vrrp::packet::{Datagram, GROUP_V4, GROUP_V6, PROTOCOL, TTL};
 
 /// Room for the longest message: 255 IPv6 addresses.
@@ -45,13 +46,24 @@ pub(super) struct Place {
     pub(super) index: u32,
     pub(super) interface: String,
     pub(super) is_ipv4: bool,
+    /// Packets with an authentication header, and no others.
+    pub(super) with_header: bool,
+}
+
+/// What packets are sent by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sender {
+    pub(super) index: u32,
+    pub(super) source: IpAddr,
+    /// The IP header is given, too, and the packets are of protocol 51.
+    pub(super) with_header: bool,
 }
 
 /// All sockets.
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     receivers: BTreeMap<Place, Receiver>,
-    senders: BTreeMap<(u32, IpAddr), Socket>,
+    senders: BTreeMap<Sender, Socket>,
     /// What could not be opened or sent, said once until it works again.
     complained: BTreeSet<String>,
 }
@@ -61,7 +73,8 @@ impl Sockets {
     pub(super) fn listen(&mut self, places: &BTreeSet<Place>) {
         self.receivers.retain(|place, _| places.contains(place));
         let indexes: BTreeSet<u32> = places.iter().map(|place| place.index).collect();
-        self.senders.retain(|(index, _), _| indexes.contains(index));
+        self.senders
+            .retain(|sender, _| indexes.contains(&sender.index));
         for place in places {
             if self.receivers.contains_key(place) {
                 continue;
@@ -82,10 +95,11 @@ impl Sockets {
     }
 
     /// Sends a packet; what fails is said once.
-    pub(super) fn send(&mut self, index: u32, source: IpAddr, destination: IpAddr, message: &[u8]) {
+    pub(super) fn send(&mut self, from: Sender, destination: IpAddr, message: &[u8]) {
+        let source = from.source;
         let sent = self
-            .sender(index, source)
-            .and_then(|socket| socket.send_to(message, &scoped(destination, index).into()));
+            .sender(from)
+            .and_then(|socket| socket.send_to(message, &scoped(destination, from.index).into()));
         let what = format!("cannot send VRRP from {source} to {destination}");
         match sent {
             Ok(_) => {
@@ -93,7 +107,7 @@ impl Sockets {
             }
             Err(error) => {
                 // The interface may have been replaced: a new socket next time.
-                self.senders.remove(&(index, source));
+                self.senders.remove(&from);
                 if self.complained.insert(what.clone()) {
                     warn!("{what}: {}", in_words(&error));
                 }
@@ -101,11 +115,11 @@ impl Sockets {
         }
     }
 
-    fn sender(&mut self, index: u32, source: IpAddr) -> io::Result<&Socket> {
-        match self.senders.entry((index, source)) {
+    fn sender(&mut self, from: Sender) -> io::Result<&Socket> {
+        match self.senders.entry(from) {
             std::collections::btree_map::Entry::Occupied(known) => Ok(known.into_mut()),
             std::collections::btree_map::Entry::Vacant(place) => {
-                Ok(place.insert(open_sender(index, source)?))
+                Ok(place.insert(open_sender(from)?))
             }
         }
     }
@@ -152,12 +166,17 @@ impl Sockets {
 struct Receiver {
     socket: UdpSocket,
     is_ipv4: bool,
+    with_header: bool,
 }
 
 impl Receiver {
     fn open(place: &Place) -> io::Result<Self> {
-        let is_ipv4 = place.is_ipv4;
-        let socket = open(is_ipv4)?;
+        let Place {
+            is_ipv4,
+            with_header,
+            ..
+        } = *place;
+        let socket = open(is_ipv4, with_header)?;
         socket.bind_device(Some(place.interface.as_bytes()))?;
         if is_ipv4 {
             let interface = InterfaceIndexOrAddress::Index(place.index);
@@ -168,7 +187,11 @@ impl Receiver {
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
         let socket = UdpSocket::from_std(socket.into())?;
-        Ok(Self { socket, is_ipv4 })
+        Ok(Self {
+            socket,
+            is_ipv4,
+            with_header,
+        })
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Datagram> {
@@ -196,7 +219,7 @@ impl Receiver {
                 &mut buffer,
                 MsgFlags::MSG_DONTWAIT,
             )?;
-            return Ok(ipv4_datagram(&buffer[..length]));
+            return Ok(ipv4_datagram(&buffer[..length], self.with_header));
         }
         let mut room = nix::cmsg_space!([u8; 64]);
         let mut parts = [IoSliceMut::new(&mut buffer)];
@@ -222,14 +245,18 @@ impl Receiver {
             destination: destination.into(),
             ttl,
             message: buffer[..length].to_vec(),
+            ah: None,
         }))
     }
 }
 
 /// A raw IPv4 socket receives with the header.
-fn ipv4_datagram(packet: &[u8]) -> Option<Datagram> {
+fn ipv4_datagram(packet: &[u8], with_header: bool) -> Option<Datagram> {
     let header = packet.first_chunk::<20>()?;
-    let header_length = usize::from(header[0] & 0x0f) * 4;
+    let (ah, headers) = match with_header {
+        true => ah::open(packet).map(|(sealed, headers)| (Some(sealed), headers))?,
+        false => (None, usize::from(header[0] & 0x0f) * 4),
+    };
     let length = usize::from(u16::from_be_bytes([header[2], header[3]]));
     let address = |from: usize| {
         let octets = packet.get(from..)?.first_chunk::<4>()?;
@@ -239,23 +266,31 @@ fn ipv4_datagram(packet: &[u8]) -> Option<Datagram> {
         source: address(12)?,
         destination: address(16)?,
         ttl: header[8],
-        message: packet.get(header_length.max(20)..length)?.to_vec(),
+        message: packet.get(headers.max(20)..length)?.to_vec(),
+        ah,
     })
 }
 
-fn open(is_ipv4: bool) -> io::Result<Socket> {
+fn open(is_ipv4: bool, with_header: bool) -> io::Result<Socket> {
     let domain = if is_ipv4 { Domain::IPV4 } else { Domain::IPV6 };
     let kind = Type::RAW.nonblocking().cloexec();
-    Socket::new_raw(domain, kind, Some(Protocol::from(i32::from(PROTOCOL))))
+    let protocol = if with_header { ah::PROTOCOL } else { PROTOCOL };
+    Socket::new_raw(domain, kind, Some(Protocol::from(i32::from(protocol))))
 }
 
-fn open_sender(index: u32, source: IpAddr) -> io::Result<Socket> {
-    let socket = open(source.is_ipv4())?;
+fn open_sender(from: Sender) -> io::Result<Socket> {
+    let Sender {
+        index,
+        source,
+        with_header,
+    } = from;
+    let socket = open(source.is_ipv4(), with_header)?;
     // It receives as well, and nobody would read it.
     const RETURN: u16 = 0x06;
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])?;
     match source {
         IpAddr::V4(_) => {
+            socket.set_header_included_v4(with_header)?;
             socket.set_ttl_v4(TTL.into())?;
             socket.set_multicast_ttl_v4(TTL.into())?;
             socket.set_multicast_loop_v4(false)?;
@@ -297,17 +332,17 @@ mod tests {
             0x46, 0xc0, 0, 28, 0, 0, 0, 0, 255, 112, 0, 0, 10, 0, 0, 1, 224, 0, 0, 18,
         ];
         packet.extend([0x94, 4, 0, 0, 0x21, 2, 3, 4, 0, 0]);
-        let datagram = ipv4_datagram(&packet).unwrap();
+        let datagram = ipv4_datagram(&packet, false).unwrap();
         assert_eq!(datagram.message, [0x21, 2, 3, 4], "options and padding off");
         assert_eq!(datagram.ttl, 255);
         assert_eq!(datagram.source, IpAddr::from([10, 0, 0, 1]));
         assert_eq!(datagram.destination, IpAddr::V4(GROUP_V4));
         for length in 0..28 {
-            assert_eq!(ipv4_datagram(&packet[..length]), None, "{length}");
+            assert_eq!(ipv4_datagram(&packet[..length], false), None, "{length}");
         }
         packet[0] = 0x4f;
         assert_eq!(
-            ipv4_datagram(&packet),
+            ipv4_datagram(&packet, false),
             None,
             "header longer than the packet"
         );

@@ -20,6 +20,8 @@ use std::time::Duration;
 use dataplane::wire::checksum::Sum;
 use serde::{Deserialize, Serialize};
 
+use super::ah::Sealed;
+
 /// The IP protocol number of VRRP.
 pub const PROTOCOL: u8 = 112;
 /// Where VRRP over IPv4 is sent to (RFC 9568 §5.1.1.2).
@@ -41,6 +43,7 @@ const PASSWORD: usize = 8;
 const ADVERTISEMENT: u8 = 1;
 const AUTH_NONE: u8 = 0;
 const AUTH_PASS: u8 = 1;
+const AUTH_AH: u8 = 2;
 
 /// Which VRRP is spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +70,9 @@ pub enum Authentication {
     None,
     /// In clear text, padded with zeros.
     Password([u8; PASSWORD]),
-    /// A type that is not known here, such as 2, the IP authentication header.
+    /// By an IP authentication header, made with this password; see [`ah`](super::ah).
+    Ah([u8; PASSWORD]),
+    /// As the packet has it: 2 is said beside an authentication header.
     Other(u8),
 }
 
@@ -75,11 +80,13 @@ impl Authentication {
     /// The password of a configuration: its first eight bytes count.
     #[must_use]
     pub fn password(text: &str) -> Self {
-        let mut password = [0; PASSWORD];
-        for (place, byte) in password.iter_mut().zip(text.bytes()) {
-            *place = byte;
-        }
-        Self::Password(password)
+        Self::Password(eight_bytes(text))
+    }
+
+    /// The same, for authentication headers.
+    #[must_use]
+    pub fn ah(text: &str) -> Self {
+        Self::Ah(eight_bytes(text))
     }
 
     /// In words, without the password.
@@ -88,10 +95,18 @@ impl Authentication {
         match self {
             Self::None => "no authentication",
             Self::Password(_) => "PASS",
-            Self::Other(2) => "AH",
+            Self::Ah(_) | Self::Other(AUTH_AH) => "AH",
             Self::Other(_) => "an unknown type",
         }
     }
+}
+
+fn eight_bytes(text: &str) -> [u8; PASSWORD] {
+    let mut bytes = [0; PASSWORD];
+    for (place, byte) in bytes.iter_mut().zip(text.bytes()) {
+        *place = byte;
+    }
+    bytes
 }
 
 /// Without the password: this type ends up in logs.
@@ -116,7 +131,7 @@ pub struct Advert {
     pub addresses: Vec<IpAddr>,
 }
 
-/// A packet of protocol 112 as it was received.
+/// A packet of protocol 112 as it was received, perhaps inside an authentication header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Datagram {
     pub source: IpAddr,
@@ -125,6 +140,9 @@ pub struct Datagram {
     pub ttl: u8,
     /// Without the IP header.
     pub message: Vec<u8>,
+    /// The authentication header that was before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ah: Option<Sealed>,
 }
 
 /// Why an advertisement is not followed.
@@ -147,6 +165,12 @@ pub enum Refusal {
     },
     #[error("its password is not ours")]
     Password,
+    #[error("it has no authentication header")]
+    NoHeader,
+    #[error("its authentication header is not made with our password, or the packet was changed")]
+    Integrity,
+    #[error("its sequence number is {found}, and {last} was used before: it is an old one again")]
+    Replayed { found: u32, last: u32 },
     #[error("its advert_int is {found:?}, ours is {expected:?}")]
     AdvertInt { found: Duration, expected: Duration },
     #[error("the sender is not one of unicast_peer")]
@@ -167,6 +191,9 @@ impl Refusal {
             Self::Ttl { .. } => "ttl",
             Self::AuthType { .. } => "auth_type",
             Self::Password => "password",
+            Self::NoHeader => "no_header",
+            Self::Integrity => "integrity",
+            Self::Replayed { .. } => "replayed",
             Self::AdvertInt { .. } => "advert_int",
             Self::NotAPeer => "not_a_peer",
             Self::OwnAddress => "own_address",
@@ -251,6 +278,7 @@ impl Advert {
                 let kind = match self.authentication {
                     Authentication::None => AUTH_NONE,
                     Authentication::Password(_) => AUTH_PASS,
+                    Authentication::Ah(_) => AUTH_AH,
                     Authentication::Other(other) => other,
                 };
                 let seconds = self.advert_int.as_secs();
@@ -281,7 +309,9 @@ impl Advert {
         if self.version == Version::V2 {
             let data = match self.authentication {
                 Authentication::Password(password) => password,
-                Authentication::None | Authentication::Other(_) => [0; PASSWORD],
+                Authentication::None | Authentication::Ah(_) | Authentication::Other(_) => {
+                    [0; PASSWORD]
+                }
             };
             message.extend(data);
         }
@@ -290,6 +320,7 @@ impl Advert {
             destination,
             ttl: TTL,
             message,
+            ah: None,
         };
         let sum = match self.version {
             Version::V2 => Sum::ZERO,
@@ -353,6 +384,12 @@ impl Expected {
         }
         self.check_sender(datagram)?;
         match (advert.authentication, self.authentication) {
+            (Authentication::Other(AUTH_AH), Authentication::Ah(key)) => {
+                let sealed = datagram.ah.as_ref().ok_or(Refusal::NoHeader)?;
+                if !sealed.is_by(&key) {
+                    return Err(Refusal::Integrity);
+                }
+            }
             (found, expected) if found == expected => {}
             (Authentication::Password(_), Authentication::Password(_)) => {
                 return Err(Refusal::Password);

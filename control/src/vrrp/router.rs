@@ -412,6 +412,8 @@ impl Router {
 pub struct Outgoing {
     pub source: IpAddr,
     pub destination: IpAddr,
+    /// The message is a whole packet, with an authentication header.
+    pub with_header: bool,
     pub message: Vec<u8>,
 }
 

@@ -3,7 +3,8 @@
 use std::fmt::{self, Write};
 
 use super::super::{
-    Notify, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+    AuthType, Notify, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
+    VrrpSyncGroup,
 };
 use super::checks::{print_script as print_command, print_user};
 use super::notifications::print_alert;
@@ -123,9 +124,13 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     print_time(f, "advert_int", *advert_int)?;
     if let Some(authentication) = authentication {
         let password = quoted(&authentication.auth_pass);
+        let kind = match authentication.kind {
+            AuthType::Pass => "PASS",
+            AuthType::Ah => "AH",
+        };
         writeln!(
             f,
-            "authentication = {{ auth_type = \"PASS\", auth_pass = {password} }}"
+            "authentication = {{ auth_type = \"{kind}\", auth_pass = {password} }}"
         )?;
     }
     let texts = virtual_ipaddress.iter().map(address_text);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use tracing::warn;
 
 use super::super::{Appliance, announce_on};
-use super::Place;
+use super::{Place, Sender};
 use crate::announce::{Announcement, Schedule};
+use crate::config::AuthType;
 use crate::event::{Action, Event, VrrpEvent};
 use crate::vrrp::packet::Datagram;
 
@@ -78,9 +79,15 @@ impl Appliance {
                 source,
                 destination,
                 message,
+                with_header,
             } = action
             {
-                self.vrrp.send(index, source, destination, &message);
+                let from = Sender {
+                    index,
+                    source,
+                    with_header,
+                };
+                self.vrrp.send(from, destination, &message);
             } else {
                 actions.push_back(action);
             }
@@ -93,11 +100,20 @@ impl Appliance {
         let mut places = BTreeSet::new();
         for instance in router.instances() {
             let config = instance.config();
-            places.extend(router.index(config).map(|index| Place {
+            let Some(index) = router.index(config) else {
+                continue;
+            };
+            let place = |with_header| Place {
                 index,
                 interface: config.interface.clone(),
                 is_ipv4: config.is_ipv4(),
-            }));
+                with_header,
+            };
+            places.insert(place(false));
+            let authentication = config.authentication.as_ref();
+            if authentication.is_some_and(|a| a.kind == AuthType::Ah) {
+                places.insert(place(true));
+            }
         }
         self.vrrp.listen(&places);
     }

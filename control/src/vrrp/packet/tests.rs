@@ -12,6 +12,7 @@ fn datagram(advert: &Advert, source: &str, destination: &str) -> Datagram {
         destination,
         ttl: TTL,
         message: advert.emit(source, destination),
+        ah: None,
     }
 }
 
@@ -253,7 +254,7 @@ proptest! {
             *kind = [0x21, 0x31][first - 1];
         }
         let source = v4(if is_v6 { "fe80::1" } else { "10.0.0.1" });
-        let datagram = Datagram { source, destination: source, ttl: 255, message };
+        let datagram = Datagram { source, destination: source, ttl: 255, message, ah: None };
         if let Ok(advert) = Advert::parse(&datagram) {
             let _ = expected(&v2()).check(&advert, &datagram);
         }

@@ -5,12 +5,13 @@ use std::fmt::Display;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::super::ah;
 use super::super::machine::{Fault, Machine, Output, Parameters};
 use super::super::packet::{
     Advert, Authentication, Datagram, Expected, GROUP_V4, GROUP_V6, Refusal,
 };
 use super::{Complaint, Outgoing, Outputs};
-use crate::config::VrrpInstance;
+use crate::config::{AuthType, VrrpInstance};
 
 /// Counts what was refused for one reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Instance {
     expected: Expected,
     started: bool,
     refused: BTreeMap<&'static str, Refused>,
+    /// Of authentication headers: the highest that was seen or sent.
+    pub(super) sequence: u32,
 }
 
 impl Instance {
@@ -46,6 +49,7 @@ impl Instance {
             config,
             started: false,
             refused: BTreeMap::new(),
+            sequence: 0,
         }
     }
 
@@ -105,6 +109,14 @@ impl Instance {
         outputs: &mut Outputs,
     ) -> Result<Option<Complaint>, Refusal> {
         self.expected.check(advert, datagram)?;
+        if let Some(sealed) = &datagram.ah {
+            let (found, last) = (sealed.sequence, self.sequence);
+            // The same number twice: two masters that count alike would never hear one another.
+            if found < last {
+                return Err(Refusal::Replayed { found, last });
+            }
+            self.sequence = found;
+        }
         let complaint = if advert.priority == 0 || self.expected.same_addresses(advert) {
             None
         } else {
@@ -192,6 +204,9 @@ impl Instance {
     fn run(&mut self, outputs: &mut Outputs, step: impl FnOnce(&mut Machine, &mut Vec<Output>)) {
         let mut out = Vec::new();
         step(&mut self.machine, &mut out);
+        let sent = out.iter().filter(|out| matches!(out, Output::Send { .. }));
+        let sent = u32::try_from(sent.count()).unwrap_or(u32::MAX);
+        self.sequence = self.sequence.saturating_add(sent);
         let name = &self.config.name;
         outputs.extend(out.into_iter().map(|output| (name.clone(), output)));
     }
@@ -218,10 +233,20 @@ impl Instance {
         if destinations.is_empty() {
             destinations.push(group);
         }
-        let packet = |destination| Outgoing {
-            source,
-            destination,
-            message: advert.emit(source, destination),
+        let packet = |destination| {
+            let message = advert.emit(source, destination);
+            let sealed = match (advert.authentication, source, destination) {
+                (Authentication::Ah(key), IpAddr::V4(source), IpAddr::V4(destination)) => {
+                    Some(ah::seal(&message, source, destination, self.sequence, &key))
+                }
+                _ => None,
+            };
+            Outgoing {
+                source,
+                destination,
+                with_header: sealed.is_some(),
+                message: sealed.unwrap_or(message),
+            }
         };
         destinations.into_iter().map(packet).collect()
     }
@@ -263,8 +288,9 @@ fn expected(config: &VrrpInstance) -> Expected {
     Expected {
         version: config.version,
         advert_int: config.advert_int,
-        authentication: password.map_or(Authentication::None, |password| {
-            Authentication::password(&password.auth_pass)
+        authentication: password.map_or(Authentication::None, |password| match password.kind {
+            AuthType::Pass => Authentication::password(&password.auth_pass),
+            AuthType::Ah => Authentication::ah(&password.auth_pass),
         }),
         peers: config.unicast_peer.clone(),
         addresses: addresses.collect(),

@@ -1,6 +1,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use super::super::ah;
 use super::super::packet::TTL;
 use super::*;
 
@@ -81,6 +82,7 @@ impl Bench {
             destination: packet.destination,
             ttl: TTL,
             message: packet.message.clone(),
+            ah: None,
         }
     }
 }
@@ -161,6 +163,58 @@ fn tracked_interfaces() {
     assert_eq!(bench.states(), [State::Backup, State::Backup]);
     bench.router.link_gone(0, bench.now);
     assert_eq!(bench.states(), [State::Fault, State::Fault]);
+}
+
+#[test]
+fn authentication_headers_are_made_and_counted() {
+    let text = TWO.replace("auth_type = \"PASS\"", "auth_type = \"AH\"");
+    let mut bench = Bench::new(&text);
+    let other = |password: &str, priority, sequence| {
+        let text = text.replace("1111", password);
+        let mut other = Bench::new(&text);
+        other.router.address(0, ip("192.168.1.1"), false, other.now);
+        other.router.address(0, ip("192.168.1.2"), true, other.now);
+        let instance = &mut other.router.instances[1];
+        instance.sequence = sequence;
+        let packet = &instance.packets(priority)[0];
+        assert!(packet.with_header);
+        let (sealed, headers) = ah::open(&packet.message).unwrap();
+        Datagram {
+            source: packet.source,
+            destination: packet.destination,
+            ttl: TTL,
+            message: packet.message[headers..].to_vec(),
+            ah: Some(sealed),
+        }
+    };
+    let mut hear = |datagram: &Datagram| {
+        let (_, complaint) = bench.router.datagram(0, datagram, bench.now);
+        let refused = &bench.router.instances()[1].refused();
+        let refused: Vec<_> = refused
+            .iter()
+            .map(|(why, count)| (*why, count.total))
+            .collect();
+        (complaint.is_some(), refused)
+    };
+    assert_eq!(hear(&other("1111", 200, 7)), (false, vec![]));
+    assert_eq!(
+        hear(&other("1111", 200, 7)),
+        (false, vec![]),
+        "as old, but not older"
+    );
+    let old = other("1111", 200, 6);
+    assert_eq!(hear(&old), (true, vec![("replayed", 1)]));
+    assert_eq!(hear(&old), (false, vec![("replayed", 2)]));
+    let forged = other("2222", 200, 99);
+    assert_eq!(hear(&forged).1, [("integrity", 1), ("replayed", 2)]);
+    let mut bare = other("1111", 200, 100);
+    bare.ah = None;
+    assert_eq!(hear(&bare).1[1], ("no_header", 1));
+    // What is sent goes on from the highest number that was accepted.
+    assert_eq!(bench.router.instances()[1].sequence, 7);
+    bench.run_for(Duration::from_secs(5));
+    assert_eq!(bench.states()[1], State::Master);
+    assert!(bench.router.instances()[1].sequence > 7);
 }
 
 #[test]

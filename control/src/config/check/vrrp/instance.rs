@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
-use super::super::super::{Authentication, VirtualAddress, VrrpInstance, VrrpState};
+use super::super::super::{AuthType, Authentication, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::interface_name;
 use super::defaults::{DELAY, Defaults, REPEAT};
 use super::strict::Strict;
@@ -292,9 +292,9 @@ fn authenticate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Authentica
         return None;
     };
     let table = Table::new(entry, value.place.clone(), &AUTHENTICATION, report);
-    if let Some(kind) = table.require("auth_type", r#"auth_type = "PASS""#, report) {
-        kind.choice(&[("PASS", ())], &["AH"], report);
-    }
+    let kinds = [("PASS", AuthType::Pass), ("AH", AuthType::Ah)];
+    let kind = table.require("auth_type", r#"auth_type = "PASS""#, report);
+    let kind = kind.and_then(|v| v.choice(&kinds, &[], report));
     let password = table.require("auth_pass", r#"auth_pass = "secret""#, report)?;
     let auth_pass = password.text(report)?.to_owned();
     if auth_pass.len() > PASSWORD_BYTES {
@@ -304,7 +304,8 @@ fn authenticate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Authentica
             "VRRP carries the first 8 bytes of a password: shorten it",
         );
     }
-    Some(Authentication { auth_pass })
+    let kind = kind?;
+    Some(Authentication { kind, auth_pass })
 }
 
 fn preemption(
