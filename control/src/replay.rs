@@ -146,6 +146,7 @@ pub(crate) fn snapshot(config: &Config) -> Snapshot {
     }
     let appliance = &config.appliance;
     let interface = Egress {
+        index: 0,
         mac: OWN_MAC,
         mtu: MTU,
         v4: Some(Address::v4(OWN_V4)),

@@ -3,8 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use crate::in_words::in_words;
@@ -32,14 +31,14 @@ pub(crate) enum Trouble {
 
 /// A connection to a mail server.
 #[derive(Debug)]
-pub(crate) struct Dialogue {
-    stream: TcpStream,
+pub(crate) struct Dialogue<S> {
+    stream: S,
     /// For every command with its answer.
     patience: Duration,
 }
 
-impl Dialogue {
-    pub(crate) const fn new(stream: TcpStream, patience: Duration) -> Self {
+impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
+    pub(crate) const fn new(stream: S, patience: Duration) -> Self {
         Self { stream, patience }
     }
 
@@ -60,7 +59,7 @@ impl Dialogue {
 }
 
 async fn exchange(
-    stream: &mut TcpStream,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     command: &str,
     step: &'static str,
     code: &'static str,

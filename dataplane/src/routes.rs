@@ -52,6 +52,8 @@ impl Prefix {
 /// What forwarding knows of an interface of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Egress {
+    /// The kernel's number of it; 0 where there is no kernel.
+    pub index: u32,
     pub mac: MacAddress,
     /// Most bytes of an IP packet.
     pub mtu: u16,

@@ -235,6 +235,7 @@ fn everything() -> Snapshot {
         });
     let services: Vec<_> = services.collect();
     let egress = Egress {
+        index: 0,
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         mtu: 400,
         v4: None,

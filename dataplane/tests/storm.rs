@@ -176,6 +176,7 @@ fn snapshot(generation: u64, method: ForwardingMethod) -> Snapshot {
         .collect();
     // Small enough for answers of "too big" and for fragments.
     let egress = Egress {
+        index: 0,
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         mtu: 1400,
         v4: Some(local(v4)),

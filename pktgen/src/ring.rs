@@ -423,6 +423,7 @@ fn snapshot(plan: &Plan, layout: &Layout) -> Snapshot {
         ..FullNat::default()
     };
     let egress = Egress {
+        index: 0,
         mac: OWN_MAC,
         mtu: 1500,
         v4: Some(Address::v4([192, 0, 2, 2])),

@@ -8,7 +8,7 @@
 //! Not done here: deciding when. That is the controller's, later VRRP's.
 
 mod frame;
-mod socket;
+pub(crate) mod socket;
 
 use std::collections::BTreeMap;
 use std::io;

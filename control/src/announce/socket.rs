@@ -35,7 +35,7 @@ const NEIGHBOR_DISCOVERY: [SockFilter; 7] = {
 
 /// An interface as a destination of frames.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Link(LinkAddr);
+pub(crate) struct Link(LinkAddr);
 
 /// The packet addresses of all interfaces, by index.
 pub(super) fn links() -> io::Result<Vec<(u32, Link)>> {
@@ -47,7 +47,7 @@ pub(super) fn links() -> io::Result<Vec<(u32, Link)>> {
         .collect())
 }
 
-pub(super) fn link(index: u32) -> io::Result<Link> {
+pub(crate) fn link(index: u32) -> io::Result<Link> {
     links()?
         .into_iter()
         .find_map(|(found, link)| (found == index).then_some(link))
@@ -60,17 +60,27 @@ pub(super) fn link(index: u32) -> io::Result<Link> {
 /// `UdpSocket` can be made of any file descriptor and uses it for nothing but
 /// readiness, recv(2) and close(2), which are the same for all sockets.
 #[derive(Debug)]
-pub(super) struct FrameSocket(UdpSocket);
+pub(crate) struct FrameSocket(UdpSocket);
 
 impl FrameSocket {
     /// For sending to any interface; receives nothing.
-    pub(super) fn sender() -> io::Result<Self> {
-        Self::register(open(0)?)
+    pub(crate) fn sender() -> io::Result<Self> {
+        Self::register(open(Type::RAW, 0)?)
+    }
+
+    /// For the packets of a protocol that arrive on any interface and pass `filter`, which sees
+    /// them without their link-layer header, as `receive` does.
+    pub(crate) fn tap(ethertype: u16, filter: &[SockFilter]) -> io::Result<Self> {
+        let socket = open(Type::DGRAM, ethertype)?;
+        socket.attach_filter(filter)?;
+        // What came past the filter before it was there.
+        while { &socket }.read(&mut [0; 1]).is_ok() {}
+        Self::register(socket)
     }
 
     /// For the ARP or neighbour discovery frames that arrive on one interface.
     pub(super) fn receiver(link: Link, is_ipv4: bool) -> io::Result<Self> {
-        let socket = open(if is_ipv4 { ETH_P_ARP } else { ETH_P_IPV6 })?;
+        let socket = open(Type::RAW, if is_ipv4 { ETH_P_ARP } else { ETH_P_IPV6 })?;
         if !is_ipv4 {
             socket.attach_filter(&NEIGHBOR_DISCOVERY)?;
         }
@@ -86,25 +96,24 @@ impl FrameSocket {
     }
 
     pub(super) async fn send(&self, link: Link, frame: &[u8]) -> io::Result<()> {
-        let send = || {
-            Ok(sendto(
-                self.0.as_raw_fd(),
-                frame,
-                &link.0,
-                MsgFlags::empty(),
-            )?)
-        };
-        self.0.async_io(Interest::WRITABLE, send).await.map(|_| ())
+        let send = || self.try_send(link, frame);
+        self.0.async_io(Interest::WRITABLE, send).await
+    }
+
+    /// Sends a frame at once, or not at all.
+    pub(crate) fn try_send(&self, link: Link, frame: &[u8]) -> io::Result<()> {
+        sendto(self.0.as_raw_fd(), frame, &link.0, MsgFlags::empty())?;
+        Ok(())
     }
 
     /// A frame's first bytes, and their number.
-    pub(super) async fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
+    pub(crate) async fn receive(&self, frame: &mut [u8]) -> io::Result<usize> {
         self.0.recv(frame).await
     }
 }
 
-fn open(protocol: u16) -> io::Result<Socket> {
+fn open(kind: Type, protocol: u16) -> io::Result<Socket> {
     let protocol = Protocol::from(i32::from(protocol.to_be()));
-    let kind = Type::RAW.nonblocking().cloexec();
+    let kind = kind.nonblocking().cloexec();
     Socket::new_raw(Domain::PACKET, kind, Some(protocol))
 }

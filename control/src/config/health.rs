@@ -11,11 +11,15 @@ use crate::scripts::Script;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Check {
     pub kind: CheckKind,
-    /// Where to connect; of `MISC_CHECK` and `FILE_CHECK`, which connect
+    /// Where to connect; with `through_vip`, the virtual server; of `MISC_CHECK` and `FILE_CHECK`, which connect
     /// nowhere, the real server.
     pub target: SocketAddr,
     #[serde(default)]
     pub source: CheckSource,
+    /// `target` is an address of the virtual server, reached as clients' packets reach the real
+    /// server: by the forwarding method.
+    #[serde(default)]
+    pub through_vip: bool,
     pub connect_timeout: Duration,
     /// Time between checks while the result does not change.
     pub delay_loop: Duration,

@@ -10,10 +10,10 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
-use dataplane::service::ServiceKey;
+use dataplane::service::{ServerId, ServiceKey};
 
 use super::passive::{self, Change};
-use super::{ServerKey, check_id};
+use super::{Controller, ServerKey, check_id};
 use crate::config::{Check, Config, Passive, Quorum, RealServer, VirtualServer};
 use crate::event::{Action, CheckId, WeightChange};
 use crate::notify::{Notice, server_name};
@@ -168,6 +168,15 @@ impl Service {
 pub(super) struct Health {
     servers: BTreeMap<ServerKey, Server>,
     services: BTreeMap<ServiceKey, Service>,
+}
+
+impl Controller {
+    /// The id of the real server that a check is of, for as long as both are configured.
+    #[must_use]
+    pub fn server_id(&self, id: &CheckId) -> Option<ServerId> {
+        let key = id.virtual_server.parse().ok()?;
+        self.servers.id(key, id.real_server)
+    }
 }
 
 impl Health {

@@ -21,6 +21,7 @@ const USUAL_MTU: u16 = 1500;
 
 /// Where no interface is, and nothing leads to.
 const NOBODY: Egress = Egress {
+    index: 0,
     mac: MacAddress([0; 6]),
     mtu: 0,
     v4: None,
@@ -115,6 +116,7 @@ impl Ways {
             };
             let mtu = self.mtus.get(&port.index).copied();
             let egress = Egress {
+                index: port.index,
                 mac: MacAddress(port.mac),
                 mtu: mtu.map_or(USUAL_MTU, |mtu| u16::try_from(mtu).unwrap_or(u16::MAX)),
                 v4: own(true),

@@ -27,6 +27,7 @@ use super::Outcome;
 use super::source::ConnectError;
 use super::tcp::{self, First};
 use super::tls::{self, TlsError};
+use super::vip::Through;
 use crate::config::{BodyRegex, Check, CheckUrl, HttpGet, HttpProtocol};
 use crate::in_words::in_words;
 
@@ -68,12 +69,17 @@ impl Prepared {
 }
 
 /// Runs an `HTTP_GET` once: the urls in order, up to the first that fails.
-pub async fn check(check: &Check, get: &HttpGet, prepared: &Prepared) -> Outcome {
+pub(super) async fn check(
+    check: &Check,
+    get: &HttpGet,
+    prepared: &Prepared,
+    through: Option<&Through>,
+) -> Outcome {
     let name = check.kind.name();
     let mut passed = None;
     for (url, prepared) in get.urls.iter().zip(&prepared.urls) {
         let what = || format!("{name} {} {}", check.target, url.path);
-        match check_url(check, get, url, prepared).await {
+        match check_url(check, get, (url, prepared), through).await {
             Ok(status) => passed = Some((url, status)),
             Err(Trouble::Connect(error)) => return error.into_outcome(&what()),
             Err(trouble) => return Outcome::Failed(format!("{}: {trouble}", what())),
@@ -115,11 +121,11 @@ enum Trouble {
 async fn check_url(
     check: &Check,
     get: &HttpGet,
-    url: &CheckUrl,
-    prepared: &PreparedUrl,
+    (url, prepared): (&CheckUrl, &PreparedUrl),
+    through: Option<&Through>,
 ) -> Result<u16, Trouble> {
     let patience = check.connect_timeout;
-    let stream = tcp::connect(check, First::Client).await;
+    let stream = tcp::connect(check, First::Client, through).await;
     let stream = stream.map_err(Trouble::Connect)?;
     let mut judge = Judge {
         url,

@@ -7,9 +7,9 @@
 //!
 //! Invariants: a check has at most one try running, so at most one socket; a
 //! stopped check's task is cancelled with whatever it was doing, scripts
-//! included. Checks go to
-//! the real server's own address, never to the virtual server's, so they take
-//! the kernel's ordinary path also where the director holds the VIP.
+//! included. Checks go to the real server's own address and take the kernel's ordinary
+//! path also where the director holds the VIP; those with `through_vip` are made past the
+//! kernel (the `vip` module).
 //!
 //! Not done here: combining the checks of one real server, weights, logging of
 //! changes. That is the controller's.
@@ -25,9 +25,11 @@ mod source;
 pub mod tcp;
 mod tls;
 pub mod udp;
+mod vip;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -35,8 +37,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::dampener::Dampener;
+pub use self::vip::Way;
+use self::vip::{Packets, Through};
 use crate::config::{Check, CheckKind};
 use crate::event::{CheckId, Event, WeightChange};
+use crate::in_words::in_words;
 use crate::scripts::Runner;
 
 /// What one try found, with the reason in words.
@@ -56,6 +61,7 @@ pub struct Probe {
     check: Check,
     http: Result<http::Prepared, String>,
     runner: Runner,
+    through: Option<Through>,
 }
 
 impl Probe {
@@ -76,22 +82,28 @@ impl Probe {
             check,
             http,
             runner,
+            through: None,
         }
     }
 
     /// Makes one try; it ends within `connect_timeout` for each connection and
     /// for each answer, a script's within its own.
     pub async fn try_once(&self) -> Outcome {
-        let check = &self.check;
+        let (check, through) = (&self.check, self.through.as_ref());
+        if check.through_vip && through.is_none() {
+            return Outcome::Inconclusive("through_vip: there is no way to virtual servers".into());
+        }
         match &check.kind {
-            CheckKind::TcpCheck => tcp::check(check).await,
+            CheckKind::TcpCheck => tcp::check(check, through).await,
             CheckKind::HttpGet(get) => match &self.http {
-                Ok(prepared) => http::check(check, get, prepared).await,
+                Ok(prepared) => http::check(check, get, prepared, through).await,
                 Err(why) => Outcome::Inconclusive(why.clone()),
             },
             CheckKind::UdpCheck(udp) => udp::check(check, udp).await,
             CheckKind::DnsCheck(dns) => dns::check(check, dns).await,
-            CheckKind::SmtpCheck { helo_name } => smtp::check(check, helo_name.as_deref()).await,
+            CheckKind::SmtpCheck { helo_name } => {
+                smtp::check(check, helo_name.as_deref(), through).await
+            }
             CheckKind::PingCheck => ping::check(check).await,
             CheckKind::MiscCheck(misc) => misc::check(&self.runner, misc).await,
             CheckKind::FileCheck(file) => file::check(file).await,
@@ -132,6 +144,8 @@ pub struct Checker {
     events: mpsc::Sender<Event>,
     runner: Runner,
     running: BTreeMap<CheckId, Running>,
+    /// For checks with `through_vip`; opened for the first.
+    packets: Option<Arc<Packets>>,
 }
 
 #[derive(Debug)]
@@ -159,6 +173,20 @@ struct Record {
     next: Instant,
 }
 
+impl Record {
+    fn status(&self, now: Instant) -> Status {
+        Status {
+            healthy: self.healthy,
+            last_result: self.last_result,
+            reason: self.reason.clone(),
+            failures: self.failures,
+            tries: self.tries,
+            unchanged_for: now.saturating_duration_since(self.changed),
+            next_in: self.next.saturating_duration_since(now),
+        }
+    }
+}
+
 impl Checker {
     /// Changes are sent to `events`; a full channel holds the checks up rather
     /// than lose one.
@@ -168,6 +196,7 @@ impl Checker {
             events,
             runner,
             running: BTreeMap::new(),
+            packets: None,
         }
     }
 
@@ -179,6 +208,11 @@ impl Checker {
     ///
     /// Must be called within a tokio runtime.
     pub fn start(&mut self, id: CheckId, check: Check) -> bool {
+        self.start_by(id, check, None)
+    }
+
+    /// The same; `way` is that to the real server, for checks with `through_vip`.
+    pub fn start_by(&mut self, id: CheckId, check: Check, way: Option<Way>) -> bool {
         let now = Instant::now();
         let random = random();
         let dampener = match self.running.get(&id) {
@@ -196,9 +230,11 @@ impl Checker {
             changed: now,
             next: dampener.next(),
         });
+        let mut probe = Probe::new(check.clone(), self.runner.clone());
+        probe.through = way.and_then(|way| Some(Through::new(way, self.packets()?)));
         let task = Task {
             id: id.clone(),
-            probe: Probe::new(check.clone(), self.runner.clone()),
+            probe,
             weight: None,
             dampener,
             record: sender,
@@ -216,6 +252,19 @@ impl Checker {
         healthy
     }
 
+    fn packets(&mut self) -> Option<Arc<Packets>> {
+        if self.packets.is_none() {
+            match Packets::open() {
+                Ok(packets) => self.packets = Some(Arc::new(packets)),
+                Err(error) => tracing::warn!(
+                    "checks with through_vip cannot run: no packet socket: {}",
+                    in_words(&error)
+                ),
+            }
+        }
+        self.packets.clone()
+    }
+
     /// Stops a check; false when there is none of that name. A change that was
     /// sent before may still be on its way to the receiver of the events.
     pub fn stop(&mut self, id: &CheckId) -> bool {
@@ -230,19 +279,22 @@ impl Checker {
     /// Every running check and how it stands.
     pub fn status(&self) -> impl Iterator<Item = (&CheckId, Status)> {
         let now = Instant::now();
-        self.running.iter().map(move |(id, running)| {
-            let record = running.record.borrow();
-            let status = Status {
-                healthy: record.healthy,
-                last_result: record.last_result,
-                reason: record.reason.clone(),
-                failures: record.failures,
-                tries: record.tries,
-                unchanged_for: now.saturating_duration_since(record.changed),
-                next_in: record.next.saturating_duration_since(now),
-            };
-            (id, status)
-        })
+        let running = self.running.iter();
+        running.map(move |(id, running)| (id, running.record.borrow().status(now)))
+    }
+
+    /// How one check stands; `None` when it does not run.
+    #[must_use]
+    pub fn status_of(&self, id: &CheckId) -> Option<Status> {
+        let running = self.running.get(id)?;
+        Some(running.record.borrow().status(Instant::now()))
+    }
+
+    /// Whether a check runs and a try of it has ended.
+    #[must_use]
+    pub fn has_tried(&self, id: &CheckId) -> bool {
+        let running = self.running.get(id);
+        running.is_some_and(|running| running.record.borrow().last_result != LastResult::NotTried)
     }
 }
 

@@ -1,9 +1,8 @@
 //! `SMTP_CHECK`: a mail server greets, takes a HELO and a QUIT (RFC 5321).
 
-use tokio::net::TcpStream;
-
 use super::Outcome;
-use super::tcp::{First, connect};
+use super::tcp::{First, Stream, connect};
+use super::vip::Through;
 use crate::config::Check;
 use crate::smtp::{Dialogue, Trouble};
 
@@ -11,9 +10,13 @@ use crate::smtp::{Dialogue, Trouble};
 const DEFAULT_HELO_NAME: &str = "smtpchecker.keepalived.org";
 
 /// Runs an `SMTP_CHECK` once. Every answer has `connect_timeout`.
-pub async fn check(check: &Check, helo_name: Option<&str>) -> Outcome {
+pub(super) async fn check(
+    check: &Check,
+    helo_name: Option<&str>,
+    through: Option<&Through>,
+) -> Outcome {
     let what = format!("SMTP_CHECK {}", check.target);
-    let stream = match connect(check, First::Server).await {
+    let stream = match connect(check, First::Server, through).await {
         Ok(stream) => stream,
         Err(error) => return error.into_outcome(&what),
     };
@@ -23,7 +26,7 @@ pub async fn check(check: &Check, helo_name: Option<&str>) -> Outcome {
     }
 }
 
-async fn session(check: &Check, stream: TcpStream, helo_name: &str) -> Result<(), Trouble> {
+async fn session(check: &Check, stream: Stream, helo_name: &str) -> Result<(), Trouble> {
     let mut server = Dialogue::new(stream, check.connect_timeout);
     server.expect("", "greeting", "220").await?;
     let helo = format!("HELO {helo_name}\r\n");

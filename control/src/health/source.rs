@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::Outcome;
+use super::vip::NoWay;
 use crate::config::{Check, CheckSource};
 use crate::in_words::in_words;
 
@@ -17,6 +18,8 @@ pub(super) enum ConnectError {
     TimedOut(Duration),
     #[error("connect: {}", in_words(.0))]
     Refused(#[source] io::Error),
+    #[error("{0}")]
+    NoWay(NoWay),
     /// The director's own trouble: says nothing about the real server.
     #[error("{doing}: {}", in_words(.error))]
     Local {
@@ -30,8 +33,12 @@ impl ConnectError {
     pub(super) fn into_outcome(self, what: &str) -> Outcome {
         let reason = format!("{what}: {self}");
         match self {
-            Self::TimedOut(_) | Self::Refused(_) => Outcome::Failed(reason),
-            Self::Local { .. } => Outcome::Inconclusive(reason),
+            Self::TimedOut(_) | Self::Refused(_) | Self::NoWay(NoWay::NextHop) => {
+                Outcome::Failed(reason)
+            }
+            Self::NoWay(NoWay::Server | NoWay::Source) | Self::Local { .. } => {
+                Outcome::Inconclusive(reason)
+            }
         }
     }
 

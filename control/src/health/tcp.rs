@@ -1,13 +1,18 @@
 //! `TCP_CHECK`: the real server accepts a TCP connection.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use socket2::Type;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
 use super::Outcome;
 use super::source::{self, ConnectError};
+use super::vip::{self, Through};
 use crate::config::Check;
 
 /// Who speaks first on a connection.
@@ -20,20 +25,52 @@ pub(super) enum First {
 }
 
 /// Runs a `TCP_CHECK` once.
-pub async fn check(check: &Check) -> Outcome {
+pub(super) async fn check(check: &Check, through: Option<&Through>) -> Outcome {
     let what = || format!("TCP_CHECK {}", check.target);
-    match connect(check, First::Server).await {
+    match connect(check, First::Server, through).await {
         Ok(_closed_by_drop) => Outcome::Passed(format!("{}: connected", what())),
         Err(error) => error.into_outcome(&what()),
     }
 }
 
-/// Connects to the check's target from its source within `connect_timeout`.
-///
+/// A connection to a check's target.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Kernel(TcpStream),
+    Vip(Box<vip::Stream>),
+}
+
+/// Connects to the check's target from its source within `connect_timeout`, by the kernel's way or
+/// `through` the virtual server's.
+pub(super) async fn connect(
+    check: &Check,
+    first: First,
+    through: Option<&Through>,
+) -> Result<Stream, ConnectError> {
+    match through {
+        None => by_kernel(check, first).await.map(Stream::Kernel),
+        Some(through) => by_vip(check, through).await.map(Stream::Vip),
+    }
+}
+
+async fn by_vip(check: &Check, through: &Through) -> Result<Box<vip::Stream>, ConnectError> {
+    let path = through.path(check.target.ip(), check.connect_timeout);
+    let path = path.await.map_err(ConnectError::NoWay)?;
+    let mut stream = through
+        .connect(path, check.source.bindto, check.target)
+        .map(Box::new)
+        .map_err(ConnectError::local("no local port for the check"))?;
+    match timeout(check.connect_timeout, stream.connected()).await {
+        Ok(Ok(())) => Ok(stream),
+        Ok(Err(error)) => Err(ConnectError::Refused(error)),
+        Err(_elapsed) => Err(ConnectError::TimedOut(check.connect_timeout)),
+    }
+}
+
 /// The socket is set to close by a reset (`SO_LINGER` 0): a director that
 /// closes thousands of checks a second in good order keeps every one of them in
 /// TIME_WAIT for a minute, and takes as many local ports.
-pub(super) async fn connect(check: &Check, first: First) -> Result<TcpStream, ConnectError> {
+async fn by_kernel(check: &Check, first: First) -> Result<TcpStream, ConnectError> {
     let socket = source::socket(check, Type::STREAM, None)?;
     socket
         .set_linger(Some(Duration::ZERO))
@@ -48,5 +85,45 @@ pub(super) async fn connect(check: &Check, first: First) -> Result<TcpStream, Co
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(ConnectError::of(error)),
         Err(_elapsed) => Err(ConnectError::TimedOut(check.connect_timeout)),
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_read(context, room),
+            Self::Vip(stream) => Pin::new(stream).poll_read(context, room),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Vip(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_flush(context),
+            Self::Vip(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Kernel(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Vip(stream) => Pin::new(stream).poll_shutdown(context),
+        }
     }
 }

@@ -12,6 +12,7 @@ fn tcp_check(target: SocketAddr) -> Check {
         kind: CheckKind::TcpCheck,
         target,
         source: CheckSource::default(),
+        through_vip: false,
         connect_timeout: Duration::from_millis(500),
         delay_loop: Duration::from_millis(50),
         retry: 1,

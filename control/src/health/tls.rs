@@ -12,7 +12,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, client};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -51,11 +51,11 @@ pub(super) enum TlsError {
 }
 
 /// Shakes hands with the server at `address`; `name` is sent if there is one.
-pub(super) async fn handshake(
-    stream: TcpStream,
+pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
     address: IpAddr,
     name: Option<&str>,
-) -> Result<TlsStream<TcpStream>, TlsError> {
+) -> Result<TlsStream<S>, TlsError> {
     let (connector, server) = match name {
         Some(name) => {
             // The port of a `Host` is not part of the name.

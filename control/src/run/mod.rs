@@ -41,10 +41,10 @@ use tracing::{debug, error, info, warn};
 use crate::announce::{self, Announcement, Announcer, Schedule};
 use crate::api;
 use crate::api::query::Query;
-use crate::config::{Config, Format};
+use crate::config::{Check, Config, Format};
 use crate::controller::{Controller, ESTIMATE_EVERY, Port};
-use crate::event::{Action, Event, NetworkEvent, Route};
-use crate::health::Checker;
+use crate::event::{Action, CheckId, Event, NetworkEvent, Route};
+use crate::health::{Checker, Way};
 use crate::netlink::{self, Monitor, NewAddress, Requests};
 use crate::scripts::Runner;
 
@@ -385,7 +385,7 @@ impl Appliance {
                     }
                 }
                 Action::StartCheck { id, check } => {
-                    self.checker.start(id, *check);
+                    self.start_check(id, *check);
                 }
                 Action::StopCheck { id } => {
                     self.checker.stop(&id);
@@ -399,6 +399,15 @@ impl Appliance {
                 Action::Mail(message) => self.notifier.mail(message),
             }
         }
+    }
+
+    fn start_check(&mut self, id: CheckId, check: Check) {
+        let server = check.through_vip.then(|| self.controller.server_id(&id));
+        let way = server.flatten().map(|server| Way {
+            published: Arc::clone(&self.published),
+            server,
+        });
+        self.checker.start_by(id, check, way);
     }
 
     /// Tells the steering program of every interface.

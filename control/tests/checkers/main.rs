@@ -29,6 +29,7 @@ fn check(kind: CheckKind, target: SocketAddr) -> Check {
         kind,
         target,
         source: CheckSource::default(),
+        through_vip: false,
         connect_timeout: PATIENCE,
         delay_loop: Duration::from_millis(400),
         retry: 2,

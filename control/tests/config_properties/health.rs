@@ -92,6 +92,7 @@ fn check(is_v4: bool, kind: impl Strategy<Value = CheckKind>) -> impl Strategy<V
             kind,
             target: target.into(),
             source,
+            through_vip: false,
             connect_timeout: times.0,
             delay_loop: times.1,
             retry,
@@ -205,6 +206,7 @@ fn checks(server: SocketAddr) -> impl Strategy<Value = Vec<Check>> {
         }),
         target: server,
         source: CheckSource::default(),
+        through_vip: false,
         connect_timeout: Duration::from_secs(5),
         delay_loop: Duration::from_secs(1),
         retry: 0,
@@ -215,6 +217,29 @@ fn checks(server: SocketAddr) -> impl Strategy<Value = Vec<Check>> {
     });
     (connecting, misc, vec(file, 0..2))
         .prop_map(|(c, misc, file)| [c.0, c.1, c.2, c.3, c.4, c.5, c.6, misc, file].concat())
+}
+
+/// The same by the forwarding method, for some of those that can.
+fn through_vip(check: Check, lb_kind: ForwardingMethod) -> Check {
+    let is_possible = matches!(
+        check.kind,
+        CheckKind::TcpCheck | CheckKind::HttpGet(_) | CheckKind::SmtpCheck { .. }
+    ) && matches!(
+        lb_kind,
+        ForwardingMethod::Direct | ForwardingMethod::Tunnel(_)
+    );
+    if !is_possible || check.retry.is_multiple_of(2) {
+        return check;
+    }
+    let bindto = check.source.bindto;
+    Check {
+        through_vip: true,
+        source: CheckSource {
+            bindto,
+            ..CheckSource::default()
+        },
+        ..check
+    }
 }
 
 fn thresholds() -> impl Strategy<Value = Thresholds> {
@@ -245,9 +270,12 @@ pub(super) fn real_server(
                 passive,
                 (notify_up, notify_down, smtp_alert),
             )| {
+                let lb_kind = own.unwrap_or(default);
+                let checks = checks.into_iter().map(|check| through_vip(check, lb_kind));
+                let checks = checks.collect();
                 RealServer {
                     address,
-                    lb_kind: own.unwrap_or(default),
+                    lb_kind,
                     weight,
                     inhibit_on_failure,
                     thresholds,

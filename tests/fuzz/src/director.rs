@@ -185,6 +185,7 @@ fn snapshot_of(generation: u64, variant: u8) -> Snapshot {
         _ => TcpMidstream::Schedule,
     };
     let egress = Egress {
+        index: 0,
         mac: MacAddress([2, 0, 0, 0, 0, 1]),
         mtu: 400, // frames of 510 bytes come
         v4: Some(v4),

@@ -8,10 +8,13 @@
 
 mod http;
 mod kinds;
+mod through_vip;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+use dataplane::service::ForwardingMethod;
 
 use super::super::raw::{Spec, Table};
 use super::super::report::Report;
@@ -51,14 +54,15 @@ pub(super) static CONNECTION: Spec = Spec {
         "bind_port",
         "bind_if",
         "fwmark",
+        "through_vip",
     ],
     shared: &[],
     unsupported: &[],
 };
 
 /// Keys of `CONNECTION` and of `PARAMETERS`.
-static CONNECTION_AND_PARAMETERS: [&str; 15] = {
-    let mut all = [""; 15];
+static CONNECTION_AND_PARAMETERS: [&str; 16] = {
+    let mut all = [""; 16];
     let (first, second) = (CONNECTION.keys, PARAMETERS.keys);
     assert!(first.len() + second.len() == all.len());
     let mut index = 0;
@@ -128,7 +132,12 @@ impl Inherited {
         self.delay_loop.unwrap_or(Duration::from_secs(60))
     }
 
-    fn check(&self, kind: CheckKind, target: SocketAddr, source: CheckSource) -> Check {
+    fn check(&self, kind: CheckKind, endpoints: Endpoints) -> Check {
+        let Endpoints {
+            target,
+            source,
+            through_vip,
+        } = endpoints;
         const SECOND: Duration = Duration::from_secs(1);
         let mut delay_loop = self.delay_loop();
         let (retry, delay_before_retry) = match kind {
@@ -151,6 +160,7 @@ impl Inherited {
             kind,
             target,
             source,
+            through_vip,
             connect_timeout: self.connect_timeout.unwrap_or(5 * SECOND),
             delay_loop,
             retry,
@@ -194,11 +204,28 @@ static KINDS: [(&Spec, Read); 9] = [
     (&FILE_CHECK, kinds::file),
 ];
 
+/// What a real server serves, as far as it is not wrong.
+#[derive(Debug)]
+pub(super) struct Served {
+    pub(super) virtual_server: Option<SocketAddr>,
+    /// It has more addresses than one.
+    pub(super) is_group: bool,
+    pub(super) lb_kind: Option<ForwardingMethod>,
+}
+
+/// Where a check connects to, and from.
+struct Endpoints {
+    target: SocketAddr,
+    source: CheckSource,
+    through_vip: bool,
+}
+
 /// The checks of a real server. `address` is the server's, `None` when it is
 /// wrong: then the checks are only looked over.
 pub(super) fn checks(
     server: &Table<'_>,
     address: Option<SocketAddr>,
+    served: &Served,
     inherited: &Inherited,
     report: &mut Report<'_>,
 ) -> Vec<Check> {
@@ -211,21 +238,22 @@ pub(super) fn checks(
             let table = Table::new(entry, value.place.clone(), spec, report);
             let parameters = inherited.overridden_by(&table, report);
             let kind = read(&table, &parameters, report);
-            let endpoints = endpoints(&table, address, report);
-            if let (Some(kind), Some((target, source))) = (kind, endpoints) {
-                checks.push(parameters.check(kind, target, source));
+            let endpoints = endpoints(&table, kind.as_ref(), (address, served), report);
+            if let (Some(kind), Some(endpoints)) = (kind, endpoints) {
+                checks.push(parameters.check(kind, endpoints));
             }
         }
     }
     checks
 }
 
-/// Where a check connects to, and from.
 fn endpoints(
     table: &Table<'_>,
-    server: Option<SocketAddr>,
+    kind: Option<&CheckKind>,
+    (server, served): (Option<SocketAddr>, &Served),
     report: &mut Report<'_>,
-) -> Option<(SocketAddr, CheckSource)> {
+) -> Option<Endpoints> {
+    let through_vip = through_vip::through_vip(table, kind, served, report);
     let ip = table.get_if_known("connect_ip");
     let ip = ip.and_then(|v| v.host(report));
     let port = table.get_if_known("connect_port");
@@ -241,7 +269,10 @@ fn endpoints(
         bind_if: bind_if.map(str::to_owned),
         fwmark: fwmark.and_then(|v| v.integer(&MARK, report)),
     };
-    let server = server?;
+    let server = match through_vip {
+        true => served.virtual_server?,
+        false => server?,
+    };
     let target = SocketAddr::new(
         ip.unwrap_or_else(|| server.ip()),
         port.unwrap_or_else(|| server.port()),
@@ -260,5 +291,9 @@ fn endpoints(
             report,
         );
     }
-    Some((target, source))
+    Some(Endpoints {
+        target,
+        source,
+        through_vip,
+    })
 }

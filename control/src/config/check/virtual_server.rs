@@ -293,13 +293,18 @@ fn real_server<'d>(
     let thresholds = service_options::thresholds(&table, report);
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
-    let checks = health::checks(&table, address, &inherited, report);
     let passive = defaults.passive.overridden_by(&table, report);
     let passive = passive.checked(&table, defaults.protocol, report);
     let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
     let (notify_up, notify_down) = (notify("notify_up"), notify("notify_down"));
     let smtp_alert = table.get("smtp_alert").and_then(|v| v.boolean(report));
     let lb_kind = forwarding_method(&table, defaults.lb_kind, report);
+    let served = health::Served {
+        virtual_server: defaults.service,
+        is_group: !defaults.matches.is_empty(),
+        lb_kind,
+    };
+    let checks = health::checks(&table, address, &served, &inherited, report);
     let (written, address) = (written?, address?);
     if let (Some(service), Some(lb_kind)) = (defaults.service, lb_kind) {
         fits_method(

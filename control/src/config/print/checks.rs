@@ -14,6 +14,7 @@ pub(super) fn print_check(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Res
         kind,
         target,
         source,
+        through_vip,
         connect_timeout,
         delay_loop,
         retry,
@@ -31,6 +32,9 @@ pub(super) fn print_check(f: &mut fmt::Formatter<'_>, check: &Check) -> fmt::Res
         print_ip(f, "connect_ip", target.ip())?;
         writeln!(f, "connect_port = {}", target.port())?;
         print_source(f, source)?;
+    }
+    if *through_vip {
+        writeln!(f, "through_vip = true")?;
     }
     print_time(f, "connect_timeout", *connect_timeout)?;
     print_time(f, "delay_loop", *delay_loop)?;

@@ -8,6 +8,7 @@ fn check(retry: u32, alpha: bool) -> Check {
         kind: CheckKind::TcpCheck,
         target: "10.0.0.1:80".parse().unwrap(),
         source: CheckSource::default(),
+        through_vip: false,
         connect_timeout: Duration::from_secs(3),
         delay_loop: Duration::from_secs(6),
         retry,

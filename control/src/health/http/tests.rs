@@ -70,6 +70,7 @@ fn check_of(target: SocketAddr, get: HttpGet) -> Check {
         kind: CheckKind::HttpGet(get),
         target,
         source: CheckSource::default(),
+        through_vip: false,
         connect_timeout: Duration::from_millis(400),
         delay_loop: Duration::from_secs(1),
         retry: 0,
@@ -83,7 +84,7 @@ fn check_of(target: SocketAddr, get: HttpGet) -> Check {
 async fn get_as(target: SocketAddr, get: HttpGet) -> Outcome {
     let parameters = check_of(target, get.clone());
     let prepared = Prepared::new(&parameters, &get).unwrap();
-    check(&parameters, &get, &prepared).await
+    check(&parameters, &get, &prepared, None).await
 }
 
 /// The reason of a failure behind `HTTP_GET <target> /: `.
