@@ -1,6 +1,6 @@
 //! Answering clients: copies of the state, in the words of the API.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -20,7 +20,6 @@ use crate::api::Query;
 use crate::api::view::{self, AttachMode, Health, Traffic};
 use crate::config::{self, RealServer, VirtualServer};
 use crate::controller::{CheckState, PassiveStatus, ServerKey, check_id};
-use crate::event::CheckId;
 use crate::health::LastResult;
 
 /// How long a worker is waited for while it lists its connections.
@@ -28,17 +27,20 @@ pub(super) const WORKER_PATIENCE: Duration = Duration::from_secs(5);
 /// Templates of persistence in a batch of the listing.
 const TEMPLATES_BATCH: usize = 1024;
 
+/// Real servers that are listed before VRRP has its turn again: some hundred microseconds.
+const AT_ONCE: usize = 128;
+
 impl Appliance {
     /// Answers a client. One that is gone is no error.
     pub(super) async fn answer(&mut self, query: Query) {
         match query {
             Query::Ping(reply) => drop(reply.send(())),
-            Query::Services(reply) => drop(reply.send(self.services())),
+            Query::Services(reply) => drop(reply.send(self.services().await)),
             Query::Connections(batches) => self.connections(batches),
             Query::Neighbors(reply) => drop(reply.send(self.neighbors())),
             Query::Workers(reply) => drop(reply.send(self.workers())),
             Query::Drops(reply) => drop(reply.send(self.drops())),
-            Query::Health(reply) => drop(reply.send(self.health())),
+            Query::Health(reply) => drop(reply.send(self.health().await)),
             Query::Vrrp(reply) => drop(reply.send(self.show_vrrp())),
             Query::Config(reply) => {
                 let toml = config::to_toml(self.controller.config());
@@ -61,46 +63,54 @@ impl Appliance {
         }
     }
 
-    fn services(&self) -> Vec<view::Service> {
-        let tried: BTreeSet<&CheckId> = self
-            .checker
-            .status()
-            .filter(|(_, status)| status.last_result != LastResult::NotTried)
-            .map(|(id, _)| id)
-            .collect();
-        let services = self.controller.config().virtual_servers.iter();
-        services
-            .map(|service| {
-                let servers = self.listed(service);
-                let real_servers: Vec<_> = servers
-                    .map(|server| self.real_server(service, server, &tried))
-                    .collect();
-                view::Service {
-                    protocol: service.protocol().to_string().into(),
-                    address: service.address(),
-                    matches: service
-                        .options
-                        .matches
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect(),
-                    scheduler: service.scheduler.to_string().into(),
-                    scheduler_flags: service.scheduler.flags().map(Into::into).collect(),
-                    persistence: service
-                        .options
-                        .persistence
-                        .map(|persistence| view::Persistence {
-                            timeout_seconds: persistence.timeout.as_secs(),
-                            granularity: persistence.granularity,
-                        }),
-                    one_packet: service.options.one_packet,
-                    limits: self.limits(service),
-                    forwarding_method: service.lb_kind.to_string().into(),
-                    traffic: real_servers.iter().map(|server| server.traffic).sum(),
-                    real_servers,
+    async fn services(&mut self) -> Vec<view::Service> {
+        let mut services = Vec::new();
+        for number in 0..self.controller.config().virtual_servers.len() {
+            let mut real_servers = Vec::new();
+            while let Some(service) = self.controller.config().virtual_servers.get(number) {
+                let before = real_servers.len();
+                let servers = self.listed(service).skip(before).take(AT_ONCE);
+                real_servers.extend(servers.map(|server| self.real_server(service, server)));
+                if real_servers.len() < before + AT_ONCE {
+                    services.push(self.service(service, real_servers));
+                    break;
                 }
-            })
-            .collect()
+                self.give_way().await;
+            }
+            self.give_way().await;
+        }
+        services
+    }
+
+    fn service(
+        &self,
+        service: &VirtualServer,
+        real_servers: Vec<view::RealServer>,
+    ) -> view::Service {
+        view::Service {
+            protocol: service.protocol().to_string().into(),
+            address: service.address(),
+            matches: service
+                .options
+                .matches
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
+            scheduler: service.scheduler.to_string().into(),
+            scheduler_flags: service.scheduler.flags().map(Into::into).collect(),
+            persistence: service
+                .options
+                .persistence
+                .map(|persistence| view::Persistence {
+                    timeout_seconds: persistence.timeout.as_secs(),
+                    granularity: persistence.granularity,
+                }),
+            one_packet: service.options.one_packet,
+            limits: self.limits(service),
+            forwarding_method: service.lb_kind.to_string().into(),
+            traffic: real_servers.iter().map(|server| server.traffic).sum(),
+            real_servers,
+        }
     }
 
     fn limits(&self, service: &VirtualServer) -> view::Limits {
@@ -146,16 +156,13 @@ impl Appliance {
         service.real_servers.iter().chain(sorry)
     }
 
-    fn real_server(
-        &self,
-        service: &VirtualServer,
-        server: &RealServer,
-        tried: &BTreeSet<&CheckId>,
-    ) -> view::RealServer {
+    fn real_server(&self, service: &VirtualServer, server: &RealServer) -> view::RealServer {
         let states = self.controller.checks((service.key, server.address));
         let (weight, _) = self.controller.weight_and_availability(service, server);
-        let all_tried = (0..states.len())
-            .all(|check| tried.contains(&check_id((service.key, server.address), check)));
+        let all_tried = (0..states.len()).all(|check| {
+            self.checker
+                .has_tried(&check_id((service.key, server.address), check))
+        });
         let passive = self.controller.passive((service.key, server.address));
         let drained = self.controller.is_drained((service.key, server.address));
         let failed = states.iter().find(|state| !state.passes());
@@ -276,46 +283,61 @@ impl Appliance {
             .collect()
     }
 
-    fn health(&self) -> Vec<view::HealthCheck> {
+    async fn health(&mut self) -> Vec<view::HealthCheck> {
         let mut checks = Vec::new();
-        let statuses: BTreeMap<&CheckId, _> = self.checker.status().collect();
-        for service in &self.controller.config().virtual_servers {
-            for server in &service.real_servers {
-                let states = self.controller.checks((service.key, server.address));
-                let passive = self.controller.passive((service.key, server.address));
-                checks.extend(passive.map(|status| view::HealthCheck {
-                    protocol: service.protocol().to_string().into(),
-                    virtual_server: service.address(),
-                    real_server: server.address,
-                    check: "passive".into(),
-                    target: server.address,
-                    state: up_or_down(status.passes),
-                    last_result: passive_reason(passive),
-                    since_seconds: status.since.map_or(0, |since| since.elapsed().as_secs()),
-                    failures: status.unanswered,
-                }));
-                for (number, state) in states.iter().enumerate() {
-                    let id = check_id((service.key, server.address), number);
-                    let status = statuses.get(&id);
-                    let tried = status.filter(|status| status.last_result != LastResult::NotTried);
-                    checks.push(view::HealthCheck {
-                        protocol: service.protocol().to_string().into(),
-                        virtual_server: service.address(),
-                        real_server: server.address,
-                        check: state.check.kind.name().into(),
-                        target: state.check.target,
-                        state: match (status, tried) {
-                            (Some(status), Some(_)) => up_or_down(status.healthy),
-                            (_, _) => Health::Checking,
-                        },
-                        last_result: tried.map(|status| status.reason.clone()),
-                        since_seconds: status.map_or(0, |status| status.unchanged_for.as_secs()),
-                        failures: status.map_or(0, |status| status.failures.into()),
-                    });
-                }
+        for number in 0..self.controller.config().virtual_servers.len() {
+            let mut from = 0;
+            while let Some(service) = self.controller.config().virtual_servers.get(number)
+                && from < service.real_servers.len()
+            {
+                let servers = service.real_servers.iter().skip(from).take(AT_ONCE);
+                servers.for_each(|server| self.checks_of(service, server, &mut checks));
+                from += AT_ONCE;
+                self.give_way().await;
             }
         }
         checks
+    }
+
+    fn checks_of(
+        &self,
+        service: &VirtualServer,
+        server: &RealServer,
+        checks: &mut Vec<view::HealthCheck>,
+    ) {
+        let states = self.controller.checks((service.key, server.address));
+        let passive = self.controller.passive((service.key, server.address));
+        checks.extend(passive.map(|status| view::HealthCheck {
+            protocol: service.protocol().to_string().into(),
+            virtual_server: service.address(),
+            real_server: server.address,
+            check: "passive".into(),
+            target: server.address,
+            state: up_or_down(status.passes),
+            last_result: passive_reason(passive),
+            since_seconds: status.since.map_or(0, |since| since.elapsed().as_secs()),
+            failures: status.unanswered,
+        }));
+        for (number, state) in states.iter().enumerate() {
+            let id = check_id((service.key, server.address), number);
+            let status = self.checker.status_of(&id);
+            let status = status.as_ref();
+            let tried = status.filter(|status| status.last_result != LastResult::NotTried);
+            checks.push(view::HealthCheck {
+                protocol: service.protocol().to_string().into(),
+                virtual_server: service.address(),
+                real_server: server.address,
+                check: state.check.kind.name().into(),
+                target: state.check.target,
+                state: match (status, tried) {
+                    (Some(status), Some(_)) => up_or_down(status.healthy),
+                    (_, _) => Health::Checking,
+                },
+                last_result: tried.map(|status| status.reason.clone()),
+                since_seconds: status.map_or(0, |status| status.unchanged_for.as_secs()),
+                failures: status.map_or(0, |status| status.failures.into()),
+            });
+        }
     }
 
     /// Lists the connections from a thread of its own: neither this loop nor

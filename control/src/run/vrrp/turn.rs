@@ -161,6 +161,14 @@ impl Appliance {
         }
     }
 
+    /// In the middle of long work: what VRRP has to do by now. Nothing else happens meanwhile.
+    pub(in super::super) async fn give_way(&mut self) {
+        let deadline = self.controller.router().deadline();
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            self.vrrp_timer().await;
+        }
+    }
+
     /// Gives up being master, once another has taken over or nobody does.
     /// The workers go on for a moment: not every packet goes the new way yet.
     pub(in super::super) async fn stop_vrrp(&mut self) {
