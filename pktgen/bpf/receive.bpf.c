@@ -1,5 +1,5 @@
 // The far end of a measurement: takes the frames that pktgen made, by the magic number of their
-// stamp, and leaves all others to the kernel: ARP, health checks and whatever else keeps the
+// stamp, or TCP segments from or to one port, for handshakes without state. It leaves all others to the kernel: ARP, health checks and whatever else keeps the
 // network alive.
 //
 // A frame may carry up to two VLAN tags and be inside a tunnel (IPIP, GRE, GUE), as the director
@@ -32,7 +32,10 @@ static long (*const bpf_xdp_adjust_meta)(struct xdp_md *ctx, int delta) = (void 
 
 // Filled in by pktgen/src/receive.rs before loading.
 struct config {
-	u32 deliver; // 0: count and drop
+	u16 deliver;  // 0: count and drop
+	u16 from;     // TCP source port to take, network byte order; 0: frames with a stamp
+	u16 to;       // TCP destination port, the same
+	u16 pad;
 };
 const volatile struct config CONFIG;
 
@@ -115,10 +118,14 @@ static __attribute__((always_inline)) int is_ours(u8 *p, u8 *end)
 			if (protocol == TCP) {
 				if (p + 20 > end)
 					return 0;
+				u16 *ports = (u16 *)p;
+				if (CONFIG.from || CONFIG.to)
+					return ports[0] == CONFIG.from || ports[1] == CONFIG.to;
 				header = (p[12] >> 4) * 4;
 			}
 			u8 *stamp = p + header;
-			if (stamp + STAMP_BYTES <= end && *(u16 *)(stamp + MAGIC_OFFSET) == STAMP_MAGIC)
+			if (!CONFIG.from && !CONFIG.to && stamp + STAMP_BYTES <= end &&
+			    *(u16 *)(stamp + MAGIC_OFFSET) == STAMP_MAGIC)
 				return 1;
 			// GUE, perhaps: version 0, data, no flags.
 			if (protocol == TCP || stamp + GUE_HEADER > end || stamp[0])

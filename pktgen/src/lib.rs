@@ -4,6 +4,7 @@
 //! - [`frame`]: the frame of a flow, as a template with the checksum sums of what does not vary.
 //! - [`live`]: sends them from an interface, made in the kernel by `bpf/generate.bpf.c`.
 //! - [`traffic`]: frames made here, [`user_space`]: sends them by AF_XDP.
+//! - [`handshake`]: TCP connections without state, for connections per second.
 //! - [`ring`]: measures the data plane alone, in this process, without interfaces.
 //! - [`sink`]: the other end, counting and dropping all that arrives, in XDP.
 //! - [`receive`]: the other end, taking the generator's frames alone, to count or to look at.
@@ -20,6 +21,7 @@
 pub mod cpu;
 pub mod flows;
 pub mod frame;
+pub mod handshake;
 pub mod interface;
 pub mod live;
 pub mod next_hop;

@@ -36,6 +36,22 @@ pub enum Take {
     Count,
     /// It comes here.
     Deliver,
+    /// Not the generator's frames but TCP segments from this port come here, in no tunnel.
+    FromPort(u16),
+    /// The same, to this port.
+    ToPort(u16),
+}
+
+impl Take {
+    /// `struct config` of the program.
+    fn config(self) -> [u16; 4] {
+        match self {
+            Self::Count => [0, 0, 0, 0],
+            Self::Deliver => [1, 0, 0, 0],
+            Self::FromPort(port) => [1, port.to_be(), 0, 0],
+            Self::ToPort(port) => [1, 0, port.to_be(), 0],
+        }
+    }
 }
 
 /// An attached receiver; detached when dropped.
@@ -46,6 +62,31 @@ pub struct Receiver {
     pool: FramePool,
     devices: Vec<AfXdp>,
     burst: Vec<Frame>,
+    /// To be sent.
+    out: Vec<Frame>,
+}
+
+/// Takes frames that are to be sent by the queue that a frame came by.
+#[derive(Debug)]
+pub struct Outbox<'a> {
+    umem: &'a Umem,
+    pool: &'a mut FramePool,
+    out: &'a mut Vec<Frame>,
+}
+
+impl Outbox<'_> {
+    /// Queues a frame; false if all memory is in use, or the frame longer than the interface takes.
+    pub fn send(&mut self, packet: &[u8]) -> bool {
+        let Some(mut frame) = self.pool.take() else {
+            return false;
+        };
+        if self.umem.fill(&mut frame, packet).is_err() {
+            self.pool.give(frame);
+            return false;
+        }
+        self.out.push(frame);
+        true
+    }
 }
 
 impl Receiver {
@@ -55,9 +96,9 @@ impl Receiver {
     /// # Errors
     /// The kernel refuses the program or a socket, or another program is attached.
     pub fn attach(interface: &Interface, take: Take) -> Result<Self, ReceiveError> {
-        let deliver = u32::from(take == Take::Deliver);
+        let config = take.config();
         let mut program = EbpfLoader::new()
-            .override_global("CONFIG", &deliver, true)
+            .override_global("CONFIG", &config, true)
             .load(aya::include_bytes_aligned!("../bpf/receive.bpf.o"))?;
         let xdp: &mut Xdp = program
             .program_mut("receive")
@@ -72,7 +113,9 @@ impl Receiver {
         }
         let queues = match take {
             Take::Count => 0,
-            Take::Deliver => interface.receive_queues()?.min(MOST_QUEUES),
+            Take::Deliver | Take::FromPort(_) | Take::ToPort(_) => {
+                interface.receive_queues()?.min(MOST_QUEUES)
+            }
         };
         let size = if interface.mtu + ETHERNET > FrameSize::Bytes2048.max_packet() {
             FrameSize::Bytes4096
@@ -99,6 +142,7 @@ impl Receiver {
             pool,
             devices,
             burst: Vec::with_capacity(BURST),
+            out: Vec::with_capacity(2 * BURST),
         })
     }
 
@@ -118,18 +162,40 @@ impl Receiver {
     /// Hands each frame that waits to `each`, with the time of its arrival in nanoseconds of
     /// `CLOCK_MONOTONIC`. Returns how many there were.
     pub fn receive(&mut self, mut each: impl FnMut(&[u8], u64)) -> usize {
+        self.exchange(|frame, arrived, _| each(frame, arrived))
+    }
+
+    /// The same, and sends what is answered.
+    pub fn exchange(&mut self, mut each: impl FnMut(&[u8], u64, &mut Outbox<'_>)) -> usize {
         let mut received = 0;
         for device in &mut self.devices {
             received += device.receive(&mut self.burst);
             let now = now();
             for mut frame in self.burst.drain(..) {
                 let arrived = arrival(&self.umem, &mut frame).unwrap_or(now);
-                each(self.umem.bytes(&frame), arrived);
+                let mut outbox = Outbox {
+                    umem: &self.umem,
+                    pool: &mut self.pool,
+                    out: &mut self.out,
+                };
+                each(self.umem.bytes(&frame), arrived, &mut outbox);
                 self.pool.give(frame);
             }
+            // What the ring has no room for waits in `out`, for the next queue or turn.
+            device.transmit_burst(&mut self.out);
             device.flush(&mut self.pool);
         }
         received
+    }
+
+    /// Queues a frame, which the next [`exchange`](Self::exchange) sends; see [`Outbox::send`].
+    pub fn send(&mut self, packet: &[u8]) -> bool {
+        let mut outbox = Outbox {
+            umem: &self.umem,
+            pool: &mut self.pool,
+            out: &mut self.out,
+        };
+        outbox.send(packet)
     }
 
     /// Sleeps until a frame is there, for `timeout` at most; a signal ends it, too.

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::handshake::Connections;
 use crate::spread::Spread;
 
 /// Of `pktgen tx`.
@@ -21,6 +22,8 @@ pub struct Sent {
     pub seconds: f64,
     pub mpps: f64,
     pub gbit_per_second: f64,
+    /// With `--handshakes`.
+    pub connections: Option<Connections>,
 }
 
 /// Of `pktgen sink`.
@@ -36,6 +39,8 @@ pub struct Received {
     pub gbit_per_second: f64,
     /// Frames that arrived but were not looked at, because this process was too slow.
     pub missed: u64,
+    /// Segments that were answered, with `--respond`.
+    pub answered: Option<u64>,
     /// What was found in the frames; `None` when they were only counted.
     pub found: Option<Found>,
 }

@@ -126,17 +126,20 @@ impl Sender {
 
 /// When the next frames are due.
 #[derive(Debug)]
-struct Pace {
+pub struct Pace {
     /// Frames per second; `None`: as many as can be.
     rate: Option<f64>,
-    sent: u64,
+    /// Frames sent: the caller's to count.
+    pub sent: u64,
 }
 
 impl Pace {
     /// Shorter sleeps take longer than they say.
     const SHORTEST_SLEEP: Duration = Duration::from_micros(100);
 
-    fn new(rate: Rate) -> Self {
+    /// Nothing sent yet.
+    #[must_use]
+    pub fn new(rate: Rate) -> Self {
         let rate = match rate {
             Rate::Max => None,
             Rate::PerSecond(rate) => Some(rate),
@@ -144,8 +147,8 @@ impl Pace {
         Self { rate, sent: 0 }
     }
 
-    /// Frames to send now.
-    fn due(&mut self, elapsed: Duration) -> usize {
+    /// Frames to send now, so long after the start.
+    pub fn due(&mut self, elapsed: Duration) -> usize {
         let Some(rate) = self.rate else {
             return usize::MAX;
         };

@@ -13,6 +13,9 @@ LB_KIND=NAT
 virtual_server $VIP:54 UDP rr
 real_server 10.77.0.101:5300 1
 real_server 10.77.0.102:5300 1
+virtual_server $VIP:80 TCP rr
+real_server 10.77.0.101:80 1
+real_server 10.77.0.102:80 1
 start_director
 
 # mac HOST INTERFACE
@@ -61,6 +64,24 @@ echo "NAT"
 measure 54 40 2k --mode nat --server 10.77.0.101:5300=1 --server 10.77.0.102:5300=1
 all_is_well 40
 equal "servers" "$(found '.servers | map(.server) | tostring')" '["10.77.0.101:5300","10.77.0.102:5300"]'
+
+echo "handshakes by NAT: pktgen is client and servers"
+# One-arm NAT: real servers answer to the director, which their frames come from.
+for number in 1 2; do
+    exec_on rs$number "$PKTGEN" sink --interface eth0 --respond 80 --json >"$WORK/respond$number" 2>"$WORK/respond$number.log" &
+    responders[number]=$!
+    wait_until 10 "responder $number is ready" grep -q ready "$WORK/respond$number.log"
+done
+opened=$(on client "$PKTGEN" tx --interface eth0 --dst "$VIP:80" --handshakes --flows 100 --rate 200 --duration 1s --json)
+count=$(jq .connections.opened <<<"$opened")
+between "connections opened" "$count" 20 210
+equal "answered and closed" "$(jq -c '.connections | [.answered, .closed, .refused]' <<<"$opened")" "[$count,$count,0]"
+kill -INT "${responders[@]}"
+wait "${responders[@]}"
+# A SYN and a FIN of each connection; servers take turns.
+equal "segments answered" "$(jq -s 'map(.answered) | add' "$WORK"/respond[12])" $((2 * count))
+between "by the first" "$(jq .answered "$WORK/respond1")" $((count - 2)) $((count + 2))
+equal "connections that the director counted" "$(ask services '.[2].connections_total')" "$count"
 
 # What is not as it should be is said: a third server that gets nothing.
 measure 54 40 2k --mode nat --server 10.77.0.101:5300 --server 10.77.0.102:5300 --server 10.77.0.103:5300

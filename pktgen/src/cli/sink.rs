@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use dataplane::service::MacAddress;
 use pktgen::cpu;
-use pktgen::interface::Interface;
+use pktgen::handshake::{Segment, respond};
+use pktgen::interface::{Interface, parse_mac};
 use pktgen::receive::{Receiver, Take};
 use pktgen::report::{Found, Received, rates};
 use pktgen::units;
@@ -31,6 +33,12 @@ pub(crate) struct Arguments {
     /// Only count, in the kernel: nothing is verified, and the sender is not slowed down
     #[arg(long, conflicts_with = "server")]
     count: bool,
+    /// Be a server: answer TCP segments to this port, for `tx --handshakes`
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["server", "count"], value_parser = clap::value_parser!(u16).range(1..))]
+    respond: Option<u16>,
+    /// Ethernet address to answer to [default: where the segment came from, which with NAT is right]
+    #[arg(long, value_name = "MAC", requires = "respond", value_parser = parse_mac)]
+    reply_mac: Option<MacAddress>,
     /// How long to receive: seconds, or a number with ms, s, m [default: until Ctrl-C]
     #[arg(long, value_name = "D", value_parser = units::duration)]
     duration: Option<Duration>,
@@ -52,10 +60,10 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
     let interface = Interface::find(&arguments.interface)?;
-    let take = if arguments.count {
-        Take::Count
-    } else {
-        Take::Deliver
+    let take = match arguments.respond {
+        Some(port) => Take::ToPort(port),
+        None if arguments.count => Take::Count,
+        None => Take::Deliver,
     };
     let mut receiver = Receiver::attach(&interface, take)?;
     let mut verifier = Verifier::new(arguments.mode, &arguments.server);
@@ -63,10 +71,19 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("ready");
     let start = Instant::now();
     let mut times: Option<(u64, u64)> = None;
+    let mut answered = 0;
+    let mut answer = Vec::new();
     let mut drain = |receiver: &mut Receiver| {
-        receiver.receive(|frame, arrived| {
+        receiver.exchange(|frame, arrived, out| {
             times = Some(times.map_or((arrived, arrived), |(first, _)| (first, arrived)));
-            verifier.look(frame, arrived);
+            if arguments.respond.is_none() {
+                return verifier.look(frame, arrived);
+            }
+            if let Some(mut segment) = Segment::read(frame).and_then(|it| respond(&it)) {
+                segment.destination_mac = arguments.reply_mac.unwrap_or(segment.destination_mac);
+                segment.write(&mut answer);
+                answered += u64::from(out.send(&answer));
+            }
         })
     };
     while !stop.load(Ordering::Relaxed)
@@ -85,7 +102,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     progress.end();
 
     let (received, bytes) = receiver.counted()?;
-    let found = (!arguments.count).then(|| verifier.found());
+    let found = (take == Take::Deliver).then(|| verifier.found());
     let seconds = match times {
         Some((first, last)) => last.saturating_sub(first) as f64 / 1e9,
         None => start.elapsed().as_secs_f64(),
@@ -100,6 +117,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             seconds,
             mpps,
             gbit_per_second,
+            answered: arguments.respond.map(|_| answered),
             missed: received.saturating_sub(looked_at),
             found,
         },
@@ -170,6 +188,9 @@ fn print(report: &Received, json: bool) -> anyhow::Result<()> {
              and lost ones cannot be told from missed ones. Send more slowly, or use --count",
             report.missed
         )?;
+    }
+    if let Some(answered) = report.answered {
+        writeln!(out, "answered  {answered} TCP segments")?;
     }
     match &report.found {
         Some(found) => print_found(&mut out, found),

@@ -1,5 +1,6 @@
 //! `pktgen tx`
 
+mod handshakes;
 mod workers;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -52,6 +53,9 @@ pub(crate) struct Arguments {
     /// Send only SYNs: a flood, when there are many flows
     #[arg(long)]
     syn: bool,
+    /// Open and close TCP connections with a `sink --respond` behind the director, --rate of them a second
+    #[arg(long, conflicts_with_all = ["syn", "fragment", "malformed", "pcap", "vlan", "size", "engine", "workers"])]
+    handshakes: bool,
     /// Send each packet in IP fragments with so many bytes of payload, a multiple of 8
     #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(8..=3200))]
     fragment: Option<u16>,
@@ -106,6 +110,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let name = interface.name.clone();
     let sent;
     let size;
+    let mut connections = None;
     if let Some(path) = &arguments.pcap {
         size = "capture".to_owned();
         let mut traffic = Traffic::capture(path)?;
@@ -113,6 +118,12 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             bail!("--pcap needs --engine af-xdp: the kernel's generator makes frames of its own");
         }
         sent = by_user_space(arguments, &interface, &mut traffic)?;
+    } else if arguments.handshakes {
+        let plan = plan(arguments, &interface)?;
+        size = "handshakes".to_owned();
+        let done = handshakes::run(&plan, &interface, arguments.duration, progress())?;
+        sent = done.0;
+        connections = Some(done.1);
     } else {
         let plan = plan(arguments, &interface)?;
         size = plan.size.to_string();
@@ -133,6 +144,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         seconds,
         mpps,
         gbit_per_second,
+        connections,
     };
     print(&report, arguments.json)
 }
@@ -157,7 +169,7 @@ fn plan(arguments: &Arguments, interface: &Interface) -> anyhow::Result<Plan> {
         source_mac: interface.mac,
         destination_mac,
         destination,
-        protocol: if arguments.syn {
+        protocol: if arguments.syn || arguments.handshakes {
             Protocol::Tcp
         } else {
             arguments.protocol
@@ -254,6 +266,17 @@ fn print(report: &report::Sent, json: bool) -> anyhow::Result<()> {
         report.dropped,
         report.interface
     )?;
+    if let Some(connections) = &report.connections {
+        writeln!(
+            out,
+            "connections: {} opened, {} answered, {} closed, {} refused: {:.0} per second",
+            connections.opened,
+            connections.answered,
+            connections.closed,
+            connections.refused,
+            connections.per_second
+        )?;
+    }
     if report.sent > 0 && report.dropped == report.sent {
         let error = LiveError::Vanished(report.interface.clone());
         eprintln!("pktgen: {error}");
