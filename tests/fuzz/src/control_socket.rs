@@ -10,7 +10,7 @@ use control::api::Query;
 use control::api::edit::Edited;
 use control::api::ipvs::{Ipvs, Timeouts};
 use control::api::server::serve_client;
-use control::api::view::{Refused, Vrrp};
+use control::api::view::Refused;
 use control::config::{parse, to_toml};
 use control::controller::{Controller, Port};
 use dataplane::service::PortIndex;
@@ -92,7 +92,6 @@ fn reply(controller: &mut Controller, query: Query) {
             diagnostics: vec!["a".into()],
         }))),
         Query::Services(reply) => drop(reply.send(Vec::new())),
-        Query::Vrrp(reply) => drop(reply.send(Vrrp::default())),
         Query::Ipvs(reply) => drop(reply.send(Ipvs {
             timeouts: Timeouts {
                 tcp: 900,
@@ -107,6 +106,7 @@ fn reply(controller: &mut Controller, query: Query) {
         | Query::Workers(_)
         | Query::Drops(_)
         | Query::Health(_)
+        | Query::Vrrp(_)
         | Query::Config(_)
         | Query::PublicConfig(_)
         | Query::Explain(..) => {}
