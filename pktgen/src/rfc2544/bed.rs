@@ -82,7 +82,9 @@ impl Subject {
         }
         Ok(Self {
             path: path.to_owned(),
-            plan: Plan::of(&config)?,
+            plan: Plan::of(&config).map_err(|error| {
+                anyhow!("{error}; a director of your own can be measured by --tx-interface")
+            })?,
             virtual_server: virtual_server.clone(),
             config,
         })
