@@ -68,7 +68,7 @@ impl Traffic {
         }
     }
 
-    /// The same with a share of the frames broken, 0 to 1, in each of [`Damage::KINDS`] ways in turn.
+    /// The same with a share of the frames broken, 0 to 1, in each of the ways of `Damage` in turn.
     #[must_use]
     pub fn with_damage(mut self, share: f64) -> Self {
         self.damage = Some(Damage {
