@@ -60,6 +60,7 @@ impl Run {
         Ok(run::run(Options {
             file,
             config,
+            text: checked.text,
             socket,
         })?)
     }

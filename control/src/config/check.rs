@@ -13,11 +13,12 @@ mod virtual_server;
 mod vrrp;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use super::diagnostic::Diagnostics;
-use super::pieces::Pieces;
+use super::pieces::{Known, Pieces};
 use super::place::Place;
 use super::raw::{Entry, Spec, Table};
 use super::report::Report;
@@ -29,6 +30,8 @@ pub struct Checked {
     pub config: Config,
     /// All of them are warnings.
     pub warnings: Diagnostics,
+    /// What was read, if that helps to read a changed one, see [`Known`].
+    pub text: Option<Arc<str>>,
 }
 
 /// Every section with its keys, in the order of the documentation.
@@ -144,12 +147,33 @@ static GLOBAL_DEFS: Spec = Spec {
 /// Every problem of the text, warnings included, in the order of the text.
 pub fn parse(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    in_pieces(text, path).unwrap_or_else(|| whole(text, path))
+    in_pieces(text, path, None).unwrap_or_else(|| whole(text, path))
+}
+
+/// The same, sparing what is known from an earlier text.
+///
+/// # Errors
+///
+/// As [`parse`].
+pub fn parse_after(text: &str, path: &Path, known: Option<&Known>) -> Result<Checked, Diagnostics> {
+    let bare = text.strip_prefix('\u{feff}').unwrap_or(text);
+    match in_pieces(bare, path, known) {
+        Some(Ok(checked)) => Ok(checked),
+        // Messages may name lines of what was not read.
+        Some(Err(_)) | None => parse(text, path),
+    }
 }
 
 /// `None`: the file has to be read as a whole.
-pub(super) fn in_pieces(text: &str, path: &Path) -> Option<Result<Checked, Diagnostics>> {
+pub(super) fn in_pieces(
+    text: &str,
+    path: &Path,
+    known: Option<&Known>,
+) -> Option<Result<Checked, Diagnostics>> {
     let mut pieces = Pieces::of(text);
+    if let Some(known) = known {
+        pieces = pieces.with(known);
+    }
     let rest = pieces.rest();
     let document = DeTable::parse(&rest).ok()?;
     if !pieces.are_those_of(document.get_ref()) {
@@ -157,7 +181,16 @@ pub(super) fn in_pieces(text: &str, path: &Path) -> Option<Result<Checked, Diagn
     }
     let mut report = Report::new(path, text);
     let config = file(Entry::of_document(&document), &mut pieces, &mut report);
-    (!pieces.are_wrong()).then(|| finished(config, report))
+    if pieces.are_wrong() {
+        return None;
+    }
+    let mut result = finished(config, report);
+    if let Ok(checked) = &mut result {
+        // What there is to say about a text is said each time that it is read.
+        let is_clean = checked.warnings.is_empty();
+        checked.text = is_clean.then(|| Arc::from(text));
+    }
+    Some(result)
 }
 
 pub(super) fn whole(text: &str, path: &Path) -> Result<Checked, Diagnostics> {
@@ -189,6 +222,7 @@ fn finished(config: Config, report: Report<'_>) -> Result<Checked, Diagnostics> 
     Ok(Checked {
         config,
         warnings: found,
+        text: None,
     })
 }
 

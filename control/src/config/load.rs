@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
-use super::check::{Checked, parse};
+use super::check::{Checked, parse_after};
 use super::diagnostic::{Diagnostic, Diagnostics, Severity};
 use super::keepalived::{self, Mode};
+use super::pieces::Known;
 
 /// The syntax of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +47,19 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 ///
 /// Every problem of the file; one when it cannot be read.
 pub fn load_as(path: &Path, format: &Format) -> Result<Checked, Diagnostics> {
+    load_after(path, format, None)
+}
+
+/// The same, sparing what is known from an earlier state of the file.
+///
+/// # Errors
+///
+/// As [`load_as`].
+pub fn load_after(
+    path: &Path,
+    format: &Format,
+    known: Option<&Known>,
+) -> Result<Checked, Diagnostics> {
     let bytes = read(path).map_err(|message| whole_file(path, message))?;
     match format {
         Format::Keepalived { config_id } => {
@@ -54,7 +68,7 @@ pub fn load_as(path: &Path, format: &Format) -> Result<Checked, Diagnostics> {
         }
         Format::Toml => {
             let text = utf8(bytes).map_err(|message| whole_file(path, message))?;
-            parse(&text, path)
+            parse_after(&text, path, known)
         }
     }
 }

@@ -31,16 +31,17 @@ mod syntax;
 mod tests;
 mod vrrp;
 
-pub use check::{Checked, parse};
+pub use check::{Checked, parse, parse_after};
 pub use diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 pub(crate) use duration::duration_from_text;
 pub use health::{
     BodyRegex, Check, CheckKind, CheckSource, CheckUrl, DnsCheck, FileCheck, HttpGet, HttpProtocol,
     MiscCheck, Passive, RecordType, RegexOption, Tls, UdpCheck, UdpReply,
 };
-pub use load::{Format, import_keepalived, load, load_as, parse_keepalived};
+pub use load::{Format, import_keepalived, load, load_after, load_as, parse_keepalived};
 pub(crate) use load::{import_keepalived_text, read_text};
 pub use notifications::{Fifo, Mail, MailServer, Notifications};
+pub use pieces::Known;
 pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{

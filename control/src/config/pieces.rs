@@ -7,20 +7,33 @@
 //! when what is left of the file has it as one; and the next piece begins where this one ends, because
 //! a text or a list that is still open there is a mistake.
 
+use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::raw::Entry;
+use super::{Config, VirtualServer};
 
 /// Begins a piece.
 const HEADER: &str = "[[virtual_server]]";
+
+/// A configuration and the text it was read from, see [`Checked::text`](super::Checked::text): virtual servers whose text is the same
+/// need not be read again.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub config: Arc<Config>,
+    pub text: Arc<str>,
+}
 
 /// Where the virtual servers of a text are.
 #[derive(Debug)]
 pub(super) struct Pieces<'t> {
     text: &'t str,
+    /// By text: nothing else makes a virtual server what it is.
+    known: HashMap<&'t str, &'t VirtualServer>,
     /// Ascending; none: everything is in the document.
     ranges: Vec<Range<usize>>,
     is_wrong: bool,
@@ -75,9 +88,18 @@ impl<'t> Pieces<'t> {
         Self::new(text, ranges)
     }
 
+    /// With what is known from a text that was read in pieces.
+    pub(super) fn with(mut self, known: &'t Known) -> Self {
+        let ranges = Self::of(&known.text).ranges.into_iter();
+        let texts = ranges.map(|range| &known.text[range]);
+        self.known = texts.zip(&known.config.virtual_servers).collect();
+        self
+    }
+
     fn new(text: &'t str, ranges: Vec<Range<usize>>) -> Self {
         Self {
             text,
+            known: HashMap::new(),
             ranges,
             is_wrong: false,
         }
@@ -115,6 +137,12 @@ impl<'t> Pieces<'t> {
         written.len() == self.ranges.len() && written.iter().zip(&self.ranges).all(is_at)
     }
 
+    /// The virtual server if its text is known, about which there is nothing to say then.
+    pub(super) fn known(&self, index: usize) -> Option<&'t VirtualServer> {
+        let range = self.ranges.get(index)?.clone();
+        self.known.get(&self.text[range]).copied()
+    }
+
     /// Reads one; `None`: it has mistakes, and the pieces are [wrong](Self::are_wrong).
     pub(super) fn read(&mut self, index: usize) -> Option<Piece<'t>> {
         let range = self.ranges.get(index)?.clone();
@@ -138,7 +166,8 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::check::{in_pieces, whole};
+    use super::super::check::{in_pieces, parse, parse_after, whole};
+    use super::Known;
 
     const SERVER: &str = "[[virtual_server]]\naddress = \"10.0.0.1:80\"\nlb_kind = \"DR\"\n";
 
@@ -170,16 +199,53 @@ mod tests {
         "no key\n",
     ];
 
+    /// Each right by itself.
+    const SERVERS: [&str; 8] = [
+        SERVER,
+        "[[virtual_server]]\naddress = \"10.0.0.2:80\"\nlb_kind = \"DR\"\n",
+        "[[virtual_server]]\naddress = \"10.0.0.2:80\"\nlb_kind = \"DR\"\nquorum = 2\n",
+        "[[virtual_server]]\naddress = \"10.0.0.3:80\"\nlb_kind = \"DR\"\n\
+         [[virtual_server.real_server]]\naddress = \"10.0.1.1:80\"\n",
+        "[[virtual_server]]\naddress = \"10.0.0.3:80\"\nlb_kind = \"DR\"\n\
+         [[virtual_server.real_server]]\naddress = \"10.0.1.1:80\"\nweight = 2\n",
+        "[[virtual_server]]\naddress = \"10.0.0.4:80\"\nlb_kind = \"FULLNAT\"\nlocal_addresses = [\"10.0.1.1\"]\n\
+         [[virtual_server.real_server]]\naddress = \"10.0.1.2:80\"\n",
+        "[[interface]]\nname = \"eth0\"\n",
+        "[[virtual_server]] # twice\naddress = \"10.0.0.2:80\"\nlb_kind = \"DR\"\n\
+         [[virtual_server.real_server]]\naddress = \"10.0.1.3:80\"\n",
+    ];
+
     fn agree(text: &str) -> Result<(), TestCaseError> {
         let path = Path::new("a.toml");
-        if let Some(checked) = in_pieces(text, path) {
+        if let Some(mut checked) = in_pieces(text, path, None) {
+            if let Ok(checked) = &mut checked {
+                checked.text = None;
+            }
             prop_assert_eq!(checked, whole(text, path), "{}", text);
         }
         Ok(())
     }
 
+    /// The second text is read as if the first had never been.
+    fn forgets(before: &str, text: &str) -> Result<(), TestCaseError> {
+        let path = Path::new("a.toml");
+        let Ok(checked) = parse(before, path) else {
+            return Ok(());
+        };
+        if let Some(text_before) = checked.text {
+            let config = checked.config.into();
+            let known = Known {
+                config,
+                text: text_before,
+            };
+            let after = parse_after(text, path, Some(&known));
+            prop_assert_eq!(after, parse(text, path), "{}\nafter\n{}", text, before);
+        }
+        Ok(())
+    }
+
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
         fn a_file_in_pieces_is_what_it_is_as_a_whole(
@@ -188,6 +254,18 @@ mod tests {
             agree(&lines.concat())?;
             agree(&(SERVER.to_owned() + &lines.concat() + SERVER))?;
         }
+
+        #[test]
+        fn what_is_known_changes_nothing(
+            before in prop::collection::vec(prop::sample::select(&SERVERS[..]), 0..5),
+            after in prop::collection::vec(prop::sample::select(&SERVERS[..]), 0..5),
+            line in prop::sample::select(&LINES[..])
+        ) {
+            let (before, after) = (before.concat(), after.concat());
+            forgets(&before, &after)?;
+            forgets(&before, &(after.clone() + line))?;
+            forgets(&before, &(line.to_owned() + &after))?;
+        }
     }
 
     #[test]
@@ -195,9 +273,9 @@ mod tests {
         let path = Path::new("a.toml");
         let usual = format!("[appliance]\n{SERVER}\n[[interface]]\nname = \"eth0\"\n");
         for text in [SERVER, &usual, "", SERVER.trim_end()] {
-            assert!(in_pieces(text, path).is_some(), "{text}");
+            assert!(in_pieces(text, path, None).is_some(), "{text}");
         }
         let text = "quorum_up = \"\"\"\n[[virtual_server]]\n\"\"\"\n";
-        assert!(in_pieces(text, path).is_none(), "no header");
+        assert!(in_pieces(text, path, None).is_none(), "no header");
     }
 }

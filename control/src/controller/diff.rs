@@ -1,6 +1,6 @@
 //! What differs between two configurations, in words.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use dataplane::service::ServiceKey;
 
@@ -52,6 +52,26 @@ pub(super) fn ports(before: &[Port], after: &[Port]) -> Vec<String> {
     lines
 }
 
+/// Virtual servers.
+pub(super) type Touched = BTreeSet<ServiceKey>;
+
+/// The virtual servers that come, go or change: all of them when who is told of their changes does.
+pub(super) fn touched(before: &Config, after: &Config) -> Touched {
+    let old: HashMap<ServiceKey, &VirtualServer> = by_key(before);
+    let new = by_key(after);
+    let is_same = |key: &ServiceKey| match (old.get(key), new.get(key)) {
+        (Some(old), Some(new)) => before.notifications == after.notifications && old == new,
+        (_, _) => false,
+    };
+    let all = old.keys().chain(new.keys());
+    all.filter(|key| !is_same(key)).copied().collect()
+}
+
+fn by_key(config: &Config) -> HashMap<ServiceKey, &VirtualServer> {
+    let services = config.virtual_servers.iter();
+    services.map(|service| (service.key, service)).collect()
+}
+
 /// Every other change, one line each, as `reload` prints them.
 pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     let mut lines = Vec::new();
@@ -97,28 +117,21 @@ pub(super) fn changes(before: &Config, after: &Config) -> Vec<String> {
     if before.notifications != after.notifications {
         lines.push("global_defs: a FIFO or what is said about mails changed".to_owned());
     }
-    let by_key = |config: &'_ Config| -> HashMap<ServiceKey, usize> {
-        let services = config.virtual_servers.iter().enumerate();
-        services
-            .map(|(place, service)| (service.key, place))
-            .collect()
-    };
-    let (old_places, new_places) = (by_key(before), by_key(after));
+    let (old, new) = (by_key(before), by_key(after));
     for service in &before.virtual_servers {
-        if !new_places.contains_key(&service.key) {
+        if !new.contains_key(&service.key) {
             lines.push(format!("virtual_server {} removed", service.key));
         }
     }
     for service in &after.virtual_servers {
-        match old_places.get(&service.key) {
+        match old.get(&service.key) {
             None => lines.push(format!(
                 "virtual_server {} added with {} real servers",
                 service.key,
                 service.real_servers.len()
             )),
-            Some(place) => {
-                service_changes(&before.virtual_servers[*place], service, &mut lines);
-            }
+            Some(old) if *old == service => {}
+            Some(old) => service_changes(old, service, &mut lines),
         }
     }
     lines

@@ -11,6 +11,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::service::{SchedulerKind, ServiceKey, ServiceOptions};
@@ -25,16 +26,17 @@ impl Controller {
     /// Carries edits out, each as a whole or not at all, and all of them with
     /// one new snapshot. Statistics must have been observed just before.
     pub fn edit(&mut self, edits: &[Edit], now: Instant) -> (Vec<Option<EditError>>, Vec<Action>) {
-        let mut config = self.config.clone();
+        let mut config = Config::clone(&self.config);
         let mut actions = Vec::new();
         let results = edits
             .iter()
             .map(|edit| self.apply(edit, &mut config, now, &mut actions).err())
             .collect();
         let changes = diff::changes(&self.config, &config);
-        if self.config != config {
-            self.config = config.clone();
-            self.take_up(&config, now, &mut actions);
+        if *self.config != config {
+            let touched = diff::touched(&self.config, &config);
+            self.config = Arc::new(config);
+            self.take_up(&touched, now, &mut actions);
         }
         let log = |change| Action::Log(format!("edited: {change}"));
         actions.extend(changes.into_iter().map(log));

@@ -12,6 +12,7 @@ use std::time::Instant;
 use dataplane::counters::ServerTotals;
 use dataplane::service::{ServerId, ServiceKey};
 
+use super::diff::Touched;
 use super::passive::{self, Change};
 use super::{Controller, ServerKey, check_id};
 use crate::config::{Check, Config, Passive, Quorum, RealServer, VirtualServer};
@@ -180,13 +181,22 @@ impl Controller {
 }
 
 impl Health {
-    /// Makes the state that of `config`. The state of checks that did not
+    /// Makes the state of the virtual servers in `touched` that of `config`. The state of checks that did not
     /// change is kept, and the quorum of virtual servers that were there.
-    pub(super) fn take_up(&mut self, config: &Config, actions: &mut Vec<Action>) {
+    pub(super) fn take_up(
+        &mut self,
+        config: &Config,
+        touched: &Touched,
+        actions: &mut Vec<Action>,
+    ) {
         let mail = config.notifications.mail.as_ref();
-        let mut servers = std::mem::take(&mut self.servers);
-        let services = std::mem::take(&mut self.services);
-        for service in &config.virtual_servers {
+        let is_touched = |key: &ServiceKey| touched.contains(key);
+        let servers = self.servers.extract_if(.., |key, _| is_touched(&key.0));
+        let mut servers: BTreeMap<_, _> = servers.collect();
+        let services = self.services.extract_if(.., |key, _| is_touched(key));
+        let services: BTreeMap<_, _> = services.collect();
+        let wanted = config.virtual_servers.iter();
+        for service in wanted.filter(|service| is_touched(&service.key)) {
             for server in &service.real_servers {
                 let key = (service.key, server.address);
                 let (known, passive) = servers
@@ -375,10 +385,12 @@ impl Health {
         self.servers.get(&server).is_none_or(Server::is_up)
     }
 
-    /// The weight of a real server with what its checks want of it; 0 while it is down.
-    pub(super) fn weight(&self, server: ServerKey) -> u32 {
+    /// The weight of a real server with what its checks want of it, 0 while it is down; and whether it is up.
+    pub(super) fn weight_and_state(&self, server: ServerKey) -> (u32, bool) {
         let share = self.servers.get(&server).map(Server::share);
-        share.map_or(0, |(_, weight)| u32::try_from(weight).unwrap_or(0))
+        share.map_or((0, true), |(up, weight)| {
+            (u32::try_from(weight).unwrap_or(0), up == 1)
+        })
     }
 
     /// Whether the real servers that are up weigh enough.

@@ -5,13 +5,14 @@
 //! name it. A server that comes back before that gets its old id, and with
 //! it its connections, as IPVS's destination trash does.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 
 use dataplane::counters::ServerTotals;
 use dataplane::service::{MAX_SERVERS, MAX_VIRTUAL_SERVERS, ServerId, ServiceKey, VirtualServerId};
 
 use super::ServerKey;
+use super::diff::Touched;
 use crate::config::Config;
 
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +25,7 @@ struct Entry {
 /// Who has which id.
 #[derive(Debug, Default)]
 pub struct Servers {
-    entries: BTreeMap<ServerKey, Entry>,
+    entries: HashMap<ServerKey, Entry>,
     used: BTreeSet<u32>,
     /// What the workers had counted for an id before it was given to its
     /// present server.
@@ -35,17 +36,20 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Gives an id to every server of `config` and marks the others removed.
-    pub(super) fn keep_only(&mut self, config: &Config) {
-        let servers = || {
-            config.virtual_servers.iter().flat_map(|service| {
-                service
-                    .all_servers()
-                    .map(|server| (service.key, server.address))
-            })
-        };
-        let configured: BTreeSet<ServerKey> = servers().collect();
+    /// Of the virtual servers in `touched`: gives an id to every server of `config` and marks the others removed.
+    pub(super) fn keep_only(&mut self, config: &Config, touched: &Touched) {
+        let services = config.virtual_servers.iter();
+        let servers = services
+            .filter(|service| touched.contains(&service.key))
+            .flat_map(|service| {
+                let servers = service.all_servers();
+                servers.map(|server| (service.key, server.address))
+            });
+        let configured: BTreeSet<ServerKey> = servers.collect();
         for (key, entry) in &mut self.entries {
+            if !touched.contains(&key.0) {
+                continue;
+            }
             if configured.contains(key) {
                 entry.removed = None;
             } else if entry.removed.is_none() {

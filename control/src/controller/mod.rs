@@ -14,6 +14,7 @@ mod addresses;
 mod diff;
 mod drain;
 mod edit;
+mod forwarding;
 mod health;
 mod ids;
 mod ipvs;
@@ -35,9 +36,7 @@ use dataplane::counters::{Counters, ServerTotals};
 use dataplane::flow::FlowHasher;
 use dataplane::limits::ServiceTotals;
 use dataplane::persistence::Templates;
-use dataplane::routes::Routes;
-use dataplane::service::{self, MacAddress, ServerId, ServiceKey, VirtualServerId};
-use dataplane::snapshot::Snapshot;
+use dataplane::service::{MacAddress, ServerId, ServiceKey, VirtualServerId};
 
 pub use addresses::{Addresses, Wanted};
 pub use health::CheckState;
@@ -47,6 +46,7 @@ pub use passive::Status as PassiveStatus;
 pub use statistics::ESTIMATE_EVERY;
 use statistics::{Numbers, Statistics};
 
+use self::diff::Touched;
 use self::drain::Drains;
 use self::health::Health;
 use self::refusals::Refusals;
@@ -62,7 +62,7 @@ pub type ServerKey = (ServiceKey, SocketAddr);
 /// All control state.
 #[derive(Debug)]
 pub struct Controller {
-    config: Config,
+    config: Arc<Config>,
     ports: Vec<Port>,
     generation: u64,
     health: Health,
@@ -84,7 +84,8 @@ impl Controller {
     /// Nothing is done before [`start`](Self::start): the kernel's links,
     /// addresses and neighbours are fed in first.
     #[must_use]
-    pub fn new(config: Config, ports: Vec<Port>) -> Self {
+    pub fn new(config: impl Into<Arc<Config>>, ports: Vec<Port>) -> Self {
+        let config = config.into();
         let max_connections = config.appliance.max_connections;
         Self {
             config,
@@ -107,8 +108,9 @@ impl Controller {
     /// The first actions.
     pub fn start(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
-        let config = self.config.clone();
-        self.take_up(&config, now, &mut actions);
+        let services = self.config.virtual_servers.iter();
+        let all = services.map(|service| service.key).collect();
+        self.take_up(&all, now, &mut actions);
         actions
     }
 
@@ -185,28 +187,31 @@ impl Controller {
     /// As of [`can_reload`](Self::can_reload).
     pub fn reload(
         &mut self,
-        config: Config,
+        config: impl Into<Arc<Config>>,
         ports: Vec<Port>,
         now: Instant,
     ) -> Result<(Vec<String>, Vec<Action>), Vec<String>> {
+        let config = config.into();
         self.can_reload(&config)?;
         let mut changes = diff::ports(&self.ports, &ports);
         changes.extend(diff::changes(&self.config, &config));
         let mut actions = Vec::new();
-        self.config = config.clone();
+        let touched = diff::touched(&self.config, &config);
+        self.config = config;
         self.next_hops.use_ports(ports.clone());
         let before = std::mem::replace(&mut self.ports, ports);
         self.vrrp_ports(&before, now, &mut actions);
-        self.take_up(&config, now, &mut actions);
+        self.take_up(&touched, now, &mut actions);
         Ok((changes, actions))
     }
 
-    /// Makes the state that of `config`, keeping what is the same.
-    fn take_up(&mut self, config: &Config, now: Instant, actions: &mut Vec<Action>) {
+    /// Makes the state that of the configuration, of whose virtual servers only those in `touched` differ.
+    fn take_up(&mut self, touched: &Touched, now: Instant, actions: &mut Vec<Action>) {
+        let config = &*Arc::clone(&self.config);
         let rules = steering::rules(config, &self.addresses);
         self.steering.keep_only(&rules, actions);
-        self.health.take_up(config, actions);
-        self.servers.keep_only(config);
+        self.health.take_up(config, touched, actions);
+        self.servers.keep_only(config, touched);
         self.drains.keep_only(config);
         self.follow(actions);
         if self.translates_replies() {
@@ -358,93 +363,6 @@ impl Controller {
             && self.next_hops.is_next_hop(index, address)
     }
 
-    /// The forwarding state as it should be now, under a new generation, to
-    /// replace `before`.
-    pub fn snapshot(&mut self, before: &Snapshot) -> Snapshot {
-        self.generation += 1;
-        let appliance = &self.config.appliance;
-        let mut virtual_servers = Vec::with_capacity(self.config.virtual_servers.len());
-        for service in &self.config.virtual_servers {
-            let real_servers = service.all_servers();
-            let real_servers = real_servers.filter_map(|server| self.scheduled(service, server));
-            let real_servers = real_servers.collect();
-            let Some(id) = self.servers.virtual_server_id(service.key) else {
-                continue;
-            };
-            virtual_servers.push(service::VirtualServer {
-                id,
-                key: service.key,
-                scheduler: service.scheduler,
-                options: service.options.clone(),
-                real_servers,
-            });
-        }
-        Snapshot::replacing(
-            before,
-            self.generation,
-            appliance.timeouts,
-            appliance.tcp_midstream,
-            &virtual_servers,
-        )
-        .with_expiry(appliance.expiry)
-        .when_full(appliance.when_full)
-        .with_templates(Arc::clone(&self.templates))
-        .with_routes(self.routes())
-    }
-
-    fn routes(&self) -> Routes {
-        let is_virtual = |address: IpAddr| {
-            let mut services = self.config.virtual_servers.iter();
-            services.any(|service| service.own_addresses().any(|own| own == address))
-        };
-        self.ways
-            .routes(&self.ports, &self.next_hops, &self.addresses, is_virtual)
-    }
-
-    /// A real server, or the sorry server, as workers are to use it now.
-    fn scheduled(
-        &self,
-        service: &VirtualServer,
-        server: &RealServer,
-    ) -> Option<service::RealServer> {
-        let (weight, available) = self.weight_and_availability(service, server);
-        Some(service::RealServer {
-            id: self.servers.id(service.key, server.address)?,
-            address: server.address.ip().into(),
-            port: server.address.port(),
-            method: server.lb_kind,
-            weight,
-            available: (available || server.inhibit_on_failure)
-                && !self.drains.is_over((service.key, server.address)),
-            drained: self.drains.is_drained((service.key, server.address)),
-            next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
-            thresholds: server.thresholds,
-        })
-    }
-
-    /// The weight of a server now, and whether its connections are served. Of
-    /// real servers that are up without a quorum they are, though the sorry server
-    /// gets the new ones.
-    #[must_use]
-    pub fn weight_and_availability(
-        &self,
-        service: &VirtualServer,
-        server: &RealServer,
-    ) -> (u32, bool) {
-        let key = (service.key, server.address);
-        let has_quorum = self.health.has_quorum(service.key);
-        let (weight, available) = match &service.quorum.sorry_server {
-            Some(sorry) if sorry.address == server.address && has_quorum => (0, false),
-            Some(sorry) if sorry.address == server.address => (sorry.weight, true),
-            Some(_) if !has_quorum => (0, self.health.is_up(key)),
-            Some(_) | None => (self.health.weight(key), self.health.is_up(key)),
-        };
-        match self.drains.is_drained(key) {
-            true => (0, available),
-            false => (weight, available),
-        }
-    }
-
     /// Shows the workers' counters to passive health; to be called once a second.
     pub fn observe(
         &mut self,
@@ -593,6 +511,6 @@ pub fn check_id((service, server): ServerKey, check: usize) -> CheckId {
     }
 }
 
-fn display_mac(mac: [u8; 6]) -> service::MacAddress {
-    service::MacAddress(mac)
+fn display_mac(mac: [u8; 6]) -> MacAddress {
+    MacAddress(mac)
 }

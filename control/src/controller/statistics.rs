@@ -5,7 +5,7 @@
 //! counted for real servers that are gone. So [`Statistics::observe`] adds what
 //! was counted since the last observation to numbers of our own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use dataplane::counters::ServerTotals;
 use dataplane::service::{ServerId, ServiceKey};
@@ -117,7 +117,7 @@ struct ServerMeter {
 #[derive(Debug, Default)]
 pub(super) struct Statistics {
     services: BTreeMap<ServiceKey, Meter>,
-    servers: BTreeMap<ServerKey, ServerMeter>,
+    servers: HashMap<ServerKey, ServerMeter>,
 }
 
 impl Statistics {
@@ -129,10 +129,9 @@ impl Statistics {
         ids: &Servers,
         totals: impl Fn(ServerId) -> ServerTotals,
     ) {
-        let mut before = std::mem::take(&mut self.servers);
-        let mut services = std::mem::take(&mut self.services);
+        let mut observed = 0;
         for service in &config.virtual_servers {
-            let known = services.remove(&service.key);
+            let known = self.services.get(&service.key).copied();
             let mut sum = known.unwrap_or_default();
             for server in &service.real_servers {
                 let key = (service.key, server.address);
@@ -140,7 +139,8 @@ impl Statistics {
                     continue;
                 };
                 let now = Numbers::from(ids.since_baseline(id, totals(id)));
-                let mut server = before.remove(&key).unwrap_or_default();
+                let server = self.servers.entry(key).or_default();
+                observed += 1;
                 if known.is_none() {
                     server.meter = Meter::default();
                 }
@@ -148,13 +148,19 @@ impl Statistics {
                 server.seen = now;
                 server.meter.counted = server.meter.counted.combine(grown, u64::wrapping_add);
                 sum.counted = sum.counted.combine(grown, u64::wrapping_add);
-                self.servers.insert(key, server);
             }
             self.services.insert(service.key, sum);
         }
-        // One that comes back with its id goes on where it was.
-        before.retain(|(service, server), _| ids.id(*service, *server).is_some());
-        self.servers.append(&mut before);
+        if self.servers.len() > observed {
+            // One that comes back with its id goes on where it was.
+            let servers = &mut self.servers;
+            servers.retain(|(service, server), _| ids.id(*service, *server).is_some());
+        }
+        if self.services.len() > config.virtual_servers.len() {
+            let services = config.virtual_servers.iter();
+            let configured: BTreeSet<_> = services.map(|service| service.key).collect();
+            self.services.retain(|key, _| configured.contains(key));
+        }
     }
 
     /// Every [`ESTIMATE_EVERY`] seconds, after an observation.
@@ -197,6 +203,7 @@ impl Statistics {
 
 #[cfg(test)]
 mod tests {
+    use super::super::diff::Touched;
     use super::*;
 
     /// 100 connections, 1000 packets and 64000 bytes a second.
@@ -260,7 +267,7 @@ mod tests {
         let second = (service, both.virtual_servers[0].real_servers[1].address);
         let mut ids = Servers::default();
         let mut statistics = Statistics::default();
-        ids.keep_only(&both);
+        ids.keep_only(&both, &Touched::from([service]));
         statistics.observe(&both, &ids, connections(5));
         let counted = |statistics: &Statistics| {
             let (service, _) = statistics.of_service(service);
@@ -268,11 +275,11 @@ mod tests {
             (service.connections, server.connections)
         };
         assert_eq!(counted(&statistics), (10, 5));
-        ids.keep_only(&one);
+        ids.keep_only(&one, &Touched::from([service]));
         statistics.observe(&one, &ids, connections(7));
         assert_eq!(counted(&statistics).0, 12);
         // It comes back, with its id, and is not counted twice.
-        ids.keep_only(&both);
+        ids.keep_only(&both, &Touched::from([service]));
         statistics.observe(&both, &ids, connections(8));
         assert_eq!(counted(&statistics), (16, 8));
         statistics.zero(Some(service));

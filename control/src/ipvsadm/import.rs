@@ -79,6 +79,7 @@ pub fn import(text: &str, path: &Path, names: &dyn Names) -> Result<Checked, Dia
     Ok(Checked {
         config: controller.config().clone(),
         warnings: Diagnostics::new(warnings),
+        text: None,
     })
 }
 

@@ -41,7 +41,7 @@ use tracing::{debug, error, info, warn};
 use crate::announce::{self, Announcement, Announcer, Schedule};
 use crate::api;
 use crate::api::query::Query;
-use crate::config::{Check, Config, Format};
+use crate::config::{Check, Config, Format, Known};
 use crate::controller::{Controller, ESTIMATE_EVERY, Port};
 use crate::event::{Action, CheckId, Event, NetworkEvent, Route};
 use crate::health::{Checker, Way};
@@ -70,6 +70,8 @@ pub struct Options {
     pub file: Option<(PathBuf, Format)>,
     /// What the file says.
     pub config: Config,
+    /// As of [`Checked`](crate::config::Checked).
+    pub text: Option<Arc<str>>,
     /// Where the control socket is.
     pub socket: PathBuf,
 }
@@ -77,6 +79,8 @@ pub struct Options {
 /// Everything that runs, and the hands that do what the controller wants.
 struct Appliance {
     file: Option<(PathBuf, Format)>,
+    /// What the next reload begins with.
+    known: Option<Known>,
     controller: Controller,
     published: Published,
     /// Snapshots that a worker may still work with.

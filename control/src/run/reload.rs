@@ -4,6 +4,7 @@
 //! new interfaces) and undoes itself if something else fails; then the controller takes the
 //! file up, which cannot fail.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
@@ -15,7 +16,7 @@ use super::interfaces::{self, Interface};
 use super::threads::Shift;
 use super::{Appliance, descriptors, notifier, service, start};
 use crate::api::view;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Known};
 use crate::controller::Port;
 
 /// What a reload needs and could have failed to get. Dropped, it leaves nothing behind.
@@ -44,13 +45,15 @@ impl Appliance {
         };
         // A large file takes as long as several advertisements.
         let (path, format) = (path.clone(), format.clone());
-        let loading = tokio::task::spawn_blocking(move || config::load_as(&path, &format));
+        let known = self.known.clone();
+        let load = move || config::load_after(&path, &format, known.as_ref());
+        let loading = tokio::task::spawn_blocking(load);
         let loaded = self.meanwhile(loading).await;
         let loaded = loaded.map_err(|error| refused(vec![format!("a thread ended: {error}")]))?;
         let checked = loaded.map_err(|diagnostics| {
             refused(diagnostics.to_string().lines().map(str::to_owned).collect())
         })?;
-        let config = checked.config;
+        let config = Arc::new(checked.config);
         self.controller.can_reload(&config).map_err(refused)?;
         let prepared = self.prepare(&config).await;
         let Prepared {
@@ -62,10 +65,13 @@ impl Appliance {
         let before = self.controller.ports().to_vec();
         let scripts = config.scripts.clone();
         self.measure();
+        // What an advertisement waits for is one of these steps, and not their sum.
+        self.meanwhile(tokio::task::yield_now()).await;
         let (changes, actions) = self
             .controller
-            .reload(config, ports, Instant::now())
+            .reload(Arc::clone(&config), ports, Instant::now())
             .map_err(refused)?;
+        self.known = checked.text.map(|text| Known { config, text });
         self.runner.set_policy(scripts);
         notifier::complain(&self.runner, self.controller.config());
         self.notifier.take_up(self.controller.config());

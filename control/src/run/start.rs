@@ -22,7 +22,7 @@ use super::vrrp::{Scripts, Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
-use crate::config::Config;
+use crate::config::{Config, Known};
 use crate::controller::{Controller, Port};
 use crate::event::{Event, NetworkEvent};
 use crate::health::Checker;
@@ -38,7 +38,10 @@ pub(super) async fn start(
     events: &mut mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
 ) -> anyhow::Result<Appliance> {
-    let Options { file, config, .. } = options;
+    let Options {
+        file, config, text, ..
+    } = options;
+    let config = Arc::new(config);
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
     let announcer = Announcer::open()?;
     match requests.remove_left_routing().await {
@@ -51,7 +54,7 @@ pub(super) async fn start(
     let known = first_dump(events).await?;
     let interfaces = interfaces::choose(&config.interfaces, &interfaces::links(&known), &[])?;
     let ports: Vec<Port> = interfaces.iter().map(Interface::port).collect();
-    let mut controller = Controller::new(config.clone(), ports);
+    let mut controller = Controller::new(Arc::clone(&config), ports);
     for event in known {
         // Nothing is wanted yet, so nothing is to be done either.
         controller.handle(Event::Network(event), Instant::now());
@@ -67,6 +70,10 @@ pub(super) async fn start(
     let scripts = Scripts::new(runner.clone(), sender.clone());
     let mut appliance = Appliance {
         file,
+        known: text.map(|text| Known {
+            config: Arc::clone(&config),
+            text,
+        }),
         controller,
         published,
         retained: VecDeque::new(),

@@ -131,6 +131,14 @@ pub(super) fn virtual_servers(
     let mut servers = Vec::new();
     let sections = root.sections("virtual_server", report).into_iter();
     for (index, entry) in sections.enumerate() {
+        if let Some(known) = pieces.known(index)
+            && known.options.full_nat.local_addresses.is_empty()
+            && !seen.contains_key(&known.key)
+        {
+            seen.insert(known.key, entry.at);
+            servers.push(known.clone());
+            continue;
+        }
         let mut read = |entry: Entry<'_>| {
             let place = entry.label("virtual_server", "address", index);
             let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
