@@ -5,6 +5,7 @@
 //! length of what is expanded are bounded.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::super::report::Source;
@@ -26,8 +27,8 @@ const MOST_FILES: usize = 1000;
 /// What is still to be read, the next last.
 #[derive(Debug)]
 enum Pending {
-    /// A line as it stands in a file.
-    Written(Line),
+    /// A line as it stands in a file, by its offset.
+    Written(Range<usize>),
     /// A line that parameters were put into, and how deep.
     Expanded(Line, u16),
     /// A step of a sequence sets its parameter.
@@ -85,7 +86,7 @@ impl<'f> Reader<'f> {
         for line in text.split('\n').rev() {
             let start = end - line.len();
             self.pending
-                .push(Pending::Written(Line::written(line, base + start)));
+                .push(Pending::Written(base + start..base + end));
             end = start.saturating_sub(1);
         }
         self.open.push(Open {
@@ -116,8 +117,8 @@ impl<'f> Reader<'f> {
                     self.enter_included(&path, checks, at);
                     continue;
                 }
-                Pending::Written(line) => {
-                    let line = line.without_comment().trimmed();
+                Pending::Written(at) => {
+                    let line = self.written(at);
                     if let Some(directive) = Directive::read(&line) {
                         self.include(&directive);
                         continue;
@@ -130,6 +131,19 @@ impl<'f> Reader<'f> {
                 return Some(line);
             }
         }
+    }
+
+    /// A line of one of the files.
+    fn written(&self, at: Range<usize>) -> Line {
+        let next = self
+            .sources
+            .partition_point(|source| source.base <= at.start);
+        let source = next.checked_sub(1).map(|last| &self.sources[last]);
+        let text = source.and_then(|source| {
+            let (start, end) = (at.start - source.base, at.end - source.base);
+            source.text.get(start..end)
+        });
+        Line::bare(text.unwrap_or_default(), at.start)
     }
 
     fn process(&mut self, line: Line, depth: u16) -> Option<Line> {
@@ -200,7 +214,7 @@ impl<'f> Reader<'f> {
             Some(Pending::Written(_) | Pending::Expanded(..))
         ) {
             let line = match self.pending.pop() {
-                Some(Pending::Written(line)) => line.without_comment().trimmed(),
+                Some(Pending::Written(at)) => self.written(at),
                 Some(Pending::Expanded(line, _)) => line.trimmed(),
                 Some(Pending::Define(..) | Pending::File(..) | Pending::EndOfFile) | None => break,
             };

@@ -23,6 +23,14 @@ struct Origin {
 }
 
 impl Line {
+    /// A line of a file that begins at `at`, without a comment and the blanks around it. A file has a hundred thousand of
+    /// them: nothing is copied before it is known what is left.
+    pub(super) fn bare(text: &str, at: usize) -> Self {
+        let text = before_comment(text).trim_end_matches(is_blank);
+        let bare = text.trim_start_matches(is_blank);
+        Self::written(bare, at + text.len() - bare.len())
+    }
+
     /// Text as it was written at `at`.
     pub(super) fn written(text: &str, at: usize) -> Self {
         let mut line = Self::default();
@@ -101,23 +109,24 @@ impl Line {
         let start = self.text[..end].len() - self.text[..end].trim_start_matches(is_blank).len();
         self.slice(start..end)
     }
+}
 
-    /// Without a comment: `#` or `!` outside of double quotes, to the end.
-    pub(super) fn without_comment(&self) -> Self {
-        let mut in_quotes = false;
-        let mut characters = self.text.char_indices();
-        while let Some((index, c)) = characters.next() {
-            match c {
-                '"' => in_quotes = !in_quotes,
-                '\\' if in_quotes => {
-                    characters.next();
-                }
-                '#' | '!' if !in_quotes => return self.slice(0..index),
-                _ => {}
+/// What is before a comment: `#` or `!` outside of double quotes, to the end.
+fn before_comment(text: &str) -> &str {
+    let mut in_quotes = false;
+    let mut bytes = text.bytes().enumerate();
+    while let Some((index, byte)) = bytes.next() {
+        match byte {
+            b'"' => in_quotes = !in_quotes,
+            // The first byte of a character is enough: none of the others is one of these.
+            b'\\' if in_quotes => {
+                bytes.next();
             }
+            b'#' | b'!' if !in_quotes => return &text[..index],
+            _ => {}
         }
-        self.clone()
     }
+    text
 }
 
 /// What separates words in keepalived: `isspace(3)` in the C locale.
@@ -149,12 +158,13 @@ mod tests {
 
     #[test]
     fn comments_and_blanks() {
-        let bare = |text| Line::written(text, 0).without_comment().trimmed().text;
+        let bare = |text| Line::bare(text, 0).text;
         assert_eq!(bare("a b # c ! d"), "a b");
         assert_eq!(bare("\t a!b"), "a");
         assert_eq!(bare(r#"a "b # c" # d"#), r#"a "b # c""#);
         assert_eq!(bare(r#""b \" # c" ! d"#), r#""b \" # c""#);
         assert_eq!(bare("a\r"), "a");
         assert_eq!(bare("# all"), "");
+        assert_eq!(Line::bare("\t a b #", 10).at(2), 14);
     }
 }

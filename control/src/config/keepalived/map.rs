@@ -8,6 +8,8 @@ mod unmapped;
 mod value;
 mod virtual_server;
 
+use std::borrow::Cow;
+
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
@@ -150,19 +152,19 @@ impl<'d> Mapper<'d, '_, '_> {
             Kind::Group => {}
             Kind::Lines => {
                 for line in self.lines(known) {
-                    push(target, key, at, text(line.keyword.at, &value::words(line)));
+                    push(target, key, at, text(line.keyword.at, value::words(line)));
                 }
             }
             Kind::Addresses => {
                 for line in self.lines(known) {
                     let address = self.address_options(line, &known.place());
-                    push(target, key, at, text(line.keyword.at, &address));
+                    push(target, key, at, text(line.keyword.at, address));
                 }
             }
             Kind::Routing => {
                 for line in self.lines(known) {
                     let route = self.without_tracking(line, &known.place());
-                    push(target, key, at, text(line.keyword.at, &route));
+                    push(target, key, at, text(line.keyword.at, route));
                 }
             }
             Kind::Method => self.method(known, target),
@@ -240,8 +242,8 @@ fn push<'d>(target: &mut DeTable<'d>, key: &'static str, at: usize, value: Spann
     put(target, key, at, Spanned::new(at..at, DeValue::Array(list)));
 }
 
-fn text<'d>(at: usize, text: &str) -> Spanned<DeValue<'d>> {
-    Spanned::new(at..at, DeValue::String(text.to_owned().into()))
+fn text<'d>(at: usize, text: impl Into<Cow<'d, str>>) -> Spanned<DeValue<'d>> {
+    Spanned::new(at..at, DeValue::String(text.into()))
 }
 
 fn table(at: usize, table: DeTable<'_>) -> Spanned<DeValue<'_>> {

@@ -76,7 +76,13 @@ pub(super) fn tokens(line: &Line, mistakes: &mut Vec<Mistake>) -> Vec<Token> {
                 tokens.extend(finish(&mut word, line));
                 while rest.next_if(|(_, next)| *next == c).is_some() {}
             }
-            c => word.get_or_insert((index, String::new())).1.push(c),
+            c => {
+                let plain = text[index + c.len_utf8()..].find(|c| !is_plain(c));
+                let end = plain.map_or(text.len(), |length| index + c.len_utf8() + length);
+                let (_, word) = word.get_or_insert((index, String::new()));
+                word.push_str(&text[index..end]);
+                while rest.next_if(|(at, _)| *at < end).is_some() {}
+            }
         }
     }
     tokens.extend(finish(&mut word, line));
@@ -103,6 +109,11 @@ fn finish(word: &mut Option<(usize, String)>, line: &Line) -> Option<Token> {
     let (index, text) = word.take()?;
     let at = line.at(index);
     Some(Token::Word(Word { text, at }))
+}
+
+/// Characters that are part of a word wherever they stand.
+fn is_plain(c: char) -> bool {
+    c.is_ascii_graphic() && !matches!(c, '"' | '$' | '{' | '}')
 }
 
 /// Characters that look like a blank, or like nothing, and are not.

@@ -79,11 +79,11 @@ impl<'d> Mapper<'d, '_, '_> {
             }
             Shape::Words | Shape::FlagOrWords => {
                 let first = self.first_word(known)?;
-                return Some(text(first.at, &joined(arguments.iter())));
+                return Some(text(first.at, joined(arguments.iter())));
             }
             Shape::Command => {
                 let first = self.first_word(known)?;
-                return Some(text(first.at, &command(arguments)));
+                return Some(text(first.at, command(arguments)));
             }
             Shape::Script => return self.script(known),
             Shape::Address => return self.address(known),
@@ -179,7 +179,7 @@ impl<'d> Mapper<'d, '_, '_> {
                 .unwrap_or("0")
         };
         let written = format!("{}.{}s", or_zero(whole), or_zero(fraction));
-        Some(text(at, &written))
+        Some(text(at, written))
     }
 
     /// `COMMAND [USER [GROUP]]`
@@ -207,7 +207,7 @@ impl<'d> Mapper<'d, '_, '_> {
         }
         let mut both = DeTable::new();
         put(&mut both, "script", at, text(at, &command.text));
-        let user = text(first.at, &joined(user.iter()));
+        let user = text(first.at, joined(user.iter()));
         put(&mut both, "user", first.at, user);
         Some(table(at, both))
     }

@@ -33,7 +33,7 @@ impl<'d> Mapper<'d, '_, '_> {
         };
         for address in addresses {
             let mut server = DeTable::new();
-            let written = text(address.at, &address.text);
+            let written = text(address.at, address.text);
             put(&mut server, "address", address.at, written);
             self.block(statements, &VIRTUAL_SERVER, &place, &mut server);
             self.defaults(known.at(), &place, &mut server);
@@ -149,7 +149,7 @@ impl<'d> Mapper<'d, '_, '_> {
         };
         let place = known.outer.named("real_server", address.text.clone());
         let mut server = DeTable::new();
-        let written = text(address.at, &address.text);
+        let written = text(address.at, address.text);
         put(&mut server, "address", address.at, written);
         self.block(statements, &REAL_SERVER, &place, &mut server);
         let at = known.at();
@@ -160,7 +160,7 @@ impl<'d> Mapper<'d, '_, '_> {
     pub(super) fn address(&mut self, known: Known<'d, '_>) -> Option<Spanned<DeValue<'d>>> {
         let first = self.first_word(known)?;
         let address = written(first, known.statement.arguments.get(1));
-        Some(text(address.at, &address.text))
+        Some(text(address.at, address.text))
     }
 
     /// With DR and TUN a real server has the virtual server's port whatever
@@ -197,7 +197,7 @@ impl<'d> Mapper<'d, '_, '_> {
             {
                 reset(at, address.port());
                 let same = SocketAddr::new(address.ip(), port).to_string();
-                put(server, "sorry_server", at, text(at, &same));
+                put(server, "sorry_server", at, text(at, same));
             }
         }
         if let Some(DeValue::Array(servers)) = server.get_mut("real_server").map(Spanned::get_mut) {
@@ -213,7 +213,7 @@ impl<'d> Mapper<'d, '_, '_> {
                     let at = real.get("address").map_or(0, |value| value.span().start);
                     reset(at, address.port());
                     let same = SocketAddr::new(address.ip(), port).to_string();
-                    put(real, "address", at, text(at, &same));
+                    put(real, "address", at, text(at, same));
                 }
             }
         }
