@@ -190,6 +190,22 @@ pub enum Action {
     RemoveRoute(VirtualRoute),
     AddRule(VirtualRule),
     RemoveRule(VirtualRule),
+    /// Make a macvlan above an interface, or make it anew.
+    AddVmac {
+        name: String,
+        /// Index of the interface below.
+        base: u32,
+        mac: [u8; 6],
+    },
+    SetVmac {
+        name: String,
+        /// The interface below, which is not to answer for what is on the macvlan.
+        base: String,
+        up: bool,
+    },
+    RemoveVmac {
+        name: String,
+    },
     /// Tell the network where the address is (gratuitous ARP, unsolicited NA).
     Announce {
         index: u32,

@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use control::config::{
     Appliance, AuthType, Authentication, Config, Idle, Interface, Notify, Queues, Tracked, Tracks,
-    VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup, XdpMode,
-    parse, to_toml,
+    VirtualAddress, Vmac, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+    XdpMode, parse, to_toml,
 };
 use control::scripts::Policy;
 use control::vrrp::machine::Garp;
@@ -301,7 +301,7 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
         let addresses = virtual_addresses(is_v4, 1 << 21..1 << 22);
         addresses.prop_map(move |all| if is_some { all } else { Vec::new() })
     });
-    let flags = any::<[bool; 7]>();
+    let flags = any::<[bool; 8]>();
     let preempt_delay = (0_u64..=1_000_000_000).prop_map(Duration::from_micros);
     let interfaces = btree_map(interface_name(), option::of(-253_i16..=253), 0..3);
     let weight = option::of(-253_i16..=253);
@@ -332,6 +332,10 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
                 VrrpInstance {
                     name,
                     state,
+                    vmac: flags[7].then(|| Vmac {
+                        name: format!("v.{virtual_router_id}"),
+                        xmit_base: flags[0] || !peers.is_empty(),
+                    }),
                     interface,
                     version,
                     virtual_router_id,

@@ -45,7 +45,18 @@ virtual_router_id = 54
 priority = 100
 authentication = { auth_type = "AH", auth_pass = "1111" }
 virtual_ipaddress = ["10.77.0.202/24"]
+[[vrrp_instance]]
+name = "VI_5"
+interface = "eth0"
+virtual_router_id = 55
+use_vmac = true
+version = 3
+advert_int = 0.1
+virtual_ipaddress = ["10.77.0.205/24"]
 END
+virtual_server 10.77.0.205:80 TCP rr
+real_server 10.77.0.101:80 1
+addresses rs1 lo 10.77.0.205/32
 virtual_server "$VIP:80" TCP rr
 real_server 10.77.0.101:80 1
 virtual_server "[$VIP6]:80" TCP rr
@@ -93,9 +104,27 @@ vrrp_instance VI_4 {
         10.77.0.202/24
     }
 }
+vrrp_instance VI_5 {
+    interface eth0
+    virtual_router_id 55
+    use_vmac
+    version 3
+    advert_int 0.1
+    priority 50
+    virtual_ipaddress {
+        10.77.0.205/24
+    }
+}
 END
 state_of() { ask vrrp ".instances[$1].state"; }
 both_on() { only "$1" $VIP && only "$1" $VIP6; }
+# vmac_on HOST: it alone has the address, on its macvlan.
+vmac_on() {
+    local other=director
+    [ "$1" = peer ] || other=peer
+    prints 10.77.0.205 on_ip "$1" -o address show dev vrrp.55 &&
+        ! prints 10.77.0.205 on_ip $other -o address show
+}
 # routing: our routes and rules, as far as an instance brings them.
 routing() { on_ip director route show table all to root 10.99.0.0/16 | wc -l; on_ip director rule show priority 99 | wc -l; }
 routing_is() { [ "$(routing | xargs)" = "$1" ]; }
@@ -117,6 +146,12 @@ contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.
 contains "one by the rule" "$(on_ip director route get 10.99.0.1 from $VIP)" "via $PEER"
 equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
 
+echo "-- use_vmac: the address has a MAC address of its own, and keepalived hears what comes from it"
+wait_until 3 "the address is on our macvlan" vmac_on director
+equal "who answers behind the virtual MAC address" "$(one_answer http://10.77.0.205/)" rs1
+pinged 10.77.0.205 || fail "the address on the macvlan does not answer"
+contains "whom the router knows" "$(on_ip router neighbor show 10.77.0.205)" 00:00:5e:00:01:37
+
 echo "-- authentication headers: we follow keepalived"
 wait_until 5 "an advertisement is followed" eval '[ "$(ask vrrp .instances[3].master)" = $PEER ]'
 equal "who has the address" "$(has_vip peer 10.77.0.202 && state_of 3)" BACKUP
@@ -133,11 +168,13 @@ echo "-- keepalived becomes master when we die, we when it does; what we left is
 kill_director
 routing_is "1 1" || fail "the kill changed routes: $(routing)"
 wait_until 3 "keepalived is master of both" only peer $VIP
+setting director net.ipv4.conf.eth0.arp_ignore=0 # who was killed cannot put it back
 # The owner of an address does not wait, and keepalived yields if it takes our headers.
 sed -i '/virtual_router_id = 54/,$s/^priority = 100/priority = 255/' "$CONFIG"
 start_director
 equal "lines about what was tidied up" "$(logged 'removed 2 routes and rules')" 1
 wait_until 3 "we preempt both" both_on director
+wait_until 3 "the macvlan is made anew" vmac_on director
 wait_until 5 "keepalived yields to an authentication header" only director 10.77.0.202
 equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
 stop_director TERM
@@ -177,3 +214,5 @@ equal "lines about other addresses" "$(logged 'has other addresses (10.77.0.222)
 stop_director TERM
 left=$(on_ip director -o address show dev eth0 to 10.77.0.192/26)
 equal "addresses that are left" "$left" ""
+! prints vrrp on_ip director -o link show || fail "a macvlan is left"
+equal "arp_ignore of the interface" "$(on director sysctl -n net.ipv4.conf.eth0.arp_ignore)" 0

@@ -46,7 +46,7 @@ pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
     AuthType, Authentication, InitFile, Notify, ParameterMatch, TrackFile, TrackProcess, Tracked,
-    Tracks, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
+    Tracks, VirtualAddress, Vmac, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState, VrrpSyncGroup,
 };
 
 use std::net::{IpAddr, SocketAddr};

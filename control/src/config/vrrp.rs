@@ -57,6 +57,8 @@ pub struct VrrpInstance {
     pub name: String,
     pub state: VrrpState,
     pub interface: String,
+    /// The addresses have a MAC address of their own.
+    pub vmac: Option<Vmac>,
     pub version: Version,
     /// 1..=255
     pub virtual_router_id: u8,
@@ -109,11 +111,27 @@ impl VrrpInstance {
         first.is_none_or(|first| first.address.is_ipv4())
     }
 
+    /// The MAC address of the virtual router (RFC 9568 §7.3).
+    #[must_use]
+    pub fn virtual_mac(&self) -> [u8; 6] {
+        let family = if self.is_ipv4() { 1 } else { 2 };
+        [0, 0, 0x5e, 0, family, self.virtual_router_id]
+    }
+
     /// The source of advertisements that the file gives.
     #[must_use]
     pub fn source(&self) -> Option<IpAddr> {
         self.unicast_src_ip.or(self.mcast_src_ip)
     }
+}
+
+/// `use_vmac`: a macvlan with the MAC address of the virtual router.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vmac {
+    /// Of the interface.
+    pub name: String,
+    /// Advertisements have the MAC address of the interface below all the same.
+    pub xmit_base: bool,
 }
 
 /// What an instance tracks, or a group for all its instances.

@@ -11,6 +11,7 @@ use std::net::IpAddr;
 
 use super::Port;
 use super::routing::Routing;
+use super::vmac::Vmacs;
 use crate::config::{Config, VirtualAddress, VirtualServer};
 use crate::event::Action;
 
@@ -25,6 +26,8 @@ pub struct Wanted {
     pub label: Option<String>,
     /// The `vrrp_instance` that holds it, and announces it.
     pub instance: Option<String>,
+    /// The MAC address that is its own: it is on a macvlan.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// An address that an interface has.
@@ -44,6 +47,7 @@ pub struct Addresses {
     /// Said once each.
     unplaced: BTreeSet<IpAddr>,
     routing: Routing,
+    pub(super) vmacs: Vmacs,
 }
 
 impl Addresses {
@@ -102,13 +106,18 @@ impl Addresses {
                 label,
             } in instance.held()
             {
-                let name = interface.as_ref().unwrap_or(&instance.interface);
-                if let Some(port) = ports.iter().find(|port| port.name == *name) {
+                let vmac = instance.vmac.as_ref().filter(|_| interface.is_none());
+                let own = vmac.map_or(&instance.interface, |vmac| &vmac.name);
+                let name = interface.as_ref().unwrap_or(own);
+                let port = ports.iter().find(|port| port.name == *name);
+                let index = port.map(|port| port.index);
+                if let Some(index) = index.or_else(|| self.vmacs.index(name)) {
                     wanted.insert(
                         *address,
                         Wanted {
-                            index: port.index,
-                            interface: port.name.clone(),
+                            index,
+                            interface: name.clone(),
+                            mac: vmac.map(|_| instance.virtual_mac()),
                             address: *address,
                             prefix_length: *prefix_length,
                             label: label.clone(),
@@ -145,6 +154,7 @@ impl Addresses {
                         prefix_length: if address.is_ipv4() { 32 } else { 128 },
                         label: None,
                         instance: None,
+                        mac: None,
                     },
                 );
             }
@@ -170,6 +180,7 @@ impl Addresses {
         masters: &BTreeSet<String>,
         actions: &mut Vec<Action>,
     ) {
+        self.vmacs.add(config, ports, actions);
         let plan = self.plan(config, ports, masters);
         let missing = self.routing.want(config, masters, actions);
         let unwanted = self
@@ -215,6 +226,7 @@ impl Addresses {
         }
         self.wanted = plan;
         missing.add(actions);
+        self.vmacs.lower(config, ports, masters, actions);
     }
 
     /// An address of ours disappeared: somebody removed it, or its interface
@@ -261,6 +273,7 @@ impl Addresses {
     pub(super) fn release(&mut self, actions: &mut Vec<Action>) {
         self.routing.release(actions);
         actions.extend(std::mem::take(&mut self.wanted).values().map(remove));
+        self.vmacs.release(actions);
     }
 
     /// What an instance of VRRP holds now.

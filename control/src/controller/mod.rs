@@ -24,6 +24,7 @@ mod refusals;
 mod routing;
 mod statistics;
 mod steering;
+mod vmac;
 mod vrrp;
 mod ways;
 

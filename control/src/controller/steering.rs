@@ -18,6 +18,8 @@ use crate::event::Action;
 pub(super) struct Steering {
     rules: BTreeSet<Rule>,
     links: BTreeMap<u32, Link>,
+    /// Of macvlans above an interface, by its index.
+    virtual_macs: BTreeMap<u32, Vec<MacAddress>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,10 +95,27 @@ impl Steering {
         }
     }
 
-    /// A port's own MAC address and that of the bridge, bond or VRF it is part of.
+    /// An interface answers to these as well from now on, and to no others of that kind.
+    pub(super) fn virtual_macs(
+        &mut self,
+        index: u32,
+        macs: Vec<MacAddress>,
+        actions: &mut Vec<Action>,
+    ) {
+        let known = self.virtual_macs.entry(index).or_default();
+        if *known != macs {
+            *known = macs;
+            actions.push(Action::OwnMacs { index });
+        }
+    }
+
+    /// A port's own MAC address, that of the bridge, bond or VRF it is part of, and those of the virtual
+    /// routers that it is master of.
     pub(super) fn own_macs(&self, port: &Port) -> Vec<MacAddress> {
+        let virtual_macs = self.virtual_macs.get(&port.index).into_iter().flatten();
         let Some(link) = self.links.get(&port.index) else {
-            return vec![MacAddress(port.mac)];
+            let own = [MacAddress(port.mac)].into_iter();
+            return own.chain(virtual_macs.copied()).collect();
         };
         let master = link.master.and_then(|master| self.links.get(&master));
         let mut macs = vec![MacAddress(link.mac)];
@@ -105,6 +124,7 @@ impl Steering {
                 .map(|master| MacAddress(master.mac))
                 .filter(|mac| *mac != macs[0]),
         );
+        macs.extend(virtual_macs);
         macs
     }
 }

@@ -65,9 +65,18 @@ impl Controller {
                 if *up && !self.vrrp.is_up(name) {
                     self.addresses.restore_routes(name, actions);
                 }
-                self.vrrp.link(*index, name, *up, now)
+                let outputs = self.vrrp.link(*index, name, *up, now);
+                if self.addresses.vmacs.link(name, *index) {
+                    self.want_addresses(actions);
+                }
+                outputs
             }
-            NetworkEvent::LinkGone { index } => self.vrrp.link_gone(*index, now),
+            NetworkEvent::LinkGone { index } => {
+                if self.addresses.vmacs.link_gone(*index) {
+                    self.want_addresses(actions);
+                }
+                self.vrrp.link_gone(*index, now)
+            }
             NetworkEvent::Address {
                 index,
                 address,
@@ -111,8 +120,21 @@ impl Controller {
     /// Adds and removes addresses, so that this host has those that it should.
     pub(super) fn want_addresses(&mut self, actions: &mut Vec<Action>) {
         let masters = self.masters();
+        let instances = self.config.vrrp_instances.iter();
+        for master in instances.filter(|instance| masters.contains(&instance.name)) {
+            self.addresses.vmacs.raise(master, actions);
+        }
         self.addresses
             .want(&self.config, &self.ports, &masters, actions);
+        self.answer_to_vmacs(actions);
+    }
+
+    /// Packets to the MAC addresses of virtual routers are ours while we are master.
+    fn answer_to_vmacs(&mut self, actions: &mut Vec<Action>) {
+        for port in &self.ports {
+            let macs = self.addresses.vmacs.macs(port.index);
+            self.steering.virtual_macs(port.index, macs, actions);
+        }
     }
 
     fn masters(&self) -> BTreeSet<String> {
@@ -143,6 +165,11 @@ impl Controller {
                     self.tell_priority(&instance, state, priority, actions);
                 }
                 Output::Changed { from, to, why } => {
+                    let known = self.vrrp.instance(&instance);
+                    if let Some(known) = known.filter(|_| to == State::Master) {
+                        // Before the first advertisement, which comes from its MAC address.
+                        self.addresses.vmacs.raise(known.config(), actions);
+                    }
                     let line = format!("vrrp_instance {instance}: {from} -> {to}: {why}");
                     actions.push(Action::Log(line.clone()));
                     self.notify(&instance, to, &line, actions);
@@ -217,9 +244,13 @@ impl Controller {
         let Some(known) = self.vrrp.instance(instance) else {
             return; // removed from the file: the others find out by its silence
         };
-        let Some(index) = self.vrrp.index(known.config()) else {
+        let config = known.config();
+        let Some(base) = self.vrrp.index(config) else {
             return; // its interface is gone
         };
+        let vmac = config.vmac.as_ref().filter(|vmac| !vmac.xmit_base);
+        let vmac = vmac.and_then(|vmac| self.addresses.vmacs.index(&vmac.name));
+        let index = vmac.unwrap_or(base);
         let packets = known.packets(priority).into_iter();
         actions.extend(packets.map(|packet| Action::SendAdvert {
             instance: instance.to_owned(),

@@ -1,6 +1,7 @@
 //! Asking the kernel, and changing addresses and neighbours.
 
 mod routing;
+mod vmac;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -53,7 +53,7 @@ pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::notifier::Notifier;
 use self::pace::Pace;
 use self::threads::Cpus;
-use self::vrrp::{Scripts, Sender, Slip, Sockets, until};
+use self::vrrp::{Quieted, Scripts, Sender, Slip, Sockets, until};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
@@ -102,6 +102,8 @@ struct Appliance {
     /// How late the timers of VRRP ran.
     slip: Slip,
     scripts: Scripts,
+    /// Interfaces below macvlans of VRRP.
+    quieted: Quieted,
     /// Announcements under way for each `vrrp_instance`.
     announcing_instances: BTreeMap<String, AbortHandle>,
     /// Seconds since the start, as ticks.
@@ -307,6 +309,13 @@ impl Appliance {
                             .await,
                     );
                     self.vrrp_in_between(&mut actions);
+                }
+                Action::AddVmac { name, base, mac } => {
+                    say_failure(self.requests.add_vmac(&name, base, mac).await);
+                }
+                Action::SetVmac { name, base, up } => self.set_vmac(&name, &base, up).await,
+                Action::RemoveVmac { name } => {
+                    say_failure(self.requests.remove_vmac(&name).await);
                 }
                 Action::AddRoute(route) => {
                     let added = self.requests.add_route(&route).await;

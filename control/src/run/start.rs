@@ -18,7 +18,7 @@ use super::notifier::{self, Notifier};
 use super::pace::Pace;
 use super::service;
 use super::threads::Cpus;
-use super::vrrp::{Scripts, Slip, Sockets};
+use super::vrrp::{Quieted, Scripts, Slip, Sockets};
 use super::workers::Workers;
 use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
 use crate::announce::{self, Announcer};
@@ -91,6 +91,7 @@ pub(super) async fn start(
         vrrp: Sockets::default(),
         slip: Slip::new(),
         scripts,
+        quieted: Quieted::default(),
         announcing_instances: BTreeMap::new(),
         ticks: 0,
         is_watched: false,

@@ -11,10 +11,12 @@ mod show;
 mod slip;
 mod tracks;
 mod turn;
+mod vmac;
 
 pub(super) use scripts::Scripts;
 pub(super) use slip::Slip;
 pub(super) use turn::until;
+pub(super) use vmac::Quieted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::poll_fn;
@@ -43,8 +45,14 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 /// Where packets are to be received.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
+    /// Of the instance's interface.
     pub(super) index: u32,
+    /// What is listened on: that interface, or a macvlan above it, and its index.
     pub(super) interface: String,
+    pub(super) own_index: u32,
+    /// Of a macvlan: the only virtual router whose packets are taken there. A packet to the group may arrive at
+    /// the interface below as well, where it is not taken then.
+    pub(super) router: Option<u8>,
     pub(super) is_ipv4: bool,
     /// Packets with an authentication header, and no others.
     pub(super) with_header: bool,
@@ -72,7 +80,10 @@ impl Sockets {
     /// Opens and closes receivers, so that there is one for each place.
     pub(super) fn listen(&mut self, places: &BTreeSet<Place>) {
         self.receivers.retain(|place, _| places.contains(place));
-        let indexes: BTreeSet<u32> = places.iter().map(|place| place.index).collect();
+        let both = places
+            .iter()
+            .flat_map(|place| [place.index, place.own_index]);
+        let indexes: BTreeSet<u32> = both.collect();
         self.senders
             .retain(|sender, _| indexes.contains(&sender.index));
         for place in places {
@@ -135,13 +146,33 @@ impl Sockets {
     pub(super) async fn receive(&self) -> (u32, Datagram) {
         poll_fn(|context| {
             let mut receivers = self.receivers.iter();
-            let next = receivers.find_map(|(place, receiver)| match receiver.poll(context) {
-                Poll::Ready(datagram) => Some((place.index, datagram)),
-                Poll::Pending => None,
+            let next = receivers.find_map(|(place, receiver)| {
+                loop {
+                    match receiver.poll(context) {
+                        Poll::Ready(datagram) if self.is_taken_at(place, &datagram) => {
+                            return Some((place.index, datagram));
+                        }
+                        Poll::Ready(_) => {}
+                        Poll::Pending => return None,
+                    }
+                }
             });
             next.map_or(Poll::Pending, Poll::Ready)
         })
         .await
+    }
+
+    fn is_taken_at(&self, place: &Place, datagram: &Datagram) -> bool {
+        // RFC 9568 §5.2: the second byte.
+        let router = datagram.message.get(1).copied();
+        if place.router.is_some() {
+            return place.router == router;
+        }
+        let mut others = self.receivers.keys();
+        !others.any(|other| {
+            let same = (other.index, other.is_ipv4) == (place.index, place.is_ipv4);
+            same && other.router.is_some() && other.router == router
+        })
     }
 
     /// What has already come.
@@ -150,8 +181,10 @@ impl Sockets {
         for (place, receiver) in &self.receivers {
             for _ in 0..DRAINED {
                 match receiver.read() {
-                    Ok(Some(datagram)) => all.push((place.index, datagram)),
-                    Ok(None) => {}
+                    Ok(Some(datagram)) if self.is_taken_at(place, &datagram) => {
+                        all.push((place.index, datagram));
+                    }
+                    Ok(_) => {}
                     Err(_) => break,
                 }
             }
@@ -179,10 +212,10 @@ impl Receiver {
         let socket = open(is_ipv4, with_header)?;
         socket.bind_device(Some(place.interface.as_bytes()))?;
         if is_ipv4 {
-            let interface = InterfaceIndexOrAddress::Index(place.index);
+            let interface = InterfaceIndexOrAddress::Index(place.own_index);
             socket.join_multicast_v4_n(&GROUP_V4, &interface)?;
         } else {
-            socket.join_multicast_v6(&GROUP_V6, place.index)?;
+            socket.join_multicast_v6(&GROUP_V6, place.own_index)?;
             setsockopt(&socket, sockopt::Ipv6RecvHopLimit, &true)?;
             setsockopt(&socket, sockopt::Ipv6RecvPacketInfo, &true)?;
         }
@@ -303,6 +336,8 @@ fn open_sender(from: Sender) -> io::Result<Socket> {
             socket.set_multicast_hops_v6(TTL.into())?;
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_if_v6(index)?;
+            // A macvlan sends from the address of the interface below it.
+            socket.set_freebind_v6(true)?;
             socket.set_tclass_v6(TRAFFIC_CLASS)?;
         }
     }

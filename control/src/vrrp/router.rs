@@ -286,7 +286,9 @@ impl Router {
         self.index_of(&instance.interface)
     }
 
-    fn index_of(&self, interface: &str) -> Option<u32> {
+    /// The same of any interface.
+    #[must_use]
+    pub fn index_of(&self, interface: &str) -> Option<u32> {
         let mut links = self.links.iter();
         let found = links.find(|(_, link)| link.name == interface);
         found.map(|(index, _)| *index)

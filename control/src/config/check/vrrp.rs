@@ -8,6 +8,7 @@ mod instance;
 mod routing;
 mod strict;
 mod track;
+mod vmac;
 mod words;
 
 use std::collections::BTreeMap;

@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use super::super::{
-    AuthType, Notify, VirtualAddress, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
+    AuthType, Notify, VirtualAddress, Vmac, VrrpDefaults, VrrpInstance, VrrpScript, VrrpState,
     VrrpSyncGroup,
 };
 use super::checks::{print_script as print_command, print_user};
@@ -87,6 +87,7 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         name,
         state,
         interface,
+        vmac,
         version,
         virtual_router_id,
         priority,
@@ -118,6 +119,10 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
     writeln!(f, "\n[[vrrp_instance]]\nname = {}", quoted(name))?;
     writeln!(f, "state = \"{state}\"")?;
     writeln!(f, "interface = {}", quoted(interface))?;
+    if let Some(Vmac { name, xmit_base }) = vmac {
+        writeln!(f, "use_vmac = {}", quoted(name))?;
+        writeln!(f, "vmac_xmit_base = {xmit_base}")?;
+    }
     writeln!(f, "version = {}", version.number())?;
     writeln!(f, "virtual_router_id = {virtual_router_id}")?;
     writeln!(f, "priority = {priority}")?;

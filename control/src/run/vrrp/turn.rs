@@ -4,12 +4,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dataplane::service::MacAddress;
 use tracing::warn;
 
 use super::super::{Appliance, announce_on};
 use super::{Place, Sender};
 use crate::announce::{Announcement, Schedule};
 use crate::config::AuthType;
+use crate::controller::Port;
 use crate::event::{Action, Event, VrrpEvent};
 use crate::vrrp::packet::Datagram;
 
@@ -103,9 +105,16 @@ impl Appliance {
             let Some(index) = router.index(config) else {
                 continue;
             };
+            // A macvlan that is up has what comes from the MAC address of the virtual router to itself.
+            let vmac = config.vmac.as_ref().filter(|vmac| router.is_up(&vmac.name));
+            let vmac = vmac.and_then(|vmac| Some((&vmac.name, router.index_of(&vmac.name)?)));
+            let router_id = vmac.map(|_| config.virtual_router_id);
+            let (interface, own_index) = vmac.unwrap_or((&config.interface, index));
             let place = |with_header| Place {
                 index,
-                interface: config.interface.clone(),
+                interface: interface.clone(),
+                own_index,
+                router: router_id,
                 is_ipv4: config.is_ipv4(),
                 with_header,
             };
@@ -121,13 +130,21 @@ impl Appliance {
     /// Announces everything that an instance holds, from the beginning if it
     /// is being announced already.
     pub(in super::super) fn announce_instance(&mut self, instance: String, repeat: u32) {
+        let known = self.controller.router().instance(&instance);
+        let interface = known.map(|known| known.config().interface.clone());
         let held = self.controller.addresses().of_instance(&instance);
         let announcements: Vec<_> = held
             .filter_map(|wanted| {
                 let mut ports = self.controller.ports().iter();
-                let port = ports.find(|port| port.index == wanted.index)?;
+                let below = |port: &&Port| Some(&port.name) == interface.as_ref();
+                let port = match wanted.mac {
+                    Some(_) => ports.find(below)?,
+                    None => ports.find(|port| port.index == wanted.index)?,
+                };
+                let mut interface = announce_on(port);
+                interface.mac = wanted.mac.map_or(interface.mac, MacAddress);
                 Some(Announcement {
-                    interface: announce_on(port),
+                    interface,
                     address: wanted.address,
                 })
             })

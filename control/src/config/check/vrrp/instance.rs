@@ -11,7 +11,7 @@ use super::super::super::{AuthType, Authentication, VirtualAddress, VrrpInstance
 use super::super::interface::interface_name;
 use super::defaults::{DELAY, Defaults, REPEAT};
 use super::strict::Strict;
-use super::{address, notify, routing, track, unique_name, words};
+use super::{address, notify, routing, track, unique_name, vmac, words};
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
 
@@ -21,6 +21,8 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "name",
         "state",
         "interface",
+        "use_vmac",
+        "vmac_xmit_base",
         "version",
         "virtual_router_id",
         "priority",
@@ -60,7 +62,7 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "smtp_alert",
     ],
     shared: &[],
-    unsupported: &["debug", "use_vmac", "vmac_xmit_base"],
+    unsupported: &["debug"],
 };
 
 pub(in super::super) static AUTHENTICATION: Spec = Spec {
@@ -152,6 +154,8 @@ fn instance<'d>(
     let authentication = strict.authentication(authentication, report);
     let preempt_delay = strict.preempt_delay(preempt_delay, report);
     strict.check(&addresses, &unicast_peer, report);
+    let mut vmac = vmac::vmac(table, router, is_v4, &unicast_peer, report);
+    strict.check_vmac(vmac.as_mut(), report);
 
     let (name, interface, router) = (name?, interface?, router?);
     if !addresses.is_empty()
@@ -169,6 +173,7 @@ fn instance<'d>(
         name: name.to_owned(),
         state: state.unwrap_or(VrrpState::Backup),
         interface: interface.to_owned(),
+        vmac,
         version,
         virtual_router_id: router,
         priority,

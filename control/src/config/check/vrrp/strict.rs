@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::super::raw::Table;
 use super::super::super::report::Report;
-use super::super::super::{Authentication, VirtualAddress};
+use super::super::super::{Authentication, VirtualAddress, Vmac};
 use super::defaults::Defaults;
 use super::instance::flag;
 use crate::vrrp::packet::{PRIORITY_OWNER, Peer, Version};
@@ -156,6 +156,14 @@ impl<'t, 'd> Strict<'t, 'd> {
                 "a link-local one in strict_mode (RFC 9568 §5.2.9)",
                 "put one before it, such as fe80::51",
             );
+        }
+    }
+
+    pub(super) fn check_vmac(&self, vmac: Option<&mut Vmac>, report: &mut Report<'_>) {
+        if let Some(vmac) = vmac.filter(|vmac| self.is_on && vmac.xmit_base) {
+            let what = "advertisements have the virtual router's MAC address";
+            self.warn("vmac_xmit_base", what, report);
+            vmac.xmit_base = false;
         }
     }
 

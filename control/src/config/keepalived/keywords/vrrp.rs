@@ -7,8 +7,7 @@ use super::{Block, ignored, keyword, refused, silent, value};
 const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
 const NOTIFY: &str = "no script is run when the state changes";
 const MAIL: &str = "no mail is sent";
-const VMAC: &str =
-    "the addresses keep the interface's MAC address, and gratuitous ARP announces them";
+const VMAC: &str = "addresses on other interfaces have the MAC addresses of those";
 const PROCESS: &str = "it is about keepalived's own processes, files and buffers";
 const POLLING: &str = "the kernel tells when a link goes down";
 
@@ -140,9 +139,9 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("notify", Script).or_warn(NOTIFY),
         value("notify_priority_changes", Flag).or_warn(PRIORITY),
         value("smtp_alert", Flag).or_warn(MAIL),
-        ignored("use_vmac", VMAC),
+        value("use_vmac", FlagOrWords),
         ignored("use_vmac_addr", VMAC),
-        ignored("vmac_xmit_base", VMAC),
+        value("vmac_xmit_base", Flag),
         refused(
             "use_ipvlan",
             "the addresses are placed on the interface itself",

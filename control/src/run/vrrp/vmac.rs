@@ -1,0 +1,81 @@
+//! What the kernel is told about a macvlan beside its addresses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use tracing::warn;
+
+use super::super::{Appliance, say_failure};
+
+/// Interfaces whose `arp_ignore` was changed because of macvlans above them.
+#[derive(Debug, Default)]
+pub(in super::super) struct Quieted {
+    /// What it was before, and who is up.
+    bases: BTreeMap<String, (String, BTreeSet<String>)>,
+}
+
+impl Quieted {
+    /// The interface below must not answer for addresses that are on the macvlan: its MAC address would
+    /// be another. Nor the macvlan for those below.
+    fn raise(&mut self, name: &str, base: &str) {
+        write("ipv4", name, "arp_ignore", "1");
+        write("ipv4", name, "rp_filter", "0");
+        // No link-local address of its own, which every director would have.
+        write("ipv6", name, "addr_gen_mode", "1");
+        if let Some((_, up)) = self.bases.get_mut(base) {
+            up.insert(name.to_owned());
+            return;
+        }
+        let before = fs::read_to_string(path("ipv4", base, "arp_ignore"));
+        let before = before.unwrap_or_default().trim().to_owned();
+        if before == "0" {
+            write("ipv4", base, "arp_ignore", "1");
+        }
+        let up = BTreeSet::from([name.to_owned()]);
+        self.bases.insert(base.to_owned(), (before, up));
+    }
+
+    fn lower(&mut self, name: &str, base: &str) {
+        let Some((before, up)) = self.bases.get_mut(base) else {
+            return;
+        };
+        up.remove(name);
+        if up.is_empty() {
+            if before == "0" {
+                write("ipv4", base, "arp_ignore", "0");
+            }
+            self.bases.remove(base);
+        }
+    }
+}
+
+fn path(version: &str, interface: &str, name: &str) -> std::path::PathBuf {
+    let conf = Path::new("/proc/sys/net").join(version).join("conf");
+    conf.join(interface).join(name)
+}
+
+fn write(version: &str, interface: &str, name: &str, value: &str) {
+    let path = path(version, interface, name);
+    // A kernel without IPv6.
+    if version == "ipv6" && !path.exists() {
+        return;
+    }
+    if let Err(error) = fs::write(&path, value) {
+        let path = path.display();
+        warn!("use_vmac: cannot set {path} to {value}: {error}: set it yourself");
+    }
+}
+
+impl Appliance {
+    /// A macvlan is to be up, or down.
+    pub(in super::super) async fn set_vmac(&mut self, name: &str, base: &str, up: bool) {
+        if up {
+            self.quieted.raise(name, base);
+        }
+        say_failure(self.requests.set_vmac(name, up).await);
+        if !up {
+            self.quieted.lower(name, base);
+        }
+    }
+}
