@@ -67,7 +67,7 @@ pub struct Found {
     pub duplicates: u64,
     /// Frames behind a later one of their flow (RFC 4737 §3).
     pub reordered: u64,
-    /// Frames of flows that were under way when this began: they say nothing about loss.
+    /// Frames that say nothing about loss: of flows that were under way when this began, or too many to follow.
     pub early: u64,
     pub servers: Vec<Server>,
     /// `None` with fewer than two servers.
@@ -102,6 +102,16 @@ pub struct Latency {
     pub max: f64,
 }
 
+/// A rate for people: `0.853 Mpps`, `19.9 kpps`, `997 pps`.
+#[must_use]
+pub fn packets_per_second(mpps: f64) -> String {
+    match mpps * 1e6 {
+        rate if rate < 1e3 => format!("{rate:.0} pps"),
+        rate if rate < 1e5 => format!("{:.1} kpps", rate / 1e3),
+        _ => format!("{mpps:.3} Mpps"),
+    }
+}
+
 /// Frames and bits per second, in millions and in 10^9.
 #[must_use]
 pub fn rates(frames: u64, bytes: u64, seconds: f64) -> (f64, f64) {
@@ -110,5 +120,18 @@ pub fn rates(frames: u64, bytes: u64, seconds: f64) -> (f64, f64) {
         (frames as f64 / seconds / 1e6, bits / seconds / 1e9)
     } else {
         (0.0, 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_short() {
+        let texts = [0.000_997, 0.019_93, 0.8531, 5.2].map(packets_per_second);
+        assert_eq!(texts, ["997 pps", "19.9 kpps", "0.853 Mpps", "5.200 Mpps"]);
+        assert_eq!(rates(2_000_000, 250_000_000, 2.0), (1.0, 1.0));
+        assert_eq!(rates(1, 60, 0.0), (0.0, 0.0));
     }
 }

@@ -20,7 +20,7 @@ use dataplane::wire::parse::{Kind, Parsed, parse};
 use dataplane::wire::{ethernet, gre, gue};
 use hdrhistogram::Histogram;
 
-use crate::frame::{ETHERNET, Stamp};
+use crate::frame::{ETHERNET, MOST_FLOWS, Stamp};
 use crate::interface::parse_mac;
 use crate::report::{self, Found, Latency};
 use crate::spread;
@@ -28,6 +28,9 @@ use flow::{Flow, Place};
 
 /// The longest latency that is told apart from longer ones, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
+
+/// Most flows of all runs together that are followed: 32 bytes each.
+const MOST_TRACKED: usize = 2 * MOST_FLOWS as usize;
 
 /// How the director forwards, and so what names the real server in a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +147,8 @@ pub struct Verifier {
     shares: Vec<Share>,
     numbers: HashMap<Server, u16>,
     runs: HashMap<u8, Run>,
+    /// Flows of all runs.
+    tracked: usize,
     latency: Histogram<u64>,
     /// A packet out of a tunnel, behind an Ethernet header.
     inner: Vec<u8>,
@@ -162,6 +167,7 @@ impl Verifier {
             shares: Vec::new(),
             numbers: HashMap::new(),
             runs: HashMap::new(),
+            tracked: 0,
             #[expect(clippy::unwrap_used, reason = "1 to a minute by 3 digits is possible")]
             latency: latency.unwrap(),
             inner: Vec::new(),
@@ -199,7 +205,9 @@ impl Verifier {
             return;
         };
         if !packet.verifies(&parsed) {
+            // Its stamp may be what is wrong.
             self.found.bad_l4_checksums += 1;
+            return;
         }
         let Some(stamp) = Stamp::read(packet.payload) else {
             self.found.malformed += 1;
@@ -226,7 +234,12 @@ impl Verifier {
             flows: Vec::new(),
         });
         let number = stamp.flow as usize;
-        if run.flows.len() <= number {
+        if let Some(more) = (number + 1).checked_sub(run.flows.len()) {
+            if self.tracked + more > MOST_TRACKED {
+                self.found.early += 1;
+                return;
+            }
+            self.tracked += more;
             run.flows.resize(number + 1, Flow::beginning(run.base));
         }
         let flow = &mut run.flows[number];

@@ -10,7 +10,7 @@ use pktgen::cpu;
 use pktgen::handshake::{Segment, respond};
 use pktgen::interface::{Interface, parse_mac};
 use pktgen::receive::{Receiver, Take};
-use pktgen::report::{Found, Received, rates};
+use pktgen::report::{Found, Received, packets_per_second, rates};
 use pktgen::units;
 use pktgen::verify::{Expected, Mode, Verifier};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -178,8 +178,11 @@ fn print(report: &Received, json: bool) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "received  {} packets in {:.2} s: {:.3} Mpps, {:.2} Gbit/s",
-        report.received, report.seconds, report.mpps, report.gbit_per_second
+        "received  {} packets in {:.2} s: {}, {:.2} Gbit/s",
+        report.received,
+        report.seconds,
+        packets_per_second(report.mpps),
+        report.gbit_per_second
     )?;
     if report.missed > 0 {
         writeln!(

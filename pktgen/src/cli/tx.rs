@@ -16,7 +16,7 @@ use pktgen::frame::Layout;
 use pktgen::interface::{Interface, parse_mac};
 use pktgen::live::{LiveError, Plan, Sent, Source, Vanished};
 use pktgen::next_hop;
-use pktgen::report::{self, rates};
+use pktgen::report::{self, packets_per_second, rates};
 use pktgen::traffic::Traffic;
 use pktgen::units::{self, Rate, Size};
 use pktgen::user_space::Sender;
@@ -258,10 +258,10 @@ fn print(report: &report::Sent, json: bool) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "sent {} packets in {:.2} s: {:.3} Mpps, {:.2} Gbit/s, {} dropped by {}",
+        "sent {} packets in {:.2} s: {}, {:.2} Gbit/s, {} dropped by {}",
         report.sent,
         report.seconds,
-        report.mpps,
+        packets_per_second(report.mpps),
         report.gbit_per_second,
         report.dropped,
         report.interface

@@ -61,17 +61,8 @@ pub fn page(results: &Results, old: Option<&Results>) -> String {
 fn facts(page: &mut String, results: &Results, old: Option<&Results>) {
     let setup = &results.setup;
     let machine = &results.machine;
-    let scheduler = setup.scheduler.as_ref();
     let mut facts = vec![
-        (
-            "Director",
-            format!(
-                "{}{}, {} real servers",
-                setup.method,
-                scheduler.map_or_else(String::new, |name| format!(" with {name}")),
-                setup.real_servers
-            ),
-        ),
+        ("Director", setup.director()),
         ("Network", setup.network.clone()),
         (
             "Machine",

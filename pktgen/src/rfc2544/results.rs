@@ -70,6 +70,23 @@ pub struct Setup {
     pub resolution: f64,
 }
 
+impl Setup {
+    /// `DR with wrr, 3 real servers`, as far as it is known.
+    #[must_use]
+    pub fn director(&self) -> String {
+        let mut text = self.method.clone();
+        if let Some(scheduler) = &self.scheduler {
+            text += &format!(" with {scheduler}");
+        }
+        match self.real_servers {
+            0 => {}
+            1 => text += ", 1 real server",
+            more => text += &format!(", {more} real servers"),
+        }
+        text
+    }
+}
+
 /// The result for one number of flows and one frame length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Measurement {

@@ -9,8 +9,11 @@ use super::results::{Results, short};
 pub fn text(results: &Results, old: Option<&Results>) -> String {
     let setup = &results.setup;
     let mut text = format!(
-        "{} {} {}, {} real servers; {}\n\n",
-        setup.method, setup.protocol, setup.virtual_server, setup.real_servers, setup.network
+        "{} {}: {}; {}\n\n",
+        setup.protocol,
+        setup.virtual_server,
+        setup.director(),
+        setup.network
     );
     let _ = write!(
         text,
