@@ -1,7 +1,7 @@
 //! Sending frames that this process makes, by AF_XDP.
 //!
-//! Over veth about 0.9 million a second, as the kernel copies each into a socket buffer: a sixth of what
-//! [`live`](crate::live) sends. But any receiver takes them, and they can be anything.
+//! Over veth a fraction of what [`live`](crate::live) sends, as the kernel copies each into a socket buffer.
+//! But any receiver takes them, and they can be anything.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
