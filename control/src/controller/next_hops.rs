@@ -6,7 +6,7 @@
 //! is verified every five, so that a silent change of a real server's MAC is noticed although
 //! the kernel itself sends it nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -198,6 +198,7 @@ impl NextHops {
 
     /// Asks for what is missing and verifies what is old.
     pub(super) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let before = actions.len();
         for (&address, destination) in &mut self.destinations {
             ask(
                 &self.ports,
@@ -208,6 +209,15 @@ impl NextHops {
                 actions,
             );
         }
+        // Thousands of real servers may be behind one gateway.
+        let mut asked = HashSet::new();
+        let asks = actions.split_off(before).into_iter();
+        actions.extend(asks.filter(|action| {
+            let Action::ProbeNeighbor { index, address, .. } = action else {
+                return true;
+            };
+            asked.insert((*index, *address))
+        }));
     }
 
     /// The next hop of a real server, and if there is none, why.
@@ -327,5 +337,30 @@ mod tests {
             Err(Resolution::OtherInterface)
         );
         assert_eq!(next_hops.interface(elsewhere), None);
+    }
+
+    #[test]
+    fn a_gateway_of_many_servers_is_asked_for_once() {
+        let mut next_hops = NextHops::new(vec![Port {
+            number: PortIndex(0),
+            index: 9,
+            name: "eth0".to_owned(),
+            mac: [2, 0, 0, 0, 0, 1],
+            up: true,
+        }]);
+        let servers: [IpAddr; 3] =
+            ["10.9.0.3", "10.9.0.4", "10.9.0.5"].map(|text| text.parse().unwrap());
+        let mut actions = Vec::new();
+        next_hops.follow(servers.into_iter(), &mut actions);
+        let now = Instant::now();
+        let gateways = ["192.168.1.254", "192.168.1.254", "192.168.1.253"];
+        for (server, gateway) in servers.into_iter().zip(gateways) {
+            let gateway = gateway.parse().ok();
+            let route = Route { index: 9, gateway };
+            next_hops.route(server, Some(route), now, &mut actions);
+        }
+        let mut asked = Vec::new();
+        next_hops.tick(now + RESOLVE_INTERVAL, &mut asked);
+        assert_eq!(asked.len(), 2, "{asked:?}");
     }
 }

@@ -396,6 +396,7 @@ impl Appliance {
                     if let Err(error) = asked {
                         debug!("{error}");
                     }
+                    self.vrrp_in_between(&mut actions);
                 }
                 Action::StartCheck { id, check } => {
                     self.start_check(id, *check);

@@ -180,8 +180,7 @@ impl Appliance {
 
     /// In the middle of long work: what VRRP has to do by now. Nothing else happens meanwhile.
     pub(in super::super) async fn give_way(&mut self) {
-        let deadline = self.controller.router().deadline();
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+        if self.is_vrrp_due() {
             self.vrrp_timer().await;
         }
     }
