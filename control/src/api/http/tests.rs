@@ -19,7 +19,10 @@ struct Server {
 
 impl Server {
     fn start(token_file: Option<&Path>) -> Self {
-        let listener = bind(([127, 0, 0, 1], 0).into(), token_file).unwrap();
+        Self::of(bind(([127, 0, 0, 1], 0).into(), token_file).unwrap())
+    }
+
+    fn of(listener: Listener) -> Self {
         let address = listener.address();
         let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
         let (queries, mut questions) = mpsc::channel(8);
@@ -154,6 +157,27 @@ fn without_a_token_file_there_are_no_changes() {
     let (head, body) = Server::start(None).ask("POST /api/v1/reload", "Authorization: Bearer \r\n");
     assert!(head.starts_with("http/1.0 403"), "{head}");
     assert!(body.contains("http_token_file is not set"), "{body}");
+}
+
+/// As a reload does, while the first one is still open.
+#[test]
+fn the_same_port_with_another_token() {
+    let first = bind(([127, 0, 0, 1], 0).into(), None).unwrap();
+    let file = token_file(TOKEN, 0o600);
+    let second = first.with_token(Some(file.path())).unwrap();
+    assert_eq!(second.address(), first.address());
+    assert_ne!(second, first);
+    assert_eq!(second.try_clone().unwrap(), second);
+    let public = token_file(TOKEN, 0o644);
+    let error = first.with_token(Some(public.path())).unwrap_err();
+    assert!(error.to_string().contains("has mode 0644"), "{error}");
+    let server = Server::of(second);
+    drop(first);
+    let (head, _) = server.ask("POST /api/v1/reload", "");
+    assert!(head.starts_with("http/1.0 403"), "{head}");
+    let token = format!("Authorization: Bearer {TOKEN}\r\n");
+    let (head, _) = server.ask("POST /api/v1/reload", &token);
+    assert!(!head.starts_with("http/1.0 403"), "{head}");
 }
 
 #[test]
