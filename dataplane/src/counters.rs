@@ -315,13 +315,6 @@ impl WorkerStatistics {
         self.servers.get(id.0 as usize)
     }
 
-    /// The same of all virtual servers, by `VirtualServerId`.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn services(&self) -> &[ServiceStatistics] {
-        &self.services
-    }
-
     /// The statistics of a virtual server on this worker; `None` for an id out of range.
     #[must_use]
     pub fn service(&self, id: VirtualServerId) -> Option<&ServiceStatistics> {

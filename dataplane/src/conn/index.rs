@@ -43,6 +43,20 @@ impl Bucket {
         equal_words(&self.tags, tag)
     }
 
+    /// The slot with this tag and entry.
+    #[inline(always)]
+    fn slot_of(&self, tag: u16, entry: u32) -> Option<usize> {
+        let mut matches = self.matches(tag);
+        while matches != 0 {
+            let slot = (matches.trailing_zeros() / 2) as usize % SLOTS;
+            if self.entries[slot] == entry {
+                return Some(slot);
+            }
+            matches &= matches - 1;
+        }
+        None
+    }
+
     /// The entry of the lowest bit in `matches`.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
@@ -234,11 +248,7 @@ impl Index {
         let mut previous = None;
         let mut number = place.bucket as usize;
         while let Some(bucket) = self.buckets.get_mut(number) {
-            let slots = bucket.tags.iter().zip(&bucket.entries);
-            let found = slots
-                .enumerate()
-                .find(|(_, (tag, candidate))| **tag == place.tag && **candidate == entry);
-            if let Some((slot, _)) = found {
+            if let Some(slot) = bucket.slot_of(place.tag, entry) {
                 bucket.tags[slot] = 0;
                 if let Some(previous) = previous
                     && bucket.tags == [0; SLOTS]

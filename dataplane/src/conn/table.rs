@@ -18,6 +18,7 @@ mod opening;
 mod reply;
 mod straight;
 
+pub(crate) use self::opening::{Beginning, NoVacancy};
 pub use self::reply::{Reply, Way};
 use self::straight::Straight;
 pub(crate) use self::straight::StraightConnections;

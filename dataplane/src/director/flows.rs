@@ -30,8 +30,9 @@ use crate::wire::sctp;
 use crate::wire::tcp::flags;
 use crate::xsk::umem::Frame;
 
-/// Timers examined at most after each burst.
-const TIMERS_PER_BURST: u32 = 32;
+/// Timers examined at most after each burst: so many that connections which come as fast as they can, and whose
+/// timers are examined twice, end as fast; some 20 µs.
+const TIMERS_PER_BURST: u32 = 128;
 /// How old the sum of the other workers' connections may be, in
 /// milliseconds; within it `wlc` may choose by figures that miss what the others scheduled.
 const PEER_LOAD_AGE: u64 = 10;

@@ -49,6 +49,12 @@ impl Others {
         self.0 &= !(1 << number);
     }
 
+    /// Those that are not in `removed`.
+    #[inline(always)]
+    pub(super) fn without(self, removed: Self) -> Self {
+        Self(self.0 & !removed.0)
+    }
+
     #[inline(always)]
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0

@@ -108,6 +108,18 @@ impl ServiceStatistics {
         moved(&self.half_open, from == Some(true), to == Some(true));
     }
 
+    /// So many connections begin, all of them half open or none.
+    pub(crate) fn begin(&self, count: u32, half_open: bool) {
+        let grow = |gauge: &AtomicU32, by: u32| {
+            gauge.store(
+                gauge.load(Ordering::Relaxed).wrapping_add(by),
+                Ordering::Relaxed,
+            );
+        };
+        grow(&self.connections, count);
+        grow(&self.half_open, if half_open { count } else { 0 });
+    }
+
     /// Whether the SYN proxy answers because of an attack.
     pub(crate) fn set_under_attack(&self, under_attack: bool) {
         self.under_attack.store(under_attack, Ordering::Relaxed);
@@ -139,6 +151,9 @@ mod tests {
         service.shift(Some(false), None);
         service.shift(Some(false), None);
         assert_eq!(gauges(), (0, 0));
+        service.begin(3, true);
+        service.begin(2, false);
+        assert_eq!(gauges(), (5, 3));
     }
 
     #[test]

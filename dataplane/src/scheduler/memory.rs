@@ -8,7 +8,7 @@ use crate::service::{MAX_VIRTUAL_SERVERS, VirtualServerId};
 /// The memory of one virtual server's scheduler. Starts at zero and stays
 /// valid, if not fair for a moment, when the servers change.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct SchedulerState {
+pub(crate) struct SchedulerState {
     /// Place of the last choice.
     pub(super) position: u32,
     /// `wrr` only: the weight that a server must have in this round.
@@ -46,7 +46,7 @@ impl Memory {
         self.localities.allocate();
     }
 
-    pub(super) fn state(&mut self, service: VirtualServerId) -> Option<&mut SchedulerState> {
+    pub(crate) fn state(&mut self, service: VirtualServerId) -> Option<&mut SchedulerState> {
         self.states.get_mut(service.0 as usize)
     }
 }

@@ -153,7 +153,6 @@ impl Scheduler {
 
     /// The server for a new connection to virtual server `service`, whose
     /// scheduler this is; `None` when no server takes one.
-    #[inline(never)]
     #[must_use]
     pub fn schedule(
         &self,
@@ -184,22 +183,6 @@ impl Scheduler {
             Self::MaglevHash(scheduler) => scheduler.schedule(request, servers),
             Self::TwoChoices(scheduler) => scheduler.schedule(&mut memory.random, servers),
         }
-    }
-
-    /// The same where no server is ever overloaded, without a call and a request for what needs neither.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn schedule_any(
-        &self,
-        service: VirtualServerId,
-        memory: &mut Memory,
-        request: impl FnOnce() -> Request,
-        servers: &impl Servers,
-    ) -> Option<ServerId> {
-        if let Self::RoundRobin(scheduler) = self {
-            return scheduler.turn(memory.state(service)?);
-        }
-        self.schedule(service, memory, &request(), servers)
     }
 
     /// True if the algorithm looks at the servers' connections.

@@ -26,9 +26,9 @@ impl RoundRobin {
         open.next()
     }
 
-    /// Whose turn it is; `None` if there is no server.
+    /// Whose turn it is, overloaded or not; `None` if there is no server.
     #[inline(always)]
-    pub(super) fn turn(&self, state: &mut SchedulerState) -> Option<ServerId> {
+    pub(crate) fn turn(&self, state: &mut SchedulerState) -> Option<ServerId> {
         // The list may have become shorter since the last choice.
         let place = state.position as usize;
         let (place, server) = match self.ids.get(place) {

@@ -3,11 +3,20 @@
 
 use super::straight::Straight;
 use super::{Connection, ConnectionTable, NONE, append, truncate};
-use crate::conn::wheel::Wheel;
+use crate::conn::wheel::{ListId, Wheel};
 use crate::conn::{Place, State, index};
 use crate::flow::FlowKey;
 use crate::processor::prefetch;
 use crate::service::ServerId;
+
+/// What is the same for all connections that begin in one state at one time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
+    state: State,
+    straight: Straight,
+    list: ListId,
+    now: u64,
+}
 
 /// Where a connection that is not in the table can be added.
 #[derive(Debug)]
@@ -15,22 +24,49 @@ pub(crate) struct Vacancy<'a> {
     index: index::Vacancy<'a>,
     entries: &'a mut [Connection],
     wheel: &'a mut Wheel,
-    timeouts: &'a [u32; State::COUNT],
     free: &'a mut u32,
     used: &'a mut u32,
 }
 
+/// Why there is none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum NoVacancy {
+    /// The table is full.
+    Full,
+    /// A closer look is needed: the key may be in the table, or its bucket is full.
+    Unclear,
+}
+
 impl ConnectionTable {
-    /// `None` if the table is full, or a closer look is needed.
-    #[inline(always)]
+    /// For connections of IPv4 in this state.
     #[must_use]
-    pub(crate) fn vacancy(&mut self, place: Place) -> Option<Vacancy<'_>> {
-        let index = self.index.vacancy(place)?;
-        (self.free != NONE).then_some(Vacancy {
+    pub(crate) fn beginning(&self, state: State, now: u64) -> Beginning {
+        let timeout = self.timeouts[state.index()];
+        Beginning {
+            state,
+            straight: match state.is_kept() {
+                true => Straight::Sent,
+                false => Straight::No,
+            },
+            list: self.wheel.list_of(state, timeout, now),
+            now,
+        }
+    }
+
+    /// Where a connection with a key of this place can be added.
+    ///
+    /// # Errors
+    /// There may be no such place.
+    #[inline(always)]
+    pub(crate) fn vacancy(&mut self, place: Place) -> Result<Vacancy<'_>, NoVacancy> {
+        let index = self.index.vacancy(place).ok_or(NoVacancy::Unclear)?;
+        if self.free == NONE {
+            return Err(NoVacancy::Full);
+        }
+        Ok(Vacancy {
             index,
             entries: &mut self.entries,
             wheel: &mut self.wheel,
-            timeouts: &self.timeouts,
             free: &mut self.free,
             used: &mut self.used,
         })
@@ -38,9 +74,15 @@ impl ConnectionTable {
 }
 
 impl Vacancy<'_> {
-    /// Adds a connection with the key whose place that is, of IPv4.
+    /// Adds a connection with the key whose place that is.
     #[inline(always)]
-    pub(crate) fn fill(self, key: FlowKey, server: ServerId, state: State, now: u64) {
+    pub(crate) fn fill(self, key: FlowKey, server: ServerId, beginning: &Beginning) {
+        let Beginning {
+            state,
+            straight,
+            list,
+            now,
+        } = *beginning;
         let entry = *self.free;
         let connection = &mut self.entries[entry as usize];
         *self.free = connection.next;
@@ -51,14 +93,10 @@ impl Vacancy<'_> {
         connection.translated = false;
         connection.templated = false;
         connection.for_one_packet = false;
-        connection.straight = match state.is_kept() {
-            true => Straight::Sent,
-            false => Straight::No,
-        };
+        connection.straight = straight;
         self.index.fill(entry);
         *self.used += 1;
-        let id = self.wheel.list_of(state, self.timeouts[state.index()], now);
-        append(self.entries, self.wheel.list_mut(id), id, entry);
+        append(self.entries, self.wheel.list_mut(list), list, entry);
         // The next one's line comes while this one's packet is sent.
         prefetch(self.entries, *self.free as usize);
     }
