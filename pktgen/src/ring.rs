@@ -17,6 +17,7 @@
 //! limited to it: `valgrind --tool=callgrind --toggle-collect='*ring::measured*' pktgen ring …`.
 
 pub mod churn;
+pub mod flood;
 pub mod several;
 
 use std::net::Ipv4Addr;
@@ -228,14 +229,17 @@ struct Ring {
 
 impl Ring {
     fn new(plan: &Plan) -> Result<Self, RingError> {
-        let layout = layout(plan.protocol);
         let most_replaced = most_replaced(plan);
+        Self::with_room(plan, most_replaced, most_replaced)
+    }
+
+    /// With so many flows more than those in use at a time, and room for so many more connections.
+    fn with_room(plan: &Plan, more_flows: u32, room: u32) -> Result<Self, RingError> {
+        let layout = layout(plan.protocol);
         let sources: Prefix = "10.0.0.0/16".parse()?;
-        let capacity = plan
-            .flows
-            .checked_add(most_replaced)
-            .ok_or(RingError::TooManyNew)?;
-        let flows = Flows::new(sources, capacity)?;
+        let more = |than: u32| plan.flows.checked_add(than).ok_or(RingError::TooManyNew);
+        let capacity = more(room)?;
+        let flows = Flows::new(sources, more(more_flows)?)?;
         let template = Template::new(layout, &flows, layout.shortest())?;
 
         let (umem, mut pool) = Umem::new(FRAMES, FrameSize::Bytes2048)?;
@@ -270,7 +274,7 @@ impl Ring {
                 replaced: 0,
             },
             new_flows_per_second: f64::from(plan.new_flows_per_second),
-            most_replaced,
+            most_replaced: most_replaced(plan),
             packets: 0,
             worker_time: Duration::ZERO,
             warm_at: Duration::ZERO,
@@ -533,6 +537,8 @@ pub enum RingError {
         connections: u64,
         drops: String,
     },
+    #[error("of {flows} established connections {connections} are left after the flood")]
+    Lost { flows: u32, connections: usize },
     #[error("{connections} connections do not time out: what was measured is not ending them")]
     NotEnded { connections: u64 },
 }

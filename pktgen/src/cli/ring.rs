@@ -8,6 +8,7 @@ use dataplane::service::{Protocol, SchedulerKind};
 use hdrhistogram::Histogram;
 use pktgen::cpu;
 use pktgen::ring::churn::{self, Churned};
+use pktgen::ring::flood::{self, Flooded};
 use pktgen::ring::several::{self, Compared, Share};
 use pktgen::ring::{self, Measured, Plan};
 use pktgen::units;
@@ -37,6 +38,9 @@ pub(crate) struct Arguments {
     /// Measure this many packets instead
     #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
     packets: Option<u64>,
+    /// With a flood besides: so many of 100 packets are SYNs of connections that never come to be (with --protocol tcp)
+    #[arg(long, value_name = "PERCENT", conflicts_with_all = ["duration", "new_flows_per_second", "workers"], value_parser = clap::value_parser!(u8).range(1..=99))]
+    syn_flood: Option<u8>,
     /// Compare so many workers, each with its own flows, on the CPUs from 0 on, with one. NAT: with answers,
     /// each of which arrives at another worker than its request
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "new_flows_per_second", "core"], value_parser = clap::value_parser!(u16).range(2..=64))]
@@ -124,6 +128,25 @@ struct Churn {
     drain: Bursts,
 }
 
+/// A flood, as JSON.
+#[derive(Debug, Serialize)]
+struct Flood {
+    mode: Mode,
+    flows: u32,
+    /// Of established connections.
+    packets: u64,
+    syns: u64,
+    evicted: u64,
+    /// Otherwise it is an error.
+    connections_lost: u64,
+    /// Without the flood.
+    ns_per_packet_calm: f64,
+    /// With it, of any packet.
+    ns_per_packet: f64,
+    instructions_per_packet_calm: Option<f64>,
+    instructions_per_packet: Option<f64>,
+}
+
 /// The bursts of packets that make connections, or the turns that end them.
 #[derive(Debug, Serialize)]
 struct Bursts {
@@ -170,6 +193,13 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(workers) = arguments.workers {
         return compare(arguments, &plan, workers);
     }
+    if let Some(percent) = arguments.syn_flood {
+        anyhow::ensure!(
+            arguments.protocol == Protocol::Tcp,
+            "--syn-flood is of TCP: add --protocol tcp"
+        );
+        return print_flood(arguments, &flood::run(&plan, percent)?);
+    }
     let report = match arguments.new_flows_per_second {
         NewFlows::PerSecond(_) => report(arguments, &ring::run(&plan)?, None),
         NewFlows::Max(_) => {
@@ -196,6 +226,52 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     writeln!(out, "instructions  {instructions}")?;
     if let Some(churn) = &report.churn {
         print_churn(&mut out, churn)?;
+    }
+    Ok(())
+}
+
+fn print_flood(arguments: &Arguments, flooded: &Flooded) -> anyhow::Result<()> {
+    let Flooded {
+        packets,
+        syns,
+        calm,
+        flooded,
+        evicted,
+    } = *flooded;
+    let report = Flood {
+        mode: arguments.mode,
+        flows: arguments.flows,
+        packets,
+        syns,
+        evicted,
+        connections_lost: 0,
+        ns_per_packet_calm: calm.ns_per_packet,
+        ns_per_packet: flooded.ns_per_packet,
+        instructions_per_packet_calm: calm.instructions_per_packet,
+        instructions_per_packet: flooded.instructions_per_packet,
+    };
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        serde_json::to_writer(&mut out, &report)?;
+        return Ok(writeln!(out)?);
+    }
+    let instructions =
+        |count: Option<f64>| count.map_or_else(|| "-".to_owned(), |count| format!("{count:.0}"));
+    writeln!(
+        out,
+        "established   {packets} packets, all forwarded; no connection lost"
+    )?;
+    writeln!(
+        out,
+        "flood         {syns} SYNs, {evicted} half-open connections evicted"
+    )?;
+    for (name, share) in [("calm", calm), ("flooded", flooded)] {
+        writeln!(
+            out,
+            "{name:<13} {:.1} ns/packet, {} instructions",
+            share.ns_per_packet,
+            instructions(share.instructions_per_packet)
+        )?;
     }
     Ok(())
 }

@@ -87,6 +87,14 @@ fn the_table_is_filled_and_drained() {
 }
 
 #[test]
+fn a_flood_of_syns_costs_no_established_connection() {
+    let plan = plan(500, Protocol::Tcp);
+    let flooded = flood::run(&plan, 60).unwrap();
+    assert_eq!((flooded.packets, flooded.syns), (2000, 3000));
+    assert_eq!(flooded.evicted, 3000, "the table was full before");
+}
+
+#[test]
 fn the_window_never_holds_a_flow_twice() {
     let mut window = Window {
         order: Flows::new("10.0.0.0/16".parse().unwrap(), 5)
