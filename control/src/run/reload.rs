@@ -78,6 +78,7 @@ impl Appliance {
         descriptors::make_room(self.controller.config());
         self.forget_interfaces(&before).await;
         self.carry_out(actions).await;
+        self.meanwhile(tokio::task::yield_now()).await;
         self.settle();
         self.adopt_interfaces(additions);
         self.shift_workers(shift).await;
