@@ -150,7 +150,10 @@ impl Controller {
     pub(super) fn carry(&mut self, outputs: Outputs, actions: &mut Vec<Action>) {
         for (instance, output) in outputs {
             match output {
-                Output::Send { priority } => self.send_adverts(&instance, priority, actions),
+                Output::Send { priority } => {
+                    self.raise_vmac(&instance, actions);
+                    self.send_adverts(&instance, priority, actions);
+                }
                 Output::AddAddresses => self.want_addresses(actions),
                 Output::RemoveAddresses => {
                     actions.push(Action::StopAnnouncing { instance });
@@ -165,16 +168,20 @@ impl Controller {
                     self.tell_priority(&instance, state, priority, actions);
                 }
                 Output::Changed { from, to, why } => {
-                    let known = self.vrrp.instance(&instance);
-                    if let Some(known) = known.filter(|_| to == State::Master) {
-                        // Before the first advertisement, which comes from its MAC address.
-                        self.addresses.vmacs.raise(known.config(), actions);
-                    }
                     let line = format!("vrrp_instance {instance}: {from} -> {to}: {why}");
                     actions.push(Action::Log(line.clone()));
                     self.notify(&instance, to, &line, actions);
                 }
             }
+        }
+    }
+
+    /// What a master sends comes from the MAC address of its virtual router, from the first on.
+    fn raise_vmac(&mut self, instance: &str, actions: &mut Vec<Action>) {
+        let known = self.vrrp.instance(instance);
+        let master = known.filter(|known| known.machine().state() == State::Master);
+        if let Some(master) = master {
+            self.addresses.vmacs.raise(master.config(), actions);
         }
     }
 
