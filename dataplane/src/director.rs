@@ -377,7 +377,7 @@ impl Director {
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
             others = flows.hand_over(burst, others, frames, verdicts);
         }
-        if !others.is_empty() {
+        if snapshot.opens_straight && !others.is_empty() {
             let mut opening = Burst {
                 slots: &*burst,
                 frames,

@@ -61,6 +61,8 @@ pub struct Snapshot {
     tunnels: Vec<TunnelPath>,
     /// Some path is [`Path::Direct`].
     pub sends_direct: bool,
+    /// There is a [`plain_service`](Self::plain_service).
+    pub(crate) opens_straight: bool,
 }
 
 /// How packets that need no closer look reach a real server at this moment.
@@ -208,6 +210,7 @@ impl Snapshot {
             paths: Vec::new(),
             tunnels: Vec::new(),
             sends_direct: false,
+            opens_straight: false,
         }
     }
 
@@ -290,6 +293,7 @@ impl Snapshot {
                 service.is_plain = false;
             }
         }
+        self.opens_straight = self.services.iter().any(|service| service.is_plain);
     }
 
     /// Makes room for sources, and forgets what was counted of them by other limits than now.
