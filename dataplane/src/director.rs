@@ -13,6 +13,7 @@
 //! allocates, locks, logs or reads a clock, except in `adopt`, which runs
 //! once for each new snapshot.
 
+mod burst;
 mod choose;
 mod elsewhere;
 mod flows;
@@ -30,18 +31,18 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::Cache;
 
+use self::burst::{Notes, Others};
 use self::flows::Flows;
-use self::straight::Burst;
+use self::opening::Burst;
 use crate::conn::{Candidate, ConnectionTable, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::forward::fragment::Fragments;
 use crate::handoff::{Arrival, Owners, WorkerIndex};
-use crate::processor::prefetch_address;
 use crate::service::{PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
-use crate::wire::{self, Kind, tcp};
+use crate::wire::{self, Kind, Plain};
 use crate::xsk::umem::{Frame, FramePool, Umem};
 
 /// What becomes of a frame.
@@ -79,7 +80,7 @@ pub struct DirectorOptions {
 pub struct Director {
     published: Cache<Published, Arc<Snapshot>>,
     generation: u64,
-    burst: Box<[Slot; BURST]>,
+    notes: Box<Notes>,
     flows: Flows,
 }
 
@@ -145,26 +146,22 @@ impl Slot {
         what: What::Unwanted(DropReason::OtherProtocol),
     };
 
-    /// First stage: headers to key and place.
-    #[inline(always)]
-    fn read(&mut self, frame: &[u8], table: &ConnectionTable) {
-        let Some(plain) = wire::parse_plain(frame) else {
-            self.read_unusual(frame, table);
-            return;
-        };
-        self.key = FlowKey::from_headers(plain.addresses, plain.ports, plain.protocol);
-        self.place = table.place(&self.key);
-        self.l3_offset = wire::PLAIN_L3_OFFSET;
-        self.l4_offset = wire::PLAIN_L4_OFFSET;
-        self.is_v4 = true;
-        self.tcp_flags = plain.tcp_flags;
-        self.what = match tcp::flags::changes_state(plain.tcp_flags) {
-            false => What::Plain,
-            true => What::Packet,
-        };
+    /// Of a plain packet that begins or ends something.
+    #[inline(never)]
+    fn changing(plain: &Plain, table: &ConnectionTable) -> Self {
+        Self {
+            key: plain.key.into(),
+            place: table.lookup().place_plain(&plain.key),
+            candidate: Candidate::NONE,
+            l3_offset: wire::PLAIN_L3_OFFSET,
+            l4_offset: wire::PLAIN_L4_OFFSET,
+            is_v4: true,
+            tcp_flags: plain.tcp_flags,
+            what: What::Packet,
+        }
     }
 
-    /// The same for every other frame.
+    /// Of a frame that is not plain.
     #[inline(never)]
     fn read_unusual(&mut self, frame: &[u8], table: &ConnectionTable) {
         let parsed = match wire::parse(frame) {
@@ -220,14 +217,14 @@ impl Slot {
         self.l4_offset = parsed.l4_offset;
         self.is_v4 = parsed.destination.is_v4();
         self.tcp_flags = parsed.tcp_flags;
-        self.place = table.place(&self.key);
+        self.place = table.lookup().place(&self.key);
     }
 
-    /// The same where it is rare.
+    /// Of any frame, one by one.
     #[cold]
     fn of(frame: &[u8], table: &ConnectionTable) -> Self {
         let mut slot = Self::EMPTY;
-        slot.read(frame, table);
+        slot.read_unusual(frame, table);
         slot
     }
 
@@ -238,6 +235,17 @@ impl Slot {
             ..Self::EMPTY
         };
     }
+}
+
+/// The interface, if they are all the same one.
+#[inline(always)]
+fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
+    let first = *ports.first()?;
+    // Without an early end, so that it is done for many at once.
+    let different = ports
+        .iter()
+        .fold(0, |different, port| different | (port.0 ^ first.0));
+    (different == 0).then_some(first)
 }
 
 impl Director {
@@ -260,7 +268,7 @@ impl Director {
         let mut director = Self {
             published: Cache::new(published),
             generation: 0,
-            burst: Box::new([Slot::EMPTY; BURST]),
+            notes: Notes::new(),
             flows: Flows::new(options, own, peers),
         };
         director.adopt_snapshot();
@@ -293,8 +301,9 @@ impl Director {
             .store(self.generation, Ordering::Release);
     }
 
-    /// Decides what becomes of each frame of a received burst, rewriting those that
-    /// leave, and sets one verdict a frame; the verdicts behind those stay as they are.
+    /// Decides what becomes of each frame of a received burst, rewriting those that leave. If all of
+    /// them leave by one interface it is returned, and no verdict is touched. Otherwise it sets one verdict a
+    /// frame; those behind stay as they are.
     ///
     /// `now` is in milliseconds since the worker's start and never goes back.
     ///
@@ -307,11 +316,12 @@ impl Director {
         frames: &mut [Frame],
         now: u64,
         verdicts: &mut [Verdict; BURST],
-    ) {
-        let bytes = self.decide(&[Arrival::by(ingress)], umem, frames, now, verdicts);
+    ) -> Option<PortIndex> {
+        let (bytes, egress) = self.decide(&[Arrival::by(ingress)], umem, frames, now, verdicts);
         let counters = &mut self.flows.counters;
         counters.rx_packets += frames.len() as u64;
         counters.rx_bytes += bytes;
+        egress
     }
 
     /// The same for frames that another worker received, each with its arrival.
@@ -325,12 +335,15 @@ impl Director {
         frames: &mut [Frame],
         now: u64,
         verdicts: &mut [Verdict; BURST],
-    ) {
-        self.decide(arrivals, umem, frames, now, verdicts);
+    ) -> Option<PortIndex> {
+        let (_, egress) = self.decide(arrivals, umem, frames, now, verdicts);
         self.flows.counters.handed_off_rx += frames.len() as u64;
+        egress
     }
 
-    /// Sets the verdicts and counts them; returns the bytes of all frames. One arrival is that of all.
+    /// Decides and counts what was decided; returns the bytes of all frames, and by which interface all of
+    /// them leave. One arrival is that of all.
+    #[inline(always)]
     fn decide(
         &mut self,
         arrivals: &[Arrival],
@@ -338,52 +351,61 @@ impl Director {
         frames: &mut [Frame],
         now: u64,
         verdicts: &mut [Verdict; BURST],
-    ) -> u64 {
+    ) -> (u64, Option<PortIndex>) {
         let snapshot: &Snapshot = self.published.load();
-        let flows = &mut self.flows;
-        if frames.is_empty() {
-            return 0;
+        let (flows, notes) = (&mut self.flows, &mut *self.notes);
+        let count = frames.len();
+        if count == 0 {
+            return (0, None);
         }
-        let burst = &mut *self.burst;
-        let slots = &mut burst[..frames.len()];
-
-        for frame in frames.iter() {
-            prefetch_address(umem.start(frame));
+        let mut packets = umem.packets(frames);
+        packets.prefetch();
+        let (unusual, bytes) = notes.read(&packets, &flows.table);
+        notes.find_candidates(count, unusual, &flows.table);
+        let mut others = flows.send_straight(notes, &mut packets, snapshot, now);
+        if !others.is_empty() && !snapshot.tunnel_paths().is_empty() {
+            others = flows.wrap_straight(others, notes, (umem, frames), snapshot, now);
         }
-        let mut bytes = 0;
-        for (slot, frame) in slots.iter_mut().zip(frames.iter()) {
-            slot.read(umem.bytes(frame), &flows.table);
-            flows.table.prefetch(slot.place);
-            bytes += frame.len() as u64;
-        }
-        let received = frames.len() as u64;
-        if flows.table.has_replies() {
-            for slot in slots.iter_mut() {
-                slot.candidate = flows.table.candidate::<true>(slot.place);
-            }
-        } else {
-            for slot in slots.iter_mut() {
-                slot.candidate = flows.table.candidate::<false>(slot.place);
-            }
-        }
-        let mut straight = Burst {
-            slots: &*burst,
-            frames,
-            verdicts,
-        };
-        let mut others = flows.send_straight(&mut straight, snapshot, umem, now);
-        flows.counters.tx_packets += received - u64::from(others.len());
+        flows.counters.tx_packets += count as u64 - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
+        if others.is_empty()
+            && let Some(egress) = only_one(&notes.plain.ports[..count])
+        {
+            return (bytes, Some(egress));
+        }
+        for number in Others::all(count).without(others).numbers() {
+            verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
+        }
+        if !others.is_empty() {
+            notes.complete(others.without(unusual), &umem.packets(frames));
+            self.decide_others(others, arrivals, umem, frames, now, verdicts);
+        }
+        (bytes, None)
+    }
+
+    /// The frames that did not go the straight way.
+    #[inline(never)]
+    fn decide_others(
+        &mut self,
+        mut others: Others,
+        arrivals: &[Arrival],
+        umem: &Umem,
+        frames: &mut [Frame],
+        now: u64,
+        verdicts: &mut [Verdict; BURST],
+    ) {
+        let snapshot: &Snapshot = self.published.load();
+        let (flows, slots) = (&mut self.flows, &self.notes.slots);
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
-            others = flows.hand_over(burst, others, frames, verdicts);
+            others = flows.hand_over(slots, others, frames, verdicts);
         }
         if snapshot.opens_straight && !others.is_empty() {
             let mut opening = Burst {
-                slots: &*burst,
-                frames,
+                slots,
+                packets: umem.packets(frames),
                 verdicts,
             };
-            let left = flows.open_straight(others, &mut opening, snapshot, umem, now);
+            let left = flows.open_straight(others, &mut opening, snapshot, now);
             flows.counters.tx_packets += u64::from(others.len() - left.len());
             others = left;
         }
@@ -393,7 +415,7 @@ impl Director {
             let Arrival { ingress, asked } = *arrivals.get(number).unwrap_or(&arrivals[0]);
             let packet = Packet {
                 snapshot,
-                slot: &burst[number],
+                slot: &slots[number],
                 ingress,
                 asked,
                 umem,
@@ -403,7 +425,6 @@ impl Director {
             flows.count(verdict, frame);
             verdicts[number] = verdict;
         }
-        bytes
     }
 
     /// Tries again to forward a frame that waited for its next hop.
@@ -501,12 +522,23 @@ impl Director {
     /// After each burst: expires connections, a bounded number, and publishes
     /// the counters. True if timers are left that should be looked at soon.
     pub fn tick(&mut self, now: u64) -> bool {
+        let behind = self.expire(now);
+        self.publish();
+        behind
+    }
+
+    /// The first half of it.
+    pub(crate) fn expire(&mut self, now: u64) -> bool {
         self.flows.allow_icmp(now);
         let behind = self.flows.expire(self.published.load(), now);
         self.flows.sum_peer_load(self.published.load(), now);
+        behind
+    }
+
+    /// The other half.
+    pub(crate) fn publish(&mut self) {
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);
-        behind
     }
 
     /// True if frames that wait should be tried again: the first fragment of a datagram came, or a server

@@ -10,22 +10,64 @@ use crate::service::{Address, Protocol, ServiceKey};
 /// Five words, so that two keys are compared by words:
 ///
 /// ```text
-///  IPv4   both addresses as in a header, 0, 0, 0                       ports and protocol, with a mark
+///  IPv4   0, protocol, 0, 0, source   destination, both ports       0, 0, 0
 ///  else   the source's two words (see Address), the destination's two  ports and protocol
 /// ```
+///
+/// The words of IPv4 are 16 bytes of a packet as they are, from the time to live on, without that and the
+/// header's checksum. No protocol has number 0, so that the last word tells which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(transparent)]
 pub struct FlowKey([u64; 5]);
 
+/// The key of a packet between IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlainKey([u64; 2]);
+
 const UDP: u8 = Protocol::Udp as u8;
 const SCTP: u8 = Protocol::Sctp as u8;
+
+impl PlainKey {
+    /// The key of no connection.
+    pub const EMPTY: Self = Self([0; 2]);
+
+    /// What of a header's second eight bytes is the key's.
+    const MASK: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
+
+    /// From an IPv4 header without options, from its time to live on, and the ports of TCP or UDP behind
+    /// it: eight bytes, and eight bytes.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_headers(first: [u8; 8], second: [u8; 8]) -> Self {
+        let first = u64::from_ne_bytes(first) & Self::MASK;
+        Self([first, u64::from_ne_bytes(second)])
+    }
+
+    /// From the words themselves.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
+    /// The words.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn words(self) -> [u64; 2] {
+        self.0
+    }
+}
+
+impl From<PlainKey> for FlowKey {
+    #[inline(always)]
+    fn from(PlainKey([first, second]): PlainKey) -> Self {
+        Self([first, second, 0, 0, 0])
+    }
+}
 
 impl FlowKey {
     /// The key of no connection.
     pub const EMPTY: Self = Self([0; 5]);
-
-    /// In the last word, if both addresses are IPv4.
-    const V4: u64 = 1 << 8;
 
     /// Ports in host byte order.
     #[inline(always)]
@@ -37,45 +79,40 @@ impl FlowKey {
         destination_port: u16,
         protocol: Protocol,
     ) -> Self {
-        let rest =
-            u64::from(source_port) << 32 | u64::from(destination_port) << 16 | protocol as u64;
         if source.is_v4() && destination.is_v4() {
             let ([a, b, c, d], [e, f, g, h]) = (source.last_octets(), destination.last_octets());
-            let addresses = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-            return Self([addresses, 0, 0, 0, rest | Self::V4]);
+            let ([i, j], [k, l]) = (source_port.to_be_bytes(), destination_port.to_be_bytes());
+            let first = [0, protocol as u8, 0, 0, a, b, c, d];
+            return PlainKey::from_headers(first, [e, f, g, h, i, j, k, l]).into();
         }
         let ([s0, s1], [d0, d1]) = (source.words, destination.words);
+        let rest =
+            u64::from(source_port) << 32 | u64::from(destination_port) << 16 | protocol as u64;
         Self([s0, s1, d0, d1, rest])
-    }
-
-    /// The same from both IPv4 addresses as they follow each other in their header, and both ports
-    /// as in that of TCP or UDP.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn from_headers(addresses: [u8; 8], ports: [u8; 4], protocol: Protocol) -> Self {
-        let rest = u64::from(u32::from_be_bytes(ports)) << 16 | protocol as u64 | Self::V4;
-        Self([u64::from_ne_bytes(addresses), 0, 0, 0, rest])
     }
 
     /// True if both are the same.
     #[inline(always)]
     #[must_use]
     pub fn same(&self, other: &Self) -> bool {
-        self.same_v4(other) && self.0[1..4] == other.0[1..4]
+        let [a, b, rest @ ..] = &self.0;
+        let [c, d, other_rest @ ..] = &other.0;
+        a == c && b == d && rest == other_rest
     }
 
-    /// The same, if either is known to have IPv4 addresses.
+    /// The same, if this one is known to have IPv4 addresses.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn same_v4(&self, other: &Self) -> bool {
-        self.0[0] == other.0[0] && self.0[4] == other.0[4]
+    pub(crate) fn same_plain(&self, other: &PlainKey) -> bool {
+        let [first, second, ..] = self.0;
+        [first, second] == other.0
     }
 
     /// True if both addresses are IPv4.
     #[inline(always)]
     #[must_use]
     pub(crate) const fn is_v4(&self) -> bool {
-        self.0[4] & Self::V4 != 0
+        self.0[4] == 0
     }
 
     /// Where the packet comes from.
@@ -83,7 +120,7 @@ impl FlowKey {
     #[must_use]
     pub fn source(&self) -> Address {
         if self.is_v4() {
-            let [a, b, c, d, ..] = self.0[0].to_ne_bytes();
+            let [.., a, b, c, d] = self.0[0].to_ne_bytes();
             return Address::v4([a, b, c, d]);
         }
         Address {
@@ -96,7 +133,7 @@ impl FlowKey {
     #[must_use]
     pub fn destination(&self) -> Address {
         if self.is_v4() {
-            let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+            let [a, b, c, d, ..] = self.0[1].to_ne_bytes();
             return Address::v4([a, b, c, d]);
         }
         Address {
@@ -108,30 +145,52 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub(crate) const fn reversed_v4_addresses(&self) -> [u8; 8] {
-        self.0[0].rotate_left(32).to_ne_bytes()
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        let [e, f, g, h, ..] = self.0[1].to_ne_bytes();
+        [e, f, g, h, a, b, c, d]
     }
 
     /// In host byte order.
     #[inline(always)]
     #[must_use]
     pub fn source_port(&self) -> u16 {
-        self.port_at(32)
+        let [high, low, ..] = self.ports();
+        u16::from_be_bytes([high, low])
     }
 
     /// In host byte order.
     #[inline(always)]
     #[must_use]
     pub fn destination_port(&self) -> u16 {
-        self.port_at(16)
+        let [.., high, low] = self.ports();
+        u16::from_be_bytes([high, low])
+    }
+
+    /// Both ports as a packet has them in its header.
+    #[inline(always)]
+    const fn ports(&self) -> [u8; 4] {
+        if self.is_v4() {
+            let [.., a, b, c, d] = self.0[1].to_ne_bytes();
+            return [a, b, c, d];
+        }
+        let [_, _, a, b, c, d, ..] = self.0[4].to_be_bytes();
+        [a, b, c, d]
     }
 
     /// Both ports as a packet the other way has them in its header.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn reversed_ports(&self) -> [u8; 4] {
-        #[expect(clippy::cast_possible_truncation, reason = "the two ports are wanted")]
-        let ports = (self.0[4] >> 16) as u32;
-        ports.rotate_left(16).to_be_bytes()
+    pub(crate) const fn reversed_ports(&self) -> [u8; 4] {
+        let [a, b, c, d] = self.ports();
+        [c, d, a, b]
+    }
+
+    /// The same of a key that is known to have IPv4 addresses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn reversed_v4_ports(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.0[1].to_ne_bytes();
+        [c, d, a, b]
     }
 
     /// The protocol.
@@ -167,43 +226,56 @@ impl FlowKey {
     #[inline(always)]
     #[must_use]
     pub(crate) fn service_word(&self) -> u64 {
-        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
-        u64::from(u32::from_ne_bytes([a, b, c, d])) << 32 | self.0[4] & 0xffff_ffff
+        let [_, protocol, ..] = self.0[0].to_ne_bytes();
+        let [a, b, c, d, _, _, high, low] = self.0[1].to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, protocol, 0, high, low])
     }
 
     /// The same of every port of the destination.
     #[inline(always)]
     #[must_use]
     pub(crate) fn every_port(service_word: u64) -> u64 {
-        service_word & !0xffff_0000
+        let [a, b, c, d, protocol, ..] = service_word.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, protocol, 0, 0, 0])
     }
 
     /// TCP, no other protocol.
     #[inline(always)]
     #[must_use]
     pub fn is_tcp(&self) -> bool {
-        self.0[4] & 0xff == Protocol::Tcp as u64
+        self.protocol_number() == Protocol::Tcp as u8
     }
 
     /// As in an IP header.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn protocol_number(&self) -> u8 {
+    pub(crate) const fn protocol_number(&self) -> u8 {
+        if self.is_v4() {
+            let [_, number, ..] = self.0[0].to_ne_bytes();
+            return number;
+        }
         let [.., number] = self.0[4].to_be_bytes();
         number
     }
+}
 
-    fn port_at(&self, shift: u32) -> u16 {
-        let [.., high, low] = (self.0[4] >> shift).to_be_bytes();
-        u16::from_be_bytes([high, low])
+impl PlainKey {
+    /// TCP, no other protocol.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn is_tcp(&self) -> bool {
+        let [_, number, ..] = self.0[0].to_ne_bytes();
+        number == Protocol::Tcp as u8
     }
 }
 
 /// Hashes flow keys with a secret that is new at each start, so that an
 /// attacker cannot aim at one bucket.
 ///
-/// Two blinded multiplications for IPv4, four for IPv6, each folded to its halves' XOR: the construction of
-/// wyhash and of ahash without AES, without what those need for keys of any length. The bucket
+/// The four words of an IPv4 key go through NH, the universal hash of UMAC (RFC 4418 §5.2.2): of any two keys the
+/// sums are alike for one secret in 2³² only. One more blinded multiplication, folded, spreads what is
+/// alike in many sums, such as those of consecutive ports. All of it is in 32-bit words, of which vector
+/// instructions multiply eight at once. The addresses of IPv6 are folded to 64 bits before. The bucket
 /// chains of the table are bounded besides, so that a break of it costs speed, not service.
 #[derive(Clone, Debug)]
 pub struct FlowHasher([u64; 8]);
@@ -260,14 +332,61 @@ impl FlowHasher {
     #[inline(always)]
     #[must_use]
     pub fn hash(&self, key: &FlowKey) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7] = self.0;
+        let [_, _, _, k3, k4, k5, k6, _] = self.0;
         let [s0, s1, d0, d1, rest] = key.0;
-        let addresses = match key.is_v4() {
-            true => s0,
-            false => fold(s0 ^ k4, s1 ^ k5) ^ fold(d0 ^ k6, d1 ^ k7),
-        };
-        fold(fold(addresses ^ k0, rest ^ k1) ^ k2, k3)
+        if key.is_v4() {
+            return self.hash_plain(&PlainKey([s0, s1]));
+        }
+        let addresses = fold(s0 ^ k3, s1 ^ k4) ^ fold(d0 ^ k5, d1 ^ k6);
+        self.hash_plain(&PlainKey([addresses, rest]))
     }
+
+    /// The same of a key with IPv4 addresses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn hash_plain(&self, PlainKey(key): &PlainKey) -> u64 {
+        let Secret { nh, last } = self.secret();
+        let [[a, b], [c, d]] = key.map(halves);
+        let sum = product([b, c], [nh[1], nh[2]]).wrapping_add(product([d, a], [nh[3], nh[0]]));
+        let last = product(halves(sum), last);
+        // The lowest bits of a product are not spread evenly: both halves of the hash have the upper ones.
+        last.rotate_left(32) ^ (last & UPPER)
+    }
+
+    /// What the hash of a key with IPv4 addresses is made with.
+    #[inline(always)]
+    pub(crate) fn secret(&self) -> Secret {
+        let [k0, k1, k2, ..] = self.0.map(halves);
+        Secret {
+            nh: [k0[0], k0[1], k1[0], k1[1]],
+            last: k2,
+        }
+    }
+}
+
+/// The secret words for keys with IPv4 addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Secret {
+    /// For each word of the key, in their order.
+    pub(crate) nh: [u32; 4],
+    /// For the lower and the upper half of the sum.
+    pub(crate) last: [u32; 2],
+}
+
+/// The upper half of a word.
+pub(crate) const UPPER: u64 = 0xffff_ffff_0000_0000;
+
+/// The lower half and the upper one.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
+const fn halves(word: u64) -> [u32; 2] {
+    [word as u32, (word >> 32) as u32]
+}
+
+/// The product of two words, each of which a secret one was added to.
+#[inline(always)]
+const fn product(words: [u32; 2], secret: [u32; 2]) -> u64 {
+    words[0].wrapping_add(secret[0]) as u64 * words[1].wrapping_add(secret[1]) as u64
 }
 
 /// Both halves of the product, as one word.

@@ -1,25 +1,91 @@
 //! Instructions that have no safe name: the only `unsafe` of the data plane outside its device layer.
 
-/// Bit 2·n for each of eight words that is equal to `wanted`.
-#[inline(always)]
-#[must_use]
-pub(crate) fn equal_words(words: &[u16; 8], wanted: u16) -> u32 {
+/// What the processor can do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Processor {
+    /// What x86-64-v3 has for loops over packets: AVX2, BMI1 and BMI2.
+    is_v3: bool,
+}
+
+/// A loop that is worth compiling for newer processors besides.
+pub(crate) trait Loop {
+    type Result;
+
+    /// The loop. To be `#[inline(always)]`: what is inlined is compiled with the instructions of the
+    /// function around it.
+    fn run(self) -> Self::Result;
+}
+
+impl Processor {
+    /// Asks the processor.
+    pub(crate) fn detect() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        let is_v3 = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("bmi1")
+            && is_x86_feature_detected!("bmi2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let is_v3 = false;
+        Self { is_v3 }
+    }
+
+    /// True if it has AVX2.
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: every x86-64 processor has SSE2. The load is of 16 bytes that the reference vouches
-    // for, and needs no alignment; nothing else touches memory.
-    let both_bytes = unsafe {
-        use core::arch::x86_64::{
-            _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_set1_epi16,
+    #[inline(always)]
+    pub(crate) fn has_avx2(self) -> bool {
+        self.is_v3
+    }
+
+    /// Runs a loop, which is compiled twice: for any processor, and for newer ones.
+    #[inline(always)]
+    pub(crate) fn run<L: Loop>(self, work: L) -> L::Result {
+        #[cfg(target_arch = "x86_64")]
+        if self.is_v3 {
+            // SAFETY: the processor has what the function is compiled for.
+            return unsafe { run_v3(work) };
+        }
+        run_anywhere(work)
+    }
+}
+
+#[inline(never)]
+fn run_anywhere<L: Loop>(work: L) -> L::Result {
+    work.run()
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(never)]
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+fn run_v3<L: Loop>(work: L) -> L::Result {
+    work.run()
+}
+
+/// Eight words, to be compared at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C, align(16))]
+pub(crate) struct Words(pub(crate) [u16; 8]);
+
+impl Words {
+    /// Bits 2·n and 2·n + 1 for each word that is equal to `wanted`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn equal_to(&self, wanted: u16) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has SSE2. The load is of 16 bytes that the reference vouches
+        // for, and aligned as the type is; nothing else touches memory.
+        let both_bytes = unsafe {
+            use core::arch::x86_64::{
+                _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_set1_epi16,
+            };
+            let all = _mm_set1_epi16(wanted.cast_signed());
+            let words = _mm_load_si128(self.0.as_ptr().cast());
+            _mm_movemask_epi8(_mm_cmpeq_epi16(words, all)).cast_unsigned()
         };
-        let all = _mm_set1_epi16(wanted.cast_signed());
-        let words = _mm_loadu_si128(words.as_ptr().cast());
-        _mm_movemask_epi8(_mm_cmpeq_epi16(words, all)).cast_unsigned()
-    };
-    #[cfg(not(target_arch = "x86_64"))]
-    let both_bytes = (0..8).fold(0, |found, n| {
-        found | u32::from(words[n] == wanted) << (2 * n)
-    });
-    both_bytes & 0x5555
+        #[cfg(not(target_arch = "x86_64"))]
+        let both_bytes = (0..8).fold(0, |found, n| {
+            found | u32::from(self.0[n] == wanted) * 3 << (2 * n)
+        });
+        both_bytes
+    }
 }
 
 /// Asks the processor to load the cache line of `slice[index]`. A hint: it
@@ -50,9 +116,9 @@ mod tests {
 
     #[test]
     fn equal_words_are_found_whole() {
-        let words = [7, 0x0700, 0, 7, 0x0107, u16::MAX, 0xff00, 7];
-        assert_eq!(equal_words(&words, 7), 1 | 1 << 6 | 1 << 14);
-        assert_eq!(equal_words(&words, u16::MAX), 1 << 10);
-        assert_eq!(equal_words(&words, 8), 0);
+        let words = Words([7, 0x0700, 0, 7, 0x0107, u16::MAX, 0xff00, 7]);
+        assert_eq!(words.equal_to(7), 3 | 3 << 6 | 3 << 14);
+        assert_eq!(words.equal_to(u16::MAX), 3 << 10);
+        assert_eq!(words.equal_to(8), 0);
     }
 }

@@ -37,6 +37,16 @@ impl<T> Shared<T> {
         // gives the number of a slot.
         unsafe { self.slots.get_unchecked(index & (self.slots.len() - 1)) }.get()
     }
+
+    /// Where `count` slots from `index` on are, at most all of them, and how many are there: up to the
+    /// last one, and the others from the first one on.
+    #[inline(always)]
+    fn runs(&self, index: usize, count: usize) -> [(*mut T, usize); 2] {
+        let start = index & (self.slots.len() - 1);
+        let length = count.min(self.slots.len() - start);
+        let slots = UnsafeCell::raw_get(self.slots.as_ptr()).cast::<T>();
+        [(slots.wrapping_add(start), length), (slots, count - length)]
+    }
 }
 
 impl<T> Drop for Shared<T> {
@@ -121,13 +131,23 @@ impl<T> Sender<T> {
     #[inline(always)]
     pub(crate) fn push_all(&mut self, items: &mut Vec<T>) -> usize {
         let count = self.room(items.len());
-        let (shared, tail) = (&*self.shared, self.tail);
-        for (number, item) in items.drain(..count).enumerate() {
-            // SAFETY: there is room for `count` items from the tail on, so these
-            // slots are the sender's and empty, and `&mut self` is the only sender.
-            unsafe { (*shared.slot(tail.wrapping_add(number))).write(item) };
+        let left = items.len() - count;
+        let [(first, length), (second, rest)] = self.shared.runs(self.tail, count);
+        // SAFETY: there is room for `count` items from the tail on, so these slots are the sender's and
+        // empty, and `&mut self` is the only sender. As many items are at the front of the vector. They move:
+        // the others take their place, and its length becomes that of the others.
+        unsafe {
+            let items_start = items.as_mut_ptr();
+            first.copy_from_nonoverlapping(items_start, length);
+            if rest > 0 {
+                second.copy_from_nonoverlapping(items_start.add(length), rest);
+            }
+            if left > 0 {
+                items_start.copy_from(items_start.add(count), left);
+            }
+            items.set_len(left);
         }
-        self.tail = tail.wrapping_add(count);
+        self.tail = self.tail.wrapping_add(count);
         count
     }
 
@@ -159,14 +179,20 @@ impl<T> Receiver<T> {
             self.tail = self.shared.tail.load(Ordering::Acquire);
         }
         let count = self.tail.wrapping_sub(self.head).min(most);
-        let (shared, head) = (&*self.shared, self.head);
-        items.extend((0..count).map(|number| {
-            // SAFETY: the slot is below the sender's tail, so it holds an item;
-            // it is taken once, as head moves past it, and the sender does not
-            // touch it before the store below.
-            unsafe { (*shared.slot(head.wrapping_add(number))).assume_init_read() }
-        }));
-        self.head = head.wrapping_add(count);
+        let [(first, length), (second, rest)] = self.shared.runs(self.head, count);
+        items.reserve(count);
+        // SAFETY: the slots from the head up to the sender's tail hold items. They move to the vector, which
+        // has room for them, once: head goes past them, and the sender does not touch them before the
+        // store below.
+        unsafe {
+            let end = items.as_mut_ptr().add(items.len());
+            end.copy_from_nonoverlapping(first, length);
+            if rest > 0 {
+                end.add(length).copy_from_nonoverlapping(second, rest);
+            }
+            items.set_len(items.len() + count);
+        }
+        self.head = self.head.wrapping_add(count);
         self.shared.head.store(self.head, Ordering::Release);
         count
     }

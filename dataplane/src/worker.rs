@@ -85,6 +85,8 @@ pub struct Worker<D> {
     behind: bool,
     /// When the devices are asked next what they counted.
     device_statistics_due: u64,
+    /// When the director's counters were published last.
+    counters_published: u64,
 }
 
 /// A frame that is tried again.
@@ -124,6 +126,7 @@ impl<D: Device> Worker<D> {
             listing: None,
             behind: false,
             device_statistics_due: 0,
+            counters_published: 0,
         }
     }
 
@@ -161,7 +164,12 @@ impl<D: Device> Worker<D> {
                 port.device.flush(&mut self.pool);
             }
         }
-        self.behind = self.director.tick(now);
+        self.behind = self.director.expire(now);
+        // While bursts are full, counters may be a millisecond old.
+        if received < BURST || now != self.counters_published {
+            self.counters_published = now;
+            self.director.publish();
+        }
         self.answer_requests(now);
         if now >= self.device_statistics_due {
             self.publish_device_statistics(now);
@@ -191,14 +199,14 @@ impl<D: Device> Worker<D> {
         if received == 0 {
             return 0;
         }
-        self.director.process(
+        let egress = self.director.process(
             ingress,
             &self.umem,
             &mut self.burst,
             now,
             &mut self.verdicts,
         );
-        self.carry_out_burst(received, &[Arrival::by(ingress)], now);
+        self.carry_out_burst(received, egress, &[Arrival::by(ingress)], now);
         received
     }
 
@@ -219,9 +227,10 @@ impl<D: Device> Worker<D> {
             let received = handoff.receive(from, &self.umem, pool, burst, &mut arrivals);
             if received > 0 {
                 let verdicts = &mut self.verdicts;
-                self.director
+                let egress = self
+                    .director
                     .process_handed(&arrivals, &self.umem, burst, now, verdicts);
-                self.carry_out_burst(received, &arrivals, now);
+                self.carry_out_burst(received, egress, &arrivals, now);
                 arrivals.clear();
                 all += received;
             }
@@ -230,23 +239,27 @@ impl<D: Device> Worker<D> {
         all
     }
 
-    /// Carries out the verdicts of a burst of `received` frames.
+    /// Carries out what was decided of a burst of `received` frames: all of them leave by `egress`, or
+    /// each has its verdict.
     #[inline(always)]
-    fn carry_out_burst(&mut self, received: usize, arrivals: &[Arrival], now: u64) {
-        // Nearly always all of a burst leaves by one interface; what the ring has no room for
-        // stays in the burst, and goes the way of other frames.
-        let first = self.verdicts[0];
-        if let Verdict::Transmit(egress) = first
-            && self.verdicts[..received]
-                .iter()
-                .all(|other| *other == first)
-            && let Some(device) = self.device(egress)
-        {
-            self.ports[device].device.transmit_burst(&mut self.burst);
+    fn carry_out_burst(
+        &mut self,
+        received: usize,
+        egress: Option<PortIndex>,
+        arrivals: &[Arrival],
+        now: u64,
+    ) {
+        if let Some(egress) = egress {
+            if let Some(device) = self.device(egress) {
+                self.ports[device].device.transmit_burst(&mut self.burst);
+            }
+            if self.burst.is_empty() {
+                return;
+            }
+            // What the ring has no room for goes the way of other frames.
+            self.verdicts[..received].fill(Verdict::Transmit(egress));
         }
-        if !self.burst.is_empty() {
-            self.carry_out_rest(received, arrivals, now);
-        }
+        self.carry_out_rest(received, arrivals, now);
     }
 
     /// The device that frames for an interface leave by.

@@ -70,8 +70,9 @@ impl Bench {
         let mut frames = [frame];
         let mut verdicts = [Verdict::Wait(DropReason::NotIp); BURST];
         let umem = Arc::clone(&self.umem);
-        self.director
-            .process(PortIndex(0), &umem, &mut frames, self.now, &mut verdicts);
+        let egress =
+            self.director
+                .process(PortIndex(0), &umem, &mut frames, self.now, &mut verdicts);
         let [frame] = frames;
         let port = match SlicedPacket::from_ethernet(umem.bytes(&frame))
             .expect("still a packet")
@@ -81,7 +82,7 @@ impl Bench {
             other => panic!("{other:?}"),
         };
         self.pool.give(frame);
-        match verdicts[0] {
+        match egress.map_or(verdicts[0], Verdict::Transmit) {
             Verdict::Transmit(_) => Ok(port),
             Verdict::Drop(reason) => Err(reason),
             verdict @ (Verdict::Wait(_)
@@ -323,10 +324,11 @@ fn broken_packets_are_accounted_for_and_what_leaves_is_not_broken() {
         let (mut frames, mut verdicts) = ([frame], [Verdict::Wait(DropReason::NotIp); BURST]);
         let umem = Arc::clone(&bench.umem);
         bench.now += number % 3;
-        bench
-            .director
-            .process(PortIndex(0), &umem, &mut frames, bench.now, &mut verdicts);
-        let ([frame], verdict) = (frames, verdicts[0]);
+        let egress =
+            bench
+                .director
+                .process(PortIndex(0), &umem, &mut frames, bench.now, &mut verdicts);
+        let ([frame], verdict) = (frames, egress.map_or(verdicts[0], Verdict::Transmit));
         match verdict {
             Verdict::Transmit(_) => {
                 sent += 1;

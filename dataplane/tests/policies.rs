@@ -98,12 +98,12 @@ impl Bench {
         self.umem.fill(&mut self.frame, &packet).expect("fits");
         let mut verdict = [Verdict::Drop(DropReason::NotIp); BURST];
         let frames = std::slice::from_mut(&mut self.frame);
-        director.process(PortIndex(0), &self.umem, frames, self.now, &mut verdict);
+        let egress = director.process(PortIndex(0), &self.umem, frames, self.now, &mut verdict);
         while director.tick(self.now) {}
         let [.., server] = self.umem.bytes(&self.frame)[..6] else {
             unreachable!("a frame has addresses")
         };
-        match verdict[0] {
+        match egress.map_or(verdict[0], Verdict::Transmit) {
             Verdict::Transmit(_) => Ok(server),
             other @ (Verdict::Drop(_)
             | Verdict::Wait(_)

@@ -9,7 +9,9 @@
 //! Invariants: a tag of 0 marks a free slot; an overflow bucket is either in
 //! exactly one chain or in the free list.
 
-use crate::processor::{equal_words, prefetch};
+use std::hint::cold_path;
+
+use crate::processor::{Words, prefetch};
 
 /// Slots in a bucket.
 const SLOTS: usize = 8;
@@ -23,13 +25,13 @@ pub(super) const NONE: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug)]
 #[repr(C, align(64))]
 struct Bucket {
-    tags: [u16; SLOTS],
+    tags: Words,
     entries: [u32; SLOTS],
     overflow: u32,
 }
 
 const EMPTY: Bucket = Bucket {
-    tags: [0; SLOTS],
+    tags: Words([0; SLOTS]),
     entries: [0; SLOTS],
     overflow: NONE,
 };
@@ -37,10 +39,10 @@ const EMPTY: Bucket = Bucket {
 const _: () = assert!(size_of::<Bucket>() == 64);
 
 impl Bucket {
-    /// Bit 2·n for slot n if its tag is `tag`: all eight compared at once.
+    /// Bits 2·n and 2·n + 1 for slot n if its tag is `tag`: all eight compared at once.
     #[inline(always)]
     fn matches(&self, tag: u16) -> u32 {
-        equal_words(&self.tags, tag)
+        self.tags.equal_to(tag)
     }
 
     /// The slot with this tag and entry.
@@ -52,34 +54,95 @@ impl Bucket {
             if self.entries[slot] == entry {
                 return Some(slot);
             }
-            matches &= matches - 1;
+            matches &= !(0b11 << (2 * slot));
         }
         None
     }
 
-    /// The entry of the lowest bit in `matches`.
+    /// The entry of the lowest bits in `matches`.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
         self.entries[(matches.trailing_zeros() / 2) as usize % SLOTS]
     }
 }
 
-/// Where a key belongs: what its hash comes to.
+/// Where a key belongs: what its hash comes to. The number of the bucket is the lower half, the tag the
+/// upper one: a word, so that several are found at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    bucket: u32,
-    tag: u16,
-}
+pub struct Place(u64);
 
 impl Place {
     /// A place like any other, for what has no key.
-    pub const FIRST: Self = Self { bucket: 0, tag: 1 };
+    pub const FIRST: Self = Self(1 << 32);
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+    const fn bucket(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "a tag has 16 bits")]
+    const fn tag(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
 
     /// A number that is the same for all packets with one key, and spread evenly over its lower bits.
     #[inline(always)]
     #[must_use]
     pub const fn entropy(self) -> u32 {
-        self.bucket.wrapping_mul(0x9e37_79b1)
+        self.bucket().wrapping_mul(0x9e37_79b1)
+    }
+}
+
+/// The buckets, for lookups: of a loop over them, all that is needed is in registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Buckets<'a> {
+    /// As in [`Index`].
+    all: &'a [Bucket],
+    main: u32,
+}
+
+impl Buckets<'_> {
+    /// The bucket comes from the upper half of the hash, the tag from the
+    /// lower, so that they are independent.
+    #[inline(always)]
+    pub(super) fn place(self, hash: u64) -> Place {
+        let bucket = ((hash >> 32) * u64::from(self.main)) >> 32;
+        Place(bucket | (hash & 0xffff | 1) << 32)
+    }
+
+    #[inline(always)]
+    pub(super) fn prefetch(self, place: Place) {
+        prefetch(self.all, place.bucket() as usize);
+    }
+
+    /// The first entry whose tag matches: what is worth prefetching. [`NONE`] if there is none.
+    #[inline(always)]
+    pub(super) fn candidate(self, place: Place) -> u32 {
+        let bucket = &self.all[place.bucket() as usize];
+        let matches = bucket.matches(place.tag());
+        if matches == 0 {
+            cold_path();
+            return match bucket.overflow {
+                NONE => NONE,
+                next => Self::candidate_in_chain(self.all, next, place.tag()),
+            };
+        }
+        bucket.first(matches)
+    }
+
+    /// The same from an overflow bucket on.
+    #[cold]
+    fn candidate_in_chain(all: &[Bucket], mut number: u32, tag: u16) -> u32 {
+        while let Some(bucket) = all.get(number as usize) {
+            let matches = bucket.matches(tag);
+            if matches != 0 {
+                return bucket.first(matches);
+            }
+            number = bucket.overflow;
+        }
+        NONE
     }
 }
 
@@ -95,7 +158,7 @@ impl Vacancy<'_> {
     #[inline(always)]
     pub(super) fn fill(self, entry: u32) {
         let slot = self.slot as usize % SLOTS;
-        self.bucket.tags[slot] = self.tag;
+        self.bucket.tags.0[slot] = self.tag;
         self.bucket.entries[slot] = entry;
     }
 }
@@ -137,62 +200,27 @@ impl Index {
         self.buckets.len() * size_of::<Bucket>()
     }
 
-    /// The bucket comes from the upper half of the hash, the tag from the
-    /// lower, so that they are independent.
+    /// What lookups need of it.
     #[inline(always)]
-    pub(super) fn place(&self, hash: u64) -> Place {
-        let bucket = (((hash >> 32) * u64::from(self.main)) >> 32) as u32;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low 16 bits are wanted"
-        )]
-        let tag = hash as u16 | 1;
-        Place { bucket, tag }
-    }
-
-    #[inline(always)]
-    pub(super) fn prefetch(&self, place: Place) {
-        prefetch(&self.buckets, place.bucket as usize);
-    }
-
-    /// The first entry whose tag matches: what is worth prefetching. [`NONE`] if there is none.
-    #[inline(always)]
-    pub(super) fn candidate(&self, place: Place) -> u32 {
-        let bucket = &self.buckets[place.bucket as usize];
-        let matches = bucket.matches(place.tag);
-        if matches == 0 {
-            return match bucket.overflow {
-                NONE => NONE,
-                next => self.candidate_in_chain(next, place.tag),
-            };
+    pub(super) fn buckets(&self) -> Buckets<'_> {
+        Buckets {
+            all: &self.buckets,
+            main: self.main,
         }
-        bucket.first(matches)
-    }
-
-    /// The same from an overflow bucket on.
-    #[cold]
-    fn candidate_in_chain(&self, mut number: u32, tag: u16) -> u32 {
-        while let Some(bucket) = self.buckets.get(number as usize) {
-            let matches = bucket.matches(tag);
-            if matches != 0 {
-                return bucket.first(matches);
-            }
-            number = bucket.overflow;
-        }
-        NONE
     }
 
     /// The entry for which `is_it` holds, among those with the tag.
     #[inline]
     pub(super) fn find(&self, place: Place, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut number = place.bucket;
+        let mut number = place.bucket();
         while let Some(bucket) = self.buckets.get(number as usize) {
-            let mut matches = bucket.matches(place.tag);
+            let mut matches = bucket.matches(place.tag());
             while matches != 0 {
                 let entry = bucket.first(matches);
                 if is_it(entry) {
                     return Some(entry);
                 }
+                matches &= matches - 1;
                 matches &= matches - 1;
             }
             number = bucket.overflow;
@@ -204,12 +232,12 @@ impl Index {
     /// bucket: what does not have to be compared.
     #[inline(always)]
     pub(super) fn vacancy(&mut self, place: Place) -> Option<Vacancy<'_>> {
-        let bucket = self.buckets.get_mut(place.bucket as usize)?;
+        let bucket = self.buckets.get_mut(place.bucket() as usize)?;
         let free = bucket.matches(0);
-        let is_new = bucket.matches(place.tag) == 0 && bucket.overflow == NONE;
+        let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
         (is_new && free != 0).then_some(Vacancy {
             bucket,
-            tag: place.tag,
+            tag: place.tag(),
             slot: free.trailing_zeros() / 2,
         })
     }
@@ -218,11 +246,11 @@ impl Index {
     /// bucket is left; then nothing changed.
     #[must_use]
     pub(super) fn insert(&mut self, place: Place, entry: u32) -> bool {
-        let mut number = place.bucket as usize;
+        let mut number = place.bucket() as usize;
         for length in 1..=MAX_CHAIN {
             let bucket = &mut self.buckets[number];
-            if let Some(slot) = bucket.tags.iter().position(|&tag| tag == 0) {
-                bucket.tags[slot] = place.tag;
+            if let Some(slot) = bucket.tags.0.iter().position(|&tag| tag == 0) {
+                bucket.tags.0[slot] = place.tag();
                 bucket.entries[slot] = entry;
                 return true;
             }
@@ -246,12 +274,12 @@ impl Index {
     /// that becomes empty is freed.
     pub(super) fn remove(&mut self, place: Place, entry: u32) {
         let mut previous = None;
-        let mut number = place.bucket as usize;
+        let mut number = place.bucket() as usize;
         while let Some(bucket) = self.buckets.get_mut(number) {
-            if let Some(slot) = bucket.slot_of(place.tag, entry) {
-                bucket.tags[slot] = 0;
+            if let Some(slot) = bucket.slot_of(place.tag(), entry) {
+                bucket.tags.0[slot] = 0;
                 if let Some(previous) = previous
-                    && bucket.tags == [0; SLOTS]
+                    && bucket.tags.0 == [0; SLOTS]
                 {
                     self.unlink(previous, number);
                 }
@@ -281,7 +309,7 @@ mod tests {
     #[test]
     fn a_full_bucket_overflows_and_shrinks_again() {
         let mut index = Index::new(256);
-        let place = index.place(0);
+        let place = index.buckets().place(0);
         let free = index.free;
         for entry in 0..24 {
             assert!(index.insert(place, entry));
@@ -292,7 +320,7 @@ mod tests {
             index.remove(place, entry);
             assert!(!find(&index, place, entry));
         }
-        assert_eq!(index.buckets[place.bucket as usize].overflow, NONE);
+        assert_eq!(index.buckets[place.bucket() as usize].overflow, NONE);
         let mut spare = 0;
         let mut number = index.free;
         while number != NONE {
@@ -305,13 +333,13 @@ mod tests {
     #[test]
     fn a_chain_is_bounded() {
         let mut index = Index::new(100_000);
-        let place = index.place(u64::MAX);
+        let place = index.buckets().place(u64::MAX);
         let inserted = (0..1000)
             .take_while(|&entry| index.insert(place, entry))
             .count();
         assert_eq!(inserted, SLOTS * MAX_CHAIN);
         assert!(
-            index.insert(index.place(0), 5),
+            index.insert(index.buckets().place(0), 5),
             "other buckets are unharmed"
         );
     }
@@ -319,7 +347,7 @@ mod tests {
     #[test]
     fn without_overflow_buckets_an_insert_fails_cleanly() {
         let mut index = Index::new(8);
-        let (first, second) = (index.place(0), index.place(u64::MAX));
+        let (first, second) = (index.buckets().place(0), index.buckets().place(u64::MAX));
         let fill = |index: &mut Index, place| {
             (0..100)
                 .take_while(|&entry| index.insert(place, entry))
@@ -339,9 +367,9 @@ mod tests {
     #[test]
     fn equal_entries_under_other_tags_are_told_apart() {
         let mut index = Index::new(4);
-        assert!(index.insert(index.place(1), 1));
-        assert!(!find(&index, index.place(2), 1));
-        assert_eq!(index.candidate(index.place(1)), 1);
-        assert_eq!(index.candidate(index.place(2)), NONE);
+        assert!(index.insert(index.buckets().place(1), 1));
+        assert!(!find(&index, index.buckets().place(2), 1));
+        assert_eq!(index.buckets().candidate(index.buckets().place(1)), 1);
+        assert_eq!(index.buckets().candidate(index.buckets().place(2)), NONE);
     }
 }

@@ -23,6 +23,7 @@ pub use sctp::Association;
 pub use state::{Seen, Signal, State};
 pub(crate) use table::{Beginning, NoVacancy, StraightConnections};
 pub use table::{
-    Candidate, Connection, ConnectionTable, Direction, EntryIndex, New, Reply, TableFull, Way,
+    Candidate, Connection, ConnectionTable, Direction, EntryIndex, Lookup, New, Reply, TableFull,
+    Way,
 };
 pub use timeouts::Timeouts;

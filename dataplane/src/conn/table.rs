@@ -14,10 +14,12 @@
 //! Not done here: choosing servers, counting, deciding what a state means.
 
 mod handshakes;
+mod lookup;
 mod opening;
 mod reply;
 mod straight;
 
+pub use self::lookup::Lookup;
 pub(crate) use self::opening::{Beginning, NoVacancy};
 pub use self::reply::{Reply, Way};
 use self::straight::Straight;
@@ -26,7 +28,6 @@ use super::index::{Index, Place};
 use super::wheel::{List, ListId, NONE, Wheel};
 use super::{Handshake, State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey};
-use crate::processor::prefetch;
 use crate::service::ServerId;
 
 /// A place in the table.
@@ -251,7 +252,7 @@ impl ConnectionTable {
     #[inline(always)]
     #[must_use]
     pub fn place(&self, key: &FlowKey) -> Place {
-        self.index.place(self.hasher.hash(key))
+        self.index.buckets().place(self.hasher.hash(key))
     }
 
     /// What a key comes to, the same in the tables of all workers.
@@ -260,29 +261,22 @@ impl ConnectionTable {
         self.hasher.hash(key)
     }
 
-    /// First step of a batched lookup: fetches the bucket.
+    /// The first two steps of a lookup, which many of them take before any takes the next.
     #[inline(always)]
-    pub fn prefetch(&self, place: Place) {
-        self.index.prefetch(place);
+    #[must_use]
+    pub fn lookup(&self) -> Lookup<'_> {
+        Lookup {
+            buckets: self.index.buckets(),
+            entries: &self.entries,
+            replies: &self.replies,
+            hasher: &self.hasher,
+        }
     }
 
     /// True once a connection may have a reply half, which is then worth fetching as well.
     #[must_use]
     pub fn has_replies(&self) -> bool {
         !self.replies.is_empty()
-    }
-
-    /// Second step: fetches the entry that the bucket points to, which nearly
-    /// always is the one, and its reply half if `REPLIES`; its key is to be compared.
-    #[inline(always)]
-    #[must_use]
-    pub fn candidate<const REPLIES: bool>(&self, place: Place) -> Candidate {
-        let number = self.index.candidate(place);
-        prefetch(&self.entries, (number & !REPLY) as usize);
-        if REPLIES {
-            prefetch(&self.replies, (number & !REPLY) as usize);
-        }
-        Candidate(number)
     }
 
     /// Third step, for packets that may go straight on.

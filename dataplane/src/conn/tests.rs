@@ -87,7 +87,9 @@ fn translated_connections_are_found_both_ways() {
         assert_eq!(reply.is_some(), client % 2 == 0);
         if let Some(reply) = reply {
             assert_eq!(reply, (entry, Direction::Reply));
-            let candidate = table.candidate::<true>(table.place(&reply_key(client)));
+            let candidate = table
+                .lookup()
+                .candidate::<true>(table.place(&reply_key(client)));
             let found = table.translated(candidate, &reply_key(client));
             // A rival with the same tag may be the candidate instead.
             if let Some((connection, _, direction)) = found {

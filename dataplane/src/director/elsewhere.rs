@@ -1,8 +1,8 @@
 //! Packets of other workers' connections: how a director knows them, and whom it gives them to.
 
+use super::burst::Others;
 use super::flows::Flows;
 use super::sending::fragment_key;
-use super::straight::Others;
 use super::{Packet, Slot, Verdict, What};
 use crate::conn::Candidate;
 use crate::device::BURST;

@@ -5,20 +5,21 @@
 //! Those of a burst that are for one virtual server are opened in one loop, in which only packet, connection and
 //! real server differ.
 
+use super::burst::Others;
 use super::choose::Connections;
 use super::flows::Flows;
-use super::straight::{Burst, L3, Others};
-use super::{Slot, What};
+use super::straight::L3;
+use super::{Slot, Verdict, What};
 use crate::conn::{Beginning, Candidate, ConnectionTable, NoVacancy, Signal, State};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
 use crate::forward::direct;
 use crate::limits::WhenFull;
 use crate::scheduler::{Request, Scheduler};
-use crate::service::ServerId;
+use crate::service::{PortIndex, ServerId};
 use crate::snapshot::{Path, Service, Snapshot};
 use crate::wire;
-use crate::xsk::umem::Umem;
+use crate::xsk::umem::{HEAD, Packets};
 
 /// What is the same for all that a loop opens.
 struct Opening<'a> {
@@ -26,7 +27,34 @@ struct Opening<'a> {
     is_active: bool,
     paths: &'a [Path],
     statistics: &'a [ServerStatistics],
-    umem: &'a Umem,
+}
+
+/// A burst: what was read of its packets, the packets, and what becomes of them.
+pub(super) struct Burst<'a> {
+    pub(super) slots: &'a [Slot; BURST],
+    pub(super) packets: Packets<'a>,
+    pub(super) verdicts: &'a mut [Verdict; BURST],
+}
+
+impl Burst<'_> {
+    /// Lets `send` try `others`, given length and beginning of each; it says where one leaves, and changes none that
+    /// does not. Returns those.
+    #[inline(always)]
+    fn each_of(
+        &mut self,
+        others: Others,
+        mut send: impl FnMut(&Slot, u16, &mut [u8; HEAD]) -> Option<PortIndex>,
+    ) -> Others {
+        let mut left = Others::NONE;
+        for number in others.numbers() {
+            let length = self.packets.length(number);
+            match send(&self.slots[number], length, self.packets.head_mut(number)) {
+                Some(egress) => self.verdicts[number] = Verdict::Transmit(egress),
+                None => left.add(number),
+            }
+        }
+        left
+    }
 }
 
 /// What a loop did.
@@ -45,7 +73,6 @@ impl Flows {
         others: Others,
         burst: &mut Burst<'_>,
         snapshot: &Snapshot,
-        umem: &Umem,
         now: u64,
     ) -> Others {
         let mut services = [0; BURST];
@@ -73,7 +100,7 @@ impl Flows {
             }
             begin = begin.without(same);
             if let Some(service) = snapshot.plain_service(&burst.slots[first].key) {
-                let unopened = self.open_all(service, same, burst, snapshot, umem, now);
+                let unopened = self.open_all(service, same, burst, snapshot, now);
                 left = left.without(same.without(unopened));
             }
         }
@@ -87,12 +114,11 @@ impl Flows {
         same: Others,
         burst: &mut Burst<'_>,
         snapshot: &Snapshot,
-        umem: &Umem,
         now: u64,
     ) -> Others {
-        let Opened { mut left, wanting } = self.open(service, same, burst, snapshot, umem, now);
+        let Opened { mut left, wanting } = self.open(service, same, burst, snapshot, now);
         if wanting > 0 && self.make_room(wanting, snapshot, now) {
-            left = self.open(service, left, burst, snapshot, umem, now).left;
+            left = self.open(service, left, burst, snapshot, now).left;
         }
         left
     }
@@ -104,7 +130,6 @@ impl Flows {
         same: Others,
         burst: &mut Burst<'_>,
         snapshot: &Snapshot,
-        umem: &Umem,
         now: u64,
     ) -> Opened {
         let is_tcp = (same.numbers().next()).is_some_and(|first| burst.slots[first].key.is_tcp());
@@ -114,7 +139,6 @@ impl Flows {
             is_active: first_state.is_active(),
             paths: snapshot.paths(),
             statistics: self.statistics.servers(),
-            umem,
         };
         let (id, schedulers) = (service.id, &mut self.schedulers);
         let opened = if let Scheduler::RoundRobin(scheduler) = &service.scheduler {
@@ -178,7 +202,7 @@ impl Opening<'_> {
         mut choose: impl FnMut(&Slot) -> Option<ServerId>,
     ) -> Opened {
         let mut wanting = 0;
-        let left = burst.each_of(same, |slot, frame| {
+        let left = burst.each_of(same, |slot, length, head| {
             // Asked anew: another frame of the burst may have had the same key.
             let vacancy = match table.vacancy(slot.place) {
                 Ok(vacancy) => vacancy,
@@ -188,17 +212,16 @@ impl Opening<'_> {
                 }
                 Err(NoVacancy::Unclear) => return None,
             };
-            let bytes = self.umem.bytes_mut(frame);
             // Before it takes a turn of the scheduler's.
-            if !direct::may_go_on(bytes) {
+            if !direct::may_go_on(head) {
                 return None;
             }
-            let length = (bytes.len() - L3) as u64;
+            let length = u64::from(length) - L3 as u64;
             let server = choose(slot)?;
             let Path::Direct(hop) = self.paths.get(server.0 as usize)? else {
                 return None;
             };
-            if !direct::forward_plain(bytes, &hop.addresses) {
+            if !direct::forward_plain(head, &hop.addresses) {
                 return None;
             }
             vacancy.fill(slot.key, server, &self.beginning);

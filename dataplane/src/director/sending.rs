@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::{Packet, Slot, Verdict, What, synproxy};
-use crate::conn::{Direction, EntryIndex};
+use crate::conn::{Direction, EntryIndex, Place};
 use crate::counters::DropReason;
 use crate::forward::fragment::{self, Oversize};
 use crate::forward::tunnel::{self, Variation};
@@ -110,7 +110,7 @@ impl Flows {
         let Some(template) = packet.snapshot.tunnel(server) else {
             return Err(Refusal::Wait(DropReason::NextHopUnresolved));
         };
-        let variation = variation(&mut self.identification, packet.slot);
+        let variation = variation(&mut self.identification, packet.slot.place);
         let l3 = usize::from(packet.slot.l3_offset);
         template.forward(packet.umem, frame, l3, &hop.addresses, variation)?;
         Ok(())
@@ -248,11 +248,11 @@ impl Flows {
 
 /// What differs between the outer headers of tunnelled packets; `last` is the last identification.
 #[inline(always)]
-pub(super) fn variation(last: &mut u16, slot: &Slot) -> Variation {
+pub(super) fn variation(last: &mut u16, place: Place) -> Variation {
     *last = last.wrapping_add(1);
     Variation {
         identification: *last,
-        entropy: slot.place.entropy(),
+        entropy: place.entropy(),
     }
 }
 

@@ -4,77 +4,27 @@
 //! All that depends on the connection, its real server and the configuration was decided before: by
 //! the connection table, and by the snapshot ([`Path`]).
 
-use std::num::NonZeroU64;
+use std::hint::cold_path;
 
+use super::burst::{Notes, Others, PlainNotes};
 use super::flows::Flows;
 use super::sending::variation;
 use super::translate::{learn_way, way_out};
-use super::{Slot, Verdict, What};
-use crate::conn::{Direction, StraightConnections};
+use crate::conn::{Candidate, Direction, StraightConnections};
 use crate::counters::ServerStatistics;
-use crate::device::BURST;
+use crate::flow::PlainKey;
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
+use crate::forward::tunnel::Variation;
+use crate::processor::Loop;
 use crate::routes::Routes;
 use crate::service::PortIndex;
 use crate::snapshot::{Path, Snapshot, TunnelPath};
 use crate::wire;
-use crate::xsk::umem::{Frame, Umem};
+use crate::xsk::umem::{Frame, Packets, Umem};
 
 /// Where the IP header of a plain packet is.
 pub(super) const L3: usize = wire::PLAIN_L3_OFFSET as usize;
-
-/// The frames of a burst that are still to be decided, a bit for each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Others(u64);
-
-const _: () = assert!(BURST <= u64::BITS as usize);
-
-impl Others {
-    pub(super) const NONE: Self = Self(0);
-
-    /// Of a burst of `count` frames all; there is at least one.
-    #[inline(always)]
-    fn all(count: usize) -> Self {
-        Self(u64::MAX >> (BURST - count))
-    }
-
-    #[inline(always)]
-    pub(super) fn add(&mut self, number: usize) {
-        self.0 |= 1 << number;
-    }
-
-    #[inline(always)]
-    pub(super) fn remove(&mut self, number: usize) {
-        self.0 &= !(1 << number);
-    }
-
-    /// Those that are not in `removed`.
-    #[inline(always)]
-    pub(super) fn without(self, removed: Self) -> Self {
-        Self(self.0 & !removed.0)
-    }
-
-    #[inline(always)]
-    pub(super) fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-
-    pub(super) fn len(self) -> u32 {
-        self.0.count_ones()
-    }
-
-    /// Their numbers in the burst, ascending.
-    #[inline(always)]
-    pub(super) fn numbers(self) -> impl Iterator<Item = usize> {
-        let mut left = self.0;
-        std::iter::from_fn(move || {
-            let lowest = NonZeroU64::new(left)?.trailing_zeros();
-            left &= left - 1;
-            Some(lowest as usize)
-        })
-    }
-}
 
 /// What the loops over a burst look at. All of it is found before they begin, so that it need not be
 /// found again for each packet.
@@ -84,109 +34,56 @@ struct Straight<'a> {
     tunnels: &'a [TunnelPath],
     routes: &'a Routes,
     statistics: &'a [ServerStatistics],
-    umem: &'a Umem,
     now: u64,
 }
 
-/// A burst: what was read of its frames, the frames, and what becomes of them.
-pub(super) struct Burst<'a> {
-    pub(super) slots: &'a [Slot; BURST],
-    pub(super) frames: &'a mut [Frame],
-    pub(super) verdicts: &'a mut [Verdict; BURST],
-}
-
-impl Burst<'_> {
-    /// Lets `send` try all frames; it says where one leaves, and changes none that does not. Returns
-    /// those.
-    #[inline(always)]
-    fn each(&mut self, mut send: impl FnMut(&Slot, &mut Frame) -> Option<PortIndex>) -> Others {
-        let mut left = Others::NONE;
-        let burst = self.slots.iter().zip(&mut *self.frames);
-        for (number, ((slot, frame), verdict)) in burst.zip(&mut *self.verdicts).enumerate() {
-            match send(slot, frame) {
-                Some(egress) => *verdict = Verdict::Transmit(egress),
-                None => left.add(number),
-            }
-        }
-        left
-    }
-
-    /// The same with those in `others`.
-    #[inline(always)]
-    pub(super) fn each_of(
-        &mut self,
-        others: Others,
-        mut send: impl FnMut(&Slot, &mut Frame) -> Option<PortIndex>,
-    ) -> Others {
-        let mut left = Others::NONE;
-        for number in others.numbers() {
-            let Some(frame) = self.frames.get_mut(number) else {
-                break;
-            };
-            match send(&self.slots[number], frame) {
-                Some(egress) => self.verdicts[number] = Verdict::Transmit(egress),
-                None => left.add(number),
-            }
-        }
-        left
-    }
-}
-
 impl Flows {
-    /// Rewrites those frames of a burst that go straight on and says where they leave; returns the
-    /// others, which are unchanged.
+    /// Rewrites those plain packets that go straight on, but for TUN's, and notes where they leave;
+    /// returns the others, which are unchanged.
     #[inline(always)]
     pub(super) fn send_straight(
         &mut self,
-        burst: &mut Burst<'_>,
+        notes: &mut Notes,
+        packets: &mut Packets<'_>,
         snapshot: &Snapshot,
-        umem: &Umem,
         now: u64,
     ) -> Others {
-        let mut others = Others::all(burst.frames.len());
+        let mut others = Others::all(packets.count());
         if snapshot.sends_direct {
-            let mut straight = self.straight(snapshot, umem, now);
-            others = burst.each(|slot, frame| straight.send_direct(slot, frame));
+            others = notes.processor.run(SendDirect {
+                straight: self.straight(snapshot, now),
+                plain: &mut notes.plain,
+                packets: packets.reborrow(),
+            });
         }
         if self.table.has_replies() && !others.is_empty() {
-            others = self.translate_straight(others, burst, snapshot, umem, now);
-        }
-        if !snapshot.tunnel_paths().is_empty() && !others.is_empty() {
-            others = self.wrap_straight(others, burst, snapshot, umem, now);
+            others = notes.processor.run(SendTranslated {
+                straight: self.straight(snapshot, now),
+                plain: &mut notes.plain,
+                packets: packets.reborrow(),
+                others,
+            });
         }
         others
     }
 
-    /// Sends those of NAT and FULLNAT, in both directions.
-    #[inline(never)]
-    fn translate_straight(
+    /// The same for TUN's.
+    pub(super) fn wrap_straight(
         &mut self,
         others: Others,
-        burst: &mut Burst<'_>,
+        notes: &mut Notes,
+        (umem, frames): (&Umem, &mut [Frame]),
         snapshot: &Snapshot,
-        umem: &Umem,
         now: u64,
     ) -> Others {
-        let mut straight = self.straight(snapshot, umem, now);
-        burst.each_of(others, |slot, frame| straight.send_translated(slot, frame))
-    }
-
-    /// Sends those of TUN.
-    #[inline(never)]
-    fn wrap_straight(
-        &mut self,
-        others: Others,
-        burst: &mut Burst<'_>,
-        snapshot: &Snapshot,
-        umem: &Umem,
-        now: u64,
-    ) -> Others {
-        let (mut last, mut grown) = (self.identification, 0);
-        let mut straight = self.straight(snapshot, umem, now);
-        let others = burst.each_of(others, |slot, frame| {
-            let (egress, overhead) = straight.send_wrapped(slot, frame, &mut last)?;
-            grown += u64::from(overhead);
-            Some(egress)
+        let mut last = self.identification;
+        let (others, grown) = notes.processor.run(SendWrapped {
+            straight: self.straight(snapshot, now),
+            plain: &mut notes.plain,
+            umem,
+            frames,
+            others,
+            identification: &mut last,
         });
         self.identification = last;
         self.counters.tx_bytes += grown;
@@ -195,77 +92,186 @@ impl Flows {
 
     /// A new one for each loop, which then has it in registers.
     #[inline(always)]
-    fn straight<'a>(
-        &'a mut self,
-        snapshot: &'a Snapshot,
-        umem: &'a Umem,
-        now: u64,
-    ) -> Straight<'a> {
+    fn straight<'a>(&'a mut self, snapshot: &'a Snapshot, now: u64) -> Straight<'a> {
         Straight {
             connections: self.table.straight(),
             paths: snapshot.paths(),
             tunnels: snapshot.tunnel_paths(),
             routes: &snapshot.routes,
             statistics: self.statistics.servers(),
-            umem,
             now,
         }
     }
 }
 
-impl Straight<'_> {
+/// Sends all packets of DR.
+struct SendDirect<'a> {
+    straight: Straight<'a>,
+    plain: &'a mut PlainNotes,
+    packets: Packets<'a>,
+}
+
+impl Loop for SendDirect<'_> {
+    type Result = Others;
+
     #[inline(always)]
-    fn send_direct(&mut self, slot: &Slot, frame: &mut Frame) -> Option<PortIndex> {
-        if slot.what != What::Plain {
-            return None;
+    fn run(self) -> Others {
+        let (mut straight, mut packets) = (self.straight.with_servers(), self.packets);
+        let count = packets.count();
+        let notes = self.plain;
+        let (first, second) = notes.keys.words(count);
+        let (candidates, ports) = (&notes.candidates[..count], &mut notes.ports[..count]);
+        let mut left = Others::NONE;
+        for number in 0..count {
+            let key = PlainKey::from_words([first[number], second[number]]);
+            match straight.send_direct(&key, candidates[number], &mut packets, number) {
+                Some(port) => ports[number] = port,
+                None => {
+                    cold_path();
+                    left.add(number);
+                }
+            }
         }
-        let connection = self.connections.sent(slot.candidate, &slot.key)?;
+        left
+    }
+}
+
+/// Sends those of NAT and FULLNAT, in both directions.
+struct SendTranslated<'a> {
+    straight: Straight<'a>,
+    plain: &'a mut PlainNotes,
+    packets: Packets<'a>,
+    others: Others,
+}
+
+impl Loop for SendTranslated<'_> {
+    type Result = Others;
+
+    #[inline(always)]
+    fn run(self) -> Others {
+        let (mut straight, mut packets) = (self.straight.with_servers(), self.packets);
+        let plain = self.plain;
+        let mut left = Others::NONE;
+        for number in self.others.numbers() {
+            let (key, candidate) = (plain.keys.get(number), plain.candidates[number]);
+            match straight.send_translated(&key, candidate, &mut packets, number) {
+                Some(port) => plain.ports[number] = port,
+                None => left.add(number),
+            }
+        }
+        left
+    }
+}
+
+/// Sends those of TUN; the second result is how many bytes longer they became.
+struct SendWrapped<'a> {
+    straight: Straight<'a>,
+    plain: &'a mut PlainNotes,
+    umem: &'a Umem,
+    frames: &'a mut [Frame],
+    others: Others,
+    identification: &'a mut u16,
+}
+
+impl Loop for SendWrapped<'_> {
+    type Result = (Others, u64);
+
+    #[inline(always)]
+    fn run(self) -> (Others, u64) {
+        let (plain, mut last, mut grown) = (self.plain, *self.identification, 0);
+        let mut straight = self.straight.with_servers();
+        let mut left = Others::NONE;
+        for number in self.others.numbers() {
+            let Some(frame) = self.frames.get_mut(number) else {
+                break;
+            };
+            let connection = (&plain.keys.get(number), plain.candidates[number]);
+            let variation = || variation(&mut last, plain.places[number]);
+            match straight.send_wrapped(connection, self.umem, frame, variation) {
+                Some((port, overhead)) => {
+                    plain.ports[number] = port;
+                    grown += u64::from(overhead);
+                }
+                None => left.add(number),
+            }
+        }
+        *self.identification = last;
+        (left, grown)
+    }
+}
+
+impl Straight<'_> {
+    /// With as many paths as statistics, so that in a loop one comparison answers for both. There are
+    /// statistics for all servers.
+    #[inline(always)]
+    fn with_servers(self) -> Self {
+        let servers = self.paths.len().min(self.statistics.len());
+        Self {
+            paths: &self.paths[..servers],
+            statistics: &self.statistics[..servers],
+            ..self
+        }
+    }
+
+    #[inline(always)]
+    fn send_direct(
+        &mut self,
+        key: &PlainKey,
+        candidate: Candidate,
+        packets: &mut Packets<'_>,
+        number: usize,
+    ) -> Option<PortIndex> {
+        let connection = self.connections.sent(candidate, key)?;
         let id = connection.server().0 as usize;
         let Path::Direct(hop) = self.paths.get(id)? else {
             return None;
         };
-        if !direct::forward_plain(self.umem.bytes_mut(frame), &hop.addresses) {
+        if !direct::forward_plain(packets.head_mut(number), &hop.addresses) {
             return None;
         }
         connection.refresh(self.now);
-        if let Some(statistics) = self.statistics.get(id) {
-            statistics.count_packet((frame.len() - L3) as u64);
-        }
+        let bytes =
+            u32::from(packets.length(number)).wrapping_sub(u32::from(wire::PLAIN_L3_OFFSET));
+        self.statistics[id].count_packet(u64::from(bytes));
         Some(hop.port)
     }
 
     #[inline(always)]
-    fn send_translated(&mut self, slot: &Slot, frame: &mut Frame) -> Option<PortIndex> {
-        if slot.what != What::Plain {
-            return None;
-        }
-        let found = self.connections.translated(slot.candidate, &slot.key);
+    fn send_translated(
+        &mut self,
+        key: &PlainKey,
+        candidate: Candidate,
+        packets: &mut Packets<'_>,
+        number: usize,
+    ) -> Option<PortIndex> {
+        let found = self.connections.translated(candidate, key);
         let (connection, reply, direction) = found?;
         let id = connection.server().0 as usize;
-        let is_tcp = slot.key.is_tcp();
-        let bytes = self.umem.bytes_mut(frame);
+        let is_tcp = key.is_tcp();
+        let length = usize::from(packets.length(number));
+        let head = packets.head_mut(number);
         let egress = match direction {
             Direction::Request => {
                 let Path::Translated(hop) = self.paths.get(id)? else {
                     return None;
                 };
-                learn_way(reply, bytes);
+                learn_way(reply, head);
                 let rewrite = PlainRewrite::opposite(&reply.key, reply.network, reply.transport);
-                (rewrite.forward(bytes, is_tcp, &hop.addresses)).then_some(hop.port)
+                (rewrite.forward(head, is_tcp, &hop.addresses)).then_some(hop.port)
             }
             Direction::Reply => {
-                let hop = way_out(self.routes, reply, bytes)?;
-                if bytes.len() > L3 + usize::from(self.routes.mtu(hop.port)) {
+                let hop = way_out(self.routes, reply, head)?;
+                if length > L3 + usize::from(self.routes.mtu(hop.port)) {
                     return None;
                 }
                 let (network, transport) = (reply.network.inverse(), reply.transport.inverse());
                 let rewrite = PlainRewrite::opposite(connection.key(), network, transport);
-                (rewrite.forward(bytes, is_tcp, &hop.addresses)).then_some(hop.port)
+                (rewrite.forward(head, is_tcp, &hop.addresses)).then_some(hop.port)
             }
         }?;
         connection.refresh(self.now);
         if let Some(statistics) = self.statistics.get(id) {
-            let bytes = (frame.len() - L3) as u64;
+            let bytes = (length - L3) as u64;
             match direction {
                 Direction::Request => statistics.count_packet(bytes),
                 Direction::Reply => statistics.count_reply(bytes),
@@ -277,28 +283,23 @@ impl Straight<'_> {
     #[inline(always)]
     fn send_wrapped(
         &mut self,
-        slot: &Slot,
+        (key, candidate): (&PlainKey, Candidate),
+        umem: &Umem,
         frame: &mut Frame,
-        identification: &mut u16,
+        variation: impl FnOnce() -> Variation,
     ) -> Option<(PortIndex, u16)> {
-        if slot.what != What::Plain {
-            return None;
-        }
-        let connection = self.connections.sent(slot.candidate, &slot.key)?;
+        let connection = self.connections.sent(candidate, key)?;
         let id = connection.server().0 as usize;
         let Path::Wrapped(number) = self.paths.get(id)? else {
             return None;
         };
         let TunnelPath { template, hop } = self.tunnels.get(*number as usize)?;
         let bytes = (frame.len() - L3) as u64;
-        let variation = variation(identification, slot);
-        if !template.forward_plain(self.umem, frame, &hop.addresses, variation) {
+        if !template.forward_plain(umem, frame, &hop.addresses, variation()) {
             return None;
         }
         connection.refresh(self.now);
-        if let Some(statistics) = self.statistics.get(id) {
-            statistics.count_packet(bytes);
-        }
+        self.statistics[id].count_packet(bytes);
         Some((hop.port, template.overhead()))
     }
 }

@@ -6,9 +6,7 @@
 
 use crate::counters::DropReason;
 use crate::wire::{ethernet, ipv4, ipv6};
-
-/// Bytes of the headers that [`forward_plain`] touches.
-const PLAIN: usize = ethernet::HEADER_LEN + ipv4::HEADER_LEN;
+use crate::xsk::umem::HEAD;
 
 /// Addresses `frame`, whose IP header is at `l3_offset`, to the next hop with these MAC `addresses`.
 ///
@@ -38,27 +36,23 @@ pub(crate) fn forward(
     Ok(())
 }
 
-/// The same for an untagged frame with an IPv4 header without options. False if the packet may not
-/// travel further.
+/// The same for how an untagged frame with an IPv4 header without options begins. False if the packet may
+/// not travel further.
 #[inline(always)]
-pub(crate) fn forward_plain(frame: &mut [u8], addresses: &ethernet::Addresses) -> bool {
-    let Some(headers) = frame.first_chunk_mut::<PLAIN>() else {
-        return false;
-    };
-    let Some(ip) = headers.last_chunk_mut() else {
+pub(crate) fn forward_plain(head: &mut [u8; HEAD], addresses: &ethernet::Addresses) -> bool {
+    let Some(ip) = head[ethernet::HEADER_LEN..].first_chunk_mut() else {
         return false;
     };
     if !ipv4::Packet::header_mut(ip).decrement_ttl() {
         return false;
     }
-    addresses.write(headers);
+    addresses.write(head);
     true
 }
 
 /// What [`forward_plain`] will say.
 #[inline(always)]
-pub(crate) fn may_go_on(frame: &mut [u8]) -> bool {
-    let headers = frame.first_chunk_mut::<PLAIN>();
-    let ip = headers.and_then(|headers| headers.last_chunk_mut());
+pub(crate) fn may_go_on(head: &mut [u8; HEAD]) -> bool {
+    let ip = head[ethernet::HEADER_LEN..].first_chunk_mut();
     ip.is_some_and(|ip| ipv4::Packet::header_mut(ip).ttl() > 1)
 }

@@ -251,7 +251,7 @@ impl PlainRewrite {
     pub(crate) fn opposite(opposite: &FlowKey, network: Delta, transport: Delta) -> Self {
         Self {
             addresses: opposite.reversed_v4_addresses(),
-            ports: opposite.reversed_ports(),
+            ports: opposite.reversed_v4_ports(),
             network: network.and(Delta::ONE_HOP),
             transport,
         }

@@ -18,12 +18,17 @@
 //! +---------------------------------------------------------------+
 //! ```
 
+use std::hint::cold_path;
+
 use super::checksum::{self, Sum};
 use super::{Malformed, chunk, read, read_u16, write};
 use crate::service::Address;
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
+
+/// Where the time to live is.
+pub(super) const TTL: usize = field::TTL;
 
 /// Version 4 and a header of [`HEADER_LEN`] bytes, as the first byte says it.
 pub(super) const VERSION_AND_LENGTH: u8 = 0x45;
@@ -229,12 +234,6 @@ impl<'a> Packet<&'a [u8; HEADER_LEN]> {
         self.buffer[field::VERSION_IHL] == VERSION_AND_LENGTH
     }
 
-    /// Source and destination.
-    #[inline(always)]
-    pub(super) fn addresses(&self) -> [u8; 8] {
-        read(self.buffer, field::SOURCE.start..field::DESTINATION.end)
-    }
-
     /// True if a plain header sums up with its checksum.
     #[inline(always)]
     pub(super) fn verifies_plain(&self) -> bool {
@@ -248,20 +247,22 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline(always)]
     #[must_use = "a packet whose time to live is over must not be forwarded"]
     pub fn decrement_ttl(&mut self) -> bool {
-        let ttl = self.ttl();
-        if ttl <= 1 {
+        let field = &mut self.buffer.as_mut()[field::TTL..field::CHECKSUM.end];
+        let word = u32::from_le_bytes(read(field, 0..4));
+        if word & 0xff <= 1 {
             return false;
         }
-        self.set_ttl(ttl - 1);
         // One less in the upper byte of a word is 0x0100 less in the sum, hence more in its
-        // complement, with the carry at the other end (RFC 1624). In the machine's byte order, as
-        // one's-complement sums do not mind (RFC 1071 §2(B)).
-        let checksum = &mut self.buffer.as_mut()[field::CHECKSUM];
-        let one = u32::from(u16::from_ne_bytes([1, 0]));
-        let sum = u32::from(u16::from_ne_bytes(read(checksum, 0..2))) + one;
-        #[expect(clippy::cast_possible_truncation, reason = "the carry was added")]
-        let sum = (sum + u32::from(sum >= 0xffff)) as u16;
-        checksum.copy_from_slice(&sum.to_ne_bytes());
+        // complement, with the carry at the other end (RFC 1624). The checksum is the upper half of `word`
+        // with its bytes swapped, which one's-complement sums do not mind (RFC 1071 §2(B)): there it
+        // is one more, and adding 0xffff does that and takes one from the lowest byte.
+        let mut next = word.wrapping_add(0xffff);
+        if word >= 0xfffe_0000 {
+            // To 0xffff, which is never in a header, or beyond.
+            cold_path();
+            next = next.wrapping_add(0x1_0000);
+        }
+        field.copy_from_slice(&next.to_le_bytes());
         true
     }
 

@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 pub mod arp;
+mod burst;
 pub mod checksum;
 pub mod ethernet;
 pub mod gre;
@@ -28,6 +29,8 @@ pub mod tcp_options;
 pub mod udp;
 pub mod vlan;
 
+pub(crate) use burst::{Keys, parse_burst};
+pub(crate) use parse::plain_tcp_flags;
 pub use parse::{Kind, Parsed, Plain, parse, parse_plain};
 
 #[cfg(test)]

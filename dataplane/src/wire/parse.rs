@@ -12,7 +12,9 @@ use super::checksum::Sum;
 use super::ethernet::{self, ethertype};
 use super::ipv4::Fragment;
 use super::{Malformed, icmp, ipv4, ipv6, sctp, tcp, udp, vlan};
+use crate::flow::PlainKey;
 use crate::service::{Address, Protocol};
+use crate::xsk::umem::HEAD;
 
 /// What a frame is to the director.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,57 +84,58 @@ pub(crate) struct Endpoints {
 /// What [`parse_plain`] reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Plain {
-    /// Source and destination as they are in the header.
-    pub addresses: [u8; 8],
-    /// Source and destination port as they are in the header.
-    pub ports: [u8; 4],
-    pub protocol: Protocol,
+    pub key: PlainKey,
     /// 0 for UDP.
     pub tcp_flags: u8,
 }
 
 /// The straight way for nearly every packet: untagged, IPv4 without options, whole, TCP or UDP.
 /// `None` only says that [`parse`] is to be asked; what is returned is what `parse` would say.
+///
+/// `head` is how a frame of `length` bytes begins, and holds anything behind its end.
 #[inline(always)]
 #[must_use]
-pub fn parse_plain(frame: &[u8]) -> Option<Plain> {
+pub fn parse_plain(head: &[u8; HEAD], length: u16) -> Option<Plain> {
     const L3: usize = ethernet::HEADER_LEN;
     const L4: usize = L3 + ipv4::HEADER_LEN;
-    let headers: &[u8; L4 + udp::HEADER_LEN] = frame.first_chunk()?;
-    let ip = ipv4::Packet::header(headers, L3).ok()?;
+    const UDP: usize = ipv4::HEADER_LEN + udp::HEADER_LEN;
+    let ip = ipv4::Packet::header(head, L3).ok()?;
+    // What the frame has behind the shortest packet, and below what the packet has there: one
+    // comparison for both bounds of its length.
+    let room = usize::from(length).checked_sub(L3 + UDP)?;
     let total_len = ip.total_len();
-    let straight = ethernet::Packet::header(headers).ok()?.ethertype() == ethertype::IPV4
+    let straight = ethernet::Packet::header(head).ok()?.ethertype() == ethertype::IPV4
         && ip.is_plain()
         && ip.fragment() == Fragment::Whole
-        && L3 + total_len <= frame.len()
+        && total_len.wrapping_sub(UDP) <= room
         && ip.verifies_plain();
     if !straight {
         return None;
     }
-    let ports = *headers.get(L4..)?.first_chunk()?;
-    let addresses = ip.addresses();
-    if ip.protocol() == Protocol::Tcp as u8 {
-        let tcp = tcp::Packet::header(frame, L4).ok()?;
+    let (first, second) = head[L3 + ipv4::TTL..].split_first_chunk()?;
+    let key = PlainKey::from_headers(*first, *second.first_chunk()?);
+    if ip.protocol() == Protocol::Udp as u8 {
+        let length = udp::Packet::header(head, L4).ok()?.total_len();
+        let fits = length >= udp::HEADER_LEN && ipv4::HEADER_LEN + length <= total_len;
+        fits.then_some(Plain { key, tcp_flags: 0 })
+    } else if ip.protocol() == Protocol::Tcp as u8 {
+        let tcp = tcp::Packet::header(head, L4).ok()?;
         let header_len = tcp.header_len();
         let fits = header_len >= tcp::HEADER_LEN && ipv4::HEADER_LEN + header_len <= total_len;
-        let (protocol, tcp_flags) = (Protocol::Tcp, tcp.flags());
-        fits.then_some(Plain {
-            addresses,
-            ports,
-            protocol,
-            tcp_flags,
-        })
-    } else if ip.protocol() == Protocol::Udp as u8 {
-        let length = udp::Packet::header(headers, L4).ok()?.total_len();
-        let fits = length >= udp::HEADER_LEN && ipv4::HEADER_LEN + length <= total_len;
-        fits.then_some(Plain {
-            addresses,
-            ports,
-            protocol: Protocol::Udp,
-            tcp_flags: 0,
-        })
+        let tcp_flags = tcp.flags();
+        fits.then_some(Plain { key, tcp_flags })
     } else {
         None
+    }
+}
+
+/// The TCP flags of what [`parse_plain`] took for TCP; 0 if that was UDP.
+#[must_use]
+pub(crate) fn plain_tcp_flags(head: &[u8; HEAD], is_tcp: bool) -> u8 {
+    let at = usize::from(super::PLAIN_L4_OFFSET);
+    match tcp::Packet::header(head, at) {
+        Ok(tcp) if is_tcp => tcp.flags(),
+        Ok(_) | Err(_) => 0,
     }
 }
 

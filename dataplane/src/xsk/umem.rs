@@ -8,9 +8,14 @@
 //!   holding a frame is the right to its bytes, whatever addresses the kernel
 //!   writes into its rings.
 //! - A frame's packet never leaves its chunk: its address and its last byte have one chunk number.
+//!   Nor do the [`HEAD`] bytes from its address on, however short the packet is.
 //!
 //! Not done here: registration with a socket (`socket.rs`), and the decision
 //! how many frames there are.
+
+mod packets;
+
+pub use self::packets::{HEAD, Packets};
 
 use std::io;
 use std::ptr::NonNull;
@@ -29,6 +34,10 @@ pub const KERNEL_HEADROOM: u16 = 256;
 
 /// Where in its chunk a packet starts.
 const START: u32 = (KERNEL_HEADROOM + HEADROOM) as u32;
+
+/// What a chunk has from a packet's start on at least.
+#[expect(clippy::cast_possible_truncation, reason = "it is 64")]
+const LEAST: u32 = HEAD as u32;
 
 /// Size of a chunk in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,13 +239,20 @@ impl Umem {
     /// Cuts `bytes` off the packet's front.
     ///
     /// # Errors
-    /// The frame is left as it is when the packet is shorter than that.
+    /// The frame is left as it is when the packet is shorter than that, or would start less than [`HEAD`]
+    /// bytes before the end of its chunk.
     #[inline]
     pub fn cut_front(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
         let too_short = FrameTooShort {
             wanted: usize::from(bytes),
         };
-        frame.length = frame.length.checked_sub(bytes).ok_or(too_short)?;
+        let Some(length) = frame.length.checked_sub(bytes) else {
+            return Err(too_short);
+        };
+        if self.offset(frame) + usize::from(bytes) + HEAD > self.frame_size() as usize {
+            return Err(too_short);
+        }
+        frame.length = length;
         frame.address += u32::from(bytes);
         Ok(())
     }
@@ -275,6 +291,7 @@ pub struct FrameTooShort {
 /// goes, so it is always handed on, to a device or to the [`FramePool`].
 #[derive(Debug)]
 #[must_use = "a dropped frame is lost to the pool"]
+#[repr(C, align(8))]
 pub struct Frame {
     /// Of the packet's first byte, in bytes from the start of the umem.
     address: u32,
@@ -336,13 +353,13 @@ impl Ledger {
     }
 
     /// The frame whose packet of `length` bytes is at `address`; `None` unless
-    /// its chunk is lent and the packet lies in the chunk.
+    /// its chunk is lent and the packet lies in the chunk, as do [`HEAD`] bytes.
     #[inline(always)]
     pub(crate) fn reclaim(&mut self, address: u64, length: u32) -> Option<Frame> {
         let frame_size = self.umem.frame_size();
         let address = u32::try_from(address).ok()?;
         let chunk = address >> self.umem.shift;
-        if length > frame_size - (address & (frame_size - 1)) {
+        if length.max(LEAST) > frame_size - (address & (frame_size - 1)) {
             return None;
         }
         // The last word may have bits beyond the last chunk: they are never
@@ -451,12 +468,13 @@ mod tests {
         let chunk = address & !2047;
 
         for (wrong, length) in [
-            (chunk + 2048, 60), // another chunk
-            (65 * 2048, 60),    // the first chunk past the end, same word
-            (128 * 2048, 60),   // past the last word
-            (u64::MAX, 60),     // no chunk number
-            (chunk + 2000, 49), // runs out of its chunk
-            (chunk, u32::MAX),  // longer than any chunk
+            (chunk + 2048, 60),  // another chunk
+            (65 * 2048, 60),     // the first chunk past the end, same word
+            (128 * 2048, 60),    // past the last word
+            (u64::MAX, 60),      // no chunk number
+            (chunk + 1900, 149), // runs out of its chunk
+            (chunk + 1985, 1),   // has no room for a head
+            (chunk, u32::MAX),   // longer than any chunk
         ] {
             assert!(ledger.reclaim(wrong, length).is_none(), "{wrong} {length}");
         }

@@ -101,8 +101,8 @@ fn one_frame(
     umem.fill(&mut frame, &data).expect("at most 510 bytes");
     let mut burst = [frame];
     let mut verdicts = [Verdict::Drop(DropReason::NotIp); BURST];
-    director.process(PortIndex(0), umem, &mut burst, now, &mut verdicts);
-    let ([frame], [verdict, ..]) = (burst, verdicts);
+    let egress = director.process(PortIndex(0), umem, &mut burst, now, &mut verdicts);
+    let ([frame], verdict) = (burst, egress.map_or(verdicts[0], Verdict::Transmit));
     match verdict {
         Verdict::Transmit(_) => {
             let sent = wire::parse(umem.bytes(&frame));

@@ -1,7 +1,7 @@
 //! What lets packets go straight on: it is found when a connection changes, not for each of its packets.
 
 use super::{Candidate, Connection, Direction, REPLY, Reply};
-use crate::flow::FlowKey;
+use crate::flow::PlainKey;
 
 /// What becomes of a packet that is plain (see the director) and of this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,10 +41,11 @@ impl StraightConnections<'_> {
     /// The connection of a request, if the candidate is the one and it goes on as it is.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn sent(&mut self, candidate: Candidate, key: &FlowKey) -> Option<&mut Connection> {
+    pub(crate) fn sent(&mut self, candidate: Candidate, key: &PlainKey) -> Option<&mut Connection> {
         // No candidate, and that of a reply, are beyond the end.
         let connection = self.entries.get_mut(candidate.0 as usize)?;
-        (connection.straight == Straight::Sent && connection.key.same_v4(key)).then_some(connection)
+        (connection.straight == Straight::Sent && connection.key.same_plain(key))
+            .then_some(connection)
     }
 
     /// The same for those that are translated: both halves and the packet's direction.
@@ -53,7 +54,7 @@ impl StraightConnections<'_> {
     pub(crate) fn translated(
         &mut self,
         candidate: Candidate,
-        key: &FlowKey,
+        key: &PlainKey,
     ) -> Option<(&mut Connection, &mut Reply, Direction)> {
         let number = (candidate.0 & !REPLY) as usize;
         let connection = self.entries.get_mut(number)?;
@@ -62,7 +63,7 @@ impl StraightConnections<'_> {
             0 => (&connection.key, Direction::Request),
             _ => (&reply.key, Direction::Reply),
         };
-        (connection.straight == Straight::Translated && own.same_v4(key))
+        (connection.straight == Straight::Translated && own.same_plain(key))
             .then_some((connection, reply, direction))
     }
 }

@@ -1,0 +1,240 @@
+//! A burst's first stages: what is noted of its frames, and what of the connection table is fetched for them.
+//!
+//! Of a plain frame only that is noted which the straight way asks for; what else is known of it, as of all
+//! plain frames, is added if it does not go that way.
+
+use std::num::NonZeroU64;
+
+use super::{Slot, What};
+use crate::conn::{Candidate, ConnectionTable, Lookup, Place};
+use crate::device::BURST;
+use crate::processor::{Loop, Processor};
+use crate::service::PortIndex;
+use crate::wire::{self, Keys};
+use crate::xsk::umem::Packets;
+
+/// Some of the frames of a burst, a bit for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Others(u64);
+
+const _: () = assert!(BURST <= u64::BITS as usize);
+
+impl Others {
+    pub(super) const NONE: Self = Self(0);
+
+    /// Of a burst of `count` frames all; there is at least one.
+    #[inline(always)]
+    pub(super) fn all(count: usize) -> Self {
+        Self(u64::MAX >> (BURST - count))
+    }
+
+    #[inline(always)]
+    pub(super) fn add(&mut self, number: usize) {
+        self.0 |= 1 << number;
+    }
+
+    #[inline(always)]
+    pub(super) fn remove(&mut self, number: usize) {
+        self.0 &= !(1 << number);
+    }
+
+    #[inline(always)]
+    pub(super) fn without(self, others: Self) -> Self {
+        Self(self.0 & !others.0)
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub(super) fn len(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    /// Their numbers in the burst, ascending.
+    #[inline(always)]
+    pub(super) fn numbers(self) -> impl Iterator<Item = usize> {
+        let mut left = self.0;
+        std::iter::from_fn(move || {
+            let lowest = NonZeroU64::new(left)?.trailing_zeros();
+            left &= left - 1;
+            Some(lowest as usize)
+        })
+    }
+}
+
+/// What the stages note about a burst. Of a frame that is not plain, there is no candidate, and
+/// `slots` has what there is to know.
+#[derive(Debug)]
+pub(super) struct Notes {
+    pub(super) plain: PlainNotes,
+    pub(super) slots: [Slot; BURST],
+    pub(super) processor: Processor,
+}
+
+/// What is noted of plain frames.
+#[derive(Debug)]
+pub(super) struct PlainNotes {
+    pub(super) keys: Keys,
+    pub(super) places: [Place; BURST],
+    pub(super) candidates: [Candidate; BURST],
+    /// Where those leave that go straight on.
+    pub(super) ports: [PortIndex; BURST],
+}
+
+impl Notes {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            plain: PlainNotes {
+                keys: Keys::EMPTY,
+                places: [Place::FIRST; BURST],
+                candidates: [Candidate::NONE; BURST],
+                ports: [PortIndex(0); BURST],
+            },
+            slots: [Slot::EMPTY; BURST],
+            processor: Processor::detect(),
+        })
+    }
+
+    /// First stage: headers to keys and places, whose buckets are fetched. Returns which frames are not
+    /// plain, and the bytes of all.
+    #[inline(always)]
+    pub(super) fn read(&mut self, packets: &Packets<'_>, table: &ConnectionTable) -> (Others, u64) {
+        let PlainNotes { keys, places, .. } = &mut self.plain;
+        let (processor, lookup) = (self.processor, table.lookup());
+        let found = wire::parse_burst(processor, packets, lookup.hasher(), keys);
+        // Those of the others are harmless.
+        processor.run(FindPlaces {
+            hashes: fours(&keys.hashes, packets.count()),
+            places: fours_mut(places, packets.count()),
+            lookup,
+        });
+        let unusual = Others::all(packets.count()).without(Others(found.plain));
+        if !unusual.is_empty() {
+            self.read_unusual(unusual, packets, table);
+        }
+        (unusual, found.bytes)
+    }
+
+    #[inline(never)]
+    fn read_unusual(&mut self, unusual: Others, packets: &Packets<'_>, table: &ConnectionTable) {
+        for number in unusual.numbers() {
+            let slot = &mut self.slots[number];
+            match wire::parse_plain(packets.head(number), packets.length(number)) {
+                Some(plain) => *slot = Slot::changing(&plain, table),
+                None => slot.read_unusual(packets.bytes(number), table),
+            }
+        }
+    }
+
+    /// Second stage: the buckets to candidates, which are fetched.
+    #[inline(always)]
+    pub(super) fn find_candidates(
+        &mut self,
+        count: usize,
+        unusual: Others,
+        table: &ConnectionTable,
+    ) {
+        let places = fours(&self.plain.places, count);
+        let candidates = fours_mut(&mut self.plain.candidates, count);
+        let (lookup, processor) = (table.lookup(), self.processor);
+        match table.has_replies() {
+            true => processor.run(FindCandidates::<true> {
+                places,
+                candidates,
+                lookup,
+            }),
+            false => processor.run(FindCandidates::<false> {
+                places,
+                candidates,
+                lookup,
+            }),
+        }
+        if !unusual.is_empty() {
+            self.find_unusual(unusual, table);
+        }
+    }
+
+    #[inline(never)]
+    fn find_unusual(&mut self, unusual: Others, table: &ConnectionTable) {
+        for number in unusual.numbers() {
+            self.plain.candidates[number] = Candidate::NONE;
+            let slot = &mut self.slots[number];
+            slot.candidate = table.lookup().candidate::<true>(slot.place);
+        }
+    }
+
+    /// Adds what else is known of these plain frames.
+    pub(super) fn complete(&mut self, others: Others, packets: &Packets<'_>) {
+        for number in others.numbers() {
+            let key = self.plain.keys.get(number);
+            self.slots[number] = Slot {
+                key: key.into(),
+                place: self.plain.places[number],
+                candidate: self.plain.candidates[number],
+                l3_offset: wire::PLAIN_L3_OFFSET,
+                l4_offset: wire::PLAIN_L4_OFFSET,
+                is_v4: true,
+                tcp_flags: wire::plain_tcp_flags(packets.head(number), key.is_tcp()),
+                what: What::Plain,
+            };
+        }
+    }
+}
+
+/// The first `count` of a burst's notes and up to three more, which do no harm, in fours: a loop over
+/// them has a quarter of the rounds.
+#[inline(always)]
+fn fours<T>(notes: &[T; BURST], count: usize) -> &[[T; 4]] {
+    notes[..count.next_multiple_of(4)].as_chunks().0
+}
+
+/// The same, to be changed.
+#[inline(always)]
+fn fours_mut<T>(notes: &mut [T; BURST], count: usize) -> &mut [[T; 4]] {
+    notes[..count.next_multiple_of(4)].as_chunks_mut().0
+}
+
+/// Hashes to places, whose buckets are fetched.
+struct FindPlaces<'a> {
+    hashes: &'a [[u64; 4]],
+    places: &'a mut [[Place; 4]],
+    lookup: Lookup<'a>,
+}
+
+impl Loop for FindPlaces<'_> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (places, hashes) in self.places.iter_mut().zip(self.hashes) {
+            *places = hashes.map(|hash| self.lookup.place_of(hash));
+        }
+        for places in &*self.places {
+            for place in places {
+                self.lookup.prefetch(*place);
+            }
+        }
+    }
+}
+
+/// Places to candidates, which are fetched.
+struct FindCandidates<'a, const REPLIES: bool> {
+    places: &'a [[Place; 4]],
+    candidates: &'a mut [[Candidate; 4]],
+    lookup: Lookup<'a>,
+}
+
+impl<const REPLIES: bool> Loop for FindCandidates<'_, REPLIES> {
+    type Result = ();
+
+    #[inline(always)]
+    fn run(self) {
+        for (candidates, places) in self.candidates.iter_mut().zip(self.places) {
+            for (candidate, place) in candidates.iter_mut().zip(places) {
+                *candidate = self.lookup.candidate::<REPLIES>(*place);
+            }
+        }
+    }
+}
