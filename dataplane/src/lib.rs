@@ -24,7 +24,7 @@ pub mod limits;
 pub mod matching;
 pub mod persistence;
 pub mod ports;
-#[expect(unsafe_code, reason = "two instructions; see the module")]
+#[expect(unsafe_code, reason = "instructions of some processors; see the module")]
 mod processor;
 pub mod routes;
 pub mod scheduler;

@@ -1,4 +1,5 @@
-//! Instructions that have no safe name: the only `unsafe` of the data plane outside its device layer.
+//! What the compiler does not choose by itself: instructions that have no safe name, and loops compiled for newer processors besides,
+//! chosen when the process starts.
 
 /// What the processor can do.
 #[derive(Clone, Copy, Debug)]
