@@ -14,6 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, Path, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
@@ -246,8 +247,16 @@ async fn version(State(api): State<Api>) -> Json<view::Version> {
 
 async fn explain(
     State(api): State<Api>,
-    Path((protocol, client, virtual_server)): Path<(String, SocketAddr, SocketAddr)>,
+    uri: Uri,
+    path: Result<Path<(String, SocketAddr, SocketAddr)>, PathRejection>,
 ) -> Result<Json<view::Explanation>, Failure> {
+    let Path((protocol, client, virtual_server)) = path.map_err(|why| {
+        Failure::BadRequest(format!(
+            "{} is not PROTOCOL/CLIENT/VIRTUAL_SERVER, as tcp/198.51.100.7:40000/192.0.2.1:80: {}",
+            uri.path(),
+            why.body_text()
+        ))
+    })?;
     let question = Question::new(&protocol, client, virtual_server);
     let question = question.ok_or_else(|| {
         let why = format!("found the protocol {protocol:?}, expected TCP, UDP or SCTP");

@@ -240,6 +240,11 @@ fn wrong_requests_get_a_json_error() {
             "405",
             "/api/v1/services does not take POST: ",
         ),
+        (
+            "GET /api/v1/explain/tcp/192.0.2.9:1/1920.:.2.180 HTTP/1.0",
+            "400",
+            "/api/v1/explain/tcp/192.0.2.9:1/1920.:.2.180 is not PROTOCOL/CLIENT/VIRTUAL_SERVER",
+        ),
     ] {
         let answer = raw(&appliance.path, &format!("{request}\r\n\r\n"));
         assert!(
