@@ -80,7 +80,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
         through_proxies(arguments, &setup, &mut report)?;
     }
     if measured(Part::Ring) {
-        in_memory(arguments, &programs.join("pktgen"), &mut report)?;
+        in_memory(arguments, &programs, &mut report)?;
     }
     let path = report.save(&arguments.results)?;
     println!("{}", report.markdown());
@@ -167,23 +167,27 @@ fn through_proxies(
     Ok(())
 }
 
-fn in_memory(arguments: &Arguments, pktgen: &Path, report: &mut Report) -> anyhow::Result<()> {
-    let mut times: HashMap<u32, Vec<memory::Ring>> = HashMap::new();
+fn in_memory(arguments: &Arguments, programs: &Path, report: &mut Report) -> anyhow::Result<()> {
+    let (pktgen, limit) = (&programs.join("pktgen"), &programs.join("limit"));
+    let mut times: HashMap<u32, Vec<(memory::Ring, f64)>> = HashMap::new();
     for round in 1..=arguments.rounds {
-        for flows in throughput::FLOWS {
+        for flows in memory::FLOWS {
             pause(std::time::Duration::ZERO)?;
             let ring = memory::time(pktgen, flows)?;
+            let limit = memory::limit(limit, flows)?;
             eprintln!(
-                "round {round}: ring, {flows} flows: {:.1} ns/packet",
+                "round {round}: ring, {flows} flows: {:.1} ns/packet, limit {limit:.1}",
                 ring.ns_per_packet
             );
-            times.entry(flows).or_default().push(ring);
+            times.entry(flows).or_default().push((ring, limit));
         }
     }
-    for flows in throughput::FLOWS {
+    for flows in memory::FLOWS {
         pause(std::time::Duration::ZERO)?;
-        let rings = times.remove(&flows).unwrap_or_default();
-        let ns: Vec<f64> = rings.iter().map(|ring| ring.ns_per_packet).collect();
+        let rounds = times.remove(&flows).unwrap_or_default();
+        let column = |value: fn(&(memory::Ring, f64)) -> f64| {
+            Spread::of(&rounds.iter().map(value).collect::<Vec<_>>()).context("no rounds")
+        };
         let callgrind = memory::instructions(pktgen, flows).map_err(|error| format!("{error:#}"));
         if let Err(reason) = &callgrind {
             report
@@ -192,9 +196,13 @@ fn in_memory(arguments: &Arguments, pktgen: &Path, report: &mut Report) -> anyho
         }
         report.memory.push(Memory {
             flows,
-            ns: Spread::of(&ns).context("no rounds")?,
+            ns: column(|(ring, _)| ring.ns_per_packet)?,
+            limit: column(|(_, limit)| *limit)?,
+            ratio: column(|(ring, limit)| ring.ns_per_packet / limit)?,
             callgrind,
-            counter: rings.last().and_then(|ring| ring.instructions_per_packet),
+            counter: rounds
+                .last()
+                .and_then(|(ring, _)| ring.instructions_per_packet),
         });
     }
     Ok(())

@@ -10,6 +10,9 @@ use serde::Deserialize;
 
 use crate::process;
 
+/// Flows of the cases.
+pub const FLOWS: [u32; 4] = [1, 10_000, 1_000_000, 10_000_000];
+
 /// Packets that callgrind counts, some fifty times slower than they are otherwise.
 const COUNTED: u64 = 200_000;
 /// The function below which everything timed happens.
@@ -34,6 +37,21 @@ pub fn time(pktgen: &Path, flows: u32) -> anyhow::Result<Ring> {
         "ring", "--json", "--core", "1", "--flows", &flows, "--duration", "2s",
     ])?;
     serde_json::from_str(&out).context("the report of pktgen ring")
+}
+
+/// What a packet of `flows` flows costs at least, in nanoseconds: `limit`.
+///
+/// # Errors
+/// `limit` failed.
+pub fn limit(limit: &Path, flows: u32) -> anyhow::Result<f64> {
+    #[derive(Deserialize)]
+    struct Limit {
+        ns_per_packet: f64,
+    }
+    let flows = flows.to_string();
+    let (out, _) = process::run(limit, &["--core", "1", "--flows", &flows])?;
+    let limit: Limit = serde_json::from_str(&out).context("the report of limit")?;
+    Ok(limit.ns_per_packet)
 }
 
 /// Instructions per packet with `flows` flows, by callgrind.

@@ -24,7 +24,10 @@ pub mod limits;
 pub mod matching;
 pub mod persistence;
 pub mod ports;
-#[expect(unsafe_code, reason = "instructions of some processors; see the module")]
+#[expect(
+    unsafe_code,
+    reason = "instructions of some processors; see the module"
+)]
 mod processor;
 pub mod routes;
 pub mod scheduler;
