@@ -42,7 +42,7 @@ use crate::forward::fragment::Fragments;
 use crate::handoff::{Arrival, Owners, WorkerIndex};
 use crate::service::{PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
-use crate::wire::{self, Kind, Plain};
+use crate::wire::{self, Kind};
 use crate::xsk::umem::{Frame, FramePool, Umem};
 
 /// What becomes of a frame.
@@ -146,21 +146,6 @@ impl Slot {
         what: What::Unwanted(DropReason::OtherProtocol),
     };
 
-    /// Of a plain packet that begins or ends something.
-    #[inline(never)]
-    fn changing(plain: &Plain, table: &ConnectionTable) -> Self {
-        Self {
-            key: plain.key.into(),
-            place: table.lookup().place_plain(&plain.key),
-            candidate: Candidate::NONE,
-            l3_offset: wire::PLAIN_L3_OFFSET,
-            l4_offset: wire::PLAIN_L4_OFFSET,
-            is_v4: true,
-            tcp_flags: plain.tcp_flags,
-            what: What::Packet,
-        }
-    }
-
     /// Of a frame that is not plain.
     #[inline(never)]
     fn read_unusual(&mut self, frame: &[u8], table: &ConnectionTable) {
@@ -246,6 +231,17 @@ fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
         .iter()
         .fold(0, |different, port| different | (port.0 ^ first.0));
     (different == 0).then_some(first)
+}
+
+/// The interface, if all frames leave and by the same one: nothing is to be sorted then.
+#[inline(always)]
+fn all_leave_by(verdicts: &[Verdict]) -> Option<PortIndex> {
+    let first = *verdicts.first()?;
+    let Verdict::Transmit(egress) = first else {
+        return None;
+    };
+    let same = verdicts.iter().all(|verdict| *verdict == first);
+    same.then_some(egress)
 }
 
 impl Director {
@@ -360,8 +356,9 @@ impl Director {
         }
         let mut packets = umem.packets(frames);
         packets.prefetch();
-        let (unusual, bytes) = notes.read(&packets, &flows.table);
-        notes.find_candidates(count, unusual, &flows.table);
+        let read = notes.read(&packets, &flows.table);
+        let bytes = read.bytes;
+        notes.find_candidates(&read, &packets, &flows.table);
         let mut others = flows.send_straight(notes, &mut packets, snapshot, now);
         if !others.is_empty() && !snapshot.tunnel_paths().is_empty() {
             others = flows.wrap_straight(others, notes, (umem, frames), snapshot, now);
@@ -377,8 +374,9 @@ impl Director {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
         }
         if !others.is_empty() {
-            notes.complete(others.without(unusual), &umem.packets(frames));
+            notes.complete_plain(others, &read, &umem.packets(frames));
             self.decide_others(others, arrivals, umem, frames, now, verdicts);
+            return (bytes, all_leave_by(&verdicts[..count]));
         }
         (bytes, None)
     }

@@ -83,6 +83,17 @@ pub(super) struct PlainNotes {
     pub(super) ports: [PortIndex; BURST],
 }
 
+/// What the first stage found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read {
+    /// Not plain.
+    pub(super) unusual: Others,
+    /// Plain, but of TCP's segments that begin or end something.
+    pub(super) changing: Others,
+    /// Of all frames.
+    pub(super) bytes: u64,
+}
+
 impl Notes {
     pub(super) fn new() -> Box<Self> {
         Box::new(Self {
@@ -97,10 +108,9 @@ impl Notes {
         })
     }
 
-    /// First stage: headers to keys and places, whose buckets are fetched. Returns which frames are not
-    /// plain, and the bytes of all.
+    /// First stage: headers to keys and places, whose buckets are fetched.
     #[inline(always)]
-    pub(super) fn read(&mut self, packets: &Packets<'_>, table: &ConnectionTable) -> (Others, u64) {
+    pub(super) fn read(&mut self, packets: &Packets<'_>, table: &ConnectionTable) -> Read {
         let PlainNotes { keys, places, .. } = &mut self.plain;
         let (processor, lookup) = (self.processor, table.lookup());
         let found = wire::parse_burst(processor, packets, lookup.hasher(), keys);
@@ -110,21 +120,21 @@ impl Notes {
             places: fours_mut(places, packets.count()),
             lookup,
         });
-        let unusual = Others::all(packets.count()).without(Others(found.plain));
+        let unusual = Others::all(packets.count()).without(Others(found.plain | found.changing));
         if !unusual.is_empty() {
             self.read_unusual(unusual, packets, table);
         }
-        (unusual, found.bytes)
+        Read {
+            unusual,
+            changing: Others(found.changing),
+            bytes: found.bytes,
+        }
     }
 
     #[inline(never)]
     fn read_unusual(&mut self, unusual: Others, packets: &Packets<'_>, table: &ConnectionTable) {
         for number in unusual.numbers() {
-            let slot = &mut self.slots[number];
-            match wire::parse_plain(packets.head(number), packets.length(number)) {
-                Some(plain) => *slot = Slot::changing(&plain, table),
-                None => slot.read_unusual(packets.bytes(number), table),
-            }
+            self.slots[number].read_unusual(packets.bytes(number), table);
         }
     }
 
@@ -132,10 +142,11 @@ impl Notes {
     #[inline(always)]
     pub(super) fn find_candidates(
         &mut self,
-        count: usize,
-        unusual: Others,
+        read: &Read,
+        packets: &Packets<'_>,
         table: &ConnectionTable,
     ) {
+        let count = packets.count();
         let places = fours(&self.plain.places, count);
         let candidates = fours_mut(&mut self.plain.candidates, count);
         let (lookup, processor) = (table.lookup(), self.processor);
@@ -151,8 +162,14 @@ impl Notes {
                 lookup,
             }),
         }
-        if !unusual.is_empty() {
-            self.find_unusual(unusual, table);
+        if !read.unusual.is_empty() {
+            self.find_unusual(read.unusual, table);
+        }
+        if !read.changing.is_empty() {
+            self.complete(read.changing, packets, What::Packet);
+            for number in read.changing.numbers() {
+                self.plain.candidates[number] = Candidate::NONE;
+            }
         }
     }
 
@@ -165,9 +182,14 @@ impl Notes {
         }
     }
 
-    /// Adds what else is known of these plain frames.
-    pub(super) fn complete(&mut self, others: Others, packets: &Packets<'_>) {
-        for number in others.numbers() {
+    /// Adds what else is known of plain frames that did not go straight on.
+    pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
+        let plain = others.without(read.unusual).without(read.changing);
+        self.complete(plain, packets, What::Plain);
+    }
+
+    fn complete(&mut self, frames: Others, packets: &Packets<'_>, what: What) {
+        for number in frames.numbers() {
             let key = self.plain.keys.get(number);
             self.slots[number] = Slot {
                 key: key.into(),
@@ -177,7 +199,7 @@ impl Notes {
                 l4_offset: wire::PLAIN_L4_OFFSET,
                 is_v4: true,
                 tcp_flags: wire::plain_tcp_flags(packets.head(number), key.is_tcp()),
-                what: What::Plain,
+                what,
             };
         }
     }

@@ -12,8 +12,18 @@ use crate::xsk::umem::Packets;
 pub(crate) struct PlainBurst {
     /// A bit for each packet that is plain and neither begins nor ends anything: it has a key.
     pub(crate) plain: u64,
+    /// One for each that would be plain, but begins or ends something: it has a key, too.
+    pub(crate) changing: u64,
     /// Of all packets.
     pub(crate) bytes: u64,
+}
+
+impl PlainBurst {
+    const NOTHING: Self = Self {
+        plain: 0,
+        changing: 0,
+        bytes: 0,
+    };
 }
 
 /// Keys with IPv4 addresses and their hashes, by number. Their words are apart, as several at once are
@@ -44,7 +54,7 @@ impl Keys {
     }
 }
 
-/// Reads and hashes the keys of those packets that are plain; the others' are anything.
+/// Reads and hashes the keys of those packets that are plain, whether they change a state or not; the others' are anything.
 ///
 /// # Panics
 /// There are more than [`BURST`] packets.
@@ -61,8 +71,7 @@ pub(crate) fn parse_burst(
         // SAFETY: AVX2 was detected.
         return unsafe { eight::parse_burst(packets, hasher, keys) };
     }
-    let nothing = PlainBurst { plain: 0, bytes: 0 };
-    parse_rest(packets, hasher, keys, 0, nothing)
+    parse_rest(packets, hasher, keys, 0, PlainBurst::NOTHING)
 }
 
 /// One by one from number `first` on; `found` is what there is before it.
@@ -73,22 +82,20 @@ fn parse_rest(
     first: usize,
     found: PlainBurst,
 ) -> PlainBurst {
-    let PlainBurst {
-        mut plain,
-        mut bytes,
-    } = found;
+    let mut found = found;
     for number in first..packets.count() {
         let length = packets.length(number);
-        bytes += u64::from(length);
-        if let Some(read) = parse_plain(packets.head(number), length)
-            && !tcp::flags::changes_state(read.tcp_flags)
-        {
+        found.bytes += u64::from(length);
+        if let Some(read) = parse_plain(packets.head(number), length) {
             [keys.first[number], keys.second[number]] = read.key.words();
             keys.hashes[number] = hasher.hash_plain(&read.key);
-            plain |= 1 << number;
+            match tcp::flags::changes_state(read.tcp_flags) {
+                true => found.changing |= 1 << number,
+                false => found.plain |= 1 << number,
+            }
         }
     }
-    PlainBurst { plain, bytes }
+    found
 }
 
 /// Eight packets at once: a vector has the same four bytes of each of them, the first one in the
@@ -115,7 +122,8 @@ mod eight {
         keys: &mut Keys,
     ) -> PlainBurst {
         let secret = hasher.secret();
-        let (mut plain, mut bytes, mut first) = (0, _mm256_setzero_si256(), 0);
+        let (mut plain, mut changing) = (0, 0);
+        let (mut bytes, mut first) = (_mm256_setzero_si256(), 0);
         let eights = (keys.first.as_chunks_mut().0.iter_mut())
             .zip(keys.second.as_chunks_mut().0)
             .zip(keys.hashes.as_chunks_mut().0);
@@ -125,22 +133,27 @@ mod eight {
             };
             let lengths = lengths(of);
             bytes = _mm256_add_epi32(bytes, lengths);
-            let (is_plain, words) = parse_eight(&heads, lengths);
+            let (is_plain, is_changing, words) = parse_eight(&heads, lengths);
             plain |= u64::from(is_plain) << first;
+            changing |= u64::from(is_changing) << first;
             let [protocol, source, destination, ports] = words;
             *firsts = joined(protocol, source);
             *seconds = joined(destination, ports);
             *hashes = hash(words, &secret);
             first += LANES;
         }
-        let bytes = sum(bytes);
-        parse_rest(packets, hasher, keys, first, PlainBurst { plain, bytes })
+        let found = PlainBurst {
+            plain,
+            changing,
+            bytes: sum(bytes),
+        };
+        parse_rest(packets, hasher, keys, first, found)
     }
 
-    /// A bit for each packet that is plain, and the words of all keys.
+    /// A bit for each packet that is plain, one for each that would be but changes a state, and the words of all keys.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn parse_eight(heads: &[&[u8; HEAD]; LANES], lengths: __m256i) -> (u8, [__m256i; 4]) {
+    fn parse_eight(heads: &[&[u8; HEAD]; LANES], lengths: __m256i) -> (u8, u8, [__m256i; 4]) {
         // 14: version, header length, type of service, total length. 18: identification, fragment. 22: time
         // to live, protocol, checksum. 26: source.
         let [w14, w18, w22, w26] = columns::<L3>(heads);
@@ -164,26 +177,28 @@ mod eight {
             is(protocol, (Protocol::Udp as i32) << 8),
             fits(length, udp::HEADER_LEN, total),
         );
-        let mut plain = bits(_mm256_and_si256(usual, udp));
+        let (mut plain, mut changing) = (bits(_mm256_and_si256(usual, udp)), 0);
         if plain != u8::MAX {
-            plain |= bits(_mm256_and_si256(usual, tcp(heads, protocol, total)));
+            let (whole, goes_on) = tcp(heads, protocol, total);
+            let (whole, goes_on) = (bits(_mm256_and_si256(usual, whole)), bits(goes_on));
+            plain |= whole & goes_on;
+            changing = whole & !goes_on;
         }
-        (plain, [protocol, w26, w30, w34])
+        (plain, changing, [protocol, w26, w30, w34])
     }
 
-    /// Those of TCP whose header fits and that neither begin nor end anything.
+    /// Those of TCP whose header fits; and of these those that neither begin nor end anything.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn tcp(heads: &[&[u8; HEAD]; LANES], protocol: __m256i, total: __m256i) -> __m256i {
+    fn tcp(heads: &[&[u8; HEAD]; LANES], protocol: __m256i, total: __m256i) -> (__m256i, __m256i) {
         // Data offset and flags are the upper half.
         let w44 = column::<{ L4 + 10 }>(heads);
         let length = _mm256_and_si256(_mm256_srli_epi32::<18>(w44), all(0x3c));
         let changing = i32::from(tcp::flags::SYN | tcp::flags::FIN | tcp::flags::RST) << 24;
         let goes_on = is(_mm256_and_si256(w44, all(changing)), 0);
-        _mm256_and_si256(
-            _mm256_and_si256(is(protocol, (Protocol::Tcp as i32) << 8), goes_on),
-            fits(length, tcp::HEADER_LEN, total),
-        )
+        let is_tcp = is(protocol, (Protocol::Tcp as i32) << 8);
+        let whole = _mm256_and_si256(is_tcp, fits(length, tcp::HEADER_LEN, total));
+        (whole, goes_on)
     }
 
     /// All lanes are `value`.
@@ -454,11 +469,12 @@ pub(super) mod tests {
                 let packets = umem.packets(frames);
                 let (mut one_by_one, mut at_once) = (Keys::EMPTY, Keys::EMPTY);
                 let hasher = FlowHasher::fixed();
-                let nothing = PlainBurst { plain: 0, bytes: 0 };
+                let nothing = PlainBurst::NOTHING;
                 let expected = parse_rest(&packets, &hasher, &mut one_by_one, 0, nothing);
                 let found = parse_burst(Processor::detect(), &packets, &hasher, &mut at_once);
                 assert_eq!(found, expected, "{frame:02x?}");
-                for number in (0..17).filter(|number| found.plain & 1 << number != 0) {
+                let keyed = found.plain | found.changing;
+                for number in (0..17).filter(|number| keyed & 1 << number != 0) {
                     assert_eq!(at_once.get(number), one_by_one.get(number));
                     assert_eq!(at_once.hashes[number], one_by_one.hashes[number]);
                 }
