@@ -171,6 +171,9 @@ start_director
 allowed=5000 within_allowed up
 contains "handshake without a name" \
     "$(ask health ".[] | select(.virtual_server == \"$VIP:444\") | .last_result")" "TLS: .*UnrecognisedName"
+# Everything else may be up before a lie has timed out twice: alone, each takes up to 1.6 s.
+every_lie_is_known() { [ -z "$(ask health '.[] | select((.virtual_server | test(":80..$")) and .state == "checking")')" ]; }
+wait_until 10 "a result of every lie" every_lie_is_known
 for number in "${!lies[@]}"; do
     said=$(ask health ".[] | select(.virtual_server == \"$VIP:$((8001 + number))\") | \"\(.state): \(.last_result)\"")
     contains "lie $number" "$said" "^down: ${lies[number]}"
