@@ -306,7 +306,7 @@ fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<(
             } = percentiles;
             writeln!(
                 out,
-                "  {unit:<12}p50 {p50}, p99 {p99}, p99.9 {p99_9}, max {max} a burst"
+                "  {unit:<12} p50 {p50}, p99 {p99}, p99.9 {p99_9}, max {max} a burst"
             )?;
         }
     }

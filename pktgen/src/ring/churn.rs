@@ -147,6 +147,11 @@ impl Churn {
             }
         }
         self.filled.connections += u64::from(flows);
+        // A worker whose bursts are full publishes its counters when there is time.
+        self.ring.deliver(|worker, now, _| {
+            worker.turn(now);
+            Duration::ZERO
+        });
         let connections = self.connections();
         if connections == u64::from(flows) {
             return Ok(());
