@@ -298,7 +298,7 @@ impl Director {
     }
 
     /// Decides what becomes of each frame of a received burst, rewriting those that leave. If all of
-    /// them leave by one interface it is returned, and no verdict is touched. Otherwise it sets one verdict a
+    /// them leave by one interface it is returned, and `verdicts` hold anything. Otherwise it sets one verdict a
     /// frame; those behind stay as they are.
     ///
     /// `now` is in milliseconds since the worker's start and never goes back.

@@ -6,8 +6,11 @@ mod ring;
 mod sink;
 mod tx;
 
+use std::io::Write;
+
 use clap::{Parser, Subcommand};
 use dataplane::service::Protocol;
+use serde::Serialize;
 
 /// Sends and measures packets.
 #[derive(Debug, Parser)]
@@ -49,4 +52,10 @@ fn protocol(text: &str) -> Result<Protocol, String> {
         "tcp" => Ok(Protocol::Tcp),
         _ => Err("write udp or tcp".to_owned()),
     }
+}
+
+/// A report as one line of JSON.
+fn print_json(out: &mut impl Write, report: &impl Serialize) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut *out, report)?;
+    Ok(writeln!(out)?)
 }

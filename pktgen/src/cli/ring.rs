@@ -209,8 +209,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &report)?;
-        return Ok(writeln!(out)?);
+        return super::print_json(&mut out, &report);
     }
     let instructions = report.instructions_per_packet.map_or_else(
         || "not counted: this machine has no counter".to_owned(),
@@ -252,8 +251,7 @@ fn print_flood(arguments: &Arguments, flooded: &Flooded) -> anyhow::Result<()> {
     };
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &report)?;
-        return Ok(writeln!(out)?);
+        return super::print_json(&mut out, &report);
     }
     let instructions =
         |count: Option<f64>| count.map_or_else(|| "-".to_owned(), |count| format!("{count:.0}"));
@@ -338,8 +336,7 @@ fn compare(arguments: &Arguments, plan: &Plan, workers: u16) -> anyhow::Result<(
     let comparison = comparison(arguments, &several::compare(plan, workers)?);
     let mut out = std::io::stdout().lock();
     if arguments.json {
-        serde_json::to_writer(&mut out, &comparison)?;
-        return Ok(writeln!(out)?);
+        return super::print_json(&mut out, &comparison);
     }
     let instructions =
         |count: Option<f64>| count.map_or_else(|| "-".to_owned(), |count| format!("{count:.0}"));

@@ -173,8 +173,7 @@ impl Progress {
 fn print(report: &Received, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, report)?;
-        return Ok(writeln!(out)?);
+        return super::print_json(&mut out, report);
     }
     writeln!(
         out,

@@ -253,8 +253,7 @@ fn run_number() -> u8 {
 fn print(report: &report::Sent, json: bool) -> anyhow::Result<()> {
     let mut out = std::io::stdout().lock();
     if json {
-        serde_json::to_writer(&mut out, report)?;
-        return Ok(writeln!(out)?);
+        return super::print_json(&mut out, report);
     }
     writeln!(
         out,

@@ -2,7 +2,7 @@
 
 use super::{Candidate, Connection, REPLY, Reply};
 use crate::conn::index::{Buckets, Place};
-use crate::flow::{FlowHasher, FlowKey, PlainKey};
+use crate::flow::{FlowHasher, FlowKey};
 use crate::processor::prefetch;
 
 /// What the steps look at; a loop has it in registers.
@@ -19,19 +19,7 @@ impl Lookup<'_> {
     #[inline(always)]
     #[must_use]
     pub fn place(&self, key: &FlowKey) -> Place {
-        self.fetched(self.hasher.hash(key))
-    }
-
-    /// The same of a key with IPv4 addresses.
-    #[inline(always)]
-    #[must_use]
-    pub fn place_plain(&self, key: &PlainKey) -> Place {
-        self.fetched(self.hasher.hash_plain(key))
-    }
-
-    #[inline(always)]
-    fn fetched(&self, hash: u64) -> Place {
-        let place = self.place_of(hash);
+        let place = self.place_of(self.hasher.hash(key));
         self.prefetch(place);
         place
     }
