@@ -1,6 +1,6 @@
 //! From configuration, health, drains and next hops to what workers forward by.
 
-use std::net::IpAddr;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use dataplane::routes::Routes;
@@ -46,12 +46,15 @@ impl Controller {
     }
 
     fn routes(&self) -> Routes {
-        let is_virtual = |address: IpAddr| {
-            let mut services = self.config.virtual_servers.iter();
-            services.any(|service| service.own_addresses().any(|own| own == address))
-        };
-        self.ways
-            .routes(&self.ports, &self.next_hops, &self.addresses, is_virtual)
+        let services = self.config.virtual_servers.iter();
+        let virtual_addresses: HashSet<_> =
+            services.flat_map(VirtualServer::own_addresses).collect();
+        self.ways.routes(
+            &self.ports,
+            &self.next_hops,
+            &self.addresses,
+            &virtual_addresses,
+        )
     }
 
     /// A real server, or the sorry server, as workers are to use it now.

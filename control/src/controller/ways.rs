@@ -6,7 +6,7 @@
 //!
 //! Not done here: policy routing, and more than the first next hop of a route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 use dataplane::routes::{Egress, Prefix, Routes, Via};
@@ -78,13 +78,13 @@ impl Ways {
             .filter_map(|route| route.route.gateway)
     }
 
-    /// What the data plane looks up. Virtual servers' addresses, `is_virtual`, are nobody's own.
+    /// What the data plane looks up. Virtual servers' addresses are nobody's own.
     pub(super) fn routes(
         &self,
         ports: &[Port],
         next_hops: &NextHops,
         addresses: &Addresses,
-        is_virtual: impl Fn(IpAddr) -> bool,
+        virtual_addresses: &HashSet<IpAddr>,
     ) -> Routes {
         let port_of = |index: u32| {
             let port = ports.iter().find(|port| port.index == index);
@@ -110,7 +110,7 @@ impl Ways {
             let own = |is_v4: bool| -> Option<Address> {
                 let candidates = addresses
                     .of_link(port.index)
-                    .filter(|own| own.is_ipv4() == is_v4 && !is_virtual(*own))
+                    .filter(|own| own.is_ipv4() == is_v4 && !virtual_addresses.contains(own))
                     .filter(|own| !is_link_local(*own));
                 candidates.min().map(Address::from)
             };
