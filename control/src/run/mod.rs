@@ -23,6 +23,7 @@ mod vrrp;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use arc_swap::ArcSwap;
 use dataplane::bpf::{Steering, XdpError};
 use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
+use futures_util::future::join_all;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -60,6 +62,8 @@ use self::workers::Workers;
 const EVENTS: usize = 4096;
 /// Events handled in a row before clients and signals get a turn.
 const EVENTS_IN_A_ROW: usize = 512;
+/// Routes asked for in a row: the kernel answers before the first answer is read, into a buffer that holds some thirty.
+const LOOKUPS_AT_ONCE: usize = 16;
 /// How long the first next hops are waited for before traffic is taken anyway.
 const RESOLVE_AT_START: Duration = Duration::from_secs(1);
 
@@ -269,6 +273,7 @@ impl Appliance {
     async fn carry_out(&mut self, actions: Vec<Action>) {
         let mut actions = VecDeque::from(actions);
         while let Some(action) = actions.pop_front() {
+            self.vrrp_in_between(&mut actions);
             match action {
                 Action::Publish => self.pace.want(),
                 Action::Log(line) => info!("{line}"),
@@ -296,7 +301,6 @@ impl Appliance {
                         nodad: true,
                     };
                     say_failure(self.requests.add_address(&new).await);
-                    self.vrrp_in_between(&mut actions);
                 }
                 Action::RemoveAddress {
                     index,
@@ -308,7 +312,6 @@ impl Appliance {
                             .remove_address(index, address, prefix_length)
                             .await,
                     );
-                    self.vrrp_in_between(&mut actions);
                 }
                 Action::AddVmac { name, base, mac } => {
                     say_failure(self.requests.add_vmac(&name, base, mac).await);
@@ -372,17 +375,16 @@ impl Appliance {
                     }
                     Err(error) => warn!("{error}"),
                 },
-                Action::LookUpRoute { destination } => match self.requests.route(destination).await
-                {
-                    Ok(route) => {
-                        let event = Event::Route {
-                            destination,
-                            route: forwarding(route),
-                        };
-                        actions.extend(self.controller.handle(event, Instant::now()));
+                Action::LookUpRoute { destination } => {
+                    let mut destinations = vec![destination];
+                    while destinations.len() < LOOKUPS_AT_ONCE
+                        && let Some(Action::LookUpRoute { destination }) = actions.front()
+                    {
+                        destinations.push(*destination);
+                        actions.pop_front();
                     }
-                    Err(error) => warn!("{error}"),
-                },
+                    actions.extend(self.look_up_routes(&destinations).await);
+                }
                 Action::ProbeNeighbor {
                     index,
                     address,
@@ -396,7 +398,6 @@ impl Appliance {
                     if let Err(error) = asked {
                         debug!("{error}");
                     }
-                    self.vrrp_in_between(&mut actions);
                 }
                 Action::StartCheck { id, check } => {
                     self.start_check(id, *check);
@@ -413,6 +414,26 @@ impl Appliance {
                 Action::Mail(message) => self.notifier.mail(message),
             }
         }
+    }
+
+    /// Asks for all routes at once: between a question and its answer, other tasks have their turn.
+    async fn look_up_routes(&mut self, destinations: &[IpAddr]) -> Vec<Action> {
+        let asked = destinations.iter().map(|to| self.requests.route(*to));
+        let answers = join_all(asked).await;
+        let mut actions = Vec::new();
+        for (destination, answer) in destinations.iter().zip(answers) {
+            match answer {
+                Ok(route) => {
+                    let event = Event::Route {
+                        destination: *destination,
+                        route: forwarding(route),
+                    };
+                    actions.extend(self.controller.handle(event, Instant::now()));
+                }
+                Err(error) => warn!("{error}"),
+            }
+        }
+        actions
     }
 
     fn start_check(&mut self, id: CheckId, check: Check) {
