@@ -86,6 +86,20 @@ only() {
     done
 }
 
+# watch_vip: from now on it is noted when a director gets or loses the VIP.
+watch_vip() {
+    local host
+    for host in director peer; do
+        exec_on "$host" ip -oneline -tshort monitor address >"$WORK/$host.addresses" 7>&- &
+    done
+    sleep 0.1
+}
+
+# had_by_both: for how many milliseconds two directors had the VIP at the same time, at most.
+had_by_both() {
+    python3 "$HERE/vrrp_overlap.py" "$VIP" "$WORK/director.addresses" "$WORK/peer.addresses"
+}
+
 # vrrp_state: ours.
 vrrp_state() { ask vrrp '.instances[0].state'; }
 vrrp_is() { [ "$(vrrp_state)" = "$1" ]; }

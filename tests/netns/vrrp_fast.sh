@@ -1,5 +1,5 @@
 # VRRPv3 with advertisements every 100 ms: either side stops, dies, loses its
-# link and returns. The VIP is on one side only.
+# link and returns, with and without preemption. The VIP is on one side only.
 # alone: it measures failovers in milliseconds.
 source "$(dirname "$0")/vrrp.bash"
 make_directors
@@ -12,6 +12,7 @@ start_director
 wait_until 5 "keepalived is master" only peer
 wait_until 1 "we know" vrrp_is BACKUP
 equal "whom we follow" "$(ask vrrp '.instances[0].master')" $PEER
+watch_vip
 
 echo "-- keepalived stops: we wait for the skew time, 61 ms"
 ask_for_vip
@@ -70,12 +71,22 @@ between "failover, ms" "$(gap rs1 peer)" 200 410
 echo "-- nopreempt: we leave a master alone, and take over when it goes"
 ours 'priority = 200' 'nopreempt = true'
 start_director
-sleep 1
+sleep 0.6
 only peer || fail "we preempted in spite of nopreempt"
 equal "our state" "$(vrrp_state)" BACKUP
 stop_keepalived peer
 wait_until 2 "we take over" only director
 equal "advertisements that were late" "$(ask vrrp '.instances[0].late_adverts_total')" 0
+
+echo "-- nopreempt of keepalived: it leaves us alone, and takes over when we go"
+: >"$WORK/peer.log"
+keepalived_conf peer 'state BACKUP' nopreempt 'version 3' 'advert_int 0.1' 'priority 250' "virtual_ipaddress { $VIP/24" '}'
+start_keepalived peer
+wait_until 3 "it is backup" grep -q 'Entering BACKUP STATE' "$WORK/peer.log"
+sleep 0.6 # twice its Master_Down_Interval
+only director || fail "it preempted in spite of nopreempt"
+equal "our state" "$(vrrp_state)" MASTER
 stop_director TERM
-has_vip director && fail "the VIP is left behind"
-true
+wait_until 2 "it takes over" only peer
+# Each gives it up at the first advertisement of the other.
+between "ms in which both had the VIP" "$(had_by_both)" 0 150

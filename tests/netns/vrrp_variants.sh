@@ -27,6 +27,7 @@ advert_int = 0.1
 priority = 100
 unicast_src_ip = "$DIRECTOR"
 unicast_peer = ["$PEER"]
+track_interface = ["eth9 weight -60"]
 no_accept = true
 virtual_ipaddress = ["$VIP/24"]
 virtual_routes = ["10.99.0.0/16 via 10.77.0.1 src $VIP", "10.99.0.0/16 via $PEER table 99"]
@@ -53,6 +54,12 @@ use_vmac = true
 version = 3
 advert_int = 0.1
 virtual_ipaddress = ["10.77.0.205/24"]
+[[vrrp_instance]]
+name = "VI_6"
+interface = "eth0"
+virtual_router_id = 56
+authentication = { auth_type = "AH", auth_pass = "1111" }
+virtual_ipaddress = ["10.77.0.206/24"]
 END
 virtual_server 10.77.0.205:80 TCP rr
 real_server 10.77.0.101:80 1
@@ -115,8 +122,23 @@ vrrp_instance VI_5 {
         10.77.0.205/24
     }
 }
+vrrp_instance VI_6 {
+    interface eth0
+    virtual_router_id 56
+    state MASTER
+    priority 150
+    authentication {
+        auth_type AH
+        auth_pass 2222
+    }
+    virtual_ipaddress {
+        10.77.0.206/24
+    }
+}
 END
 state_of() { ask vrrp ".instances[$1].state"; }
+# refused_of_others: reasons for which any advertisement was refused, but those of the wrong password.
+refused_of_others() { ask vrrp '[(.instances[] | select(.name != "VI_6")).refused[], .refused[]] | length'; }
 both_on() { only "$1" $VIP && only "$1" $VIP6; }
 # vmac_on HOST: it alone has the address, on its macvlan.
 vmac_on() {
@@ -144,7 +166,7 @@ contains "source of the IPv6 instance" "$(ask vrrp '.instances[0].source')" '^fe
 wait_until 1 "our routes and rules are there" routing_is "2 1"
 contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.1 .* src 10.77.0.100'
 contains "one by the rule" "$(on_ip director route get 10.99.0.1 from $VIP)" "via $PEER"
-equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
+equal "refused" "$(refused_of_others)" 0
 
 echo "-- use_vmac: the address has a MAC address of its own, and keepalived hears what comes from it"
 wait_until 3 "the address is on our macvlan" vmac_on director
@@ -156,11 +178,16 @@ echo "-- authentication headers: we follow keepalived"
 wait_until 5 "an advertisement is followed" eval '[ "$(ask vrrp .instances[3].master)" = $PEER ]'
 equal "who has the address" "$(has_vip peer 10.77.0.202 && state_of 3)" BACKUP
 
+echo "-- one with another password is refused"
+wrong_header() { ask vrrp '[.instances[5].refused[] | select(.reason == "integrity") | .total] | add // 0'; }
+wait_until 3 "it is counted" eval '[ "$(wrong_header)" -ge 2 ]'
+equal "lines about it" "$(logged 'VI_6.*its authentication header')" 1
+
 echo "-- a tracked interface that goes down takes 60 off the priority"
 on_ip switch link set director9 down
-wait_until 3 "keepalived preempts IPv6" only peer $VIP6
+wait_until 3 "keepalived preempts" both_on peer
 equal "our priority" "$(ask vrrp '.instances[0].priority')" 40
-only director $VIP || fail "IPv4 moved as well"
+vmac_on director || fail "an instance moved that does not track it"
 on_ip switch link set director9 up
 wait_until 3 "we preempt" both_on director
 
@@ -176,13 +203,16 @@ equal "lines about what was tidied up" "$(logged 'removed 2 routes and rules')" 
 wait_until 3 "we preempt both" both_on director
 wait_until 3 "the macvlan is made anew" vmac_on director
 wait_until 5 "keepalived yields to an authentication header" only director 10.77.0.202
-equal "refused" "$(ask vrrp '[.instances[].refused[], .refused[]] | length')" 0
+equal "refused" "$(refused_of_others)" 0
 stop_director TERM
 routing_is "0 0" || fail "routes or rules are left: $(routing)"
 wait_until 3 "keepalived is master of both" both_on peer
+on_ip switch link set director9 down # priority 40
 start_director
-wait_until 3 "we preempt both" both_on director
+wait_until 3 "we follow it by IPv6" eval '[[ "$(ask vrrp .instances[0].master)" = fe80::* ]]'
+wait_until 3 "and by unicast" eval '[ "$(ask vrrp .instances[1].master)" = $PEER ]'
 stop_keepalived peer
+wait_until 3 "we take both over" both_on director
 
 echo "-- excluded addresses are held too"
 wait_until 5 "the third instance is master" eval '[ "$(state_of 2)" = MASTER ]'
