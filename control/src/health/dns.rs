@@ -5,10 +5,10 @@
 
 use std::io;
 
-use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
-use super::source::{ConnectError, datagram};
+use super::source::{ConnectError, Datagrams, datagrams};
+use super::vip::Through;
 use super::{Outcome, random};
 use crate::config::{Check, DnsCheck};
 use crate::in_words::in_words;
@@ -17,23 +17,27 @@ use crate::in_words::in_words;
 const HEADER: usize = 12;
 
 /// Runs a `DNS_CHECK` once.
-pub async fn check(check: &Check, parameters: &DnsCheck) -> Outcome {
+pub(super) async fn check(
+    check: &Check,
+    parameters: &DnsCheck,
+    through: Option<&Through>,
+) -> Outcome {
     let what = format!(
         "DNS_CHECK {} {} {}",
         check.target,
         parameters.record_type.name(),
         parameters.name
     );
-    let socket = match datagram(check) {
-        Ok(socket) => socket,
+    let mut server = match datagrams(check, through).await {
+        Ok(server) => server,
         Err(error) => return error.into_outcome(&what),
     };
     let [high, low, ..] = random().to_ne_bytes();
     let id = u16::from_be_bytes([high, low]);
-    if let Err(error) = socket.send(&query(id, parameters)).await {
+    if let Err(error) = server.send(&query(id, parameters)).await {
         return ConnectError::of(error).into_outcome(&what);
     }
-    match timeout(check.connect_timeout, answer(&socket, id)).await {
+    match timeout(check.connect_timeout, answer(&mut server, id)).await {
         Ok(Ok(0)) => Outcome::Passed(format!("{what}: answered")),
         Ok(Ok(code)) => Outcome::Failed(format!("{what}: {}", code_in_words(code))),
         Ok(Err(error)) => Outcome::Failed(format!("{what}: {}", in_words(&error))),
@@ -62,12 +66,12 @@ fn query(id: u16, parameters: &DnsCheck) -> Vec<u8> {
 
 /// The response code of the answer to query `id`. What is no answer to it is
 /// passed over: it may belong to an earlier try.
-async fn answer(socket: &UdpSocket, id: u16) -> io::Result<u8> {
+async fn answer(server: &mut Datagrams, id: u16) -> io::Result<u8> {
     const RESPONSE: u8 = 0x80;
     const CODE: u8 = 0x0f;
     let mut message = [0; HEADER];
     loop {
-        let length = socket.recv(&mut message).await?;
+        let length = server.receive(&mut message).await?;
         if length == HEADER && message[..2] == id.to_be_bytes() && message[2] & RESPONSE != 0 {
             return Ok(message[3] & CODE);
         }

@@ -99,8 +99,8 @@ impl Probe {
                 Ok(prepared) => http::check(check, get, prepared, through).await,
                 Err(why) => Outcome::Inconclusive(why.clone()),
             },
-            CheckKind::UdpCheck(udp) => udp::check(check, udp).await,
-            CheckKind::DnsCheck(dns) => dns::check(check, dns).await,
+            CheckKind::UdpCheck(udp) => udp::check(check, udp, through).await,
+            CheckKind::DnsCheck(dns) => dns::check(check, dns, through).await,
             CheckKind::SmtpCheck { helo_name } => {
                 smtp::check(check, helo_name.as_deref(), through).await
             }

@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
 
 use super::Outcome;
-use super::vip::NoWay;
+use super::vip::{self, NoWay, Through};
 use crate::config::{Check, CheckSource};
 use crate::in_words::in_words;
 
@@ -60,9 +61,12 @@ impl ConnectError {
     }
 }
 
-/// Errors that come from this host: no local port or memory left.
+/// Errors that come from this host: no local port or memory left, or nothing that could be sent.
 fn is_local(error: &io::Error) -> bool {
     use rustix::io::Errno;
+    if error.kind() == io::ErrorKind::InvalidInput {
+        return true;
+    }
     [
         Errno::ADDRNOTAVAIL,
         Errno::ADDRINUSE,
@@ -125,12 +129,48 @@ pub(super) fn socket(
     Ok(socket)
 }
 
-/// A datagram socket connected to the check's target: its errors are those of
-/// that host and port alone.
-pub(super) fn datagram(check: &Check) -> Result<tokio::net::UdpSocket, ConnectError> {
-    let socket = socket(check, Type::DGRAM, None)?;
-    socket
-        .connect(&check.target.into())
-        .map_err(ConnectError::of)?;
-    tokio::net::UdpSocket::from_std(socket.into()).map_err(ConnectError::local("epoll"))
+/// Exchanges datagrams with a check's target.
+#[derive(Debug)]
+pub(super) enum Datagrams {
+    Kernel(UdpSocket),
+    Vip(Box<vip::Datagrams>),
+}
+
+/// The means to exchange datagrams with the check's target and nobody else: errors are those of that
+/// host and port. By the kernel's way, or `through` the virtual server's.
+pub(super) async fn datagrams(
+    check: &Check,
+    through: Option<&Through>,
+) -> Result<Datagrams, ConnectError> {
+    let Some(through) = through else {
+        let socket = socket(check, Type::DGRAM, None)?;
+        socket
+            .connect(&check.target.into())
+            .map_err(ConnectError::of)?;
+        let socket = UdpSocket::from_std(socket.into()).map_err(ConnectError::local("epoll"))?;
+        return Ok(Datagrams::Kernel(socket));
+    };
+    let path = through.path(check.target.ip(), check.connect_timeout).await;
+    let path = path.map_err(ConnectError::NoWay)?;
+    through
+        .datagrams(path, check.source.bindto, check.target)
+        .map(|datagrams| Datagrams::Vip(Box::new(datagrams)))
+        .map_err(ConnectError::local("no local port for the check"))
+}
+
+impl Datagrams {
+    pub(super) async fn send(&self, payload: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Kernel(socket) => socket.send(payload).await.map(drop),
+            Self::Vip(datagrams) => datagrams.send(payload),
+        }
+    }
+
+    /// Waits for a datagram; what there is no room for is cut off.
+    pub(super) async fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Kernel(socket) => socket.recv(room).await,
+            Self::Vip(datagrams) => datagrams.receive(room).await,
+        }
+    }
 }

@@ -5,16 +5,21 @@
 
 use tokio::time::timeout;
 
-use super::source::{ConnectError, datagram};
+use super::source::{ConnectError, datagrams};
+use super::vip::Through;
 use super::{Outcome, random};
 use crate::config::{Check, UdpCheck, UdpReply};
 use crate::in_words::in_words;
 
 /// Runs a `UDP_CHECK` once.
-pub async fn check(check: &Check, parameters: &UdpCheck) -> Outcome {
+pub(super) async fn check(
+    check: &Check,
+    parameters: &UdpCheck,
+    through: Option<&Through>,
+) -> Outcome {
     let what = format!("UDP_CHECK {}", check.target);
-    let socket = match datagram(check) {
-        Ok(socket) => socket,
+    let mut server = match datagrams(check, through).await {
+        Ok(server) => server,
         Err(error) => return error.into_outcome(&what),
     };
     let noise: Vec<u8>;
@@ -25,7 +30,7 @@ pub async fn check(check: &Check, parameters: &UdpCheck) -> Outcome {
             &noise
         }
     };
-    if let Err(error) = socket.send(payload).await {
+    if let Err(error) = server.send(payload).await {
         return ConnectError::of(error).into_outcome(&what);
     }
     let limit = parameters
@@ -35,7 +40,7 @@ pub async fn check(check: &Check, parameters: &UdpCheck) -> Outcome {
     // One byte more shows that an answer is too long.
     let mut answer = vec![0; usize::from(limit) + 1];
     match (
-        timeout(check.connect_timeout, socket.recv(&mut answer)).await,
+        timeout(check.connect_timeout, server.receive(&mut answer)).await,
         &parameters.reply,
     ) {
         (Ok(Err(error)), _) => Outcome::Failed(format!("{what}: {}", in_words(&error))),

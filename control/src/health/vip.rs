@@ -1,15 +1,16 @@
-//! TCP to the virtual server's address by the way that clients' packets take (`through_vip`): by DR
+//! TCP and UDP to the virtual server's address by the way that clients' packets take (`through_vip`): by DR
 //! in a frame to the real server's MAC address, by TUN wrapped as its packets are.
 //!
 //! The kernel cannot do it: where the director holds the address, the kernel's own packets to it never
 //! leave the host, and those from it are martians. So such a check has a TCP of its own
-//! ([`endpoint`]), sends by a packet socket what the forwarding code made ([`way`]) and
+//! ([`endpoint`]) or makes its datagrams itself ([`datagram`]), sends by a packet socket what the forwarding code made ([`way`]) and
 //! hears by another ([`packets`]), before the kernel's IP sees anything.
 //!
 //! Limits: as packet sockets do, it passes by the host's filters (netfilter); it sends from an
 //! address of the interface to the real server unless `bindto` names one, and from the ports of
-//! [`packets::PORTS`]. Not done here: UDP.
+//! [`packets::PORTS`].
 
+mod datagram;
 mod endpoint;
 mod packets;
 mod stream;
@@ -23,7 +24,9 @@ use std::time::{Duration, Instant};
 use dataplane::service::ServerId;
 use dataplane::snapshot::Published;
 
+pub(super) use self::datagram::Datagrams;
 pub(super) use self::packets::Packets;
+use self::packets::{Inbox, Transport};
 pub(super) use self::stream::Stream;
 use self::way::Path;
 
@@ -84,8 +87,29 @@ impl Through {
         bindto: Option<IpAddr>,
         target: SocketAddr,
     ) -> io::Result<Stream> {
-        let source = bindto.unwrap_or(path.source);
-        let inbox = Packets::inbox(&self.packets, source)?;
-        Stream::begin(inbox, path, target)
+        Stream::begin(self.inbox(Transport::Tcp, &path, bindto)?, path, target)
+    }
+
+    /// The means to exchange datagrams over `path` with `target`.
+    ///
+    /// # Errors
+    /// The director's own: no port is free, or `bindto` is no address of it.
+    pub(super) fn datagrams(
+        &self,
+        path: Path,
+        bindto: Option<IpAddr>,
+        target: SocketAddr,
+    ) -> io::Result<Datagrams> {
+        let inbox = self.inbox(Transport::Udp, &path, bindto)?;
+        Ok(Datagrams::new(inbox, path, target))
+    }
+
+    fn inbox(
+        &self,
+        transport: Transport,
+        path: &Path,
+        bindto: Option<IpAddr>,
+    ) -> io::Result<Inbox> {
+        Packets::inbox(&self.packets, transport, bindto.unwrap_or(path.source))
     }
 }

@@ -21,15 +21,17 @@ pub(super) fn through_vip(
         return false;
     }
     match kind {
-        Some(CheckKind::TcpCheck | CheckKind::HttpGet(_) | CheckKind::SmtpCheck { .. }) | None => {}
         Some(
-            CheckKind::UdpCheck(_)
-            | CheckKind::DnsCheck(_)
-            | CheckKind::PingCheck
-            | CheckKind::MiscCheck(_)
-            | CheckKind::FileCheck(_),
-        ) => {
-            let expected = "it in TCP_CHECK, HTTP_GET, SSL_GET and SMTP_CHECK only";
+            CheckKind::TcpCheck
+            | CheckKind::HttpGet(_)
+            | CheckKind::SmtpCheck { .. }
+            | CheckKind::UdpCheck(_)
+            | CheckKind::DnsCheck(_),
+        )
+        | None => {}
+        Some(CheckKind::PingCheck | CheckKind::MiscCheck(_) | CheckKind::FileCheck(_)) => {
+            let expected =
+                "it in TCP_CHECK, HTTP_GET, SSL_GET, SMTP_CHECK, UDP_CHECK and DNS_CHECK only";
             written.reject(expected, "remove it, or use one of those", report);
             return false;
         }
