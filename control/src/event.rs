@@ -16,7 +16,7 @@ use crate::config::Check;
 use crate::notify::{Message, Notice};
 use crate::routing::{VirtualRoute, VirtualRule};
 use crate::scripts::Script;
-use crate::vrrp::packet::Datagram;
+use crate::vrrp::packet::{Datagram, TTL};
 
 /// Names one health check: `virtual_server` is a `ServiceKey` as displayed,
 /// `TCP 192.168.1.100:80`.
@@ -233,6 +233,9 @@ pub enum Action {
         /// The message is a whole packet, of protocol 51.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         with_header: bool,
+        /// TTL or hop limit.
+        #[serde(default = "usual_ttl", skip_serializing_if = "is_usual_ttl")]
+        ttl: u8,
     },
     LookUpRoute {
         destination: IpAddr,
@@ -265,4 +268,13 @@ pub enum Action {
     Mail(Message),
     /// One line for the log: cause and effect.
     Log(String),
+}
+
+/// What advertisements are sent with unless `unicast_ttl` says otherwise.
+fn usual_ttl() -> u8 {
+    TTL
+}
+
+fn is_usual_ttl(ttl: &u8) -> bool {
+    *ttl == TTL
 }

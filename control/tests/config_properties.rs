@@ -353,6 +353,7 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
                     dont_track_primary: flags[1],
                     mcast_src_ip: source,
                     unicast_src_ip: source,
+                    unicast_ttl: if peers.is_empty() { 255 } else { priority },
                     unicast_peer: peers,
                     garp,
                     lower_prio_no_advert: flags[2],

@@ -26,7 +26,8 @@ version = 3
 advert_int = 0.1
 priority = 100
 unicast_src_ip = "$DIRECTOR"
-unicast_peer = ["$PEER"]
+unicast_peer = ["$PEER min_ttl 64 max_ttl 64"]
+unicast_ttl = 64
 track_interface = ["eth9 weight -60"]
 no_accept = true
 virtual_ipaddress = ["$VIP/24"]
@@ -91,8 +92,9 @@ vrrp_instance VI_2 {
     advert_int 0.1
     priority 50
     unicast_src_ip $PEER
+    unicast_ttl 64
     unicast_peer {
-        $DIRECTOR
+        $DIRECTOR min_ttl 64 max_ttl 64
     }
     virtual_ipaddress {
         $VIP/24

@@ -87,6 +87,8 @@ pub struct VrrpInstance {
     pub unicast_src_ip: Option<IpAddr>,
     /// Empty: multicast.
     pub unicast_peer: Vec<Peer>,
+    /// TTL or hop limit of what is sent to them, 1..=255.
+    pub unicast_ttl: u8,
     pub garp: Garp,
     pub lower_prio_no_advert: bool,
     pub higher_prio_send_advert: bool,

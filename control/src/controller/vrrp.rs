@@ -266,6 +266,7 @@ impl Controller {
             destination: packet.destination,
             message: packet.message,
             with_header: packet.with_header,
+            ttl: packet.ttl,
         }));
     }
 }

@@ -360,11 +360,13 @@ impl Appliance {
                     destination,
                     message,
                     with_header,
+                    ttl,
                 } => {
                     let from = Sender {
                         index,
                         source,
                         with_header,
+                        ttl,
                     };
                     self.vrrp.send(from, destination, &message);
                 }

@@ -33,7 +33,7 @@ use tracing::warn;
 
 use crate::in_words::in_words;
 use crate::vrrp::ah;
-use crate::vrrp::packet::{Datagram, GROUP_V4, GROUP_V6, PROTOCOL, TTL};
+use crate::vrrp::packet::{Datagram, GROUP_V4, GROUP_V6, PROTOCOL};
 
 /// Room for the longest message: 255 IPv6 addresses.
 const BUFFER: usize = 8192;
@@ -65,6 +65,8 @@ pub(super) struct Sender {
     pub(super) source: IpAddr,
     /// The IP header is given, too, and the packets are of protocol 51.
     pub(super) with_header: bool,
+    /// TTL or hop limit.
+    pub(super) ttl: u8,
 }
 
 /// All sockets.
@@ -316,6 +318,7 @@ fn open_sender(from: Sender) -> io::Result<Socket> {
         index,
         source,
         with_header,
+        ttl,
     } = from;
     let socket = open(source.is_ipv4(), with_header)?;
     // It receives as well, and nobody would read it.
@@ -324,16 +327,16 @@ fn open_sender(from: Sender) -> io::Result<Socket> {
     match source {
         IpAddr::V4(_) => {
             socket.set_header_included_v4(with_header)?;
-            socket.set_ttl_v4(TTL.into())?;
-            socket.set_multicast_ttl_v4(TTL.into())?;
+            socket.set_ttl_v4(ttl.into())?;
+            socket.set_multicast_ttl_v4(ttl.into())?;
             socket.set_multicast_loop_v4(false)?;
             socket.set_tos_v4(TRAFFIC_CLASS)?;
             let name = nix::net::if_::if_indextoname(index)?;
             socket.bind_device(Some(name.as_bytes()))?;
         }
         IpAddr::V6(_) => {
-            socket.set_unicast_hops_v6(TTL.into())?;
-            socket.set_multicast_hops_v6(TTL.into())?;
+            socket.set_unicast_hops_v6(ttl.into())?;
+            socket.set_multicast_hops_v6(ttl.into())?;
             socket.set_multicast_loop_v6(false)?;
             socket.set_multicast_if_v6(index)?;
             // A macvlan sends from the address of the interface below it.

@@ -21,7 +21,7 @@ use std::net::Ipv4Addr;
 use md5::{Digest as _, Md5};
 use serde::{Deserialize, Serialize};
 
-use super::packet::{self, TTL};
+use super::packet;
 
 /// The IP protocol number of the authentication header.
 pub const PROTOCOL: u8 = 51;
@@ -93,8 +93,8 @@ pub fn open(packet: &[u8]) -> Option<(Sealed, usize)> {
 #[must_use]
 pub fn seal(
     message: &[u8],
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    (source, destination): (Ipv4Addr, Ipv4Addr),
+    ttl: u8,
     sequence: u32,
     key: &[u8; 8],
 ) -> Vec<u8> {
@@ -115,7 +115,7 @@ pub fn seal(
         id_high,
         id_low,
     ];
-    packet.extend([0, 0, TTL, PROTOCOL, 0, 0]);
+    packet.extend([0, 0, ttl, PROTOCOL, 0, 0]);
     packet.extend(source.octets());
     packet.extend(destination.octets());
     packet.extend([packet::PROTOCOL, PAYLOAD_LENGTH, 0, 0]);
@@ -161,6 +161,7 @@ fn hmac_md5(key: &[u8], text: &[u8]) -> [u8; 16] {
 
 #[cfg(test)]
 mod tests {
+    use super::super::packet::TTL;
     use super::*;
 
     const KEY: [u8; 8] = *b"1111\0\0\0\0";
@@ -188,16 +189,16 @@ mod tests {
         assert_eq!((sealed.sequence, headers), (1, 44));
         assert!(sealed.is_by(&KEY));
         assert!(!sealed.is_by(b"1112\0\0\0\0"));
-        let (source, group) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 18));
-        let mut ours = seal(&RECORDED[44..], source, group, 1, &KEY);
+        let ends = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 18));
+        let mut ours = seal(&RECORDED[44..], ends, TTL, 1, &KEY);
         ours[10..12].copy_from_slice(&RECORDED[10..12]); // the kernel's work
         assert_eq!(ours, RECORDED);
     }
 
     #[test]
     fn only_what_changes_on_the_way_may_change() {
-        let (source, group) = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 18));
-        let packet = seal(&RECORDED[44..], source, group, 0x0012_0000, &KEY);
+        let ends = (Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(224, 0, 0, 18));
+        let packet = seal(&RECORDED[44..], ends, TTL, 0x0012_0000, &KEY);
         assert_ne!(packet[4..6], [0, 0], "the kernel would fill it in");
         for place in 0..packet.len() {
             let mut changed = packet.clone();

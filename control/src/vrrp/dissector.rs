@@ -91,7 +91,7 @@ fn frames() -> Vec<(Vec<u8>, &'static str)> {
     sealed.addresses = vec![ip(two[0])];
     let source = [10, 0, 0, 1];
     let message = sealed.emit(source.into(), GROUP_V4.into());
-    let sealed = ah::seal(&message, source.into(), GROUP_V4, 0x0001_0000, &key);
+    let sealed = ah::seal(&message, (source.into(), GROUP_V4), TTL, 0x0001_0000, &key);
     let v3 = advert(Version::V3, 254, Authentication::None);
     let tenth = Advert {
         advert_int: Duration::from_millis(100),

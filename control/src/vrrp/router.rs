@@ -416,6 +416,8 @@ pub struct Outgoing {
     pub destination: IpAddr,
     /// The message is a whole packet, with an authentication header.
     pub with_header: bool,
+    /// TTL or hop limit.
+    pub ttl: u8,
     pub message: Vec<u8>,
 }
 

@@ -105,6 +105,7 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         mcast_src_ip,
         unicast_src_ip,
         unicast_peer,
+        unicast_ttl,
         garp,
         lower_prio_no_advert,
         higher_prio_send_advert,
@@ -160,6 +161,9 @@ pub(super) fn print_instance(f: &mut fmt::Formatter<'_>, instance: &VrrpInstance
         }
     }
     print_list(f, "unicast_peer", unicast_peer.iter().map(peer_text))?;
+    if !unicast_peer.is_empty() {
+        writeln!(f, "unicast_ttl = {unicast_ttl}")?;
+    }
     print_garp(f, garp)?;
     writeln!(f, "lower_prio_no_advert = {lower_prio_no_advert}")?;
     writeln!(f, "higher_prio_send_advert = {higher_prio_send_advert}")?;

@@ -82,12 +82,14 @@ impl Appliance {
                 destination,
                 message,
                 with_header,
+                ttl,
             } = action
             {
                 let from = Sender {
                     index,
                     source,
                     with_header,
+                    ttl,
                 };
                 self.vrrp.send(from, destination, &message);
             } else {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::super::ah;
 use super::super::machine::{Fault, Machine, Output, Parameters};
 use super::super::packet::{
-    Advert, Authentication, Datagram, Expected, GROUP_V4, GROUP_V6, Refusal,
+    Advert, Authentication, Datagram, Expected, GROUP_V4, GROUP_V6, Refusal, TTL,
 };
 use super::{Complaint, Outgoing, Outputs};
 use crate::config::{AuthType, VrrpInstance};
@@ -229,15 +229,22 @@ impl Instance {
             IpAddr::V4(_) => IpAddr::V4(GROUP_V4),
             IpAddr::V6(_) => IpAddr::V6(GROUP_V6),
         };
+        let is_unicast = !self.expected.peers.is_empty();
+        let ttl = if is_unicast {
+            self.config.unicast_ttl
+        } else {
+            TTL
+        };
         let mut destinations: Vec<_> = self.expected.peers.iter().map(|p| p.address).collect();
-        if destinations.is_empty() {
+        if !is_unicast {
             destinations.push(group);
         }
         let packet = |destination| {
             let message = advert.emit(source, destination);
             let sealed = match (advert.authentication, source, destination) {
                 (Authentication::Ah(key), IpAddr::V4(source), IpAddr::V4(destination)) => {
-                    Some(ah::seal(&message, source, destination, self.sequence, &key))
+                    let ends = (source, destination);
+                    Some(ah::seal(&message, ends, ttl, self.sequence, &key))
                 }
                 _ => None,
             };
@@ -245,6 +252,7 @@ impl Instance {
                 source,
                 destination,
                 with_header: sealed.is_some(),
+                ttl,
                 message: sealed.unwrap_or(message),
             }
         };

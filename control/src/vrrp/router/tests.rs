@@ -218,6 +218,20 @@ fn authentication_headers_are_made_and_counted() {
 }
 
 #[test]
+fn unicast_ttl_is_for_peers_and_is_sealed() {
+    let text = TWO.replace("PASS", "AH");
+    let bench = Bench::new(&format!(
+        "{text}unicast_peer = [\"192.168.1.2\"]\nunicast_ttl = 7\n"
+    ));
+    let packet = |instance: usize| bench.router.instances()[instance].packets(100).remove(0);
+    assert_eq!(packet(0).ttl, TTL, "to the group");
+    let to_peer = packet(1);
+    // The message is a whole packet; its ninth byte is the TTL.
+    assert_eq!((to_peer.ttl, to_peer.message[8]), (7, 7));
+    assert!(ah::open(&to_peer.message).is_some());
+}
+
+#[test]
 fn tracked_scripts() {
     let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\nweight = -30\n";
     let text = format!("{script}{TWO}")

@@ -13,7 +13,7 @@ use super::defaults::{DELAY, Defaults, REPEAT};
 use super::strict::Strict;
 use super::{address, notify, routing, track, unique_name, vmac, words};
 use crate::vrrp::machine::Garp;
-use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, Version};
+use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, TTL, Version};
 
 pub(in super::super) static INSTANCE: Spec = Spec {
     heading: "[[vrrp_instance]]",
@@ -41,6 +41,7 @@ pub(in super::super) static INSTANCE: Spec = Spec {
         "mcast_src_ip",
         "unicast_src_ip",
         "unicast_peer",
+        "unicast_ttl",
         "garp_master_delay",
         "garp_master_repeat",
         "garp_master_refresh",
@@ -143,6 +144,7 @@ fn instance<'d>(
     let mcast_src_ip = source("mcast_src_ip", report);
     let unicast_src_ip = source("unicast_src_ip", report);
     let unicast_peer = peers(table, is_v4, report);
+    let unicast_ttl = unicast_ttl(table, &unicast_peer, report);
     let tracks = track::tracks(table, known, report);
 
     let virtual_routes = routing::routes(table, interface, report);
@@ -191,6 +193,7 @@ fn instance<'d>(
         mcast_src_ip,
         unicast_src_ip,
         unicast_peer,
+        unicast_ttl,
         garp: garp(table, &defaults.garp, report),
         lower_prio_no_advert: strict.lower_prio_no_advert(defaults, report),
         higher_prio_send_advert: strict.higher_prio_send_advert(defaults, report),
@@ -381,6 +384,20 @@ fn peers(table: &Table<'_>, is_v4: bool, report: &mut Report<'_>) -> Vec<Peer> {
         peers.push(peer);
     }
     peers
+}
+
+fn unicast_ttl(table: &Table<'_>, peers: &[Peer], report: &mut Report<'_>) -> u8 {
+    let Some(value) = table.get("unicast_ttl") else {
+        return TTL;
+    };
+    if peers.is_empty() && table.get("unicast_peer").is_none() {
+        report.warning(
+            value.at,
+            &value.place,
+            "it says nothing without unicast_peer",
+        );
+    }
+    value.integer(&ONE_BYTE, report).unwrap_or(TTL)
 }
 
 fn virtual_addresses(
