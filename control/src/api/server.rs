@@ -4,10 +4,13 @@
 //! and never writes to a client. And they cannot use the machine up: at most
 //! [`MAX_CLIENTS`] are served at a time, one request each; a request that
 //! does not come, a header that does not end and an answer that is not read
-//! each have a limit. More clients wait in the socket's backlog.
+//! each have a limit. More clients wait in the socket's backlog, until a place is free or one of those
+//! who have theirs has not read for a while ([`places`]).
 //!
 //! Every answer that is not a success has the body `{"error": "…"}`, but for
 //! requests that are no HTTP: those get a bare status and are closed.
+
+mod places;
 
 use std::io;
 use std::net::SocketAddr;
@@ -27,10 +30,10 @@ use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
+use self::places::Places;
 use super::edit::{Edited, Edits};
 use super::query::Query;
 use super::{listing, view};
@@ -58,6 +61,10 @@ pub(super) struct Limits {
     reload: Duration,
     /// For everything: a client that does not read its answer is cut off.
     connection: Duration,
+    /// For the same client, when others want its place.
+    unread: Duration,
+    /// Clients served at a time.
+    clients: usize,
 }
 
 impl Limits {
@@ -66,6 +73,8 @@ impl Limits {
         answer: Duration::from_secs(5),
         reload: Duration::from_secs(30),
         connection: Duration::from_secs(300),
+        unread: Duration::from_secs(5),
+        clients: MAX_CLIENTS,
     };
 }
 
@@ -130,17 +139,22 @@ pub(super) async fn accept_clients(
     router: Router,
     limits: Limits,
 ) -> io::Result<()> {
-    let mut clients = JoinSet::new();
+    let mut places = Places::default();
     loop {
+        let is_full = places.taken() >= limits.clients;
+        let has_room = !is_full || places.can_make_room(limits.unread);
         tokio::select! {
-            Some(ended) = clients.join_next() => {
+            Some(ended) = places.next_end() => {
                 if let Err(error) = ended {
                     warn!("a client of {place} ended badly: {error}");
                 }
             }
-            accepted = socket.next(), if clients.len() < MAX_CLIENTS => match accepted {
+            accepted = socket.next(), if has_room => match accepted {
                 Ok(stream) => {
-                    clients.spawn(client(stream, router.clone(), limits));
+                    if is_full {
+                        places.make_room(limits.unread);
+                    }
+                    places.seat(stream, |stream| client(stream, router.clone(), limits));
                 }
                 Err(error) => {
                     warn!("cannot accept a client on {place}: {error}");
@@ -149,6 +163,8 @@ pub(super) async fn accept_clients(
                     tokio::time::sleep(Duration::from_secs(1)).await;
                 }
             },
+            // By then patience with somebody may be at its end.
+            () = tokio::time::sleep(limits.unread / 4), if !has_room => {}
         }
     }
 }

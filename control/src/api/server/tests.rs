@@ -23,6 +23,8 @@ const SHORT: Limits = Limits {
     answer: Duration::from_millis(300),
     reload: Duration::from_millis(300),
     connection: Duration::from_secs(2),
+    unread: Duration::from_millis(200),
+    clients: MAX_CLIENTS,
 };
 
 /// A server whose control loop answers by `answer`; both share a thread, as
@@ -562,4 +564,35 @@ fn unread_listing_is_cut_off_and_bounded() {
             .unwrap();
         assert!(read.len() < 4 << 20, "{} bytes", read.len());
     });
+}
+
+/// Who does not read has its place until another wants it; then one is cut off, no more.
+#[test]
+fn the_deafest_makes_room_when_all_places_are_taken() {
+    let limits = Limits {
+        clients: 2,
+        connection: Duration::from_secs(60),
+        ..SHORT
+    };
+    let appliance = Appliance::start(limits, listing(20));
+    let mut deaf = [(); 2].map(|()| {
+        let mut stream = std::os::unix::net::UnixStream::connect(&appliance.path).unwrap();
+        let request = b"GET /api/v1/connections HTTP/1.1\r\nhost: a\r\n\r\n";
+        std::io::Write::write_all(&mut stream, request).unwrap();
+        thread::sleep(Duration::from_millis(100));
+        stream
+    });
+    let begin = Instant::now();
+    let client = appliance.client();
+    client.get::<view::Version>("version").unwrap();
+    let waited = begin.elapsed();
+    assert!(waited < Duration::from_secs(5), "{waited:?}");
+    let [cut_off, pages_on] = deaf.each_mut().map(|stream| {
+        let mut answer = Vec::new();
+        std::io::Read::read_to_end(stream, &mut answer).unwrap();
+        String::from_utf8(answer).unwrap()
+    });
+    // The last piece of a whole answer.
+    assert!(!cut_off.ends_with("\r\n0\r\n\r\n"), "the first is cut off");
+    assert!(pages_on.ends_with("\r\n0\r\n\r\n"), "the second is not");
 }
