@@ -197,13 +197,13 @@ echo "-- keepalived becomes master when we die, we when it does; what we left is
 kill_director
 routing_is "1 1" || fail "the kill changed routes: $(routing)"
 wait_until 3 "keepalived is master of both" only peer $VIP
-setting director net.ipv4.conf.eth0.arp_ignore=0 # who was killed cannot put it back
 # The owner of an address does not wait, and keepalived yields if it takes our headers.
 sed -i '/virtual_router_id = 54/,$s/^priority = 100/priority = 255/' "$CONFIG"
 start_director
 equal "lines about what was tidied up" "$(logged 'removed 2 routes and rules')" 1
 wait_until 3 "we preempt both" both_on director
-wait_until 3 "the macvlan is made anew" vmac_on director
+wait_until 3 "the macvlan is used again" vmac_on director
+equal "lines about arp_ignore" "$(logged 'arp_ignore of eth0 is 0 again')" 1
 wait_until 5 "keepalived yields to an authentication header" only director 10.77.0.202
 equal "refused" "$(refused_of_others)" 0
 stop_director TERM

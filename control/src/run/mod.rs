@@ -314,7 +314,7 @@ impl Appliance {
                     );
                 }
                 Action::AddVmac { name, base, mac } => {
-                    say_failure(self.requests.add_vmac(&name, base, mac).await);
+                    self.add_vmac(&name, base, mac).await;
                 }
                 Action::SetVmac { name, base, up } => self.set_vmac(&name, &base, up).await,
                 Action::RemoveVmac { name } => {

@@ -4,9 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use tracing::warn;
+use tracing::{error, info, warn};
 
 use super::super::{Appliance, say_failure};
+
+/// The note on a macvlan because of which `arp_ignore` of the interface below was set: it is there while
+/// the macvlan is up, so that the next start knows what one that was killed could not put back.
+const NOTE: &str = "appliance set arp_ignore of the interface below, it was 0";
 
 /// Interfaces whose `arp_ignore` was changed because of macvlans above them.
 #[derive(Debug, Default)]
@@ -17,23 +21,25 @@ pub(in super::super) struct Quieted {
 
 impl Quieted {
     /// The interface below must not answer for addresses that are on the macvlan: its MAC address would
-    /// be another. Nor the macvlan for those below.
-    fn raise(&mut self, name: &str, base: &str) {
+    /// be another. Nor the macvlan for those below. The note for the macvlan is returned.
+    fn raise(&mut self, name: &str, base: &str) -> &'static str {
         write("ipv4", name, "arp_ignore", "1");
         write("ipv4", name, "rp_filter", "0");
         // No link-local address of its own, which every director would have.
         write("ipv6", name, "addr_gen_mode", "1");
-        if let Some((_, up)) = self.bases.get_mut(base) {
+        if let Some((before, up)) = self.bases.get_mut(base) {
             up.insert(name.to_owned());
-            return;
+            return note(before);
         }
         let before = fs::read_to_string(path("ipv4", base, "arp_ignore"));
         let before = before.unwrap_or_default().trim().to_owned();
         if before == "0" {
             write("ipv4", base, "arp_ignore", "1");
         }
+        let note = note(&before);
         let up = BTreeSet::from([name.to_owned()]);
         self.bases.insert(base.to_owned(), (before, up));
+        note
     }
 
     fn lower(&mut self, name: &str, base: &str) {
@@ -48,6 +54,10 @@ impl Quieted {
             self.bases.remove(base);
         }
     }
+}
+
+fn note(before: &str) -> &'static str {
+    if before == "0" { NOTE } else { "" }
 }
 
 fn path(version: &str, interface: &str, name: &str) -> std::path::PathBuf {
@@ -68,12 +78,30 @@ fn write(version: &str, interface: &str, name: &str, value: &str) {
 }
 
 impl Appliance {
+    /// A macvlan is to be there, above the interface with an index.
+    pub(in super::super) async fn add_vmac(&mut self, name: &str, base: u32, mac: [u8; 6]) {
+        match self.requests.add_vmac(name, base, mac).await {
+            Ok(Some(note)) if note == NOTE => {
+                let Ok(below) = nix::net::if_::if_indextoname(base) else {
+                    return; // It is gone, and its settings with it.
+                };
+                let below = below.to_string_lossy();
+                info!("{name} is what a killed director left: arp_ignore of {below} is 0 again");
+                write("ipv4", &below, "arp_ignore", "0");
+            }
+            Ok(_) => {}
+            Err(error) => error!("{error}"),
+        }
+    }
+
     /// A macvlan is to be up, or down.
     pub(in super::super) async fn set_vmac(&mut self, name: &str, base: &str, up: bool) {
-        if up {
-            self.quieted.raise(name, base);
-        }
-        say_failure(self.requests.set_vmac(name, up).await);
+        let note = if up {
+            self.quieted.raise(name, base)
+        } else {
+            ""
+        };
+        say_failure(self.requests.set_vmac(name, up, note).await);
         if !up {
             self.quieted.lower(name, base);
         }
