@@ -392,36 +392,24 @@ impl Director {
         now: u64,
         verdicts: &mut [Verdict; BURST],
     ) {
-        let snapshot: &Snapshot = self.published.load();
         let (flows, slots) = (&mut self.flows, &self.notes.slots);
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
             others = flows.hand_over(slots, others, frames, verdicts);
         }
-        if snapshot.opens_straight && !others.is_empty() {
-            let mut opening = Burst {
-                slots,
-                packets: umem.packets(frames),
-                verdicts,
-            };
-            let left = flows.open_straight(others, &mut opening, snapshot, now);
-            flows.counters.tx_packets += u64::from(others.len() - left.len());
-            others = left;
+        let mut burst = Burst {
+            snapshot: self.published.load(),
+            slots,
+            arrivals,
+            umem,
+            frames,
+            verdicts,
+            now,
+        };
+        if burst.snapshot.opens_straight && !others.is_empty() {
+            others = flows.open_straight(others, &mut burst);
         }
         for number in others.numbers() {
-            let frame = &mut frames[number];
-            flows.counters.tx_bytes -= frame.len() as u64;
-            let Arrival { ingress, asked } = *arrivals.get(number).unwrap_or(&arrivals[0]);
-            let packet = Packet {
-                snapshot,
-                slot: &slots[number],
-                ingress,
-                asked,
-                umem,
-                now,
-            };
-            let verdict = flows.decide(&packet, frame);
-            flows.count(verdict, frame);
-            verdicts[number] = verdict;
+            flows.settle(number, &mut burst, Flows::decide);
         }
     }
 

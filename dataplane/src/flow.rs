@@ -150,6 +150,16 @@ impl FlowKey {
         [e, f, g, h, a, b, c, d]
     }
 
+    /// The sums of the 32-bit words of both addresses, and of both ports, as they are in memory, if the
+    /// addresses are IPv4: what checksums see of them.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn plain_sums(&self) -> [u64; 2] {
+        let [[_, source], [destination, ports]] = [halves(self.0[0]), halves(self.0[1])];
+        let addresses = source as u64 + destination as u64;
+        [addresses, ports as u64]
+    }
+
     /// In host byte order.
     #[inline(always)]
     #[must_use]

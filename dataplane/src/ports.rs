@@ -88,6 +88,16 @@ impl Ports {
         }
     }
 
+    /// The last [`allocate`](Self::allocate) was for nothing.
+    fn undo(&mut self, port: u16) {
+        if let Some((word, bit)) = self.bit(port)
+            && *word & bit != 0
+        {
+            *word &= !bit;
+            self.free.push_front(port);
+        }
+    }
+
     fn is_used(&self) -> bool {
         self.used.iter().any(|word| *word != 0)
     }
@@ -139,16 +149,26 @@ impl LocalPorts {
     #[must_use]
     pub fn allocate(&mut self, addresses: &[Address], is_v4: bool) -> Option<Endpoint> {
         let (before, after) = addresses.split_at(self.turn.checked_rem(addresses.len())?);
-        self.turn = self.turn.wrapping_add(1);
         let mut candidates = after.iter().chain(before);
-        candidates.find_map(|address| {
+        let found = candidates.find_map(|address| {
             let ports = (address.is_v4() == is_v4).then_some(address)?;
             let port = self.by_address.get_mut(ports)?.allocate()?;
             Some(Endpoint {
                 address: *address,
                 port,
             })
-        })
+        })?;
+        self.turn = self.turn.wrapping_add(1);
+        Some(found)
+    }
+
+    /// The last [`allocate`](Self::allocate), which returned `endpoint`, was for nothing: the next one will
+    /// return it again.
+    pub(crate) fn undo(&mut self, endpoint: Endpoint) {
+        self.turn = self.turn.wrapping_sub(1);
+        if let Some(ports) = self.by_address.get_mut(&endpoint.address) {
+            ports.undo(endpoint.port);
+        }
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
@@ -232,6 +252,19 @@ mod tests {
             next.iter().rfind(|end| end.address == first.address),
             Some(&first)
         );
+    }
+
+    #[test]
+    fn what_was_for_nothing_comes_again() {
+        let own = addresses(2);
+        let mut pool = pool(&own, FOUR);
+        let first = pool.allocate(&own, true).unwrap();
+        pool.undo(first);
+        assert_eq!(pool.allocate(&own, true), Some(first));
+        let second = pool.allocate(&own, true).unwrap();
+        pool.undo(second);
+        let rest = rest(&mut pool, &own);
+        assert_eq!((rest[0], rest.len()), (second, 7));
     }
 
     #[test]

@@ -117,8 +117,19 @@ pub struct Service {
     /// Nothing but the scheduler has a say in who gets a connection, and all real servers take as many
     /// as come.
     has_no_conditions: bool,
-    /// Besides, they are all reached by [`Path::Direct`].
-    is_plain: bool,
+    /// Besides, they are all reached this way.
+    pub(crate) opens_by: Option<OpensBy>,
+}
+
+/// How the first packets of connections reach any real server of a virtual server, without a closer look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum OpensBy {
+    /// By [`Path::Direct`].
+    Direct,
+    /// By [`Path::Translated`]; none of the connections is particular.
+    Translated,
+    /// By [`Path::Wrapped`].
+    Wrapped,
 }
 
 /// A virtual server that matches more than one address and port.
@@ -245,7 +256,7 @@ impl Snapshot {
             self.introduces_clients |= options.full_nat.client_address != ClientAddress::None;
             let has_thresholds = (real_servers.iter()).any(|server| server.thresholds.upper > 0);
             self.services.push(Service {
-                is_plain: false,
+                opens_by: None,
                 has_no_conditions: !has_thresholds
                     && options.persistence.is_none()
                     && !options.one_packet
@@ -282,18 +293,37 @@ impl Snapshot {
     /// To be called after each change of a path.
     fn find_plain(&mut self) {
         for service in &mut self.services {
-            service.is_plain = service.has_no_conditions;
+            service.opens_by = None;
         }
+        let available = |server: &&Server| server.available;
+        let mut mixed = vec![false; self.services.len()];
         for (server, path) in self.servers.iter().zip(&self.paths) {
-            if let Some(server) = server
-                && server.available
-                && !matches!(path, Path::Direct(_))
-                && let Some(service) = self.services.get_mut(server.service as usize)
-            {
-                service.is_plain = false;
-            }
+            let Some(server) = server.as_ref().filter(available) else {
+                continue;
+            };
+            let at = server.service as usize;
+            let Some(service) = self.services.get_mut(at) else {
+                continue;
+            };
+            let is_introduced = service.full_nat.client_address != ClientAddress::None;
+            let by = match path {
+                Path::Direct(_) => Some(OpensBy::Direct),
+                Path::Translated(_) if server.address.is_v4() && !is_introduced => {
+                    Some(OpensBy::Translated)
+                }
+                Path::Wrapped(_) => Some(OpensBy::Wrapped),
+                Path::Translated(_) | Path::None => None,
+            };
+            mixed[at] |= by.is_none() || service.opens_by.is_some_and(|other| by != Some(other));
+            service.opens_by = by;
         }
-        self.opens_straight = self.services.iter().any(|service| service.is_plain);
+        for (service, mixed) in self.services.iter_mut().zip(mixed) {
+            service.opens_by = (service.opens_by).filter(|_| service.has_no_conditions && !mixed);
+        }
+        self.opens_straight = self
+            .services
+            .iter()
+            .any(|service| service.opens_by.is_some());
     }
 
     /// Makes room for sources, and forgets what was counted of them by other limits than now.
@@ -482,7 +512,7 @@ impl Snapshot {
     #[must_use]
     pub(crate) fn plain_service(&self, key: &FlowKey) -> Option<&Service> {
         let service = self.services.get(self.plain.find(key)? as usize)?;
-        service.is_plain.then_some(service)
+        service.opens_by.is_some().then_some(service)
     }
 
     fn group(&self, client: Address, key: &ServiceKey, has_source: bool) -> Option<u32> {

@@ -59,6 +59,17 @@ impl Bucket {
         None
     }
 
+    /// As [`matches`](Self::matches) for the free slots of this bucket, whose number is given, without
+    /// one that is as good as filled.
+    #[inline(always)]
+    fn free(&self, number: u32, filled: Option<Gap>) -> u32 {
+        let free = self.matches(0);
+        match filled {
+            Some(gap) if gap.bucket == number => free & !(0b11 << (2 * gap.slot)),
+            Some(_) | None => free,
+        }
+    }
+
     /// The entry of the lowest bits in `matches`.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
@@ -146,21 +157,12 @@ impl Buckets<'_> {
     }
 }
 
-/// Where an entry can be added.
-#[derive(Debug)]
-pub(super) struct Vacancy<'a> {
-    bucket: &'a mut Bucket,
-    tag: u16,
+/// A free slot in the chain of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Gap {
+    bucket: u32,
     slot: u32,
-}
-
-impl Vacancy<'_> {
-    #[inline(always)]
-    pub(super) fn fill(self, entry: u32) {
-        let slot = self.slot as usize % SLOTS;
-        self.bucket.tags.0[slot] = self.tag;
-        self.bucket.entries[slot] = entry;
-    }
+    tag: u16,
 }
 
 /// Buckets for a fixed number of entries.
@@ -228,18 +230,54 @@ impl Index {
         None
     }
 
-    /// A free slot of the bucket, if it is known that no entry with the tag is there or in an overflow
-    /// bucket: what does not have to be compared.
+    /// A free slot for a place, if it is known that no entry with the tag is there: what does not
+    /// have to be compared. `besides` is another gap, which is to be filled as well.
     #[inline(always)]
-    pub(super) fn vacancy(&mut self, place: Place) -> Option<Vacancy<'_>> {
-        let bucket = self.buckets.get_mut(place.bucket() as usize)?;
-        let free = bucket.matches(0);
+    pub(super) fn gap(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
+        let bucket = self.buckets.get(place.bucket() as usize)?;
+        let free = bucket.free(place.bucket(), besides);
         let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
-        (is_new && free != 0).then_some(Vacancy {
-            bucket,
-            tag: place.tag(),
+        if !is_new || free == 0 {
+            cold_path();
+            return self.gap_in_chain(place, besides);
+        }
+        Some(Gap {
+            bucket: place.bucket(),
             slot: free.trailing_zeros() / 2,
+            tag: place.tag(),
         })
+    }
+
+    /// The same, but for a chain's overflow buckets.
+    #[cold]
+    #[inline(never)]
+    fn gap_in_chain(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
+        let (mut number, mut gap) = (place.bucket(), None);
+        while let Some(bucket) = self.buckets.get(number as usize) {
+            if bucket.matches(place.tag()) != 0 {
+                return None;
+            }
+            let free = bucket.free(number, besides);
+            if free != 0 && gap.is_none() {
+                gap = Some(Gap {
+                    bucket: number,
+                    slot: free.trailing_zeros() / 2,
+                    tag: place.tag(),
+                });
+            }
+            number = bucket.overflow;
+        }
+        gap
+    }
+
+    /// Adds an entry in a gap; nothing was added or removed since that was found.
+    #[inline(always)]
+    pub(super) fn fill(&mut self, gap: Gap, entry: u32) {
+        if let Some(bucket) = self.buckets.get_mut(gap.bucket as usize) {
+            let slot = gap.slot as usize % SLOTS;
+            bucket.tags.0[slot] = gap.tag;
+            bucket.entries[slot] = entry;
+        }
     }
 
     /// Adds an entry. False when the chain is at its limit or no overflow
@@ -362,6 +400,40 @@ mod tests {
         index.remove(second, 3);
         assert!(index.insert(second, 99));
         assert!((0..8).all(|entry| find(&index, first, entry)));
+    }
+
+    #[test]
+    fn gaps_are_filled_like_inserts() {
+        let mut index = Index::new(256);
+        // Of one bucket, with other tags.
+        let place = |tag: u64| index.buckets().place(2 * tag);
+        let places: Vec<Place> = (0..20).map(place).collect();
+        assert!(places.iter().all(|place| place.bucket() == 0));
+        for (entry, &place) in (0..8).zip(&places) {
+            let gap = index.gap(place, None).unwrap();
+            index.fill(gap, entry);
+            assert_eq!(index.gap(place, None), None, "the tag is there now");
+        }
+        assert_eq!(index.gap(places[8], None), None, "the bucket is full");
+        for (entry, &place) in (8..14).zip(&places[8..]) {
+            assert!(index.insert(place, entry));
+        }
+        let first = index.gap(places[14], None).unwrap();
+        let second = index.gap(places[15], Some(first)).unwrap();
+        assert_ne!((first.bucket, first.slot), (second.bucket, second.slot));
+        assert_eq!(
+            index.gap(places[13], None),
+            None,
+            "it is in the overflow bucket"
+        );
+        index.fill(first, 14);
+        index.fill(second, 15);
+        assert_eq!(index.gap(places[16], None), None, "the chain is full");
+        index.remove(places[3], 3);
+        assert!(index.gap(places[16], None).is_some());
+        for (entry, &place) in (0..16).zip(&places).filter(|(entry, _)| *entry != 3) {
+            assert!(find(&index, place, entry));
+        }
     }
 
     #[test]

@@ -44,6 +44,17 @@ impl Others {
     }
 
     #[inline(always)]
+    pub(super) fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
+    /// Those behind this one.
+    #[inline(always)]
+    pub(super) fn after(self, number: usize) -> Self {
+        Self(self.0 & (u64::MAX << number << 1))
+    }
+
+    #[inline(always)]
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -342,7 +342,7 @@ impl Flows {
         Ok((made?, Direction::Request))
     }
 
-    fn make(
+    pub(super) fn make(
         &mut self,
         chosen: Chosen,
         for_one_packet: bool,

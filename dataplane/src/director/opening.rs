@@ -1,80 +1,99 @@
 //! The straight way of new connections: the first packets of TCP and UDP over IPv4 for virtual servers where
-//! nobody but the scheduler has a say ([`Snapshot::plain_service`]), by DR. What it does not
-//! take, and whatever there is to refuse, is for [`Flows::decide`], which comes to the same.
+//! nobody but the scheduler has a say, and whose real servers are all reached in one way
+//! ([`Snapshot::plain_service`]). What it does not take, and whatever there is to refuse, is for
+//! [`Flows::decide`], which comes to the same.
 //!
 //! Those of a burst that are for one virtual server are opened in one loop, in which only packet, connection and
-//! real server differ.
+//! real server differ. When a packet needs a closer look after a server was chosen for it, the loop ends there, so
+//! that the server stays the one and whatever comes behind it is decided after it.
 
+mod method;
+#[cfg(test)]
+mod tests;
+
+use self::method::{Direct, First, Method, Translated, Wrapped};
 use super::burst::Others;
-use super::choose::Connections;
+use super::choose::{Chosen, Connections};
 use super::flows::Flows;
-use super::straight::L3;
-use super::{Slot, Verdict, What};
-use crate::conn::{Beginning, Candidate, ConnectionTable, NoVacancy, Signal, State};
+use super::{Packet, Slot, Verdict, What};
+use crate::conn::{Beginning, Candidate, ConnectionTable, Direction, NoVacancy, Signal, State};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
-use crate::forward::direct;
+use crate::handoff::Arrival;
 use crate::limits::WhenFull;
-use crate::scheduler::{Request, Scheduler};
-use crate::service::{PortIndex, ServerId};
-use crate::snapshot::{Path, Service, Snapshot};
+use crate::scheduler::{Memory, Request, Scheduler};
+use crate::service::ServerId;
+use crate::snapshot::{OpensBy, Service, Snapshot};
 use crate::wire;
-use crate::xsk::umem::{HEAD, Packets};
+use crate::xsk::umem::{Frame, Umem};
+
+/// A burst: what was read of its packets, the packets, and what becomes of them.
+pub(super) struct Burst<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) slots: &'a [Slot; BURST],
+    /// One is that of all.
+    pub(super) arrivals: &'a [Arrival],
+    pub(super) umem: &'a Umem,
+    pub(super) frames: &'a mut [Frame],
+    pub(super) verdicts: &'a mut [Verdict; BURST],
+    pub(super) now: u64,
+}
+
+impl Burst<'_> {
+    fn packet(&mut self, number: usize) -> (Packet<'_>, &mut Frame) {
+        let first = &self.arrivals[0];
+        let Arrival { ingress, asked } = *self.arrivals.get(number).unwrap_or(first);
+        let packet = Packet {
+            snapshot: self.snapshot,
+            slot: &self.slots[number],
+            ingress,
+            asked,
+            umem: self.umem,
+            now: self.now,
+        };
+        (packet, &mut self.frames[number])
+    }
+}
 
 /// What is the same for all that a loop opens.
 struct Opening<'a> {
     beginning: Beginning,
     is_active: bool,
-    paths: &'a [Path],
     statistics: &'a [ServerStatistics],
+    slots: &'a [Slot; BURST],
 }
 
-/// A burst: what was read of its packets, the packets, and what becomes of them.
-pub(super) struct Burst<'a> {
-    pub(super) slots: &'a [Slot; BURST],
-    pub(super) packets: Packets<'a>,
-    pub(super) verdicts: &'a mut [Verdict; BURST],
-}
-
-impl Burst<'_> {
-    /// Lets `send` try `others`, given length and beginning of each; it says where one leaves, and changes none that
-    /// does not. Returns those.
-    #[inline(always)]
-    fn each_of(
-        &mut self,
-        others: Others,
-        mut send: impl FnMut(&Slot, u16, &mut [u8; HEAD]) -> Option<PortIndex>,
-    ) -> Others {
-        let mut left = Others::NONE;
-        for number in others.numbers() {
-            let length = self.packets.length(number);
-            match send(&self.slots[number], length, self.packets.head_mut(number)) {
-                Some(egress) => self.verdicts[number] = Verdict::Transmit(egress),
-                None => left.add(number),
-            }
-        }
-        left
-    }
-}
-
-/// What a loop did.
+/// What a loop did; what is in none of these is behind the chosen one and was not looked at.
 struct Opened {
-    left: Others,
-    /// Of those, how many want nothing but room in the table.
-    wanting: u32,
+    opened: Others,
+    /// A closer look is needed. Nothing has changed.
+    unclear: Others,
+    /// The same, but for room in the table.
+    full: Others,
+    /// A closer look is needed, but this is the server.
+    chosen: Option<(usize, ServerId)>,
 }
 
 impl Flows {
+    /// Decides what becomes of a frame of a burst, and counts it; its bytes are counted already, as if it left.
+    #[inline(always)]
+    pub(super) fn settle(
+        &mut self,
+        number: usize,
+        burst: &mut Burst<'_>,
+        decide: impl FnOnce(&mut Self, &Packet<'_>, &mut Frame) -> Verdict,
+    ) {
+        let (packet, frame) = burst.packet(number);
+        self.counters.tx_bytes -= frame.len() as u64;
+        let verdict = decide(self, &packet, frame);
+        self.count(verdict, frame);
+        burst.verdicts[number] = verdict;
+    }
+
     /// Makes connections of those frames of a burst that begin one, and sends them; returns the others,
     /// which are unchanged.
     #[inline(never)]
-    pub(super) fn open_straight(
-        &mut self,
-        others: Others,
-        burst: &mut Burst<'_>,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> Others {
+    pub(super) fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
         let mut services = [0; BURST];
         let mut begin = Others::NONE;
         let (mut any, mut differ) = (None, 0);
@@ -99,8 +118,8 @@ impl Flows {
                 }
             }
             begin = begin.without(same);
-            if let Some(service) = snapshot.plain_service(&burst.slots[first].key) {
-                let unopened = self.open_all(service, same, burst, snapshot, now);
+            if let Some(service) = burst.snapshot.plain_service(&burst.slots[first].key) {
+                let unopened = self.open_all(service, same, burst);
                 left = left.without(same.without(unopened));
             }
         }
@@ -108,67 +127,109 @@ impl Flows {
     }
 
     /// The same with those that are for one virtual server.
-    fn open_all(
-        &mut self,
-        service: &Service,
-        same: Others,
-        burst: &mut Burst<'_>,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> Others {
-        let Opened { mut left, wanting } = self.open(service, same, burst, snapshot, now);
-        if wanting > 0 && self.make_room(wanting, snapshot, now) {
-            left = self.open(service, left, burst, snapshot, now).left;
+    fn open_all(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Others {
+        let [unclear, full] = self.open_each(service, same, burst);
+        if full.is_empty() || !self.make_room(full.len(), burst.snapshot, burst.now) {
+            return unclear.with(full);
         }
-        left
+        let [more_unclear, still_full] = self.open_each(service, full, burst);
+        unclear.with(more_unclear).with(still_full)
+    }
+
+    /// The same as far as there is room in the table. The second result is those that want nothing but that.
+    fn open_each(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> [Others; 2] {
+        let [mut unclear, mut full] = [Others::NONE; 2];
+        let mut rest = same;
+        loop {
+            let opened = self.open(service, rest, burst);
+            unclear = unclear.with(opened.unclear);
+            full = full.with(opened.full);
+            let Some((number, server)) = opened.chosen else {
+                return [unclear, full];
+            };
+            self.settle(number, burst, |flows, packet, frame| {
+                flows.open_chosen(server, packet, frame)
+            });
+            rest = rest.after(number);
+        }
+    }
+
+    /// The general way of a packet that begins a connection with this server.
+    #[cold]
+    fn open_chosen(&mut self, server: ServerId, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
+        let chosen = Chosen {
+            server,
+            templated: false,
+        };
+        let state = first_state(packet.slot);
+        let made = self.make(chosen, false, state, packet, frame);
+        let decided = made.and_then(|entry| self.forward(entry, Direction::Request, packet, frame));
+        self.carry_out(decided, packet, frame)
     }
 
     #[inline(never)]
-    fn open(
-        &mut self,
-        service: &Service,
-        same: Others,
-        burst: &mut Burst<'_>,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> Opened {
-        let is_tcp = (same.numbers().next()).is_some_and(|first| burst.slots[first].key.is_tcp());
-        let first_state = if is_tcp { State::SynRecv } else { State::Udp };
-        let opening = Opening {
-            beginning: self.table.beginning(first_state, now),
-            is_active: first_state.is_active(),
-            paths: snapshot.paths(),
-            statistics: self.statistics.servers(),
+    fn open(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Opened {
+        let first = same.numbers().next().zip(service.opens_by);
+        let Some((first, by)) = first else {
+            return Opened::nothing_of(same);
         };
-        let (id, schedulers) = (service.id, &mut self.schedulers);
-        let opened = if let Scheduler::RoundRobin(scheduler) = &service.scheduler {
-            // Without a call and what it would need.
-            let mut state = schedulers.state(id);
-            let choose = |_: &Slot| scheduler.turn(state.as_deref_mut()?);
-            opening.each(same, &mut self.table, burst, choose)
-        } else {
-            let connections = Connections::<false> {
+        let state = first_state(&burst.slots[first]);
+        let opening = Opening {
+            beginning: self.table.beginning(state, burst.now),
+            is_active: state.is_active(),
+            statistics: self.statistics.servers(),
+            slots: burst.slots,
+        };
+        let snapshot = burst.snapshot;
+        let scheduling = Scheduling {
+            service,
+            schedulers: &mut self.schedulers,
+            connections: Connections::<false> {
                 snapshot,
                 own: &self.statistics,
                 peers: &self.peer_load,
                 overloaded: &self.overloaded,
-            };
-            let choose = |slot: &Slot| {
-                let request = Request {
-                    client: slot.key.source(),
-                    client_port: slot.key.source_port(),
-                    destination: slot.key.destination(),
-                    now,
-                };
-                let scheduler = &service.scheduler;
-                scheduler.schedule(id, schedulers, &request, &connections)
-            };
-            opening.each(same, &mut self.table, burst, choose)
+            },
+            now: burst.now,
         };
-        let count = same.without(opened.left).len();
+        let (umem, arrivals) = (burst.umem, burst.arrivals);
+        let to = (&mut self.table, &mut *burst.verdicts);
+        let opened = match by {
+            OpensBy::Direct => {
+                let method = Direct {
+                    paths: snapshot.paths(),
+                    packets: umem.packets(burst.frames),
+                };
+                opening.by(method, same, scheduling, to)
+            }
+            OpensBy::Translated => {
+                let method = Translated {
+                    snapshot,
+                    service,
+                    packets: umem.packets(burst.frames),
+                    arrivals,
+                    local_ports: &mut self.local_ports,
+                    owners: self.owners.as_ref(),
+                };
+                opening.by(method, same, scheduling, to)
+            }
+            OpensBy::Wrapped => {
+                let method = Wrapped {
+                    paths: snapshot.paths(),
+                    tunnels: snapshot.tunnel_paths(),
+                    umem,
+                    frames: burst.frames,
+                    identification: &mut self.identification,
+                    tx_bytes: &mut self.counters.tx_bytes,
+                };
+                opening.by(method, same, scheduling, to)
+            }
+        };
+        let count = opened.opened.len();
+        self.counters.tx_packets += u64::from(count);
         self.counters.connections_created += u64::from(count);
-        if let Some(statistics) = self.statistics.service(id) {
-            statistics.begin(count, first_state.is_half_open());
+        if let Some(statistics) = self.statistics.service(service.id) {
+            statistics.begin(count, state.is_half_open());
         }
         opened
     }
@@ -192,47 +253,115 @@ impl Flows {
     }
 }
 
+/// Who chooses the real servers.
+struct Scheduling<'a> {
+    service: &'a Service,
+    schedulers: &'a mut Memory,
+    connections: Connections<'a, false>,
+    now: u64,
+}
+
+impl Opened {
+    /// All of these need a closer look.
+    const fn nothing_of(unclear: Others) -> Self {
+        Self {
+            opened: Others::NONE,
+            unclear,
+            full: Others::NONE,
+            chosen: None,
+        }
+    }
+}
+
 impl Opening<'_> {
+    /// A loop for each method.
+    #[inline(never)]
+    fn by<M: Method>(
+        &self,
+        method: M,
+        same: Others,
+        scheduling: Scheduling<'_>,
+        to: (&mut ConnectionTable, &mut [Verdict; BURST]),
+    ) -> Opened {
+        let Scheduling {
+            service,
+            schedulers,
+            connections,
+            now,
+        } = scheduling;
+        if let Scheduler::RoundRobin(scheduler) = &service.scheduler {
+            // Without a call and what it would need.
+            let mut state = schedulers.state(service.id);
+            let choose = |_: &Slot| scheduler.turn(state.as_deref_mut()?);
+            return self.each(method, same, to, choose);
+        }
+        self.each(method, same, to, |slot| {
+            let request = Request {
+                client: slot.key.source(),
+                client_port: slot.key.source_port(),
+                destination: slot.key.destination(),
+                now,
+            };
+            let scheduler = &service.scheduler;
+            scheduler.schedule(service.id, schedulers, &request, &connections)
+        })
+    }
+
     #[inline(always)]
     fn each(
         &self,
+        mut method: impl Method,
         same: Others,
-        table: &mut ConnectionTable,
-        burst: &mut Burst<'_>,
+        (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
         mut choose: impl FnMut(&Slot) -> Option<ServerId>,
     ) -> Opened {
-        let mut wanting = 0;
-        let left = burst.each_of(same, |slot, length, head| {
+        let mut result = Opened::nothing_of(Others::NONE);
+        for number in same.numbers() {
+            let slot = &self.slots[number];
             // Asked anew: another frame of the burst may have had the same key.
             let vacancy = match table.vacancy(slot.place) {
                 Ok(vacancy) => vacancy,
                 Err(NoVacancy::Full) => {
-                    wanting += 1;
-                    return None;
+                    result.full.add(number);
+                    continue;
                 }
-                Err(NoVacancy::Unclear) => return None,
+                Err(NoVacancy::Unclear) => {
+                    result.unclear.add(number);
+                    continue;
+                }
             };
-            // Before it takes a turn of the scheduler's.
-            if !direct::may_go_on(head) {
-                return None;
-            }
-            let length = u64::from(length) - L3 as u64;
-            let server = choose(slot)?;
-            let Path::Direct(hop) = self.paths.get(server.0 as usize)? else {
-                return None;
+            let Some(server) = choose(slot) else {
+                result.unclear.add(number);
+                continue;
             };
-            if !direct::forward_plain(head, &hop.addresses) {
-                return None;
-            }
-            vacancy.fill(slot.key, server, &self.beginning);
+            let first = First {
+                number,
+                slot,
+                server,
+                beginning: &self.beginning,
+            };
+            let Some((egress, bytes)) = method.open(&first, vacancy) else {
+                result.chosen = Some((number, server));
+                break;
+            };
+            verdicts[number] = Verdict::Transmit(egress);
+            result.opened.add(number);
             if let Some(statistics) = self.statistics.get(server.0 as usize) {
                 statistics.count_connection();
                 statistics.shift(None, Some(self.is_active));
-                statistics.count_packet(length);
+                statistics.count_packet(bytes);
             }
-            Some(hop.port)
-        });
-        Opened { left, wanting }
+        }
+        result
+    }
+}
+
+/// State of the connection that a packet which [`begins`] one makes.
+#[inline(always)]
+fn first_state(slot: &Slot) -> State {
+    match slot.key.is_tcp() {
+        true => State::SynRecv,
+        false => State::Udp,
     }
 }
 

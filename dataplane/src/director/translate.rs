@@ -222,16 +222,8 @@ impl Flows {
             },
         };
         let (network, transport) = before.deltas(&after);
-        let neighbor = Way::Neighbor {
-            port: packet.ingress,
-            mac: ethernet::source(packet.umem.bytes(frame)).unwrap_or_default(),
-        };
-        let way = match packet.snapshot.routes.route(client.source()) {
-            Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
-            // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
-            // is no other MAC address to answer to.
-            Some(Via::Link(_)) | None => neighbor,
-        };
+        let bytes = packet.umem.bytes(frame);
+        let way = way_back(&packet.snapshot.routes, client, packet.ingress, bytes);
         Ok(Reply {
             key,
             network,
@@ -300,6 +292,20 @@ pub(super) fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropRea
         .ok_or(DropReason::Truncated)?;
     hop.addresses.write(ethernet);
     Ok(())
+}
+
+/// How replies to a client leave, whose first packet this is.
+#[inline(always)]
+pub(super) fn way_back(routes: &Routes, client: &FlowKey, ingress: PortIndex, frame: &[u8]) -> Way {
+    match routes.route(client.source()) {
+        Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
+        // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
+        // is no other MAC address to answer to.
+        Some(Via::Link(_)) | None => Way::Neighbor {
+            port: ingress,
+            mac: ethernet::source(frame).unwrap_or_default(),
+        },
+    }
 }
 
 /// A client that is a neighbour is answered at the MAC address of its last request.

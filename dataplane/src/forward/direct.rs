@@ -49,10 +49,3 @@ pub(crate) fn forward_plain(head: &mut [u8; HEAD], addresses: &ethernet::Address
     addresses.write(head);
     true
 }
-
-/// What [`forward_plain`] will say.
-#[inline(always)]
-pub(crate) fn may_go_on(head: &mut [u8; HEAD]) -> bool {
-    let ip = head[ethernet::HEADER_LEN..].first_chunk_mut();
-    ip.is_some_and(|ip| ipv4::Packet::header_mut(ip).ttl() > 1)
-}

@@ -257,6 +257,19 @@ impl PlainRewrite {
         }
     }
 
+    /// [`Endpoints::deltas`] of packets with one key that become those of the `opposite` one, turned round;
+    /// both have IPv4 addresses.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn deltas(key: &FlowKey, opposite: &FlowKey) -> (Delta, Delta) {
+        let [before, ports_before] = key.plain_sums();
+        let [after, ports_after] = opposite.plain_sums();
+        (
+            Delta::of_words(before, after),
+            Delta::of_words(before + ports_before, after + ports_after),
+        )
+    }
+
     /// Rewrites a packet of TCP, or else UDP, takes a hop from its life, and addresses it to the next one.
     /// False, and nothing changed, if it may not travel further.
     #[inline(always)]

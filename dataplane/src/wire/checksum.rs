@@ -113,6 +113,15 @@ impl Delta {
         Self(u16::from_ne_bytes(sum.fold().to_be_bytes()))
     }
 
+    /// The same from sums of 32-bit words as they are in memory, of no more than eight words each.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn of_words(before: u64, after: u64) -> Self {
+        // A multiple of 0xffff, which is another zero, and is more than eight words.
+        const ZERO: u64 = 8 * u32::MAX as u64;
+        Self(Sum(after + ZERO - before).fold())
+    }
+
     /// The way back.
     #[inline(always)]
     #[must_use]

@@ -1,10 +1,11 @@
-//! Adding connections of which nothing is asked but to be there: of IPv4, without a reply half, under a key whose
-//! place has room. Whatever else comes, [`ConnectionTable::insert`] adds.
+//! Adding connections of which nothing is asked but to be there: of IPv4, under keys whose
+//! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
 
 use super::straight::Straight;
-use super::{Connection, ConnectionTable, NONE, append, truncate};
-use crate::conn::wheel::{ListId, Wheel};
-use crate::conn::{Place, State, index};
+use super::{ConnectionTable, NONE, REPLY, Reply, append, truncate};
+use crate::conn::index::Gap;
+use crate::conn::wheel::ListId;
+use crate::conn::{Place, State};
 use crate::flow::FlowKey;
 use crate::processor::prefetch;
 use crate::service::ServerId;
@@ -13,7 +14,6 @@ use crate::service::ServerId;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Beginning {
     state: State,
-    straight: Straight,
     list: ListId,
     now: u64,
 }
@@ -21,11 +21,16 @@ pub(crate) struct Beginning {
 /// Where a connection that is not in the table can be added.
 #[derive(Debug)]
 pub(crate) struct Vacancy<'a> {
-    index: index::Vacancy<'a>,
-    entries: &'a mut [Connection],
-    wheel: &'a mut Wheel,
-    free: &'a mut u32,
-    used: &'a mut u32,
+    table: &'a mut ConnectionTable,
+    gap: Gap,
+}
+
+/// Where its reply half can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyVacancy {
+    gap: Gap,
+    /// Of its key.
+    pub(crate) hash: u64,
 }
 
 /// Why there is none.
@@ -44,10 +49,6 @@ impl ConnectionTable {
         let timeout = self.timeouts[state.index()];
         Beginning {
             state,
-            straight: match state.is_kept() {
-                true => Straight::Sent,
-                false => Straight::No,
-            },
             list: self.wheel.list_of(state, timeout, now),
             now,
         }
@@ -59,45 +60,79 @@ impl ConnectionTable {
     /// There may be no such place.
     #[inline(always)]
     pub(crate) fn vacancy(&mut self, place: Place) -> Result<Vacancy<'_>, NoVacancy> {
-        let index = self.index.vacancy(place).ok_or(NoVacancy::Unclear)?;
+        let gap = self.index.gap(place, None).ok_or(NoVacancy::Unclear)?;
         if self.free == NONE {
             return Err(NoVacancy::Full);
         }
-        Ok(Vacancy {
-            index,
-            entries: &mut self.entries,
-            wheel: &mut self.wheel,
-            free: &mut self.free,
-            used: &mut self.used,
-        })
+        Ok(Vacancy { table: self, gap })
     }
 }
 
-impl Vacancy<'_> {
-    /// Adds a connection with the key whose place that is.
+impl<'a> Vacancy<'a> {
+    /// Where the reply half can be, whose key this is; `None` if a closer look is needed.
+    #[inline(always)]
+    pub(crate) fn for_reply(&self, key: &FlowKey) -> Option<ReplyVacancy> {
+        let hash = self.table.hash(key);
+        let place = self.table.index.buckets().place(hash);
+        let gap = self.table.index.gap(place, Some(self.gap))?;
+        Some(ReplyVacancy { gap, hash })
+    }
+
+    /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
     pub(crate) fn fill(self, key: FlowKey, server: ServerId, beginning: &Beginning) {
-        let Beginning {
-            state,
-            straight,
-            list,
-            now,
-        } = *beginning;
-        let entry = *self.free;
-        let connection = &mut self.entries[entry as usize];
-        *self.free = connection.next;
+        self.add(key, server, beginning, Straight::Sent);
+    }
+
+    /// The same with a reply half of IPv4, which is not particular; there is room for those
+    /// ([`ConnectionTable::translate_replies`]).
+    #[inline(always)]
+    pub(crate) fn fill_both(
+        self,
+        (key, reply): (FlowKey, &Reply),
+        place: ReplyVacancy,
+        server: ServerId,
+        beginning: &Beginning,
+    ) {
+        let entry = self.table.free;
+        self.table.index.fill(place.gap, entry | REPLY);
+        if let Some(line) = self.table.replies.get_mut(entry as usize) {
+            *line = *reply;
+        }
+        let table = self.add(key, server, beginning, Straight::Translated);
+        prefetch(&table.replies, table.free as usize);
+    }
+
+    /// `straight` is what it is once packets do not change its state.
+    #[inline(always)]
+    fn add(
+        self,
+        key: FlowKey,
+        server: ServerId,
+        beginning: &Beginning,
+        straight: Straight,
+    ) -> &'a ConnectionTable {
+        let Beginning { state, list, now } = *beginning;
+        let table = self.table;
+        let entry = table.free;
+        let connection = &mut table.entries[entry as usize];
+        table.free = connection.next;
         connection.key = key;
         connection.server = server;
         connection.last_seen = truncate(now);
         connection.state = state;
-        connection.translated = false;
+        connection.translated = straight == Straight::Translated;
         connection.templated = false;
         connection.for_one_packet = false;
-        connection.straight = straight;
-        self.index.fill(entry);
-        *self.used += 1;
-        append(self.entries, self.wheel.list_mut(list), list, entry);
+        connection.straight = match state.is_kept() {
+            true => straight,
+            false => Straight::No,
+        };
+        table.index.fill(self.gap, entry);
+        table.used += 1;
+        append(&mut table.entries, table.wheel.list_mut(list), list, entry);
         // The next one's line comes while this one's packet is sent.
-        prefetch(self.entries, *self.free as usize);
+        prefetch(&table.entries, table.free as usize);
+        table
     }
 }
