@@ -179,6 +179,8 @@ pub enum Action {
         address: IpAddr,
         prefix_length: u8,
         label: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        scope: Option<u8>,
     },
     RemoveAddress {
         index: u32,

@@ -216,13 +216,15 @@ fn virtual_addresses(
         Just(None).boxed()
     };
     let longest = if is_v4 { 32 } else { 128 };
-    let rest = (1_u8..=longest, option::of(interface_name()), label);
+    let scope = option::of(select(vec![0_u8, 200, 253, 254]));
+    let rest = (1_u8..=longest, option::of(interface_name()), label, scope);
     btree_map(numbers, rest, 1..4).prop_map(move |addresses| {
-        let address = |(number, (prefix_length, interface, label))| VirtualAddress {
+        let address = |(number, (prefix_length, interface, label, scope))| VirtualAddress {
             address: host(is_v4, number),
             prefix_length,
             interface,
             label,
+            scope,
         };
         addresses.into_iter().map(address).collect()
     })

@@ -277,4 +277,6 @@ pub struct VirtualAddress {
     /// `None`: the interface of the instance.
     pub interface: Option<String>,
     pub label: Option<String>,
+    /// As the kernel numbers them, `ifa_scope`; `None`: global. The kernel chooses that of IPv6.
+    pub scope: Option<u8>,
 }

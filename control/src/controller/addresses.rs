@@ -24,6 +24,7 @@ pub struct Wanted {
     pub address: IpAddr,
     pub prefix_length: u8,
     pub label: Option<String>,
+    pub scope: Option<u8>,
     /// The `vrrp_instance` that holds it, and announces it.
     pub instance: Option<String>,
     /// The MAC address that is its own: it is on a macvlan.
@@ -104,6 +105,7 @@ impl Addresses {
                 prefix_length,
                 interface,
                 label,
+                scope,
             } in instance.held()
             {
                 let vmac = instance.vmac.as_ref().filter(|_| interface.is_none());
@@ -121,6 +123,7 @@ impl Addresses {
                             address: *address,
                             prefix_length: *prefix_length,
                             label: label.clone(),
+                            scope: *scope,
                             instance: Some(instance.name.clone()),
                         },
                     );
@@ -153,6 +156,7 @@ impl Addresses {
                         address,
                         prefix_length: if address.is_ipv4() { 32 } else { 128 },
                         label: None,
+                        scope: None,
                         instance: None,
                         mac: None,
                     },
@@ -295,6 +299,7 @@ fn add(wanted: &Wanted) -> Action {
         address: wanted.address,
         prefix_length: wanted.prefix_length,
         label: wanted.label.clone(),
+        scope: wanted.scope,
     }
 }
 

@@ -57,6 +57,8 @@ pub struct NewAddress {
     /// IPv4 only: shown by `ip address` instead of the link's name, at most 15
     /// bytes, and must start with that name.
     pub label: Option<String>,
+    /// IPv4 only: `ifa_scope`; `None`: global.
+    pub scope: Option<u8>,
     /// IPv6 only: usable at once, without duplicate address detection.
     pub nodad: bool,
 }
@@ -123,6 +125,9 @@ impl Requests {
 
     async fn add(&self, new: &NewAddress, mark: Option<AddressAttribute>) -> Result<bool, Error> {
         let mut message = address_message(new.index, new.address, new.prefix_length);
+        if let Some(scope) = new.scope {
+            message.header.scope = scope.into();
+        }
         let attributes = &mut message.attributes;
         attributes.extend(mark);
         attributes.extend(new.label.clone().map(AddressAttribute::Label));

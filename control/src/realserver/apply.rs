@@ -178,6 +178,7 @@ impl Work<'_> {
             address,
             prefix_length,
             label: None,
+            scope: None,
             nodad: true,
         };
         self.requests.add_static_address(&new).await?;

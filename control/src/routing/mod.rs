@@ -9,7 +9,7 @@ mod route;
 mod rule;
 mod words;
 
-pub use route::{RouteKind, VirtualRoute};
+pub use route::{RouteKind, VirtualRoute, scope_name, scope_of};
 pub use rule::{RuleAction, VirtualRule};
 
 /// Why a text is none: what was expected.

@@ -13,6 +13,20 @@ use super::{Expected, MAIN_TABLE};
 const OPTIONS: &str = "via, dev, src, table, metric, scope and onlink after the destination";
 const SCOPES: [(&str, u8); 4] = [("global", 0), ("site", 200), ("link", 253), ("host", 254)];
 
+/// The kernel's number of a scope, as `ip` names them.
+#[must_use]
+pub fn scope_of(name: &str) -> Option<u8> {
+    let known = SCOPES.iter().find(|(known, _)| *known == name);
+    known.map(|(_, scope)| *scope)
+}
+
+/// The name of such a number.
+#[must_use]
+pub fn scope_name(scope: u8) -> Option<&'static str> {
+    let known = SCOPES.iter().find(|(_, known)| *known == scope);
+    known.map(|(name, _)| *name)
+}
+
 /// What becomes of packets that take the route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteKind {
@@ -103,9 +117,7 @@ impl FromStr for VirtualRoute {
                     metric = Some(words.after(word, "a number")?);
                 }
                 "scope" => {
-                    let name = words.next().unwrap_or_default();
-                    let known = SCOPES.iter().find(|(known, _)| *known == name);
-                    let known = known.map(|(_, scope)| *scope);
+                    let known = scope_of(words.next().unwrap_or_default());
                     let expected = || Expected("global, site, link or host after scope".to_owned());
                     scope = Some(known.ok_or_else(expected)?);
                 }
@@ -151,8 +163,7 @@ impl fmt::Display for VirtualRoute {
         option(f, "src", self.src)?;
         option(f, "table", (self.table != MAIN_TABLE).then_some(self.table))?;
         option(f, "metric", self.metric)?;
-        let scope = SCOPES.iter().find(|(_, scope)| Some(*scope) == self.scope);
-        option(f, "scope", scope.map(|(name, _)| name))?;
+        option(f, "scope", self.scope.and_then(scope_name))?;
         f.write_str(if self.onlink { " onlink" } else { "" })
     }
 }

@@ -291,6 +291,7 @@ impl Appliance {
                     address,
                     prefix_length,
                     label,
+                    scope,
                 } => {
                     // It was asked for on the network before, in IPv6 too.
                     let new = NewAddress {
@@ -298,6 +299,7 @@ impl Appliance {
                         address,
                         prefix_length,
                         label,
+                        scope,
                         nodad: true,
                     };
                     say_failure(self.requests.add_address(&new).await);

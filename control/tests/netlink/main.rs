@@ -59,18 +59,20 @@ fn addresses_come_go_and_are_recognised() {
             address: ip("10.9.0.100"),
             prefix_length: 32,
             label: Some("v0:vip".into()),
+            scope: Some(253),
             nodad: false,
         };
         assert!(requests.add_address(&vip).await.unwrap());
         events.wait_for(event("10.9.0.100", 32, true, true)).await;
         assert!(!requests.add_address(&vip).await.unwrap(), "added twice");
-        assert!(sh("ip -4 addr show dev v0").contains("10.9.0.100/32 scope global v0:vip"));
+        assert!(sh("ip -4 addr show dev v0").contains("10.9.0.100/32 scope link v0:vip"));
 
         let vip6 = NewAddress {
             index: v0,
             address: ip("fd09::100"),
             prefix_length: 128,
             label: None,
+            scope: None,
             nodad: true,
         };
         assert!(requests.add_address(&vip6).await.unwrap());

@@ -10,6 +10,7 @@ use super::checks::{print_script as print_command, print_user};
 use super::notifications::print_alert;
 use super::tracks::print_tracks;
 use super::{commas, print_ip, print_time, quoted};
+use crate::routing::scope_name;
 use crate::scripts::Script;
 use crate::vrrp::machine::Garp;
 use crate::vrrp::packet::{Peer, TTL};
@@ -220,12 +221,16 @@ fn address_text(address: &VirtualAddress) -> String {
         prefix_length,
         interface,
         label,
+        scope,
     } = address;
     let mut text = format!("{address}/{prefix_length}");
     for (option, argument) in [("dev", interface), ("label", label)] {
         if let Some(argument) = argument {
             let _ = write!(text, " {option} {argument}");
         }
+    }
+    if let Some(scope) = scope.and_then(scope_name) {
+        let _ = write!(text, " scope {scope}");
     }
     text
 }

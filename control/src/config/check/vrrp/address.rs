@@ -6,9 +6,10 @@ use super::super::super::VirtualAddress;
 use super::super::super::raw::Value;
 use super::super::super::report::Report;
 use super::super::interface::is_interface_name;
+use crate::routing::scope_of;
 
 /// keepalived's options of an address that this version does not carry out.
-const UNSUPPORTED: [&str; 12] = [
+const UNSUPPORTED: [&str; 11] = [
     "-nodad",
     "autojoin",
     "brd",
@@ -19,11 +20,10 @@ const UNSUPPORTED: [&str; 12] = [
     "noprefixroute",
     "peer",
     "preferred_lft",
-    "scope",
     "use_vmac",
 ];
 
-const SYNTAX: &str = "ADDRESS[/PREFIX] [dev NAME] [label LABEL]";
+const SYNTAX: &str = "ADDRESS[/PREFIX] [dev NAME] [label LABEL] [scope SCOPE]";
 
 pub(super) fn virtual_address(
     value: &Value<'_>,
@@ -56,6 +56,7 @@ pub(super) fn virtual_address(
         prefix_length,
         interface: None,
         label: None,
+        scope: None,
     };
     while let Some(option) = words.next() {
         read_option(option, words.next(), &mut result, value, report)?;
@@ -84,12 +85,20 @@ fn read_option(
             );
             return None;
         }
+        ("scope", Some(name)) => {
+            result.scope = scope_of(name);
+            if result.scope.is_none() {
+                let expected = "global, site, link or host after scope";
+                value.reject(expected, format_args!("correct {name:?}"), report);
+                return None;
+            }
+        }
         (option, _) if UNSUPPORTED.contains(&option) => {
             report.unsupported(
                 value.at,
                 &value.place,
                 format_args!("the option {option}"),
-                "dev and label only",
+                "dev, label and scope only",
                 "remove it",
             );
             return None;

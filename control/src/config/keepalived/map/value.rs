@@ -15,10 +15,10 @@ use super::{Known, Mapper, put, table, text};
 const PERSISTENCE: &str = "360";
 
 /// Options of an address that are kept, and have an argument.
-const KEPT_OPTIONS: [&str; 2] = ["dev", "label"];
+const KEPT_OPTIONS: [&str; 3] = ["dev", "label", "scope"];
 /// Options that change nothing of how traffic reaches the address: with an
 /// argument, and without.
-const LOST_WITH_ARGUMENT: [&str; 5] = ["brd", "broadcast", "preferred_lft", "scope", "track_group"];
+const LOST_WITH_ARGUMENT: [&str; 4] = ["brd", "broadcast", "preferred_lft", "track_group"];
 const LOST: [&str; 7] = [
     "-nodad",
     "autojoin",
