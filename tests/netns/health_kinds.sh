@@ -31,13 +31,14 @@ http {
     ssl_certificate_key $WORK/key;
     server {
         listen 80;
+        listen 81 http2;
         root $site;
         location = /slow { limit_rate 100; }
         location = /lost { return 444; }
     }
     # Without the right name there is no handshake.
-    server { listen 443 ssl default_server; ssl_reject_handshake on; }
-    server { listen 443 ssl; server_name www.example.org; root $site; }
+    server { listen 443 ssl http2 default_server; ssl_reject_handshake on; }
+    server { listen 443 ssl http2; server_name www.example.org; root $site; }
 }
 END
 cat >"$WORK/exim.conf" <<END
@@ -111,6 +112,9 @@ service 80 TCP "HTTP_GET = { http_protocol = \"1.1\", url = [
     { path = \"/none\", status_code = 404 }] }"
 service 443 TCP 'SSL_GET = { virtualhost = "www.example.org", enable_sni = true, url = { path = "/health" } }'
 service 444 TCP 'SSL_GET = { connect_port = 443, virtualhost = "www.example.org", url = { path = "/health" } }'
+service 445 TCP "SSL_GET = { connect_port = 443, virtualhost = \"www.example.org\", enable_sni = true, http_protocol = \"2\",
+    url = { path = \"/health\", digest = \"$digest\" } }"
+service 81 TCP 'HTTP_GET = { http_protocol = "2", url = { path = "/health" } }'
 service 53 UDP 'DNS_CHECK = { name = "www.example.org", type = "A" }'
 # A query for the root's SOA in hexadecimal; the answer is any, with the same id.
 service 54 UDP 'UDP_CHECK = { connect_port = 53, payload = "abcd 0100 0001 0000 0000 0000 00 0006 0001", require_reply = "abcd 8x", min_reply_length = 12 }'
@@ -131,6 +135,8 @@ service 8007 TCP 'HTTP_GET = { connect_port = 80, url = { path = "/none" } }'
 service 8008 TCP "HTTP_GET = { connect_port = 80, url = { path = \"/slow\", digest = \"$digest\" } }"
 service 8009 UDP 'DNS_CHECK = { connect_port = 53, name = "www.example.net" }'
 service 8010 UDP 'UDP_CHECK = { connect_port = 53, payload = "abcd 0100 0001 0000 0000 0000 00 0006 0001", require_reply = "abce" }'
+service 8011 TCP 'HTTP_GET = { connect_port = 80, http_protocol = "2", url = { path = "/health" } }'
+service 8012 TCP 'HTTP_GET = { connect_port = 81, url = { path = "/health" } }'
 lies=(
     'HTTP_GET .*:25 /: the answer is not HTTP'
     'SMTP_CHECK .*:80: greeting: timed out'
@@ -142,6 +148,8 @@ lies=(
     'HTTP_GET .*:80 /slow: no complete answer: timed out after 500ms'
     'DNS_CHECK .* www.example.net: answered with REFUSED'
     'UDP_CHECK .*: the answer has 0xcd at byte 1, expected 0xce'
+    'HTTP_GET .*:80 /health: HTTP/2: '
+    'HTTP_GET .*:81 /health: the answer is not HTTP'
 )
 
 # everything STATE: all checks have it, but for the one without SNI, the lies, and the
@@ -202,7 +210,7 @@ down_by() {
 workers=$(pgrep -P $nginx)
 begin=$(now)
 kill -STOP $nginx $workers $dnsmasq $exim
-down_by 2600 80 443 53 54
+down_by 2600 80 81 443 445 53 54
 down_by 6000 25
 for port in 55 22 23 24; do equal "port $port beside servers that hang" "$(state_of $port)" up; done
 kill -CONT $nginx $workers $dnsmasq $exim

@@ -114,13 +114,16 @@ pub enum HttpProtocol {
     Http10Close,
     /// HTTP/1.1 with `Connection: close`.
     Http11,
+    /// HTTP/2, within TLS by ALPN, else with prior knowledge (RFC 9113 §3).
+    Http2,
 }
 
 impl HttpProtocol {
-    pub(super) const NAMES: [(&'static str, Self); 3] = [
+    pub(super) const NAMES: [(&'static str, Self); 4] = [
         ("1.0", Self::Http10),
         ("1.0C", Self::Http10Close),
         ("1.1", Self::Http11),
+        ("2", Self::Http2),
     ];
 }
 

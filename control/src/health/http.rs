@@ -1,6 +1,6 @@
 //! `HTTP_GET` and `SSL_GET`: every url answers with an accepted status and body.
 //!
-//! The request is keepalived's: HTTP/1.0 unless `http_protocol` says otherwise,
+//! The request is keepalived's: HTTP/1.0 unless `http_protocol` says otherwise (HTTP/2: [`http2`]),
 //! `User-Agent: KeepAliveClient` (which real servers' log filters know), `Host:`
 //! from `virtualhost` or else the target with its port, one connection per url.
 //! Redirects are not followed: a 301 is a status like another. A body is read
@@ -9,6 +9,7 @@
 //! Content-Length passes, as with keepalived.
 
 mod answer;
+mod http2;
 
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
+use hyper::Request;
 use md5::{Digest as _, Md5};
 use regex::bytes::Regex;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
@@ -30,6 +32,9 @@ use super::tls::{self, TlsError};
 use super::vip::Through;
 use crate::config::{BodyRegex, Check, CheckUrl, HttpGet, HttpProtocol};
 use crate::in_words::in_words;
+
+/// As keepalived says it, which real servers' log filters know.
+const USER_AGENT: &str = "KeepAliveClient";
 
 /// Bytes of a body after which the rest is not waited for.
 const LARGEST_BODY: usize = 1 << 20;
@@ -46,9 +51,16 @@ pub struct Prepared {
 
 #[derive(Debug)]
 struct PreparedUrl {
-    /// All of it, with the empty line at its end.
-    request: String,
+    asked: Asked,
     regex: Option<Regex>,
+}
+
+/// A request.
+#[derive(Debug)]
+enum Asked {
+    /// HTTP/1: all of it, with the empty line at its end.
+    Text(String),
+    Http2(Request<()>),
 }
 
 impl Prepared {
@@ -58,7 +70,7 @@ impl Prepared {
         let urls = get.urls.iter().map(|url| {
             let regex = url.regex.as_ref().map(BodyRegex::compile).transpose();
             Ok(PreparedUrl {
-                request: request(check, get, url)?,
+                asked: request(check, get, url)?,
                 regex: regex.map_err(|error| error.to_string())?,
             })
         });
@@ -102,6 +114,8 @@ enum Trouble {
     TlsTimedOut(Duration),
     #[error("{0}")]
     Malformed(#[from] Malformed),
+    #[error("HTTP/2: {0}")]
+    Http2(h2::Error),
     #[error("connection closed before the answer")]
     Closed,
     #[error("{}", in_words(.0))]
@@ -134,14 +148,18 @@ async fn check_url(
         text: Vec::new(),
         length: 0,
     };
-    let request = prepared.request.as_bytes();
     let answer = match get.tls {
-        None => timeout(patience, exchange(stream, request, &mut judge)).await,
+        None => timeout(patience, ask(stream, &prepared.asked, &mut judge)).await,
         Some(tls) => {
             let name = host(get, url).filter(|_| tls.enable_sni);
-            let stream = timeout(patience, tls::handshake(stream, check.target.ip(), name)).await;
+            let alpn = match prepared.asked {
+                Asked::Text(_) => None,
+                Asked::Http2(_) => Some(http2::ALPN),
+            };
+            let stream = tls::handshake(stream, check.target.ip(), name, alpn);
+            let stream = timeout(patience, stream).await;
             let stream = stream.map_err(|_elapsed| Trouble::TlsTimedOut(patience))??;
-            timeout(patience, exchange(stream, request, &mut judge)).await
+            timeout(patience, ask(stream, &prepared.asked, &mut judge)).await
         }
     };
     judge.verdict(answer.map_err(|_elapsed| Trouble::TimedOut(patience))??)
@@ -151,7 +169,7 @@ fn host<'c>(get: &'c HttpGet, url: &'c CheckUrl) -> Option<&'c str> {
     url.virtualhost.as_deref().or(get.virtualhost.as_deref())
 }
 
-fn request(check: &Check, get: &HttpGet, url: &CheckUrl) -> Result<String, String> {
+fn request(check: &Check, get: &HttpGet, url: &CheckUrl) -> Result<Asked, String> {
     let path = &url.path;
     let target = check.target.to_string();
     let host = host(get, url).unwrap_or(&target);
@@ -166,10 +184,29 @@ fn request(check: &Check, get: &HttpGet, url: &CheckUrl) -> Result<String, Strin
         HttpProtocol::Http10 => ("1.0", ""),
         HttpProtocol::Http10Close => ("1.0", "Connection: close\r\n"),
         HttpProtocol::Http11 => ("1.1", "Connection: close\r\n"),
+        HttpProtocol::Http2 => {
+            let scheme = if get.tls.is_some() { "https" } else { "http" };
+            let request = http2::request(scheme, host, path);
+            return request.map(Asked::Http2).map_err(|why| {
+                format!("{path:?} cannot be asked for of {host:?} with HTTP/2: {why}")
+            });
+        }
     };
-    Ok(format!(
-        "GET {path} HTTP/{version}\r\nUser-Agent: KeepAliveClient\r\n{close}Host: {host}\r\n\r\n"
-    ))
+    Ok(Asked::Text(format!(
+        "GET {path} HTTP/{version}\r\nUser-Agent: {USER_AGENT}\r\n{close}Host: {host}\r\n\r\n"
+    )))
+}
+
+async fn ask(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    asked: &Asked,
+    judge: &mut Judge<'_>,
+) -> Result<u16, Trouble> {
+    match asked {
+        Asked::Text(request) => exchange(stream, request.as_bytes(), judge).await,
+        // On the heap: its state is far larger, and every check would have room for it.
+        Asked::Http2(request) => Box::pin(http2::exchange(stream, request.clone(), judge)).await,
+    }
 }
 
 /// Sends the request and reads the whole answer, or as much of it as is wanted.

@@ -48,13 +48,17 @@ pub(super) enum TlsError {
     Handshake(std::io::Error),
     #[error("TLS: no protocol version is left")]
     NoVersion,
+    #[error("TLS: the server does not speak {0} (ALPN)")]
+    Alpn(String),
 }
 
-/// Shakes hands with the server at `address`; `name` is sent if there is one.
+/// Shakes hands with the server at `address`; `name` is sent if there is one. `alpn` is a protocol that it
+/// has to agree to.
 pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
     address: IpAddr,
     name: Option<&str>,
+    alpn: Option<&[u8]>,
 ) -> Result<TlsStream<S>, TlsError> {
     let (connector, server) = match name {
         Some(name) => {
@@ -69,8 +73,16 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         None => (&WITHOUT_SNI, ServerName::IpAddress(address.into())),
     };
     let connector = connector.as_ref().ok_or(TlsError::NoVersion)?;
-    let stream = connector.connect(server, stream).await;
-    stream.map_err(TlsError::Handshake)
+    let wanted = alpn.map(<[u8]>::to_vec).into_iter().collect();
+    let stream = connector.with_alpn(wanted).connect(server, stream).await;
+    let stream = stream.map_err(TlsError::Handshake)?;
+    match alpn {
+        Some(alpn) if stream.get_ref().1.alpn_protocol() != Some(alpn) => {
+            let name = String::from_utf8_lossy(alpn);
+            Err(TlsError::Alpn(name.into_owned()))
+        }
+        Some(_) | None => Ok(stream),
+    }
 }
 
 /// Takes every certificate.

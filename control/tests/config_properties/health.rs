@@ -118,6 +118,7 @@ fn http(tls: bool) -> impl Strategy<Value = CheckKind> {
         HttpProtocol::Http10,
         HttpProtocol::Http10Close,
         HttpProtocol::Http11,
+        HttpProtocol::Http2,
     ];
     (
         vec(url(), 1..3),

@@ -278,6 +278,58 @@ async fn http_1_1_and_connection_close() {
     }
 }
 
+/// Serves one connection over HTTP/2: 200 with a body for `/health`, 404 for all else, and says goodbye.
+async fn serve_http2() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        while let Some(Ok((request, mut respond))) = connection.accept().await {
+            assert_eq!(request.headers()["user-agent"], "KeepAliveClient");
+            let is_health = request.uri() == "http://www.example.org/health";
+            let answer = hyper::Response::builder().status(if is_health { 200 } else { 404 });
+            let mut body = respond
+                .send_response(answer.body(()).unwrap(), false)
+                .unwrap();
+            // More than a window of flow control.
+            let text = vec![b'a'; 100_000];
+            body.send_data(text.into(), true).unwrap();
+            connection.graceful_shutdown();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn http_2() {
+    let wanted = |path: &str, digest: u128| {
+        let mut url = url(path);
+        url.digest = Some(digest.to_be_bytes());
+        let mut get = parameters(&[url], Some("www.example.org"));
+        get.protocol = HttpProtocol::Http2;
+        get
+    };
+    const A_HUNDRED_THOUSAND: u128 = 0x1af6_d6f2_f682_f76f_80e6_06ae_aaee_1680;
+    let target = serve_http2().await;
+    assert_eq!(
+        get_as(target, wanted("/health", A_HUNDRED_THOUSAND)).await,
+        Outcome::Passed(format!("HTTP_GET {target} /health: status 200"))
+    );
+    let target = serve_http2().await;
+    assert_eq!(
+        get_as(target, wanted("/", A_HUNDRED_THOUSAND)).await,
+        Outcome::Failed(format!("HTTP_GET {target} /: status 404, expected 200-299"))
+    );
+    // One that speaks HTTP/1 only.
+    let (target, _requests) = text_server();
+    let outcome = get_as(target, wanted("/", A_HUNDRED_THOUSAND)).await;
+    let Outcome::Failed(why) = outcome else {
+        panic!("{outcome:?}");
+    };
+    assert!(why.contains(" /: HTTP/2: "), "{why}");
+}
+
 /// Digest of what the next function serves.
 const GREEN: u128 = 0xc60b89889f6ed3c1ea31b5f45ae0aa79;
 
