@@ -5,7 +5,7 @@
 //! [`MAX_CLIENTS`] are served at a time, one request each; a request that
 //! does not come, a header that does not end and an answer that is not read
 //! each have a limit. More clients wait in the socket's backlog, until a place is free or one of those
-//! who have theirs has not read for a while ([`places`]).
+//! who have theirs has not read for a while (`places`).
 //!
 //! Every answer that is not a success has the body `{"error": "…"}`, but for
 //! requests that are no HTTP: those get a bare status and are closed.

@@ -1,6 +1,6 @@
 //! `HTTP_GET` and `SSL_GET`: every url answers with an accepted status and body.
 //!
-//! The request is keepalived's: HTTP/1.0 unless `http_protocol` says otherwise (HTTP/2: [`http2`]),
+//! The request is keepalived's: HTTP/1.0 unless `http_protocol` says otherwise (HTTP/2: the `http2` module),
 //! `User-Agent: KeepAliveClient` (which real servers' log filters know), `Host:`
 //! from `virtualhost` or else the target with its port, one connection per url.
 //! Redirects are not followed: a 301 is a status like another. A body is read
