@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::Cache;
 
-use self::burst::{Notes, Others};
+use self::burst::{Notes, Others, Read};
 use self::flows::Flows;
 use self::opening::Burst;
 use crate::conn::{Candidate, ConnectionTable, Place};
@@ -358,7 +358,7 @@ impl Director {
         packets.prefetch();
         let read = notes.read(&packets, &flows.table);
         let bytes = read.bytes;
-        notes.find_candidates(&read, &packets, &flows.table);
+        notes.find_candidates(&read, count, &flows.table);
         let mut others = flows.send_straight(notes, &mut packets, snapshot, now);
         if !others.is_empty() && !snapshot.tunnel_paths().is_empty() {
             others = flows.wrap_straight(others, notes, (umem, frames), snapshot, now);
@@ -374,8 +374,7 @@ impl Director {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
         }
         if !others.is_empty() {
-            notes.complete_plain(others, &read, &umem.packets(frames));
-            self.decide_others(others, arrivals, umem, frames, now, verdicts);
+            self.decide_others((others, &read), arrivals, umem, frames, now, verdicts);
             return (bytes, all_leave_by(&verdicts[..count]));
         }
         (bytes, None)
@@ -385,20 +384,22 @@ impl Director {
     #[inline(never)]
     fn decide_others(
         &mut self,
-        mut others: Others,
+        (mut others, read): (Others, &Read),
         arrivals: &[Arrival],
         umem: &Umem,
         frames: &mut [Frame],
         now: u64,
         verdicts: &mut [Verdict; BURST],
     ) {
-        let (flows, slots) = (&mut self.flows, &self.notes.slots);
+        let (flows, notes) = (&mut self.flows, &mut *self.notes);
         if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
-            others = flows.hand_over(slots, others, frames, verdicts);
+            notes.complete_plain(others, read, &umem.packets(frames));
+            others = flows.hand_over(&notes.slots, others, frames, verdicts);
         }
         let mut burst = Burst {
             snapshot: self.published.load(),
-            slots,
+            notes,
+            read,
             arrivals,
             umem,
             frames,
@@ -408,6 +409,7 @@ impl Director {
         if burst.snapshot.opens_straight && !others.is_empty() {
             others = flows.open_straight(others, &mut burst);
         }
+        burst.complete(others);
         for number in others.numbers() {
             flows.settle(number, &mut burst, Flows::decide);
         }

@@ -150,14 +150,12 @@ impl FlowKey {
         [e, f, g, h, a, b, c, d]
     }
 
-    /// The sums of the 32-bit words of both addresses, and of both ports, as they are in memory, if the
-    /// addresses are IPv4: what checksums see of them.
+    /// The same key, if it is known to have IPv4 addresses.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn plain_sums(&self) -> [u64; 2] {
-        let [[_, source], [destination, ports]] = [halves(self.0[0]), halves(self.0[1])];
-        let addresses = source as u64 + destination as u64;
-        [addresses, ports as u64]
+    pub(crate) const fn plain(&self) -> PlainKey {
+        let [first, second, ..] = self.0;
+        PlainKey([first, second])
     }
 
     /// In host byte order.
@@ -231,24 +229,6 @@ impl FlowKey {
         }
     }
 
-    /// Destination, its port and the protocol in one word, if the addresses are IPv4: with another one's
-    /// it is equal if those are. Not 0.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn service_word(&self) -> u64 {
-        let [_, protocol, ..] = self.0[0].to_ne_bytes();
-        let [a, b, c, d, _, _, high, low] = self.0[1].to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, protocol, 0, high, low])
-    }
-
-    /// The same of every port of the destination.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn every_port(service_word: u64) -> u64 {
-        let [a, b, c, d, protocol, ..] = service_word.to_ne_bytes();
-        u64::from_ne_bytes([a, b, c, d, protocol, 0, 0, 0])
-    }
-
     /// TCP, no other protocol.
     #[inline(always)]
     #[must_use]
@@ -269,7 +249,78 @@ impl FlowKey {
     }
 }
 
+/// An IPv4 address and a port, whose bytes in memory are as in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PlainEnd {
+    pub(crate) address: u32,
+    pub(crate) port: u16,
+}
+
 impl PlainKey {
+    /// Where the packet comes from.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn source(&self) -> PlainEnd {
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        let [.., high, low, _, _] = self.0[1].to_ne_bytes();
+        PlainEnd {
+            address: u32::from_ne_bytes([a, b, c, d]),
+            port: u16::from_ne_bytes([high, low]),
+        }
+    }
+
+    /// Where it goes to.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn destination(&self) -> PlainEnd {
+        let [a, b, c, d, _, _, high, low] = self.0[1].to_ne_bytes();
+        PlainEnd {
+            address: u32::from_ne_bytes([a, b, c, d]),
+            port: u16::from_ne_bytes([high, low]),
+        }
+    }
+
+    /// Between other ends, with the same protocol.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn between(&self, source: PlainEnd, destination: PlainEnd) -> Self {
+        let [zero, protocol, ..] = self.0[0].to_ne_bytes();
+        let [a, b, c, d] = source.address.to_ne_bytes();
+        let [e, f, g, h] = destination.address.to_ne_bytes();
+        let ([i, j], [k, l]) = (source.port.to_ne_bytes(), destination.port.to_ne_bytes());
+        Self([
+            u64::from_ne_bytes([zero, protocol, 0, 0, a, b, c, d]),
+            u64::from_ne_bytes([e, f, g, h, i, j, k, l]),
+        ])
+    }
+
+    /// Destination, its port and the protocol in one word: with another one's it is equal if those are. Not 0.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn service_word(&self) -> u64 {
+        let [_, protocol, ..] = self.0[0].to_ne_bytes();
+        let [a, b, c, d, _, _, high, low] = self.0[1].to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, protocol, 0, high, low])
+    }
+
+    /// The same of every port of the destination.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn every_port(service_word: u64) -> u64 {
+        let [a, b, c, d, protocol, ..] = service_word.to_ne_bytes();
+        u64::from_ne_bytes([a, b, c, d, protocol, 0, 0, 0])
+    }
+
+    /// The sums of the 32-bit words of both addresses, and of both ports, as they are in memory: what checksums
+    /// see of them.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn sums(&self) -> [u64; 2] {
+        let [[_, source], [destination, ports]] = [halves(self.0[0]), halves(self.0[1])];
+        let addresses = source as u64 + destination as u64;
+        [addresses, ports as u64]
+    }
+
     /// TCP, no other protocol.
     #[inline(always)]
     #[must_use]

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use hashbrown::{HashMap, HashSet};
 
 use crate::forward::rewrite::Endpoint;
-use crate::service::Address;
+use crate::service::{Address, VirtualServerId};
 
 /// Ports that are handed out: none of those below, which are servers' (RFC 6335 §6).
 pub const PORTS: RangeInclusive<u16> = 1024..=65_535;
@@ -110,14 +110,37 @@ impl Ports {
     }
 }
 
+/// The addresses of one IP version that a virtual server uses.
+#[derive(Debug, Default)]
+struct Own {
+    /// Places in `pools`.
+    pools: Vec<u32>,
+    /// Whose turn it is.
+    turn: u32,
+}
+
+impl Own {
+    /// Moves the turn so many on.
+    #[inline(always)]
+    fn advance(&mut self, by: u32) {
+        let count = u32::try_from(self.pools.len()).unwrap_or(u32::MAX);
+        self.turn += by;
+        if self.turn >= count {
+            self.turn -= count;
+        }
+    }
+}
+
 /// The local addresses and ports of one worker.
 #[derive(Debug)]
 pub struct LocalPorts {
     /// `None`: there are none.
     range: Option<PortRange>,
-    by_address: HashMap<Address, Ports>,
-    /// Whose turn it is among the addresses of a virtual server.
-    turn: usize,
+    pools: Vec<(Address, Ports)>,
+    /// Places in `pools`.
+    by_address: HashMap<Address, u32>,
+    /// By `VirtualServerId`, those of IPv6 and of IPv4.
+    services: Vec<[Own; 2]>,
 }
 
 impl LocalPorts {
@@ -126,54 +149,88 @@ impl LocalPorts {
     pub fn new(range: Option<PortRange>) -> Self {
         Self {
             range,
+            pools: Vec::new(),
             by_address: HashMap::new(),
-            turn: 0,
+            services: Vec::new(),
         }
     }
 
-    /// Makes ready to allocate on these addresses, and on no others. One that is not wanted any more
-    /// is kept while a connection has a port of it. Allocates memory, about 140 kB an address.
-    pub fn keep_only(&mut self, wanted: impl Iterator<Item = Address>) {
-        let wanted: HashSet<Address> = wanted.collect();
-        self.by_address
-            .retain(|address, ports| wanted.contains(address) || ports.is_used());
+    /// Makes ready to allocate for these virtual servers on their addresses, and for no others. An address that is
+    /// not wanted any more is kept while a connection has a port of it. Allocates memory, about 140 kB an address.
+    pub fn keep_only<'a>(
+        &mut self,
+        services: impl Iterator<Item = (VirtualServerId, &'a [Address])>,
+    ) {
+        let services: Vec<_> = services.filter(|(_, own)| !own.is_empty()).collect();
+        let addresses = services.iter().flat_map(|(_, addresses)| *addresses);
+        let wanted: HashSet<Address> = addresses.clone().copied().collect();
+        self.pools
+            .retain(|(address, ports)| wanted.contains(address) || ports.is_used());
+        self.by_address = (0..)
+            .zip(&self.pools)
+            .map(|(place, (address, _))| (*address, place))
+            .collect();
+        self.services.clear();
         let Some(range) = self.range else { return };
-        for address in wanted {
-            let ports = self.by_address.entry(address);
-            ports.or_insert_with(|| Ports::new(range));
+        for address in addresses {
+            let next = u32::try_from(self.pools.len()).unwrap_or(u32::MAX);
+            if *self.by_address.entry(*address).or_insert(next) == next {
+                self.pools.push((*address, Ports::new(range)));
+            }
+        }
+        for (id, addresses) in services {
+            let at = id.0 as usize;
+            if self.services.len() <= at {
+                self.services.resize_with(at + 1, Default::default);
+            }
+            for address in addresses {
+                let own = &mut self.services[at][usize::from(address.is_v4())];
+                own.pools.extend(self.by_address.get(address));
+            }
         }
     }
 
-    /// A free port on one of `addresses` of the wanted IP version, which is in use from now on; `None`
-    /// if all are. Neighbouring connections get different addresses.
+    /// A free port on one of the virtual server's addresses of the wanted IP version, which is in use from now on;
+    /// `None` if all are. Neighbouring connections get different addresses.
+    #[inline]
     #[must_use]
-    pub fn allocate(&mut self, addresses: &[Address], is_v4: bool) -> Option<Endpoint> {
-        let (before, after) = addresses.split_at(self.turn.checked_rem(addresses.len())?);
-        let mut candidates = after.iter().chain(before);
-        let found = candidates.find_map(|address| {
-            let ports = (address.is_v4() == is_v4).then_some(address)?;
-            let port = self.by_address.get_mut(ports)?.allocate()?;
-            Some(Endpoint {
-                address: *address,
-                port,
-            })
-        })?;
-        self.turn = self.turn.wrapping_add(1);
-        Some(found)
+    pub fn allocate(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
+        let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
+        let (before, after) = own.pools.split_at_checked(own.turn as usize)?;
+        for (tried, place) in (1..).zip(after.iter().chain(before)) {
+            if let Some((address, ports)) = self.pools.get_mut(*place as usize)
+                && let Some(port) = ports.allocate()
+            {
+                let address = *address;
+                own.advance(tried);
+                return Some(Endpoint { address, port });
+            }
+        }
+        None
     }
 
     /// The last [`allocate`](Self::allocate), which returned `endpoint`, was for nothing: the next one will
     /// return it again.
-    pub(crate) fn undo(&mut self, endpoint: Endpoint) {
-        self.turn = self.turn.wrapping_sub(1);
-        if let Some(ports) = self.by_address.get_mut(&endpoint.address) {
+    pub(crate) fn undo(&mut self, service: VirtualServerId, endpoint: Endpoint) {
+        let Some(place) = self.by_address.get(&endpoint.address).copied() else {
+            return;
+        };
+        if let Some((_, ports)) = self.pools.get_mut(place as usize) {
             ports.undo(endpoint.port);
+        }
+        let is_v4 = usize::from(endpoint.address.is_v4());
+        if let Some(own) = self.services.get_mut(service.0 as usize)
+            && let own = &mut own[is_v4]
+            && let Some(turn) = own.pools.iter().position(|own| *own == place)
+        {
+            own.turn = u32::try_from(turn).unwrap_or(0);
         }
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
     pub fn free(&mut self, endpoint: Endpoint) {
-        if let Some(ports) = self.by_address.get_mut(&endpoint.address) {
+        let place = self.by_address.get(&endpoint.address);
+        if let Some((_, ports)) = place.and_then(|place| self.pools.get_mut(*place as usize)) {
             ports.free(endpoint.port);
         }
     }
@@ -199,14 +256,16 @@ mod tests {
         last: 2003,
     };
 
+    const SERVICE: VirtualServerId = VirtualServerId(1);
+
     fn pool(addresses: &[Address], range: PortRange) -> LocalPorts {
         let mut pool = LocalPorts::new(Some(range));
-        pool.keep_only(addresses.iter().copied());
+        pool.keep_only([(SERVICE, addresses)].into_iter());
         pool
     }
 
-    fn rest(pool: &mut LocalPorts, addresses: &[Address]) -> Vec<Endpoint> {
-        std::iter::from_fn(|| pool.allocate(addresses, true)).collect()
+    fn rest(pool: &mut LocalPorts) -> Vec<Endpoint> {
+        std::iter::from_fn(|| pool.allocate(SERVICE, true)).collect()
     }
 
     #[test]
@@ -229,24 +288,24 @@ mod tests {
     fn all_are_used_once_and_can_be_used_again() {
         let own = addresses(3);
         let mut pool = pool(&own, FOUR);
-        let all: HashSet<Endpoint> = rest(&mut pool, &own).into_iter().collect();
+        let all: HashSet<Endpoint> = rest(&mut pool).into_iter().collect();
         assert_eq!(all.len(), 12);
         assert!(all.iter().all(|end| (2000..=2003).contains(&end.port)));
         for end in all {
             pool.free(end);
         }
-        assert_eq!(rest(&mut pool, &own).len(), 12);
+        assert_eq!(rest(&mut pool).len(), 12);
     }
 
     #[test]
     fn neighbours_differ_in_address_and_freed_ports_wait_longest() {
         let own = addresses(2);
         let mut pool = pool(&own, FOUR);
-        let first = pool.allocate(&own, true).unwrap();
-        let second = pool.allocate(&own, true).unwrap();
+        let first = pool.allocate(SERVICE, true).unwrap();
+        let second = pool.allocate(SERVICE, true).unwrap();
         assert_ne!(first.address, second.address);
         pool.free(first);
-        let next = rest(&mut pool, &own);
+        let next = rest(&mut pool);
         assert_eq!(next.len(), 7);
         assert_eq!(
             next.iter().rfind(|end| end.address == first.address),
@@ -258,12 +317,12 @@ mod tests {
     fn what_was_for_nothing_comes_again() {
         let own = addresses(2);
         let mut pool = pool(&own, FOUR);
-        let first = pool.allocate(&own, true).unwrap();
-        pool.undo(first);
-        assert_eq!(pool.allocate(&own, true), Some(first));
-        let second = pool.allocate(&own, true).unwrap();
-        pool.undo(second);
-        let rest = rest(&mut pool, &own);
+        let first = pool.allocate(SERVICE, true).unwrap();
+        pool.undo(SERVICE, first);
+        assert_eq!(pool.allocate(SERVICE, true), Some(first));
+        let second = pool.allocate(SERVICE, true).unwrap();
+        pool.undo(SERVICE, second);
+        let rest = rest(&mut pool);
         assert_eq!((rest[0], rest.len()), (second, 7));
     }
 
@@ -271,8 +330,10 @@ mod tests {
     fn virtual_servers_share_an_address_but_no_port() {
         let own = addresses(2);
         let mut pool = pool(&own, FOUR);
-        let first = rest(&mut pool, &own[..1]);
-        let second = rest(&mut pool, &own);
+        let other = VirtualServerId(0);
+        pool.keep_only([(SERVICE, &own[..]), (other, &own[..1])].into_iter());
+        let first: Vec<_> = std::iter::from_fn(|| pool.allocate(other, true)).collect();
+        let second = rest(&mut pool);
         assert_eq!((first.len(), second.len()), (4, 4));
         assert!(second.iter().all(|end| end.address == own[1]));
     }
@@ -282,7 +343,7 @@ mod tests {
         let own = [Address::v4([10, 0, 0, 1]), Address::from_octets([0xfd; 16])];
         let mut pool = pool(&own, FOUR);
         for is_v4 in [true, false, false, true] {
-            let end = pool.allocate(&own, is_v4).unwrap();
+            let end = pool.allocate(SERVICE, is_v4).unwrap();
             assert_eq!(end.address.is_v4(), is_v4);
         }
     }
@@ -291,7 +352,7 @@ mod tests {
     fn what_is_not_in_use_is_not_taken_back() {
         let own = addresses(2);
         let mut pool = pool(&own, FOUR);
-        let used = pool.allocate(&own, true).unwrap();
+        let used = pool.allocate(SERVICE, true).unwrap();
         let foreign = |address, port| Endpoint { address, port };
         pool.free(foreign(Address::v4([9, 9, 9, 9]), 2000));
         pool.free(foreign(used.address, 1999));
@@ -299,25 +360,26 @@ mod tests {
         pool.free(foreign(used.address, 2003));
         pool.free(used);
         pool.free(used);
-        assert_eq!(rest(&mut pool, &own).len(), 8);
+        assert_eq!(rest(&mut pool).len(), 8);
     }
 
     #[test]
     fn an_address_is_kept_while_a_port_of_it_is_used() {
         let own = addresses(1);
         let mut pool = pool(&own, FOUR);
-        let used = pool.allocate(&own, true).unwrap();
+        let used = pool.allocate(SERVICE, true).unwrap();
         pool.keep_only([].into_iter());
-        pool.keep_only(own.iter().copied());
-        assert_eq!(rest(&mut pool, &own).len(), 3, "one is still in use");
+        assert_eq!(pool.allocate(SERVICE, true), None, "it is nobody's");
+        pool.keep_only([(SERVICE, &own[..])].into_iter());
+        assert_eq!(rest(&mut pool).len(), 3, "one is still in use");
         pool.free(used);
-        assert_eq!(rest(&mut pool, &own), [used]);
+        assert_eq!(rest(&mut pool), [used]);
     }
 
     #[test]
     fn without_addresses_there_is_no_port() {
-        assert_eq!(pool(&[], FOUR).allocate(&[], true), None);
-        assert_eq!(pool(&[], FOUR).allocate(&addresses(1), true), None);
+        assert_eq!(pool(&[], FOUR).allocate(SERVICE, true), None);
+        assert_eq!(pool(&addresses(1), FOUR).allocate(SERVICE, false), None);
     }
 
     proptest! {
@@ -328,7 +390,7 @@ mod tests {
             let mut used = Vec::new();
             for (allocate, which) in steps {
                 if allocate {
-                    if let Some(end) = pool.allocate(&own, true) {
+                    if let Some(end) = pool.allocate(SERVICE, true) {
                         prop_assert!(!used.contains(&end));
                         used.push(end);
                     }
@@ -336,7 +398,7 @@ mod tests {
                     pool.free(used.swap_remove(which.index(used.len())));
                 }
             }
-            prop_assert_eq!(rest(&mut pool, &own).len() + used.len(), 90);
+            prop_assert_eq!(rest(&mut pool).len() + used.len(), 90);
         }
     }
 }

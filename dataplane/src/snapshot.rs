@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use self::plain::PlainServices;
 use crate::conn::Timeouts;
-use crate::flow::{FlowHasher, FlowKey};
+use crate::flow::FlowHasher;
 use crate::forward::tunnel;
 use crate::limits::{Limits, SharedBucket, Sources, SynProxy, WhenFull};
 use crate::matching::Match;
@@ -126,8 +126,10 @@ pub struct Service {
 pub(crate) enum OpensBy {
     /// By [`Path::Direct`].
     Direct,
-    /// By [`Path::Translated`]; none of the connections is particular.
-    Translated,
+    /// By [`Path::Translated`]: NAT.
+    Nat,
+    /// FULLNAT; none of the connections is particular.
+    FullNat,
     /// By [`Path::Wrapped`].
     Wrapped,
 }
@@ -306,13 +308,14 @@ impl Snapshot {
                 continue;
             };
             let is_introduced = service.full_nat.client_address != ClientAddress::None;
+            let is_full = server.method == ForwardingMethod::FullNat;
             let by = match path {
                 Path::Direct(_) => Some(OpensBy::Direct),
-                Path::Translated(_) if server.address.is_v4() && !is_introduced => {
-                    Some(OpensBy::Translated)
-                }
+                Path::Translated(_) if !server.address.is_v4() || is_full && is_introduced => None,
+                Path::Translated(_) if is_full => Some(OpensBy::FullNat),
+                Path::Translated(_) => Some(OpensBy::Nat),
                 Path::Wrapped(_) => Some(OpensBy::Wrapped),
-                Path::Translated(_) | Path::None => None,
+                Path::None => None,
             };
             mixed[at] |= by.is_none() || service.opens_by.is_some_and(|other| by != Some(other));
             service.opens_by = by;
@@ -506,12 +509,12 @@ impl Snapshot {
         self.services.get(index as usize)
     }
 
-    /// The virtual server for a packet with a key of IPv4, if that is known without a closer look and it
+    /// The virtual server for packets with this service word ([`PlainKey`](crate::flow::PlainKey)), if that is known without a closer look and it
     /// is reached without one as well, by all of its real servers.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn plain_service(&self, key: &FlowKey) -> Option<&Service> {
-        let service = self.services.get(self.plain.find(key)? as usize)?;
+    pub(crate) fn plain_service(&self, word: u64) -> Option<&Service> {
+        let service = self.services.get(self.plain.find(word)? as usize)?;
         service.opens_by.is_some().then_some(service)
     }
 
@@ -532,10 +535,10 @@ impl Snapshot {
         self.services.get(server.service as usize)
     }
 
-    /// The local addresses of FULLNAT; one that several virtual servers share comes several times.
-    pub fn local_addresses(&self) -> impl Iterator<Item = Address> {
+    /// The local addresses of FULLNAT by virtual server.
+    pub fn local_addresses(&self) -> impl Iterator<Item = (VirtualServerId, &[Address])> {
         let services = self.services.iter();
-        services.flat_map(|service| service.full_nat.local_addresses.iter().copied())
+        services.map(|service| (service.id, &service.full_nat.local_addresses[..]))
     }
 
     /// The virtual servers, in the order of configuration.

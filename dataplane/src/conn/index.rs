@@ -10,6 +10,7 @@
 //! exactly one chain or in the free list.
 
 use std::hint::cold_path;
+use std::num::NonZeroU64;
 
 use crate::processor::{Words, prefetch};
 
@@ -65,7 +66,7 @@ impl Bucket {
     fn free(&self, number: u32, filled: Option<Gap>) -> u32 {
         let free = self.matches(0);
         match filled {
-            Some(gap) if gap.bucket == number => free & !(0b11 << (2 * gap.slot)),
+            Some(gap) if gap.place().bucket() == number => free & !(0b11 << (2 * (gap.slot() & 7))),
             Some(_) | None => free,
         }
     }
@@ -96,6 +97,11 @@ impl Place {
     #[expect(clippy::cast_possible_truncation, reason = "a tag has 16 bits")]
     const fn tag(self) -> u16 {
         (self.0 >> 32) as u16
+    }
+
+    /// The same tag in another bucket of the chain.
+    const fn in_bucket(self, number: u32) -> Self {
+        Self(self.0 & 0xffff_0000_0000 | number as u64)
     }
 
     /// A number that is the same for all packets with one key, and spread evenly over its lower bits.
@@ -157,12 +163,33 @@ impl Buckets<'_> {
     }
 }
 
-/// A free slot in the chain of a place.
+/// A free slot in the chain of a place, or one that the chain can be given: the place, with the slot's
+/// number above it. One word, so that it stays in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gap {
-    bucket: u32,
-    slot: u32,
-    tag: u16,
+pub(super) struct Gap(NonZeroU64);
+
+impl Gap {
+    /// Where the slot's number begins.
+    const SHIFT: u32 = 48;
+    /// Of a slot that there is none of yet.
+    const APPENDED: u32 = u16::MAX as u32;
+
+    /// `None` does not come: no tag is 0.
+    #[inline(always)]
+    fn new(place: Place, slot: u32) -> Option<Self> {
+        NonZeroU64::new(place.0 | u64::from(slot) << Self::SHIFT).map(Self)
+    }
+
+    /// Of the chain's bucket that has the slot.
+    #[inline(always)]
+    const fn place(self) -> Place {
+        Place(self.0.get() & !(u64::MAX << Self::SHIFT))
+    }
+
+    #[inline(always)]
+    const fn slot(self) -> u32 {
+        (self.0.get() >> Self::SHIFT) as u32
+    }
 }
 
 /// Buckets for a fixed number of entries.
@@ -230,7 +257,7 @@ impl Index {
         None
     }
 
-    /// A free slot for a place, if it is known that no entry with the tag is there: what does not
+    /// A gap for a place, if it is known that no entry with the tag is there: what does not
     /// have to be compared. `besides` is another gap, which is to be filled as well.
     #[inline(always)]
     pub(super) fn gap(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
@@ -241,43 +268,51 @@ impl Index {
             cold_path();
             return self.gap_in_chain(place, besides);
         }
-        Some(Gap {
-            bucket: place.bucket(),
-            slot: free.trailing_zeros() / 2,
-            tag: place.tag(),
-        })
+        Gap::new(place, free.trailing_zeros() / 2)
     }
 
-    /// The same, but for a chain's overflow buckets.
+    /// The same, but for a chain that has or needs an overflow bucket.
     #[cold]
     #[inline(never)]
     fn gap_in_chain(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
-        let (mut number, mut gap) = (place.bucket(), None);
+        let (mut number, mut length, mut gap) = (place.bucket(), 0, None);
         while let Some(bucket) = self.buckets.get(number as usize) {
             if bucket.matches(place.tag()) != 0 {
                 return None;
             }
             let free = bucket.free(number, besides);
             if free != 0 && gap.is_none() {
-                gap = Some(Gap {
-                    bucket: number,
-                    slot: free.trailing_zeros() / 2,
-                    tag: place.tag(),
-                });
+                gap = Gap::new(place.in_bucket(number), free.trailing_zeros() / 2);
             }
             number = bucket.overflow;
+            length += 1;
         }
-        gap
+        // One overflow bucket is there at least, which may be the last one.
+        let is_used = besides.is_some_and(|gap| gap.slot() == Gap::APPENDED);
+        let is_extensible = length < MAX_CHAIN && self.free != NONE && !is_used;
+        gap.or_else(|| Gap::new(place, Gap::APPENDED).filter(|_| is_extensible))
     }
 
-    /// Adds an entry in a gap; nothing was added or removed since that was found.
+    /// Adds an entry in a gap; nothing was added or removed since that was found, but the gap that it is
+    /// besides was filled.
     #[inline(always)]
     pub(super) fn fill(&mut self, gap: Gap, entry: u32) {
-        if let Some(bucket) = self.buckets.get_mut(gap.bucket as usize) {
-            let slot = gap.slot as usize % SLOTS;
-            bucket.tags.0[slot] = gap.tag;
+        if gap.slot() == Gap::APPENDED {
+            return self.append(gap.place(), entry);
+        }
+        let place = gap.place();
+        if let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) {
+            let slot = gap.slot() as usize % SLOTS;
+            bucket.tags.0[slot] = place.tag();
             bucket.entries[slot] = entry;
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn append(&mut self, place: Place, entry: u32) {
+        let added = self.insert(place, entry);
+        debug_assert!(added, "a gap is not lost");
     }
 
     /// Adds an entry. False when the chain is at its limit or no overflow
@@ -407,33 +442,54 @@ mod tests {
         let mut index = Index::new(256);
         // Of one bucket, with other tags.
         let place = |tag: u64| index.buckets().place(2 * tag);
-        let places: Vec<Place> = (0..20).map(place).collect();
+        let places: Vec<Place> = (0..40).map(place).collect();
         assert!(places.iter().all(|place| place.bucket() == 0));
-        for (entry, &place) in (0..8).zip(&places) {
-            let gap = index.gap(place, None).unwrap();
-            index.fill(gap, entry);
-            assert_eq!(index.gap(place, None), None, "the tag is there now");
+        let fill = |index: &mut Index, entries: std::ops::Range<u32>| {
+            for (entry, &place) in entries.clone().zip(&places[entries.start as usize..]) {
+                let gap = index.gap(place, None).unwrap();
+                index.fill(gap, entry);
+                assert_eq!(index.gap(place, None), None, "the tag is there now");
+            }
+        };
+        fill(&mut index, 0..7);
+        // The bucket's last slot, and the first of a bucket that there is none of yet.
+        for (two, last) in [(7, 9), (15, 17), (23, 25)] {
+            let first = index.gap(places[two], None).unwrap();
+            let second = index.gap(places[two + 1], Some(first)).unwrap();
+            assert_ne!(first, second);
+            let entry = u32::try_from(two).unwrap();
+            index.fill(first, entry);
+            index.fill(second, entry + 1);
+            fill(&mut index, last..last + 6);
         }
-        assert_eq!(index.gap(places[8], None), None, "the bucket is full");
-        for (entry, &place) in (8..14).zip(&places[8..]) {
-            assert!(index.insert(place, entry));
-        }
-        let first = index.gap(places[14], None).unwrap();
-        let second = index.gap(places[15], Some(first)).unwrap();
-        assert_ne!((first.bucket, first.slot), (second.bucket, second.slot));
-        assert_eq!(
-            index.gap(places[13], None),
-            None,
-            "it is in the overflow bucket"
-        );
-        index.fill(first, 14);
-        index.fill(second, 15);
-        assert_eq!(index.gap(places[16], None), None, "the chain is full");
-        index.remove(places[3], 3);
-        assert!(index.gap(places[16], None).is_some());
-        for (entry, &place) in (0..16).zip(&places).filter(|(entry, _)| *entry != 3) {
+        assert_eq!(index.gap(places[20], None), None, "in an overflow bucket");
+        for (entry, &place) in (0..31).zip(&places) {
             assert!(find(&index, place, entry));
         }
+        index.remove(places[3], 3);
+        let gap = index.gap(places[31], None).unwrap();
+        assert_eq!(gap.slot(), 3, "what was removed leaves a gap");
+        // Of two, one can be appended.
+        index.fill(gap, 31);
+        let gap = index.gap(places[32], None).unwrap();
+        index.fill(gap, 32);
+        let full = index.gap(places[33], None).unwrap();
+        assert_eq!(full.slot(), Gap::APPENDED);
+        assert_eq!(index.gap(places[34], Some(full)), None);
+    }
+
+    #[test]
+    fn a_chain_at_its_limit_has_no_gap() {
+        let mut index = Index::new(100_000);
+        let place = |tag: u64| index.buckets().place(2 * tag);
+        let places: Vec<Place> = (0..100).map(place).collect();
+        let mut entries = 0..100;
+        let filled = places.iter().map_while(|&place| {
+            let gap = index.gap(place, None)?;
+            index.fill(gap, entries.next()?);
+            Some(())
+        });
+        assert_eq!(filled.count(), SLOTS * MAX_CHAIN);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use handshake::{Answer, Handshake, SCALE};
 pub use index::Place;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};
-pub(crate) use table::{Beginning, NoVacancy, StraightConnections, Vacancy};
+pub(crate) use table::{Beginning, NoVacancy, ReplyHalf, StraightConnections, Vacancy};
 pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, Lookup, New, Reply, TableFull,
     Way,

@@ -20,7 +20,7 @@ mod reply;
 mod straight;
 
 pub use self::lookup::Lookup;
-pub(crate) use self::opening::{Beginning, NoVacancy, Vacancy};
+pub(crate) use self::opening::{Beginning, NoVacancy, ReplyHalf, Vacancy};
 pub use self::reply::{Reply, Way};
 use self::straight::Straight;
 pub(crate) use self::straight::StraightConnections;

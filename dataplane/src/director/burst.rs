@@ -6,8 +6,9 @@
 use std::num::NonZeroU64;
 
 use super::{Slot, What};
-use crate::conn::{Candidate, ConnectionTable, Lookup, Place};
+use crate::conn::{Candidate, ConnectionTable, Lookup, Place, Signal};
 use crate::device::BURST;
+use crate::flow::PlainKey;
 use crate::processor::{Loop, Processor};
 use crate::service::PortIndex;
 use crate::wire::{self, Keys};
@@ -31,6 +32,16 @@ impl Others {
     #[inline(always)]
     pub(super) fn add(&mut self, number: usize) {
         self.0 |= 1 << number;
+    }
+
+    /// That one and no other.
+    pub(super) fn only(number: usize) -> Self {
+        Self(1 << number)
+    }
+
+    #[inline(always)]
+    pub(super) fn has(self, number: usize) -> bool {
+        self.0 & 1 << number != 0
     }
 
     #[inline(always)]
@@ -151,13 +162,7 @@ impl Notes {
 
     /// Second stage: the buckets to candidates, which are fetched.
     #[inline(always)]
-    pub(super) fn find_candidates(
-        &mut self,
-        read: &Read,
-        packets: &Packets<'_>,
-        table: &ConnectionTable,
-    ) {
-        let count = packets.count();
+    pub(super) fn find_candidates(&mut self, read: &Read, count: usize, table: &ConnectionTable) {
         let places = fours(&self.plain.places, count);
         let candidates = fours_mut(&mut self.plain.candidates, count);
         let (lookup, processor) = (table.lookup(), self.processor);
@@ -176,11 +181,10 @@ impl Notes {
         if !read.unusual.is_empty() {
             self.find_unusual(read.unusual, table);
         }
-        if !read.changing.is_empty() {
-            self.complete(read.changing, packets, What::Packet);
-            for number in read.changing.numbers() {
-                self.plain.candidates[number] = Candidate::NONE;
-            }
+        for number in read.changing.numbers() {
+            // It does not go straight on.
+            let candidate = &mut self.plain.candidates[number];
+            self.slots[number].candidate = std::mem::replace(candidate, Candidate::NONE);
         }
     }
 
@@ -193,19 +197,40 @@ impl Notes {
         }
     }
 
-    /// Adds what else is known of plain frames that did not go straight on.
-    pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
-        let plain = others.without(read.unusual).without(read.changing);
-        self.complete(plain, packets, What::Plain);
+    /// The key of a plain frame that begins a connection, if there is none with it.
+    #[inline(always)]
+    pub(super) fn first_key(
+        &self,
+        number: usize,
+        read: &Read,
+        packets: &Packets<'_>,
+    ) -> Option<PlainKey> {
+        let key = self.plain.keys.get(number);
+        let (begins, candidate) = match read.changing.has(number) {
+            true => {
+                let flags = wire::plain_tcp_flags(packets.head(number), true);
+                (
+                    Signal::Tcp(flags).is_request(),
+                    self.slots[number].candidate,
+                )
+            }
+            false => (!key.is_tcp(), self.plain.candidates[number]),
+        };
+        (begins && candidate == Candidate::NONE).then_some(key)
     }
 
-    fn complete(&mut self, frames: Others, packets: &Packets<'_>, what: What) {
-        for number in frames.numbers() {
+    /// Adds what else is known of plain frames that did not go straight on.
+    pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
+        for number in others.without(read.unusual).numbers() {
             let key = self.plain.keys.get(number);
+            let (what, candidate) = match read.changing.has(number) {
+                true => (What::Packet, self.slots[number].candidate),
+                false => (What::Plain, self.plain.candidates[number]),
+            };
             self.slots[number] = Slot {
                 key: key.into(),
                 place: self.plain.places[number],
-                candidate: self.plain.candidates[number],
+                candidate,
                 l3_offset: wire::PLAIN_L3_OFFSET,
                 l4_offset: wire::PLAIN_L4_OFFSET,
                 is_v4: true,

@@ -46,9 +46,7 @@ impl Flows {
             });
         }
         let own = snapshot.service_of(server);
-        let addresses = own.map_or(&[][..], |own| &own.full_nat.local_addresses);
-        self.local_ports
-            .allocate(addresses, server.address.is_v4())
+        own.and_then(|own| self.local_ports.allocate(own.id, server.address.is_v4()))
             .ok_or(Refusal::Drop(DropReason::NoLocalPort))
     }
 

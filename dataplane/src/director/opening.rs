@@ -11,26 +11,28 @@ mod method;
 #[cfg(test)]
 mod tests;
 
-use self::method::{Direct, First, Method, Translated, Wrapped};
-use super::burst::Others;
+use self::method::{Direct, First, FullNat, Method, Nat, Translated, Wrapped};
+use super::burst::{Notes, Others, PlainNotes, Read};
 use super::choose::{Chosen, Connections};
 use super::flows::Flows;
-use super::{Packet, Slot, Verdict, What};
-use crate::conn::{Beginning, Candidate, ConnectionTable, Direction, NoVacancy, Signal, State};
+use super::{Packet, Verdict};
+use crate::conn::{Beginning, ConnectionTable, Direction, NoVacancy, State};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
+use crate::flow::{FlowKey, PlainKey};
 use crate::handoff::Arrival;
 use crate::limits::WhenFull;
+use crate::processor::Loop;
 use crate::scheduler::{Memory, Request, Scheduler};
 use crate::service::ServerId;
 use crate::snapshot::{OpensBy, Service, Snapshot};
-use crate::wire;
 use crate::xsk::umem::{Frame, Umem};
 
 /// A burst: what was read of its packets, the packets, and what becomes of them.
 pub(super) struct Burst<'a> {
     pub(super) snapshot: &'a Snapshot,
-    pub(super) slots: &'a [Slot; BURST],
+    pub(super) notes: &'a mut Notes,
+    pub(super) read: &'a Read,
     /// One is that of all.
     pub(super) arrivals: &'a [Arrival],
     pub(super) umem: &'a Umem,
@@ -40,12 +42,18 @@ pub(super) struct Burst<'a> {
 }
 
 impl Burst<'_> {
+    /// Notes what the general way asks for.
+    pub(super) fn complete(&mut self, others: Others) {
+        let packets = self.umem.packets(self.frames);
+        self.notes.complete_plain(others, self.read, &packets);
+    }
+
     fn packet(&mut self, number: usize) -> (Packet<'_>, &mut Frame) {
         let first = &self.arrivals[0];
         let Arrival { ingress, asked } = *self.arrivals.get(number).unwrap_or(first);
         let packet = Packet {
             snapshot: self.snapshot,
-            slot: &self.slots[number],
+            slot: &self.notes.slots[number],
             ingress,
             asked,
             umem: self.umem,
@@ -60,7 +68,7 @@ struct Opening<'a> {
     beginning: Beginning,
     is_active: bool,
     statistics: &'a [ServerStatistics],
-    slots: &'a [Slot; BURST],
+    plain: &'a PlainNotes,
 }
 
 /// What a loop did; what is in none of these is behind the chosen one and was not looked at.
@@ -94,31 +102,30 @@ impl Flows {
     /// which are unchanged.
     #[inline(never)]
     pub(super) fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
-        let mut services = [0; BURST];
         let mut begin = Others::NONE;
-        let (mut any, mut differ) = (None, 0);
-        for number in others.numbers() {
-            let slot = &burst.slots[number];
-            if begins(slot) {
-                let service = slot.key.service_word();
-                differ |= service ^ *any.get_or_insert(service);
-                services[number] = service;
+        let (mut first, mut differ) = (None, 0);
+        let packets = burst.umem.packets(burst.frames);
+        for number in others.without(burst.read.unusual).numbers() {
+            if let Some(key) = burst.notes.first_key(number, burst.read, &packets) {
+                let service = key.service_word();
+                differ |= service ^ *first.get_or_insert(service);
                 begin.add(number);
             }
         }
         let mut left = others;
-        while let Some(first) = begin.numbers().next() {
-            let mut same = begin;
+        while let Some(service) = first {
+            let (mut same, mut next) = (begin, None);
             if differ != 0 {
-                same = Others::NONE;
                 for number in begin.numbers() {
-                    if services[number] == services[first] {
-                        same.add(number);
+                    let other = burst.notes.plain.keys.get(number).service_word();
+                    if other != service {
+                        same.remove(number);
+                        next.get_or_insert(other);
                     }
                 }
             }
-            begin = begin.without(same);
-            if let Some(service) = burst.snapshot.plain_service(&burst.slots[first].key) {
+            (begin, first) = (begin.without(same), next);
+            if let Some(service) = burst.snapshot.plain_service(service) {
                 let unopened = self.open_all(service, same, burst);
                 left = left.without(same.without(unopened));
             }
@@ -147,6 +154,7 @@ impl Flows {
             let Some((number, server)) = opened.chosen else {
                 return [unclear, full];
             };
+            burst.complete(Others::only(number));
             self.settle(number, burst, |flows, packet, frame| {
                 flows.open_chosen(server, packet, frame)
             });
@@ -161,7 +169,7 @@ impl Flows {
             server,
             templated: false,
         };
-        let state = first_state(packet.slot);
+        let state = first_state(packet.slot.key.is_tcp());
         let made = self.make(chosen, false, state, packet, frame);
         let decided = made.and_then(|entry| self.forward(entry, Direction::Request, packet, frame));
         self.carry_out(decided, packet, frame)
@@ -173,12 +181,13 @@ impl Flows {
         let Some((first, by)) = first else {
             return Opened::nothing_of(same);
         };
-        let state = first_state(&burst.slots[first]);
+        let plain = &burst.notes.plain;
+        let state = first_state(plain.keys.get(first).is_tcp());
         let opening = Opening {
             beginning: self.table.beginning(state, burst.now),
             is_active: state.is_active(),
             statistics: self.statistics.servers(),
-            slots: burst.slots,
+            plain,
         };
         let snapshot = burst.snapshot;
         let scheduling = Scheduling {
@@ -193,25 +202,58 @@ impl Flows {
             now: burst.now,
         };
         let (umem, arrivals) = (burst.umem, burst.arrivals);
-        let to = (&mut self.table, &mut *burst.verdicts);
+        let (table, verdicts) = (&mut self.table, &mut *burst.verdicts);
         let opened = match by {
             OpensBy::Direct => {
                 let method = Direct {
                     paths: snapshot.paths(),
                     packets: umem.packets(burst.frames),
                 };
-                opening.by(method, same, scheduling, to)
+                burst.notes.processor.run(Work {
+                    opening,
+                    method,
+                    same,
+                    scheduling,
+                    table,
+                    verdicts,
+                })
             }
-            OpensBy::Translated => {
-                let method = Translated {
+            OpensBy::Nat => {
+                let method = Nat(Translated {
                     snapshot,
-                    service,
                     packets: umem.packets(burst.frames),
                     arrivals,
-                    local_ports: &mut self.local_ports,
+                    owners: self.owners.as_ref(),
+                });
+                burst.notes.processor.run(Work {
+                    opening,
+                    method,
+                    same,
+                    scheduling,
+                    table,
+                    verdicts,
+                })
+            }
+            OpensBy::FullNat => {
+                let translated = Translated {
+                    snapshot,
+                    packets: umem.packets(burst.frames),
+                    arrivals,
                     owners: self.owners.as_ref(),
                 };
-                opening.by(method, same, scheduling, to)
+                let method = FullNat {
+                    translated,
+                    service: service.id,
+                    ports: &mut self.local_ports,
+                };
+                burst.notes.processor.run(Work {
+                    opening,
+                    method,
+                    same,
+                    scheduling,
+                    table,
+                    verdicts,
+                })
             }
             OpensBy::Wrapped => {
                 let method = Wrapped {
@@ -222,7 +264,14 @@ impl Flows {
                     identification: &mut self.identification,
                     tx_bytes: &mut self.counters.tx_bytes,
                 };
-                opening.by(method, same, scheduling, to)
+                burst.notes.processor.run(Work {
+                    opening,
+                    method,
+                    same,
+                    scheduling,
+                    table,
+                    verdicts,
+                })
             }
         };
         let count = opened.opened.len();
@@ -273,53 +322,70 @@ impl Opened {
     }
 }
 
-impl Opening<'_> {
-    /// A loop for each method.
-    #[inline(never)]
-    fn by<M: Method>(
-        &self,
-        method: M,
-        same: Others,
-        scheduling: Scheduling<'_>,
-        to: (&mut ConnectionTable, &mut [Verdict; BURST]),
-    ) -> Opened {
+/// A loop over packets of one virtual server.
+struct Work<'a, M> {
+    opening: Opening<'a>,
+    method: M,
+    same: Others,
+    scheduling: Scheduling<'a>,
+    table: &'a mut ConnectionTable,
+    verdicts: &'a mut [Verdict; BURST],
+}
+
+impl<M: Method> Loop for Work<'_, M> {
+    type Result = Opened;
+
+    #[inline(always)]
+    fn run(self) -> Opened {
+        let Self {
+            opening,
+            method,
+            same,
+            scheduling,
+            table,
+            verdicts,
+        } = self;
         let Scheduling {
             service,
             schedulers,
             connections,
             now,
         } = scheduling;
+        let to = (table, verdicts);
         if let Scheduler::RoundRobin(scheduler) = &service.scheduler {
             // Without a call and what it would need.
             let mut state = schedulers.state(service.id);
-            let choose = |_: &Slot| scheduler.turn(state.as_deref_mut()?);
-            return self.each(method, same, to, choose);
+            let choose = |_: &PlainKey| scheduler.turn(state.as_deref_mut()?);
+            return opening.each(method, same, to, choose);
         }
-        self.each(method, same, to, |slot| {
+        opening.each(method, same, to, |key| {
+            let key = FlowKey::from(*key);
             let request = Request {
-                client: slot.key.source(),
-                client_port: slot.key.source_port(),
-                destination: slot.key.destination(),
+                client: key.source(),
+                client_port: key.source_port(),
+                destination: key.destination(),
                 now,
             };
             let scheduler = &service.scheduler;
             scheduler.schedule(service.id, schedulers, &request, &connections)
         })
     }
+}
 
+impl Opening<'_> {
     #[inline(always)]
     fn each(
         &self,
         mut method: impl Method,
         same: Others,
         (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
-        mut choose: impl FnMut(&Slot) -> Option<ServerId>,
+        mut choose: impl FnMut(&PlainKey) -> Option<ServerId>,
     ) -> Opened {
         let mut result = Opened::nothing_of(Others::NONE);
         for number in same.numbers() {
-            let slot = &self.slots[number];
+            let (key, place) = (self.plain.keys.get(number), self.plain.places[number]);
             // Asked anew: another frame of the burst may have had the same key.
-            let vacancy = match table.vacancy(slot.place) {
+            let vacancy = match table.vacancy(place) {
                 Ok(vacancy) => vacancy,
                 Err(NoVacancy::Full) => {
                     result.full.add(number);
@@ -330,13 +396,14 @@ impl Opening<'_> {
                     continue;
                 }
             };
-            let Some(server) = choose(slot) else {
+            let Some(server) = choose(&key) else {
                 result.unclear.add(number);
                 continue;
             };
             let first = First {
                 number,
-                slot,
+                key,
+                place,
                 server,
                 beginning: &self.beginning,
             };
@@ -356,25 +423,11 @@ impl Opening<'_> {
     }
 }
 
-/// State of the connection that a packet which [`begins`] one makes.
+/// State of the connection that a packet of TCP, or else UDP, begins.
 #[inline(always)]
-fn first_state(slot: &Slot) -> State {
-    match slot.key.is_tcp() {
+fn first_state(is_tcp: bool) -> State {
+    match is_tcp {
         true => State::SynRecv,
         false => State::Udp,
     }
-}
-
-/// True for a plain packet that begins a connection if there is none.
-#[inline(always)]
-fn begins(slot: &Slot) -> bool {
-    // That is IPv4 without options.
-    let is_plain =
-        slot.l3_offset == wire::PLAIN_L3_OFFSET && slot.l4_offset == wire::PLAIN_L4_OFFSET;
-    let is_first = match slot.key.is_tcp() {
-        true => slot.what == What::Packet && Signal::Tcp(slot.tcp_flags).is_request(),
-        // UDP: SCTP is never plain.
-        false => slot.what == What::Plain,
-    };
-    is_first && is_plain && slot.candidate == Candidate::NONE
 }

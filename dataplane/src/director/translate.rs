@@ -16,7 +16,7 @@ use crate::forward::fragment;
 use crate::forward::icmp::{self, OuterSource};
 use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
 use crate::routes::{Routes, Via};
-use crate::service::{Hop, PortIndex, ServerId};
+use crate::service::{Address, Hop, PortIndex, ServerId};
 use crate::snapshot::Server;
 use crate::wire;
 use crate::wire::ethernet::{self, Addresses};
@@ -223,7 +223,12 @@ impl Flows {
         };
         let (network, transport) = before.deltas(&after);
         let bytes = packet.umem.bytes(frame);
-        let way = way_back(&packet.snapshot.routes, client, packet.ingress, bytes);
+        let way = way_back(
+            &packet.snapshot.routes,
+            client.source(),
+            packet.ingress,
+            bytes,
+        );
         Ok(Reply {
             key,
             network,
@@ -296,8 +301,8 @@ pub(super) fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropRea
 
 /// How replies to a client leave, whose first packet this is.
 #[inline(always)]
-pub(super) fn way_back(routes: &Routes, client: &FlowKey, ingress: PortIndex, frame: &[u8]) -> Way {
-    match routes.route(client.source()) {
+pub(super) fn way_back(routes: &Routes, client: Address, ingress: PortIndex, frame: &[u8]) -> Way {
+    match routes.route(client) {
         Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
         // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
         // is no other MAC address to answer to.

@@ -9,7 +9,7 @@
 //! than before ([`nat64`](super::nat64)).
 
 use crate::counters::DropReason;
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, PlainKey};
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::ethernet::{self, Addresses};
@@ -257,13 +257,12 @@ impl PlainRewrite {
         }
     }
 
-    /// [`Endpoints::deltas`] of packets with one key that become those of the `opposite` one, turned round;
-    /// both have IPv4 addresses.
+    /// [`Endpoints::deltas`] of packets with one key that become those of the `opposite` one, turned round.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn deltas(key: &FlowKey, opposite: &FlowKey) -> (Delta, Delta) {
-        let [before, ports_before] = key.plain_sums();
-        let [after, ports_after] = opposite.plain_sums();
+    pub(crate) fn deltas(key: &PlainKey, opposite: &PlainKey) -> (Delta, Delta) {
+        let [before, ports_before] = key.sums();
+        let [after, ports_after] = opposite.sums();
         (
             Delta::of_words(before, after),
             Delta::of_words(before + ports_before, after + ports_after),

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use hashbrown::HashMap;
 
-use crate::flow::FlowKey;
+use crate::flow::{FlowKey, PlainKey};
 use crate::service::{Address, ServiceKey};
 
 /// Open addressing with linear probing, at most half full. What is in it is configured, not chosen by
@@ -35,7 +35,8 @@ impl PlainServices {
                 protocol,
             } = *key;
             this.every_port |= port == 0;
-            let word = FlowKey::new(nobody, 0, address, port, protocol).service_word();
+            let key = FlowKey::new(nobody, 0, address, port, protocol);
+            let word = key.plain().service_word();
             let mut place = this.place(word);
             while this.slots[place].0 != 0 {
                 place = this.after(place);
@@ -45,12 +46,11 @@ impl PlainServices {
         this
     }
 
-    /// What the packet with this key, of IPv4, is for: its port, or else every port.
+    /// What packets with this service word are for: its port, or else every port.
     #[inline(always)]
-    pub(super) fn find(&self, key: &FlowKey) -> Option<u32> {
-        let word = key.service_word();
+    pub(super) fn find(&self, word: u64) -> Option<u32> {
         match self.find_word(word) {
-            None if self.every_port => self.find_word(FlowKey::every_port(word)),
+            None if self.every_port => self.find_word(PlainKey::every_port(word)),
             found => found,
         }
     }
@@ -100,7 +100,8 @@ mod tests {
             port,
             protocol,
         } = key;
-        services.find(&FlowKey::new(client, 40_000, address, port, protocol))
+        let key = FlowKey::new(client, 40_000, address, port, protocol);
+        services.find(key.plain().service_word())
     }
 
     #[test]

@@ -119,7 +119,14 @@ impl Delta {
     pub(crate) const fn of_words(before: u64, after: u64) -> Self {
         // A multiple of 0xffff, which is another zero, and is more than eight words.
         const ZERO: u64 = 8 * u32::MAX as u64;
-        Self(Sum(after + ZERO - before).fold())
+        let sum = after + ZERO - before;
+        // Both halves of a word added to it turned round: the upper one is their sum, and has the carry
+        // of the lower one.
+        let sum = sum.wrapping_add(sum.rotate_left(32)) >> 32;
+        let sum = sum as u32;
+        let sum = sum.wrapping_add(sum.rotate_left(16)) >> 16;
+        let sum = sum as u16;
+        Self(sum)
     }
 
     /// The way back.

@@ -2,13 +2,14 @@
 //! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
 
 use super::straight::Straight;
-use super::{ConnectionTable, NONE, REPLY, Reply, append, truncate};
+use super::{ConnectionTable, NONE, REPLY, Way, append, truncate};
 use crate::conn::index::Gap;
 use crate::conn::wheel::ListId;
 use crate::conn::{Place, State};
-use crate::flow::FlowKey;
+use crate::flow::PlainKey;
 use crate::processor::prefetch;
 use crate::service::ServerId;
+use crate::wire::checksum::Delta;
 
 /// What is the same for all connections that begin in one state at one time.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +32,16 @@ pub(crate) struct ReplyVacancy {
     gap: Gap,
     /// Of its key.
     pub(crate) hash: u64,
+}
+
+/// A reply half of IPv4.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReplyHalf {
+    pub(crate) key: PlainKey,
+    pub(crate) network: Delta,
+    pub(crate) transport: Delta,
+    pub(crate) way: Way,
+    pub(crate) place: ReplyVacancy,
 }
 
 /// Why there is none.
@@ -71,8 +82,8 @@ impl ConnectionTable {
 impl<'a> Vacancy<'a> {
     /// Where the reply half can be, whose key this is; `None` if a closer look is needed.
     #[inline(always)]
-    pub(crate) fn for_reply(&self, key: &FlowKey) -> Option<ReplyVacancy> {
-        let hash = self.table.hash(key);
+    pub(crate) fn for_reply(&self, key: &PlainKey) -> Option<ReplyVacancy> {
+        let hash = self.table.hasher.hash_plain(key);
         let place = self.table.index.buckets().place(hash);
         let gap = self.table.index.gap(place, Some(self.gap))?;
         Some(ReplyVacancy { gap, hash })
@@ -80,26 +91,30 @@ impl<'a> Vacancy<'a> {
 
     /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
-    pub(crate) fn fill(self, key: FlowKey, server: ServerId, beginning: &Beginning) {
+    pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
         self.add(key, server, beginning, Straight::Sent);
     }
 
-    /// The same with a reply half of IPv4, which is not particular; there is room for those
+    /// The same with a reply half, which is not particular; there is room for those
     /// ([`ConnectionTable::translate_replies`]).
     #[inline(always)]
     pub(crate) fn fill_both(
         self,
-        (key, reply): (FlowKey, &Reply),
-        place: ReplyVacancy,
+        key: PlainKey,
+        reply: ReplyHalf,
         server: ServerId,
         beginning: &Beginning,
     ) {
         let entry = self.table.free;
-        self.table.index.fill(place.gap, entry | REPLY);
-        if let Some(line) = self.table.replies.get_mut(entry as usize) {
-            *line = *reply;
-        }
         let table = self.add(key, server, beginning, Straight::Translated);
+        table.index.fill(reply.place.gap, entry | REPLY);
+        if let Some(line) = table.replies.get_mut(entry as usize) {
+            line.key = reply.key.into();
+            line.network = reply.network;
+            line.transport = reply.transport;
+            line.way = reply.way;
+            line.particular = false;
+        }
         prefetch(&table.replies, table.free as usize);
     }
 
@@ -107,17 +122,17 @@ impl<'a> Vacancy<'a> {
     #[inline(always)]
     fn add(
         self,
-        key: FlowKey,
+        key: PlainKey,
         server: ServerId,
         beginning: &Beginning,
         straight: Straight,
-    ) -> &'a ConnectionTable {
+    ) -> &'a mut ConnectionTable {
         let Beginning { state, list, now } = *beginning;
         let table = self.table;
         let entry = table.free;
         let connection = &mut table.entries[entry as usize];
         table.free = connection.next;
-        connection.key = key;
+        connection.key = key.into();
         connection.server = server;
         connection.last_seen = truncate(now);
         connection.state = state;

@@ -1,24 +1,26 @@
 //! What each forwarding method does with the first packet of a connection.
 
-use crate::conn::{Beginning, Reply, Vacancy};
-use crate::director::Slot;
+use std::hint::cold_path;
+
+use crate::conn::{Beginning, Place, ReplyHalf, Vacancy};
 use crate::director::sending::variation;
 use crate::director::straight::L3;
 use crate::director::translate::way_back;
-use crate::flow::FlowKey;
+use crate::flow::{PlainEnd, PlainKey};
 use crate::forward::direct;
-use crate::forward::rewrite::{Endpoint, PlainRewrite};
+use crate::forward::rewrite::PlainRewrite;
 use crate::handoff::{Arrival, Owners};
 use crate::ports::LocalPorts;
-use crate::service::{ForwardingMethod, PortIndex, ServerId};
-use crate::snapshot::{Path, Service, Snapshot, TunnelPath};
+use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
+use crate::snapshot::{Path, Snapshot, TunnelPath};
 use crate::xsk::umem::{Frame, Packets, Umem};
 
 /// A packet that begins a connection.
 pub(super) struct First<'a> {
     /// In the burst.
     pub(super) number: usize,
-    pub(super) slot: &'a Slot,
+    pub(super) key: PlainKey,
+    pub(super) place: Place,
     /// Who was chosen.
     pub(super) server: ServerId,
     pub(super) beginning: &'a Beginning,
@@ -47,7 +49,7 @@ impl Method for Direct<'_> {
         if !direct::forward_plain(self.packets.head_mut(first.number), &hop.addresses) {
             return None;
         }
-        vacancy.fill(first.slot.key, first.server, first.beginning);
+        vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
 }
@@ -72,92 +74,106 @@ impl Method for Wrapped<'_> {
         let frame = self.frames.get_mut(first.number)?;
         let bytes = (frame.len() - L3) as u64;
         let before = *self.identification;
-        let variation = variation(self.identification, first.slot.place);
+        let variation = variation(self.identification, first.place);
         if !template.forward_plain(self.umem, frame, &hop.addresses, variation) {
             *self.identification = before;
             return None;
         }
         *self.tx_bytes += u64::from(template.overhead());
-        vacancy.fill(first.slot.key, first.server, first.beginning);
+        vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
 }
 
-/// NAT and FULLNAT.
-pub(super) struct Translated<'a> {
-    pub(super) snapshot: &'a Snapshot,
-    pub(super) service: &'a Service,
-    pub(super) packets: Packets<'a>,
-    /// One is that of all.
-    pub(super) arrivals: &'a [Arrival],
-    pub(super) local_ports: &'a mut LocalPorts,
-    pub(super) owners: Option<&'a Owners>,
-}
+/// NAT.
+pub(super) struct Nat<'a>(pub(super) Translated<'a>);
 
-impl Method for Translated<'_> {
+impl Method for Nat<'_> {
     #[inline(always)]
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
-        let client = &first.slot.key;
-        let server = self.snapshot.server(first.server)?;
-        if server.method != ForwardingMethod::FullNat {
-            let source = Endpoint {
-                address: client.source(),
-                port: client.source_port(),
-            };
-            return self.open_from(source, first, vacancy);
-        }
-        let addresses = &self.service.full_nat.local_addresses;
-        let source = self.local_ports.allocate(addresses, true)?;
-        let opened = self.open_from(source, first, vacancy);
+        self.0.open_from(first.key.source(), first, vacancy)
+    }
+}
+
+/// FULLNAT.
+pub(super) struct FullNat<'a> {
+    pub(super) translated: Translated<'a>,
+    pub(super) service: VirtualServerId,
+    pub(super) ports: &'a mut LocalPorts,
+}
+
+impl Method for FullNat<'_> {
+    #[inline(always)]
+    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
+        let local = self.ports.allocate(self.service, true)?;
+        let source = PlainEnd {
+            address: u32::from_ne_bytes(local.address.last_octets()),
+            port: local.port.to_be(),
+        };
+        let opened = self.translated.open_from(source, first, vacancy);
         if opened.is_none() {
-            self.local_ports.undo(source);
+            cold_path();
+            self.ports.undo(self.service, local);
         }
         opened
     }
 }
 
+/// What is the same for both.
+pub(super) struct Translated<'a> {
+    pub(super) snapshot: &'a Snapshot,
+    pub(super) packets: Packets<'a>,
+    /// One is that of all.
+    pub(super) arrivals: &'a [Arrival],
+    pub(super) owners: Option<&'a Owners>,
+}
+
 impl Translated<'_> {
-    /// The real server sees the client come from `source`.
+    /// The real server sees the client come from `source`. The straight way of [`Flows::reply`] and what is around it.
     #[inline(always)]
     fn open_from(
         &mut self,
-        source: Endpoint,
+        source: PlainEnd,
         first: &First<'_>,
         vacancy: Vacancy<'_>,
     ) -> Option<(PortIndex, u64)> {
-        let (id, client) = (first.server, &first.slot.key);
-        let Path::Translated(hop) = self.snapshot.paths().get(id.0 as usize)? else {
-            return None;
-        };
-        let server = self.snapshot.server(id)?;
-        // As in `Flows::reply`, of which this is the straight way.
-        let port = match server.port {
-            0 => client.destination_port(),
-            port => port,
-        };
-        let protocol = client.protocol();
-        let key = FlowKey::new(server.address, port, source.address, source.port, protocol);
-        let place = vacancy.for_reply(&key)?;
-        let (network, transport) = PlainRewrite::deltas(client, &key);
+        let client = first.key;
         let all = &self.arrivals[0];
         let ingress = self.arrivals.get(first.number).unwrap_or(all).ingress;
+        let address = Address::v4(client.source().address.to_ne_bytes());
+        let head = self.packets.head(first.number);
+        let way = way_back(&self.snapshot.routes, address, ingress, head);
+        let Path::Translated(hop) = self.snapshot.paths().get(first.server.0 as usize)? else {
+            return None;
+        };
+        let server = self.snapshot.server(first.server)?;
+        let server = PlainEnd {
+            address: u32::from_ne_bytes(server.address.last_octets()),
+            port: match server.port {
+                0 => client.destination().port,
+                port => port.to_be(),
+            },
+        };
+        let key = client.between(server, source);
+        let place = vacancy.for_reply(&key)?;
+        let (network, transport) = PlainRewrite::deltas(&client, &key);
         let bytes = bytes(&self.packets, first.number);
         let head = self.packets.head_mut(first.number);
-        let way = way_back(&self.snapshot.routes, client, ingress, head);
-        let rewrite = PlainRewrite::opposite(&key, network, transport);
+        let rewrite = PlainRewrite::opposite(&key.into(), network, transport);
         if !rewrite.forward(head, client.is_tcp(), &hop.addresses) {
             return None;
         }
-        let reply = Reply {
+        let hash = place.hash;
+        let reply = ReplyHalf {
             key,
             network,
             transport,
             way,
-            particular: false,
+            place,
         };
-        vacancy.fill_both((*client, &reply), place, id, first.beginning);
+        vacancy.fill_both(client, reply, first.server, first.beginning);
         if let Some(owners) = self.owners {
-            owners.list(place.hash);
+            owners.list(hash);
         }
         Some((hop.port, bytes))
     }

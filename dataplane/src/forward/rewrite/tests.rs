@@ -163,6 +163,17 @@ proptest! {
     }
 
     #[test]
+    fn keys_and_ends_differ_by_the_same((before, after) in endpoints()) {
+        prop_assume!(before.source.address.is_v4());
+        let key = |ends: &Endpoints| {
+            let Endpoints { source, destination } = *ends;
+            FlowKey::new(source.address, source.port, destination.address, destination.port, Protocol::Udp)
+        };
+        let deltas = PlainRewrite::deltas(&key(&before).plain(), &key(&after.reversed()).plain());
+        prop_assert_eq!(deltas, before.deltas(&after));
+    }
+
+    #[test]
     fn there_and_back_is_no_change_but_hops((before, after) in endpoints()) {
         let mut frame = packet(&before, 6, 64, b"x");
         apply(&Rewrite::new(&before, &after), &mut frame, 6).unwrap();
