@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::config::{
-    Checked, Config, Diagnostics, Format, Severity, import_keepalived, load_as, parse,
+    CheckKind, Checked, Config, Diagnostics, Format, Severity, import_keepalived, load_as, parse,
     parse_keepalived, to_toml,
 };
 use dataplane::service::{ForwardingMethod, Protocol, Tunnel};
@@ -225,4 +225,28 @@ fn conditional_lines_follow_the_config_id() {
         let servers = config.virtual_servers.iter().map(|v| v.real_servers.len());
         assert_eq!(servers.collect::<Vec<_>>(), [3, 3]);
     }
+}
+
+#[test]
+fn a_file_check_has_the_file_and_the_weight_of_a_track_file() {
+    let config = config(
+        "virtual_server 192.168.1.100 80 {\n protocol TCP\n real_server 192.168.1.101 80 {\n\
+           FILE_CHECK {\n track_file load\n }\n\
+           FILE_CHECK {\n weight -1\n track_file load\n }\n FILE_CHECK {\n track_file up\n }\n }\n}\n\
+         track_file load {\n file /run/load\n weight 2\n}\n\
+         vrrp_track_file up {\n file \"/run/up\"\n}\n",
+    );
+    let server = &config.virtual_servers[0].real_servers[0];
+    let checks: Vec<_> = server
+        .checks
+        .iter()
+        .map(|check| match &check.kind {
+            CheckKind::FileCheck(file) => (file.file.as_str(), file.weight),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        checks,
+        [("/run/load", 2), ("/run/load", -1), ("/run/up", 1)]
+    );
 }

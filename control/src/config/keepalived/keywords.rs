@@ -63,6 +63,8 @@ pub(super) enum Kind {
     Inline(&'static Block),
     /// Blocks: a list of tables.
     Sections(&'static Block),
+    /// The same, of `FILE_CHECK`: with the file and the weight of a `track_file`.
+    FileChecks(&'static Block),
     /// Blocks with a name: a list of tables with the key `name`.
     Named(&'static Block),
     /// `virtual_server`, with its address, mark or group.
@@ -138,6 +140,7 @@ impl Block {
             | Kind::Routing
             | Kind::Section(_)
             | Kind::Sections(_)
+            | Kind::FileChecks(_)
             | Kind::Named(_)
             | Kind::VirtualServer
             | Kind::RealServer => spec.is_some_and(has_key),
@@ -149,6 +152,7 @@ impl Block {
         self.keywords().filter_map(|keyword| match keyword.kind {
             Kind::Section(block)
             | Kind::Sections(block)
+            | Kind::FileChecks(block)
             | Kind::Named(block)
             | Kind::Inline(block) => Some(block),
             Kind::VirtualServer => Some(&VIRTUAL_SERVER),

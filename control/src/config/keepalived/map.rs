@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::super::place::Place;
+use super::super::raw::shorten;
 use super::super::report::Report;
 use super::keywords::{Block, Keyword, Kind, ROOT};
 use super::tree::Statement;
@@ -36,10 +37,15 @@ pub(super) fn document<'d>(
     let groups = statements
         .iter()
         .filter(|statement| statement.keyword.text == "virtual_server_group");
+    let names = ["track_file", "vrrp_track_file"];
+    let files = statements
+        .iter()
+        .filter(|statement| names.contains(&statement.keyword.text.as_str()));
     let mut mapper = Mapper {
         report,
         mode,
         groups: groups.collect(),
+        files: files.collect(),
         timeouts: None,
     };
     let mut root = DeTable::new();
@@ -57,6 +63,8 @@ struct Mapper<'d, 'r, 't> {
     mode: Mode,
     /// Every `virtual_server_group`.
     groups: Vec<&'d Statement>,
+    /// Every `track_file`.
+    files: Vec<&'d Statement>,
     /// `lvs_timeouts`, and where it is.
     timeouts: Option<(usize, DeTable<'d>)>,
 }
@@ -135,6 +143,14 @@ impl<'d> Mapper<'d, '_, '_> {
                     push(target, key, at, table(at, section));
                 }
             }
+            Kind::FileChecks(block) => {
+                if let Some((statements, place)) = self.inner(known) {
+                    let mut section = DeTable::new();
+                    self.block(statements, block, &place, &mut section);
+                    self.tracked_file(at, &place, &mut section);
+                    push(target, key, at, table(at, section));
+                }
+            }
             Kind::Named(block) => {
                 let Some((statements, _)) = self.inner(known) else {
                     return;
@@ -198,6 +214,44 @@ impl<'d> Mapper<'d, '_, '_> {
             );
         }
         put(target, key, known.at(), value);
+    }
+
+    /// The file of the `track_file` that a check names in its place, and its weight unless the check has one.
+    fn tracked_file(&mut self, at: usize, place: &Place<'d>, check: &mut DeTable<'d>) {
+        let name = check.remove("file");
+        let at = name.as_ref().map_or(at, |name| name.span().start);
+        let name = name.as_ref().and_then(|name| name.get_ref().as_str());
+        // One of the check's own, so that nothing is said twice where there is none.
+        put(check, "file", at, text(at, "/"));
+        let named = |block: &&&Statement| {
+            let first = block.arguments.first();
+            first.is_some_and(|word| Some(word.text.as_str()) == name)
+        };
+        let Some(block) = self.files.iter().find(named) else {
+            let found = name.map_or_else(
+                || "no track_file".to_owned(),
+                |name| format!("{:?}", shorten(name)),
+            );
+            self.report.error(
+                at,
+                &place.key("track_file"),
+                found,
+                "the name of a track_file",
+                "write that of a track_file block, and add the block if there is none",
+            );
+            return;
+        };
+        for line in block.block.as_deref().unwrap_or_default() {
+            let Some(word) = line.arguments.first() else {
+                continue;
+            };
+            if line.keyword.text == "file" {
+                put(check, "file", at, text(at, word.text.as_str()));
+            } else if line.keyword.text == "weight" && check.get("weight").is_none() {
+                let weight = Spanned::new(word.at..word.at, value::number(word));
+                put(check, "weight", word.at, weight);
+            }
+        }
     }
 
     /// The lines of the block that has to follow.

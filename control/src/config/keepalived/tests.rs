@@ -271,7 +271,8 @@ fn as_written(block: &Block, keyword: &Keyword) -> String {
         | Kind::Addresses
         | Kind::Routing
         | Kind::Section(_)
-        | Kind::Sections(_) => {
+        | Kind::Sections(_)
+        | Kind::FileChecks(_) => {
             if key == keyword.name {
                 String::new()
             } else {

@@ -232,6 +232,25 @@ fn unicast_ttl_is_for_peers_and_is_sealed() {
 }
 
 #[test]
+fn mcast_src_ip_is_the_source() {
+    let text = format!("{TWO}mcast_src_ip = \"192.168.1.9\"\n");
+    let bench = Bench::new(&text);
+    let source = |instance: usize| bench.router.instances()[instance].packets(100)[0].source;
+    assert_eq!(source(0), ip("192.168.1.1"));
+    assert_eq!(source(1), ip("192.168.1.9"));
+}
+
+#[test]
+fn dont_track_primary_goes_on_without_a_link() {
+    let text = format!("{TWO}dont_track_primary = true\n");
+    let mut bench = Bench::new(&text);
+    bench.run_for(Duration::from_secs(5));
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    bench.router.link(0, "eth0", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Master]);
+}
+
+#[test]
 fn tracked_scripts() {
     let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\nweight = -30\n";
     let text = format!("{script}{TWO}")

@@ -136,12 +136,12 @@ pub(super) static UDP_CHECK: Block = Block {
     shared: CONNECTION,
 };
 
-/// keepalived names a `track_file` block, TOML the file itself.
+/// keepalived names a `track_file` block, TOML the file itself: [`Kind::FileChecks`].
 pub(super) static FILE_CHECK: Block = Block {
     name: "FILE_CHECK",
     heading: "FILE_CHECK",
     keywords: &[
-        value("track_file", Text).or_refuse("write the file's name in TOML"),
+        value("track_file", Text).named("file"),
         value("weight", Number),
         value("dynamic", Flag).or_warn("a weight other than 0 is always added"),
     ],

@@ -1,6 +1,6 @@
 //! Virtual servers and real servers.
 
-use super::Kind::{Method, RealServer, Sections};
+use super::Kind::{FileChecks, Method, RealServer, Sections};
 use super::Shape::{Address, Flag, Number, Persistence, Script, Text, Upper};
 use super::checks::{
     DNS_CHECK, FILE_CHECK, HTTP_GET, MISC_CHECK, PARAMETERS, PING_CHECK, SMTP_CHECK, SSL_GET,
@@ -74,7 +74,7 @@ pub(in super::super) static REAL_SERVER: Block = Block {
         keyword("MISC_CHECK", Sections(&MISC_CHECK)).or_refuse(NEVER_DOWN),
         keyword("PING_CHECK", Sections(&PING_CHECK)).or_refuse(NEVER_DOWN),
         keyword("UDP_CHECK", Sections(&UDP_CHECK)).or_refuse(NEVER_DOWN),
-        keyword("FILE_CHECK", Sections(&FILE_CHECK)).or_refuse(NEVER_DOWN),
+        keyword("FILE_CHECK", FileChecks(&FILE_CHECK)).or_refuse(NEVER_DOWN),
         refused("BFD_CHECK", "there is no BFD"),
     ],
     shared: PARAMETERS,

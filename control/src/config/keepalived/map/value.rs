@@ -41,7 +41,7 @@ fn joined<'w>(words: impl Iterator<Item = &'w Word>) -> String {
 }
 
 /// A number as TOML writes it; anything else is text, for `check` to refuse.
-fn number(word: &Word) -> DeValue<'_> {
+pub(super) fn number(word: &Word) -> DeValue<'_> {
     let (sign, digits) = match word.text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, word.text.strip_prefix('+').unwrap_or(&word.text)),
