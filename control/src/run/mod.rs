@@ -90,7 +90,9 @@ struct Appliance {
     /// Snapshots that a worker may still work with.
     retained: VecDeque<Arc<Snapshot>>,
     /// When the next snapshot is due.
-    pace: Pace,
+    snapshot_pace: Pace,
+    /// Of questions for routes.
+    route_pace: Pace,
     cpus: Cpus,
     page: Page,
     workers: Workers,
@@ -208,13 +210,19 @@ impl Appliance {
                 _ = signals.hangup.recv() => self.reload_on_signal().await,
                 _ = signals.terminate.recv() => { info!("SIGTERM: stopping"); return Ok(()) }
                 _ = signals.interrupt.recv() => { info!("SIGINT: stopping"); return Ok(()) }
-                () = until(self.pace.due()) => {}
+                () = until(self.snapshot_pace.due()) => {}
+                () = until(self.route_pace.due()) => {}
             }
+            self.ask_for_routes_in_time().await;
             self.settle_in_time();
         }
     }
 
     async fn handle(&mut self, event: Event) {
+        if matches!(event, Event::Network(NetworkEvent::RoutesChanged)) {
+            self.route_pace.want();
+            return;
+        }
         let is_network = matches!(
             event,
             Event::Network(NetworkEvent::Link { .. } | NetworkEvent::LinkGone { .. })
@@ -224,6 +232,17 @@ impl Appliance {
             self.listen_to_vrrp();
         }
         self.carry_out(actions).await;
+    }
+
+    /// After events that may have said that routes changed.
+    async fn ask_for_routes_in_time(&mut self) {
+        let begin = Instant::now();
+        if self.route_pace.due().is_some_and(|due| due <= begin) {
+            let changed = Event::Network(NetworkEvent::RoutesChanged);
+            let actions = self.controller.handle(changed, begin);
+            self.carry_out(actions).await;
+            self.route_pace.done(begin, Instant::now());
+        }
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
@@ -275,11 +294,11 @@ impl Appliance {
         while let Some(action) = actions.pop_front() {
             self.vrrp_in_between(&mut actions);
             match action {
-                Action::Publish => self.pace.want(),
+                Action::Publish => self.snapshot_pace.want(),
                 Action::Log(line) => info!("{line}"),
                 Action::Steer(rule) => {
                     // Workers must know it before its packets come.
-                    if self.pace.is_wanted() {
+                    if self.snapshot_pace.is_wanted() {
                         self.publish();
                     }
                     self.steer(|steering| steering.add(&rule));
@@ -472,7 +491,7 @@ impl Appliance {
 
     /// After a command: publishes what it changed, and sends the announcements that came together.
     fn settle(&mut self) {
-        if self.pace.is_wanted() {
+        if self.snapshot_pace.is_wanted() {
             self.publish();
         }
         self.send_announcements();
@@ -480,7 +499,11 @@ impl Appliance {
 
     /// After events that nobody waits for: the same, but not too many snapshots.
     fn settle_in_time(&mut self) {
-        if self.pace.due().is_some_and(|due| due <= Instant::now()) {
+        if self
+            .snapshot_pace
+            .due()
+            .is_some_and(|due| due <= Instant::now())
+        {
             self.publish();
         }
         self.send_announcements();
@@ -507,7 +530,7 @@ impl Appliance {
         debug!("snapshot {} published", snapshot.generation);
         self.retained.push_back(Arc::clone(&snapshot));
         self.published.store(snapshot);
-        self.pace.published(begin, Instant::now());
+        self.snapshot_pace.done(begin, Instant::now());
     }
 
     /// Gives back what was taken: the addresses first, so that no new traffic

@@ -1,18 +1,19 @@
-//! How often workers get a new snapshot.
+//! How often something is done that may be wanted many times in a row: workers get a new snapshot, the kernel
+//! is asked for the ways to all real servers.
 //!
-//! A thousand next hops may be found one by one, and a real server may flap: what comes within
-//! [`AT_LEAST`] is one snapshot. The first of a series is published at once.
+//! A thousand next hops may be found one by one, a real server may flap, a routing daemon may change a thousand
+//! routes: what is wanted within [`AT_LEAST`] is done once. The first of a series is done at once.
 
 use std::time::{Duration, Instant};
 
-/// Between two snapshots that nobody waits for.
+/// Between two times, if nobody waits for it.
 const AT_LEAST: Duration = Duration::from_millis(10);
 
-/// Of the control thread's time, snapshots take one part in so many: that of ten thousand real
-/// servers takes milliseconds.
+/// Of the control thread's time, it takes one part in so many: a snapshot of ten thousand real
+/// servers takes milliseconds, to ask for their routes half a second.
 const SHARE: u32 = 5;
 
-/// When the next snapshot is due.
+/// When it is due next.
 #[derive(Debug)]
 pub(super) struct Pace {
     is_wanted: bool,
@@ -27,7 +28,7 @@ impl Pace {
         }
     }
 
-    /// Something changed that workers have to know.
+    /// There is a reason to do it.
     pub(super) fn want(&mut self) {
         self.is_wanted = true;
     }
@@ -36,13 +37,13 @@ impl Pace {
         self.is_wanted
     }
 
-    /// When there is a snapshot to publish. A client's command does not wait for that.
+    /// When, if there is a reason. A client's command does not wait for that.
     pub(super) fn due(&self) -> Option<Instant> {
         self.is_wanted.then_some(self.not_before)
     }
 
-    /// One was built and published between `begin` and `end`.
-    pub(super) fn published(&mut self, begin: Instant, end: Instant) {
+    /// It was done between `begin` and `end`.
+    pub(super) fn done(&mut self, begin: Instant, end: Instant) {
         self.is_wanted = false;
         let took = end.saturating_duration_since(begin);
         self.not_before = end + (took * (SHARE - 1)).max(AT_LEAST);
@@ -65,7 +66,7 @@ mod tests {
             if pace.due().is_some_and(|due| due <= now) {
                 published.push(now);
                 let end = now + took;
-                pace.published(now, end);
+                pace.done(now, end);
                 now = end;
                 assert_eq!(pace.due(), None, "nothing changed since");
             }

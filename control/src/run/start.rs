@@ -77,7 +77,8 @@ pub(super) async fn start(
         controller,
         published,
         retained: VecDeque::new(),
-        pace: Pace::new(Instant::now()),
+        snapshot_pace: Pace::new(Instant::now()),
+        route_pace: Pace::new(Instant::now()),
         cpus,
         page,
         workers,
@@ -213,6 +214,7 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
         while let Ok(event) = events.try_recv() {
             appliance.handle(event).await;
         }
+        appliance.ask_for_routes_in_time().await;
         appliance.settle_in_time();
     }
     appliance.settle();

@@ -234,7 +234,7 @@ impl<'d> Mapper<'d, '_, '_> {
             );
             self.report.error(
                 at,
-                &place.key("track_file"),
+                place.key("track_file"),
                 found,
                 "the name of a track_file",
                 "write that of a track_file block, and add the block if there is none",
