@@ -237,14 +237,13 @@ fn a_file_check_has_the_file_and_the_weight_of_a_track_file() {
          vrrp_track_file up {\n file \"/run/up\"\n}\n",
     );
     let server = &config.virtual_servers[0].real_servers[0];
-    let checks: Vec<_> = server
-        .checks
-        .iter()
-        .map(|check| match &check.kind {
-            CheckKind::FileCheck(file) => (file.file.as_str(), file.weight),
-            other => panic!("{other:?}"),
-        })
-        .collect();
+    let checks = server.checks.iter().map(|check| {
+        let CheckKind::FileCheck(file) = &check.kind else {
+            panic!("{:?}", check.kind);
+        };
+        (file.file.as_str(), file.weight)
+    });
+    let checks: Vec<_> = checks.collect();
     assert_eq!(
         checks,
         [("/run/load", 2), ("/run/load", -1), ("/run/up", 1)]
