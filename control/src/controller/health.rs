@@ -503,3 +503,6 @@ fn take_up_checks(
     }
     states
 }
+
+#[cfg(test)]
+mod tests;
