@@ -7,8 +7,6 @@
 //! Not done here: policy routing, metrics (the control plane keeps the best route of a prefix),
 //! more than one next hop for a prefix.
 
-use hashbrown::HashMap;
-
 use crate::service::{Address, GatewayId, Hop, MacAddress, NextHop, PortIndex};
 
 /// Where packets for a prefix go.
@@ -40,13 +38,28 @@ impl Prefix {
     }
 
     fn of(address: Address, length: u8) -> Self {
-        let bits = u128::from_be_bytes(address.octets());
-        let mask = u128::MAX.checked_shl(128 - u32::from(length)).unwrap_or(0);
+        let bits = number(address);
         Self {
-            address: Address::from_octets((bits & mask).to_be_bytes()),
+            address: Address::from_octets((bits & !rest(length)).to_be_bytes()),
             length,
         }
     }
+
+    /// Its first address and its last one.
+    fn range(&self) -> (u128, u128) {
+        let first = number(self.address);
+        (first, first | rest(self.length))
+    }
+}
+
+/// The bits behind a prefix of this length.
+fn rest(length: u8) -> u128 {
+    u128::MAX.checked_shr(length.into()).unwrap_or(0)
+}
+
+#[inline(always)]
+fn number(address: Address) -> u128 {
+    u128::from_be_bytes(address.octets())
 }
 
 /// What forwarding knows of an interface of its own.
@@ -65,9 +78,10 @@ pub struct Egress {
 /// Routes with the gateways they name, and the interfaces.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
-    by_prefix: HashMap<Prefix, Via>,
-    /// Those in `by_prefix`, longest first.
-    lengths: Vec<u8>,
+    /// Where each range of addresses begins that go the same way, ascending; the first one is in front of all.
+    starts: Vec<u128>,
+    /// The ways.
+    vias: Vec<Option<Via>>,
     gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
 }
@@ -81,13 +95,10 @@ impl Routes {
         gateways: Vec<Option<NextHop>>,
         ports: Vec<Egress>,
     ) -> Self {
-        let by_prefix: HashMap<_, _> = routes.into_iter().collect();
-        let mut lengths: Vec<_> = by_prefix.keys().map(|prefix| prefix.length).collect();
-        lengths.sort_unstable_by(|a, b| b.cmp(a));
-        lengths.dedup();
+        let (starts, vias) = Ranges::of(routes).into_iter().unzip();
         Self {
-            by_prefix,
-            lengths,
+            starts,
+            vias,
             gateways: gateways.into_iter().map(|hop| hop.map(Hop::from)).collect(),
             ports,
         }
@@ -96,13 +107,9 @@ impl Routes {
     /// The route of the longest prefix that `address` lies in.
     #[must_use]
     pub fn route(&self, address: Address) -> Option<Via> {
-        // An IPv4 address does not lie in ::/0.
-        let shortest = if address.is_v4() { 96 } else { 0 };
-        let lengths = self.lengths.iter().filter(|length| **length >= shortest);
-        lengths
-            .filter_map(|length| self.by_prefix.get(&Prefix::of(address, *length)))
-            .next()
-            .copied()
+        let address = number(address);
+        let behind = self.starts.partition_point(|start| *start <= address);
+        *self.vias.get(behind.checked_sub(1)?)?
     }
 
     /// How packets reach a gateway; `None` while it is not resolved.
@@ -134,9 +141,64 @@ impl Routes {
     }
 }
 
+/// Prefixes that lie in each other become ranges that do not.
+#[derive(Debug, Default)]
+struct Ranges {
+    /// Where each begins, and its way.
+    done: Vec<(u128, Option<Via>)>,
+    /// Of the prefixes that are begun, each of which lies in the one before it: last address and way.
+    begun: Vec<(u128, Option<Via>)>,
+}
+
+impl Ranges {
+    fn of(routes: impl IntoIterator<Item = (Prefix, Via)>) -> Vec<(u128, Option<Via>)> {
+        // An IPv4 address does not lie in ::/0.
+        let v4 = Prefix::new(Address::v4([0; 4]), 0);
+        let routes = routes.into_iter().map(|(prefix, via)| (prefix, Some(via)));
+        let mut routes: Vec<_> = std::iter::once((v4, None)).chain(routes).collect();
+        // What lies in a prefix comes behind it.
+        routes.sort_by_key(|(prefix, _)| (prefix.range().0, prefix.length));
+        let mut this = Self::default();
+        this.begin(0, None);
+        for (prefix, via) in routes {
+            let (start, last) = prefix.range();
+            while this.begun.last().is_some_and(|(last, _)| *last < start) {
+                this.end();
+            }
+            this.begin(start, via);
+            this.begun.push((last, via));
+        }
+        while !this.begun.is_empty() {
+            this.end();
+        }
+        this.done
+    }
+
+    fn begin(&mut self, start: u128, via: Option<Via>) {
+        match self.done.last_mut() {
+            Some(last) if last.0 == start => last.1 = via,
+            Some(last) if last.1 == via => {}
+            Some(_) | None => self.done.push((start, via)),
+        }
+    }
+
+    /// The innermost prefix ends; that around it goes on.
+    fn end(&mut self) {
+        if let Some((last, _)) = self.begun.pop()
+            && let Some(next) = last.checked_add(1)
+        {
+            let via = self.begun.last().and_then(|(_, via)| *via);
+            self.begin(next, via);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -166,5 +228,46 @@ mod tests {
         assert_eq!(route("2001:db9::1"), None, "0.0.0.0/0 is not ::/0");
         let all = Routes::new([(prefix("::", 0), gateway(0))], Vec::new(), Vec::new());
         assert_eq!(all.route(Address::v4([10, 0, 0, 1])), None);
+        assert_eq!(
+            all.route(Address::from_octets([0xff; 16])),
+            Some(gateway(0))
+        );
+        assert_eq!(Routes::default().route(Address::v4([10, 0, 0, 1])), None);
+    }
+
+    /// Prefixes of few bits, so that many are in each other.
+    fn prefixes() -> impl Strategy<Value = Prefix> {
+        let v4 = (0..8_u8, 0..=32_u8).prop_map(|(bits, length)| {
+            Prefix::new(Address::v4([bits << 5 | bits, 0, bits, bits]), length)
+        });
+        let v6 = (0..4_u8, 0..=128_u8).prop_map(|(bits, length)| {
+            let mut octets = [bits << 6 | bits; 16];
+            octets[..4].fill(bits << 6);
+            Prefix::new(Address::from_octets(octets), length)
+        });
+        prop_oneof![v4, v6]
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_say_what_prefixes_do(prefixes in vec(prefixes(), 0..20)) {
+            let vias = (0..).map(|id| Via::Gateway(GatewayId(id)));
+            let all: Vec<(Prefix, Via)> = prefixes.into_iter().zip(vias).collect();
+            let routes = Routes::new(all.iter().copied(), Vec::new(), Vec::new());
+            // At all ends of prefixes, and beside them.
+            let ends = all.iter().map(|(prefix, _)| prefix.range());
+            for end in ends.flat_map(|(first, last)| [first, last]) {
+                for bits in [end.wrapping_sub(1), end, end.wrapping_add(1)] {
+                    let address = Address::from_octets(bits.to_be_bytes());
+                    let shortest = if address.is_v4() { 96 } else { 0 };
+                    let matching = all.iter().filter(|(prefix, _)| {
+                        prefix.length >= shortest && Prefix::of(address, prefix.length) == *prefix
+                    });
+                    // Of two of one length, the last one.
+                    let longest = matching.max_by_key(|(prefix, _)| prefix.length);
+                    prop_assert_eq!(routes.route(address), longest.map(|(_, via)| *via));
+                }
+            }
+        }
     }
 }
