@@ -59,6 +59,7 @@ virtual_ipaddress = ["10.77.0.205/24"]
 name = "VI_6"
 interface = "eth0"
 virtual_router_id = 56
+advert_int = 10 # it waits for long before it is master
 authentication = { auth_type = "AH", auth_pass = "1111" }
 virtual_ipaddress = ["10.77.0.206/24"]
 END
