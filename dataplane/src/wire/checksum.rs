@@ -61,9 +61,11 @@ impl Sum {
     #[inline]
     #[must_use]
     pub fn address(self, address: Address) -> Self {
-        // An IPv4 address is in the last four bytes of its mapped form.
-        let used = if address.is_v4() { 12 } else { 0 };
-        self.bytes(&address.octets()[used..])
+        // Of known lengths both, so that neither is a loop.
+        match address.is_v4() {
+            true => self.bytes(&address.last_octets()),
+            false => self.bytes(&address.octets()),
+        }
     }
 
     /// The sum folded to 16 bits; `0xffff` for bytes that carry their own correct checksum.
