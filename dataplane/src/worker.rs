@@ -85,8 +85,8 @@ pub struct Worker<D> {
     behind: bool,
     /// When the devices are asked next what they counted.
     device_statistics_due: u64,
-    /// When the director's counters were published last.
-    counters_published: u64,
+    /// When the last turn was.
+    last_turn: u64,
 }
 
 /// A frame that is tried again.
@@ -126,7 +126,7 @@ impl<D: Device> Worker<D> {
             listing: None,
             behind: false,
             device_statistics_due: 0,
-            counters_published: 0,
+            last_turn: 0,
         }
     }
 
@@ -164,13 +164,17 @@ impl<D: Device> Worker<D> {
                 port.device.flush(&mut self.pool);
             }
         }
-        self.behind = self.director.expire(now);
-        // While bursts are full, counters may be a millisecond old.
-        if received < BURST || now != self.counters_published {
-            self.counters_published = now;
-            self.director.publish();
+        let is_later = now != self.last_turn;
+        self.last_turn = now;
+        // What is due in a millisecond is so at its first turn.
+        if is_later || self.behind {
+            self.behind = self.director.expire(now);
         }
-        self.answer_requests(now);
+        // While bursts are full, counters may be a millisecond old, and requests wait as long.
+        if is_later || received < BURST || self.listing.is_some() {
+            self.director.publish();
+            self.answer_requests(now);
+        }
         if now >= self.device_statistics_due {
             self.publish_device_statistics(now);
         }
