@@ -34,6 +34,7 @@ use arc_swap::Cache;
 use self::burst::{Notes, Others, Read};
 use self::flows::Flows;
 use self::opening::Burst;
+use self::straight::Sent;
 use crate::conn::{Candidate, ConnectionTable, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
@@ -222,17 +223,6 @@ impl Slot {
     }
 }
 
-/// The interface, if they are all the same one.
-#[inline(always)]
-fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
-    let first = *ports.first()?;
-    // Without an early end, so that it is done for many at once.
-    let different = ports
-        .iter()
-        .fold(0, |different, port| different | (port.0 ^ first.0));
-    (different == 0).then_some(first)
-}
-
 /// The interface, if all frames leave and by the same one: nothing is to be sorted then.
 #[inline(always)]
 fn all_leave_by(verdicts: &[Verdict]) -> Option<PortIndex> {
@@ -354,21 +344,23 @@ impl Director {
         if count == 0 {
             return (0, None);
         }
-        let mut packets = umem.packets(frames);
-        packets.prefetch();
-        let read = notes.read(&packets, &flows.table);
+        let Sent {
+            read,
+            others,
+            egress,
+        } = notes.processor.run(straight::Burst {
+            flows,
+            notes,
+            umem,
+            frames,
+            snapshot,
+            now,
+        });
         let bytes = read.bytes;
-        notes.find_candidates(&read, count, &flows.table);
-        let mut others = flows.send_straight(notes, &mut packets, snapshot, now);
-        if !others.is_empty() && !snapshot.tunnel_paths().is_empty() {
-            others = flows.wrap_straight(others, notes, (umem, frames), snapshot, now);
-        }
         flows.counters.tx_packets += count as u64 - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
-        if others.is_empty()
-            && let Some(egress) = only_one(&notes.plain.ports[..count])
-        {
-            return (bytes, Some(egress));
+        if egress.is_some() {
+            return (bytes, egress);
         }
         for number in Others::all(count).without(others).numbers() {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);

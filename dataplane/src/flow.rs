@@ -2,7 +2,10 @@
 
 use std::net::SocketAddr;
 
+use crate::processor::same_where;
 use crate::service::{Address, Protocol, ServiceKey};
+use crate::wire::{self, ipv4};
+use crate::xsk::umem::HEAD;
 
 /// Source and destination of a packet, each with its port, and the protocol. From the client, that
 /// is client and virtual server; a reply to be translated has a key of its own.
@@ -24,6 +27,9 @@ pub struct FlowKey([u64; 5]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainKey([u64; 2]);
 
+/// Where a plain packet has its key.
+const KEY: usize = wire::PLAIN_L3_OFFSET as usize + ipv4::TTL;
+
 const UDP: u8 = Protocol::Udp as u8;
 const SCTP: u8 = Protocol::Sctp as u8;
 
@@ -34,27 +40,24 @@ impl PlainKey {
     /// What of a header's second eight bytes is the key's.
     const MASK: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
 
+    /// Of a plain packet that begins like this.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn of(head: &[u8; HEAD]) -> Self {
+        let mut words = [[0; 8]; 2];
+        words
+            .as_flattened_mut()
+            .copy_from_slice(&head[KEY..KEY + 16]);
+        Self::from_headers(words[0], words[1])
+    }
+
     /// From an IPv4 header without options, from its time to live on, and the ports of TCP or UDP behind
     /// it: eight bytes, and eight bytes.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn from_headers(first: [u8; 8], second: [u8; 8]) -> Self {
+    const fn from_headers(first: [u8; 8], second: [u8; 8]) -> Self {
         let first = u64::from_ne_bytes(first) & Self::MASK;
         Self([first, u64::from_ne_bytes(second)])
-    }
-
-    /// From the words themselves.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn from_words(words: [u64; 2]) -> Self {
-        Self(words)
-    }
-
-    /// The words.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn words(self) -> [u64; 2] {
-        self.0
     }
 }
 
@@ -100,12 +103,14 @@ impl FlowKey {
         a == c && b == d && rest == other_rest
     }
 
-    /// The same, if this one is known to have IPv4 addresses.
+    /// True if it is that of the plain packet that begins like this. This one is known to have IPv4 addresses.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn same_plain(&self, other: &PlainKey) -> bool {
+    pub(crate) fn is_of(&self, head: &[u8; HEAD]) -> bool {
         let [first, second, ..] = self.0;
-        [first, second] == other.0
+        let mask = [PlainKey::MASK, u64::MAX];
+        let key = head[KEY..].first_chunk();
+        key.is_some_and(|key| same_where(mask, key, [first, second]))
     }
 
     /// True if both addresses are IPv4.
@@ -144,10 +149,10 @@ impl FlowKey {
     /// Both IPv4 addresses as a packet the other way has them in its header.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn reversed_v4_addresses(&self) -> [u8; 8] {
+    pub(crate) const fn reversed_v4_addresses(&self) -> ([u8; 4], [u8; 4]) {
         let [.., a, b, c, d] = self.0[0].to_ne_bytes();
         let [e, f, g, h, ..] = self.0[1].to_ne_bytes();
-        [e, f, g, h, a, b, c, d]
+        ([e, f, g, h], [a, b, c, d])
     }
 
     /// The same key, if it is known to have IPv4 addresses.
@@ -198,7 +203,9 @@ impl FlowKey {
     #[must_use]
     pub(crate) const fn reversed_v4_ports(&self) -> [u8; 4] {
         let [.., a, b, c, d] = self.0[1].to_ne_bytes();
-        [c, d, a, b]
+        u32::from_ne_bytes([a, b, c, d])
+            .rotate_left(16)
+            .to_ne_bytes()
     }
 
     /// The protocol.
@@ -409,9 +416,9 @@ impl FlowHasher {
         let Secret { nh, last } = self.secret();
         let [[a, b], [c, d]] = key.map(halves);
         let sum = product([b, c], [nh[1], nh[2]]).wrapping_add(product([d, a], [nh[3], nh[0]]));
-        let last = product(halves(sum), last);
+        let [low, high] = halves(product(halves(sum), last));
         // The lowest bits of a product are not spread evenly: both halves of the hash have the upper ones.
-        last.rotate_left(32) ^ (last & UPPER)
+        u64::from(low ^ high) << 32 | u64::from(high)
     }
 
     /// What the hash of a key with IPv4 addresses is made with.
@@ -434,8 +441,28 @@ pub(crate) struct Secret {
     pub(crate) last: [u32; 2],
 }
 
-/// The upper half of a word.
-pub(crate) const UPPER: u64 = 0xffff_ffff_0000_0000;
+/// Hashes of several keys, by number: their halves are apart, so that several at once are written, and read.
+#[derive(Debug)]
+pub(crate) struct Hashes<const N: usize> {
+    pub(crate) upper: [u32; N],
+    pub(crate) lower: [u32; N],
+}
+
+impl<const N: usize> Hashes<N> {
+    pub(crate) const EMPTY: Self = Self {
+        upper: [0; N],
+        lower: [0; N],
+    };
+
+    pub(crate) fn set(&mut self, number: usize, hash: u64) {
+        [self.lower[number], self.upper[number]] = halves(hash);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn get(&self, number: usize) -> u64 {
+        u64::from(self.upper[number]) << 32 | u64::from(self.lower[number])
+    }
+}
 
 /// The lower half and the upper one.
 #[inline(always)]

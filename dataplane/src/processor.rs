@@ -89,6 +89,31 @@ impl Words {
     }
 }
 
+/// True if the bytes, with zero where bits of `mask` are not set, are the words as they stand in memory.
+#[inline(always)]
+#[must_use]
+pub(crate) fn same_where(mask: [u64; 2], bytes: &[u8; 16], words: [u64; 2]) -> bool {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE2. The load is of 16 bytes that the reference vouches for;
+    // nothing else touches memory.
+    let is_same = unsafe {
+        use core::arch::x86_64::{
+            _mm_and_si128, _mm_cmpeq_epi8, _mm_loadu_si128, _mm_movemask_epi8, _mm_set_epi64x,
+        };
+        let both = |[low, high]: [u64; 2]| _mm_set_epi64x(high.cast_signed(), low.cast_signed());
+        let bytes = _mm_and_si128(_mm_loadu_si128(bytes.as_ptr().cast()), both(mask));
+        _mm_movemask_epi8(_mm_cmpeq_epi8(bytes, both(words))) == 0xffff
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let is_same = {
+        let halves = bytes.as_chunks().0.iter().zip(words).zip(mask);
+        halves.fold(0, |different, ((half, word), mask)| {
+            different | (u64::from_ne_bytes(*half) & mask) ^ word
+        }) == 0
+    };
+    is_same
+}
+
 /// Asks the processor to load the cache line of `slice[index]`. A hint: it
 /// has no effect besides time, and none at all when `index` is out of range.
 #[inline(always)]

@@ -59,6 +59,8 @@ pub struct Snapshot {
     /// The same, and nothing else: all that most packets need.
     paths: Vec<Path>,
     tunnels: Vec<TunnelPath>,
+    /// Some tunnel has no [`front`](TunnelPath::front).
+    pub(crate) wraps_otherwise: bool,
     /// Some path is [`Path::Direct`].
     pub sends_direct: bool,
     /// There is a [`plain_service`](Self::plain_service).
@@ -83,10 +85,12 @@ const _: () = assert!(size_of::<Path>() == 16);
 
 /// The way to a TUN server.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct TunnelPath {
-    pub template: tunnel::Template,
+    /// What most packets get in front; where there is none, the others say what they get.
+    pub front: Option<tunnel::Front>,
     pub hop: Hop,
+    pub template: tunnel::Template,
 }
 
 /// What becomes of connections whose real server takes none any more (IPVS's
@@ -222,6 +226,7 @@ impl Snapshot {
             servers: Vec::new(),
             paths: Vec::new(),
             tunnels: Vec::new(),
+            wraps_otherwise: false,
             sends_direct: false,
             opens_straight: false,
         }
@@ -465,7 +470,13 @@ impl Snapshot {
             if let (true, Some(number)) = (server.available, server.tunnel) {
                 *path = Path::Wrapped(number);
             }
-            self.tunnels.push(TunnelPath { template, hop });
+            let front = tunnel::Front::new(&template, &hop.addresses);
+            self.wraps_otherwise |= front.is_none();
+            self.tunnels.push(TunnelPath {
+                front,
+                hop,
+                template,
+            });
         }
     }
 

@@ -12,6 +12,7 @@
 use std::hint::cold_path;
 use std::num::NonZeroU64;
 
+use crate::flow::Hashes;
 use crate::processor::{Words, prefetch};
 
 /// Slots in a bucket.
@@ -71,7 +72,7 @@ impl Bucket {
         }
     }
 
-    /// The entry of the lowest bits in `matches`.
+    /// The entry of the lowest bits in `matches`; any one if there are none.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
         self.entries[(matches.trailing_zeros() / 2) as usize % SLOTS]
@@ -79,7 +80,7 @@ impl Bucket {
 }
 
 /// Where a key belongs: what its hash comes to. The number of the bucket is the lower half, the tag the
-/// upper one: a word, so that several are found at once.
+/// upper one: a word, so that it stays in a register.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place(u64);
 
@@ -112,6 +113,25 @@ impl Place {
     }
 }
 
+/// Places of several keys, by number: their parts are apart, so that several at once are found.
+#[derive(Debug)]
+pub(crate) struct Places<const N: usize> {
+    buckets: [u32; N],
+    tags: [u32; N],
+}
+
+impl<const N: usize> Places<N> {
+    pub(crate) const EMPTY: Self = Self {
+        buckets: [0; N],
+        tags: [1; N],
+    };
+
+    #[inline(always)]
+    pub(crate) fn get(&self, number: usize) -> Place {
+        Place(u64::from(self.buckets[number]) | u64::from(self.tags[number]) << 32)
+    }
+}
+
 /// The buckets, for lookups: of a loop over them, all that is needed is in registers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Buckets<'a> {
@@ -129,24 +149,59 @@ impl Buckets<'_> {
         Place(bucket | (hash & 0xffff | 1) << 32)
     }
 
+    /// The bucket for the upper half of a hash.
+    #[inline(always)]
+    fn bucket(self, upper: u32) -> u32 {
+        ((u64::from(upper) * u64::from(self.main)) >> 32) as u32
+    }
+
+    /// The places of the first `count` hashes, and of a few more; the buckets are fetched.
+    #[inline(always)]
+    pub(super) fn places<const N: usize>(
+        self,
+        hashes: &Hashes<N>,
+        count: usize,
+        places: &mut Places<N>,
+    ) {
+        // In eights, which are found at once.
+        let eights = count.div_ceil(8);
+        let to = places.buckets.as_chunks_mut::<8>().0.iter_mut();
+        for (buckets, upper) in to.zip(hashes.upper.as_chunks().0).take(eights) {
+            *buckets = upper.map(|upper| self.bucket(upper));
+        }
+        let to = places.tags.as_chunks_mut::<8>().0.iter_mut();
+        for (tags, lower) in to.zip(hashes.lower.as_chunks().0).take(eights) {
+            *tags = lower.map(|lower| lower & 0xffff | 1);
+        }
+        // In fours, so that the loop has a quarter of the rounds: one to three more do no harm.
+        let fours = count.div_ceil(4);
+        for buckets in places.buckets.as_chunks::<4>().0.iter().take(fours) {
+            for bucket in buckets {
+                prefetch(self.all, *bucket as usize);
+            }
+        }
+    }
+
     #[inline(always)]
     pub(super) fn prefetch(self, place: Place) {
         prefetch(self.all, place.bucket() as usize);
     }
 
-    /// The first entry whose tag matches: what is worth prefetching. [`NONE`] if there is none.
+    /// The first entry whose tag matches, for which `fetch` is called. [`NONE`] if there is none.
     #[inline(always)]
-    pub(super) fn candidate(self, place: Place) -> u32 {
+    pub(super) fn candidate(self, place: Place, fetch: impl Fn(u32)) -> u32 {
         let bucket = &self.all[place.bucket() as usize];
         let matches = bucket.matches(place.tag());
+        // Before it is known that there is one, which nearly always is so.
+        let entry = bucket.first(matches);
+        fetch(entry);
         if matches == 0 {
             cold_path();
-            return match bucket.overflow {
-                NONE => NONE,
-                next => Self::candidate_in_chain(self.all, next, place.tag()),
-            };
+            let entry = Self::candidate_in_chain(self.all, bucket.overflow, place.tag());
+            fetch(entry);
+            return entry;
         }
-        bucket.first(matches)
+        entry
     }
 
     /// The same from an overflow bucket on.
@@ -497,7 +552,9 @@ mod tests {
         let mut index = Index::new(4);
         assert!(index.insert(index.buckets().place(1), 1));
         assert!(!find(&index, index.buckets().place(2), 1));
-        assert_eq!(index.buckets().candidate(index.buckets().place(1)), 1);
-        assert_eq!(index.buckets().candidate(index.buckets().place(2)), NONE);
+        let buckets = index.buckets();
+        let candidate = |hash| buckets.candidate(buckets.place(hash), |_| ());
+        assert_eq!(candidate(1), 1);
+        assert_eq!(candidate(2), NONE);
     }
 }

@@ -19,6 +19,7 @@ mod wheel;
 
 pub use handshake::{Answer, Handshake, SCALE};
 pub use index::Place;
+pub(crate) use index::Places;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};
 pub(crate) use table::{Beginning, NoVacancy, ReplyHalf, StraightConnections, Vacancy};

@@ -6,12 +6,13 @@
 use std::num::NonZeroU64;
 
 use super::{Slot, What};
-use crate::conn::{Candidate, ConnectionTable, Lookup, Place, Signal};
+use crate::conn::{Candidate, ConnectionTable, Lookup, Places, Signal};
 use crate::device::BURST;
 use crate::flow::PlainKey;
-use crate::processor::{Loop, Processor};
+use crate::forward::tunnel::Outers;
+use crate::processor::Processor;
 use crate::service::PortIndex;
-use crate::wire::{self, Keys};
+use crate::wire::{self, Headers};
 use crate::xsk::umem::Packets;
 
 /// Some of the frames of a burst, a bit for each.
@@ -74,6 +75,12 @@ impl Others {
         self.0.count_ones()
     }
 
+    /// One more than the highest number of them; 0 if there are none.
+    pub(super) fn end(self) -> u16 {
+        let above = self.0.leading_zeros();
+        u16::try_from(u64::BITS - above).unwrap_or(0) // at most 64
+    }
+
     /// Their numbers in the burst, ascending.
     #[inline(always)]
     pub(super) fn numbers(self) -> impl Iterator<Item = usize> {
@@ -98,9 +105,13 @@ pub(super) struct Notes {
 /// What is noted of plain frames.
 #[derive(Debug)]
 pub(super) struct PlainNotes {
-    pub(super) keys: Keys,
-    pub(super) places: [Place; BURST],
+    pub(super) headers: Headers,
+    pub(super) places: Places<BURST>,
     pub(super) candidates: [Candidate; BURST],
+    /// Of those that begin a connection.
+    pub(super) keys: [PlainKey; BURST],
+    /// Of those that TUN takes on.
+    pub(super) outers: Outers<BURST>,
     /// Where those leave that go straight on.
     pub(super) ports: [PortIndex; BURST],
 }
@@ -120,9 +131,11 @@ impl Notes {
     pub(super) fn new() -> Box<Self> {
         Box::new(Self {
             plain: PlainNotes {
-                keys: Keys::EMPTY,
-                places: [Place::FIRST; BURST],
+                headers: Headers::EMPTY,
+                places: Places::EMPTY,
                 candidates: [Candidate::NONE; BURST],
+                keys: [PlainKey::EMPTY; BURST],
+                outers: Outers::EMPTY,
                 ports: [PortIndex(0); BURST],
             },
             slots: [Slot::EMPTY; BURST],
@@ -133,15 +146,13 @@ impl Notes {
     /// First stage: headers to keys and places, whose buckets are fetched.
     #[inline(always)]
     pub(super) fn read(&mut self, packets: &Packets<'_>, table: &ConnectionTable) -> Read {
-        let PlainNotes { keys, places, .. } = &mut self.plain;
+        let PlainNotes {
+            headers, places, ..
+        } = &mut self.plain;
         let (processor, lookup) = (self.processor, table.lookup());
-        let found = wire::parse_burst(processor, packets, lookup.hasher(), keys);
+        let found = wire::parse_burst(processor, packets, lookup.hasher(), headers);
         // Those of the others are harmless.
-        processor.run(FindPlaces {
-            hashes: fours(&keys.hashes, packets.count()),
-            places: fours_mut(places, packets.count()),
-            lookup,
-        });
+        lookup.places(&headers.hashes, packets.count(), places);
         let unusual = Others::all(packets.count()).without(Others(found.plain | found.changing));
         if !unusual.is_empty() {
             self.read_unusual(unusual, packets, table);
@@ -163,20 +174,9 @@ impl Notes {
     /// Second stage: the buckets to candidates, which are fetched.
     #[inline(always)]
     pub(super) fn find_candidates(&mut self, read: &Read, count: usize, table: &ConnectionTable) {
-        let places = fours(&self.plain.places, count);
-        let candidates = fours_mut(&mut self.plain.candidates, count);
-        let (lookup, processor) = (table.lookup(), self.processor);
         match table.has_replies() {
-            true => processor.run(FindCandidates::<true> {
-                places,
-                candidates,
-                lookup,
-            }),
-            false => processor.run(FindCandidates::<false> {
-                places,
-                candidates,
-                lookup,
-            }),
+            true => self.plain.find_candidates::<true>(count, &table.lookup()),
+            false => self.plain.find_candidates::<false>(count, &table.lookup()),
         }
         if !read.unusual.is_empty() {
             self.find_unusual(read.unusual, table);
@@ -197,15 +197,15 @@ impl Notes {
         }
     }
 
-    /// The key of a plain frame that begins a connection, if there is none with it.
+    /// The key of a plain frame that begins a connection, if there is none with it; it is noted.
     #[inline(always)]
     pub(super) fn first_key(
-        &self,
+        &mut self,
         number: usize,
         read: &Read,
         packets: &Packets<'_>,
     ) -> Option<PlainKey> {
-        let key = self.plain.keys.get(number);
+        let key = PlainKey::of(packets.head(number));
         let (begins, candidate) = match read.changing.has(number) {
             true => {
                 let flags = wire::plain_tcp_flags(packets.head(number), true);
@@ -216,20 +216,24 @@ impl Notes {
             }
             false => (!key.is_tcp(), self.plain.candidates[number]),
         };
-        (begins && candidate == Candidate::NONE).then_some(key)
+        let is_first = begins && candidate == Candidate::NONE;
+        if is_first {
+            self.plain.keys[number] = key;
+        }
+        is_first.then_some(key)
     }
 
     /// Adds what else is known of plain frames that did not go straight on.
     pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
         for number in others.without(read.unusual).numbers() {
-            let key = self.plain.keys.get(number);
+            let key = PlainKey::of(packets.head(number));
             let (what, candidate) = match read.changing.has(number) {
                 true => (What::Packet, self.slots[number].candidate),
                 false => (What::Plain, self.plain.candidates[number]),
             };
             self.slots[number] = Slot {
                 key: key.into(),
-                place: self.plain.places[number],
+                place: self.plain.places.get(number),
                 candidate,
                 l3_offset: wire::PLAIN_L3_OFFSET,
                 l4_offset: wire::PLAIN_L4_OFFSET,
@@ -241,58 +245,12 @@ impl Notes {
     }
 }
 
-/// The first `count` of a burst's notes and up to three more, which do no harm, in fours: a loop over
-/// them has a quarter of the rounds.
-#[inline(always)]
-fn fours<T>(notes: &[T; BURST], count: usize) -> &[[T; 4]] {
-    notes[..count.next_multiple_of(4)].as_chunks().0
-}
-
-/// The same, to be changed.
-#[inline(always)]
-fn fours_mut<T>(notes: &mut [T; BURST], count: usize) -> &mut [[T; 4]] {
-    notes[..count.next_multiple_of(4)].as_chunks_mut().0
-}
-
-/// Hashes to places, whose buckets are fetched.
-struct FindPlaces<'a> {
-    hashes: &'a [[u64; 4]],
-    places: &'a mut [[Place; 4]],
-    lookup: Lookup<'a>,
-}
-
-impl Loop for FindPlaces<'_> {
-    type Result = ();
-
+impl PlainNotes {
     #[inline(always)]
-    fn run(self) {
-        for (places, hashes) in self.places.iter_mut().zip(self.hashes) {
-            *places = hashes.map(|hash| self.lookup.place_of(hash));
-        }
-        for places in &*self.places {
-            for place in places {
-                self.lookup.prefetch(*place);
-            }
-        }
-    }
-}
-
-/// Places to candidates, which are fetched.
-struct FindCandidates<'a, const REPLIES: bool> {
-    places: &'a [[Place; 4]],
-    candidates: &'a mut [[Candidate; 4]],
-    lookup: Lookup<'a>,
-}
-
-impl<const REPLIES: bool> Loop for FindCandidates<'_, REPLIES> {
-    type Result = ();
-
-    #[inline(always)]
-    fn run(self) {
-        for (candidates, places) in self.candidates.iter_mut().zip(self.places) {
-            for (candidate, place) in candidates.iter_mut().zip(places) {
-                *candidate = self.lookup.candidate::<REPLIES>(*place);
-            }
+    fn find_candidates<const REPLIES: bool>(&mut self, count: usize, lookup: &Lookup<'_>) {
+        let candidates = &mut self.candidates[..count];
+        for (number, candidate) in candidates.iter_mut().enumerate() {
+            *candidate = lookup.candidate::<REPLIES>(self.places.get(number));
         }
     }
 }

@@ -117,7 +117,7 @@ impl Flows {
             let (mut same, mut next) = (begin, None);
             if differ != 0 {
                 for number in begin.numbers() {
-                    let other = burst.notes.plain.keys.get(number).service_word();
+                    let other = burst.notes.plain.keys[number].service_word();
                     if other != service {
                         same.remove(number);
                         next.get_or_insert(other);
@@ -182,7 +182,7 @@ impl Flows {
             return Opened::nothing_of(same);
         };
         let plain = &burst.notes.plain;
-        let state = first_state(plain.keys.get(first).is_tcp());
+        let state = first_state(plain.keys[first].is_tcp());
         let opening = Opening {
             beginning: self.table.beginning(state, burst.now),
             is_active: state.is_active(),
@@ -383,7 +383,7 @@ impl Opening<'_> {
     ) -> Opened {
         let mut result = Opened::nothing_of(Others::NONE);
         for number in same.numbers() {
-            let (key, place) = (self.plain.keys.get(number), self.plain.places[number]);
+            let (key, place) = (self.plain.keys[number], self.plain.places.get(number));
             // Asked anew: another frame of the burst may have had the same key.
             let vacancy = match table.vacancy(place) {
                 Ok(vacancy) => vacancy,
@@ -404,6 +404,7 @@ impl Opening<'_> {
                 number,
                 key,
                 place,
+                life: self.plain.headers.lives[number],
                 server,
                 beginning: &self.beginning,
             };

@@ -1,27 +1,28 @@
-//! The straight way, for nearly all packets: plain ones of connections that go on as before. A loop over
-//! the burst for each way to forward; what none of them takes, [`Flows::decide`] decides.
+//! The straight way, for nearly all packets: plain ones of connections that go on as before. Stage by stage
+//! over the burst, at last a loop for each way to forward; what none of them takes, [`Flows::decide`]
+//! decides.
 //!
 //! All that depends on the connection, its real server and the configuration was decided before: by
 //! the connection table, and by the snapshot ([`Path`]).
 
 use std::hint::cold_path;
 
-use super::burst::{Notes, Others, PlainNotes};
+use super::burst::{Notes, Others, PlainNotes, Read};
 use super::flows::Flows;
 use super::sending::variation;
 use super::translate::{learn_way, way_out};
-use crate::conn::{Candidate, Direction, StraightConnections};
+use crate::conn::{Candidate, StraightConnections};
 use crate::counters::ServerStatistics;
-use crate::flow::PlainKey;
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
-use crate::forward::tunnel::Variation;
+use crate::forward::tunnel::{Front, Variation};
 use crate::processor::Loop;
 use crate::routes::Routes;
 use crate::service::PortIndex;
 use crate::snapshot::{Path, Snapshot, TunnelPath};
 use crate::wire;
-use crate::xsk::umem::{Frame, Packets, Umem};
+use crate::wire::ipv4::Life;
+use crate::xsk::umem::{Frame, HEAD, Packets, Umem};
 
 /// Where the IP header of a plain packet is.
 pub(super) const L3: usize = wire::PLAIN_L3_OFFSET as usize;
@@ -37,38 +38,114 @@ struct Straight<'a> {
     now: u64,
 }
 
-impl Flows {
-    /// Rewrites those plain packets that go straight on, but for TUN's, and notes where they leave;
-    /// returns the others, which are unchanged.
+/// A burst on its way: what goes straight on is sent.
+pub(super) struct Burst<'a> {
+    pub(super) flows: &'a mut Flows,
+    pub(super) notes: &'a mut Notes,
+    pub(super) umem: &'a Umem,
+    pub(super) frames: &'a mut [Frame],
+    pub(super) snapshot: &'a Snapshot,
+    /// As in [`Director::process`](super::Director::process).
+    pub(super) now: u64,
+}
+
+/// What was done with a burst.
+pub(super) struct Sent {
+    pub(super) read: Read,
+    /// Those that did not go straight on; they are unchanged.
+    pub(super) others: Others,
+    /// By which interface all leave, if they do.
+    pub(super) egress: Option<PortIndex>,
+}
+
+impl Loop for Burst<'_> {
+    type Result = Sent;
+
     #[inline(always)]
-    pub(super) fn send_straight(
-        &mut self,
-        notes: &mut Notes,
-        packets: &mut Packets<'_>,
-        snapshot: &Snapshot,
-        now: u64,
-    ) -> Others {
-        let mut others = Others::all(packets.count());
+    fn run(self) -> Sent {
+        let Self {
+            flows,
+            notes,
+            umem,
+            frames,
+            snapshot,
+            now,
+        } = self;
+        let count = frames.len();
+        let mut packets = umem.packets(frames);
+        packets.prefetch();
+        let read = notes.read(&packets, &flows.table);
+        notes.find_candidates(&read, count, &flows.table);
+
+        let (processor, plain) = (notes.processor, &mut notes.plain);
+        let mut others = Others::all(count);
         if snapshot.sends_direct {
-            others = notes.processor.run(SendDirect {
-                straight: self.straight(snapshot, now),
-                plain: &mut notes.plain,
+            others = processor.run(SendDirect {
+                straight: flows.straight(snapshot, now),
+                plain,
                 packets: packets.reborrow(),
             });
         }
-        if self.table.has_replies() && !others.is_empty() {
-            others = notes.processor.run(SendTranslated {
-                straight: self.straight(snapshot, now),
-                plain: &mut notes.plain,
+        if flows.table.has_replies() && !others.is_empty() {
+            others = processor.run(SendTranslated::<true> {
+                straight: flows.straight(snapshot, now),
+                plain,
                 packets: packets.reborrow(),
                 others,
             });
         }
-        others
+        if flows.table.has_replies() && !others.is_empty() {
+            others = processor.run(SendTranslated::<false> {
+                straight: flows.straight(snapshot, now),
+                plain,
+                packets: packets.reborrow(),
+                others,
+            });
+        }
+        if !snapshot.tunnel_paths().is_empty() && !others.is_empty() {
+            let last = flows.identification;
+            let left = processor.run(SendWrapped {
+                straight: flows.straight(snapshot, now),
+                plain,
+                packets,
+                others,
+                last,
+            });
+            let sent = others.without(left);
+            flows.identification = last.wrapping_add(sent.end());
+            flows.counters.tx_bytes += u64::from(sent.len()) * u64::from(Front::OVERHEAD);
+            others = left;
+            if snapshot.wraps_otherwise && !others.is_empty() {
+                others = flows.wrap_others(others, notes, (umem, frames), snapshot, now);
+            }
+        }
+        let egress = match others.is_empty() {
+            true => only_one(&notes.plain.ports[..count]),
+            false => None,
+        };
+        Sent {
+            read,
+            others,
+            egress,
+        }
     }
+}
 
-    /// The same for TUN's.
-    pub(super) fn wrap_straight(
+/// The interface, if they are all the same one.
+#[inline(always)]
+fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
+    let first = *ports.first()?;
+    // Without an early end, so that it is done for many at once.
+    let different = ports
+        .iter()
+        .fold(0, |different, port| different | (port.0 ^ first.0));
+    (different == 0).then_some(first)
+}
+
+impl Flows {
+    /// Sends those of TUN that get more than a [`Front`].
+    #[inline(never)]
+    fn wrap_others(
         &mut self,
         others: Others,
         notes: &mut Notes,
@@ -76,18 +153,28 @@ impl Flows {
         snapshot: &Snapshot,
         now: u64,
     ) -> Others {
+        let (mut left, mut grown) = (Others::NONE, 0);
         let mut last = self.identification;
-        let (others, grown) = notes.processor.run(SendWrapped {
-            straight: self.straight(snapshot, now),
-            plain: &mut notes.plain,
-            umem,
-            frames,
-            others,
-            identification: &mut last,
-        });
+        let mut straight = self.straight(snapshot, now);
+        let plain = &mut notes.plain;
+        for (number, frame) in frames.iter_mut().enumerate() {
+            if !others.has(number) {
+                continue;
+            }
+            let mut next = last;
+            let variation = variation(&mut next, plain.places.get(number));
+            match straight.wrap_other(plain.candidates[number], (umem, frame), variation) {
+                Some((port, overhead)) => {
+                    last = next;
+                    plain.ports[number] = port;
+                    grown += u64::from(overhead);
+                }
+                None => left.add(number),
+            }
+        }
         self.identification = last;
         self.counters.tx_bytes += grown;
-        others
+        left
     }
 
     /// A new one for each loop, which then has it in registers.
@@ -104,7 +191,8 @@ impl Flows {
     }
 }
 
-/// Sends all packets of DR.
+/// Sends all packets of DR. This loop and the next ones are functions of their own, each of which has the
+/// registers for itself; they return the others.
 struct SendDirect<'a> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
@@ -116,15 +204,15 @@ impl Loop for SendDirect<'_> {
 
     #[inline(always)]
     fn run(self) -> Others {
-        let (mut straight, mut packets) = (self.straight.with_servers(), self.packets);
+        let (mut straight, plain, mut packets) =
+            (self.straight.with_servers(), self.plain, self.packets);
         let count = packets.count();
-        let notes = self.plain;
-        let (first, second) = notes.keys.words(count);
-        let (candidates, ports) = (&notes.candidates[..count], &mut notes.ports[..count]);
+        let (candidates, lives) = (&plain.candidates[..count], &plain.headers.lives[..count]);
+        let ports = &mut plain.ports[..count];
         let mut left = Others::NONE;
         for number in 0..count {
-            let key = PlainKey::from_words([first[number], second[number]]);
-            match straight.send_direct(&key, candidates[number], &mut packets, number) {
+            let (length, head) = (packets.length(number), packets.head_mut(number));
+            match straight.send_direct(candidates[number], lives[number], length, head) {
                 Some(port) => ports[number] = port,
                 None => {
                     cold_path();
@@ -136,25 +224,35 @@ impl Loop for SendDirect<'_> {
     }
 }
 
-/// Sends those of NAT and FULLNAT, in both directions.
-struct SendTranslated<'a> {
+/// Sends those of NAT and FULLNAT that go one way: `REQUESTS`, or replies.
+struct SendTranslated<'a, const REQUESTS: bool> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
     others: Others,
 }
 
-impl Loop for SendTranslated<'_> {
+impl<const REQUESTS: bool> Loop for SendTranslated<'_, REQUESTS> {
     type Result = Others;
 
     #[inline(always)]
     fn run(self) -> Others {
-        let (mut straight, mut packets) = (self.straight.with_servers(), self.packets);
-        let plain = self.plain;
+        let (straight, plain, mut packets) =
+            (self.straight.with_servers(), self.plain, self.packets);
+        let mut straight = Straight {
+            connections: straight.connections.with_replies(),
+            ..straight
+        };
+        let count = packets.count();
         let mut left = Others::NONE;
-        for number in self.others.numbers() {
-            let (key, candidate) = (plain.keys.get(number), plain.candidates[number]);
-            match straight.send_translated(&key, candidate, &mut packets, number) {
+        for number in self.others.numbers().take_while(|number| *number < count) {
+            let (candidate, life) = (plain.candidates[number], plain.headers.lives[number]);
+            let (length, head) = (packets.length(number), packets.head_mut(number));
+            let sent = match REQUESTS {
+                true => straight.send_request(candidate, life, length, head),
+                false => straight.send_reply(candidate, life, length, head),
+            };
+            match sent {
                 Some(port) => plain.ports[number] = port,
                 None => left.add(number),
             }
@@ -163,40 +261,32 @@ impl Loop for SendTranslated<'_> {
     }
 }
 
-/// Sends those of TUN; the second result is how many bytes longer they became.
+/// Sends those of TUN that get no more than a [`Front`], with the identifications that follow `last`.
 struct SendWrapped<'a> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
-    umem: &'a Umem,
-    frames: &'a mut [Frame],
+    packets: Packets<'a>,
     others: Others,
-    identification: &'a mut u16,
+    last: u16,
 }
 
 impl Loop for SendWrapped<'_> {
-    type Result = (Others, u64);
+    type Result = Others;
 
     #[inline(always)]
-    fn run(self) -> (Others, u64) {
-        let (plain, mut last, mut grown) = (self.plain, *self.identification, 0);
-        let mut straight = self.straight.with_servers();
+    fn run(self) -> Others {
+        let (mut straight, plain, mut packets) =
+            (self.straight.with_servers(), self.plain, self.packets);
+        let count = packets.count();
+        plain.outers.find(&plain.headers, count, self.last);
         let mut left = Others::NONE;
-        for number in self.others.numbers() {
-            let Some(frame) = self.frames.get_mut(number) else {
-                break;
-            };
-            let connection = (&plain.keys.get(number), plain.candidates[number]);
-            let variation = || variation(&mut last, plain.places[number]);
-            match straight.send_wrapped(connection, self.umem, frame, variation) {
-                Some((port, overhead)) => {
-                    plain.ports[number] = port;
-                    grown += u64::from(overhead);
-                }
+        for number in self.others.numbers().take_while(|number| *number < count) {
+            match straight.send_wrapped(plain, &mut packets, number) {
+                Some(port) => plain.ports[number] = port,
                 None => left.add(number),
             }
         }
-        *self.identification = last;
-        (left, grown)
+        left
     }
 }
 
@@ -216,90 +306,117 @@ impl Straight<'_> {
     #[inline(always)]
     fn send_direct(
         &mut self,
-        key: &PlainKey,
         candidate: Candidate,
-        packets: &mut Packets<'_>,
-        number: usize,
+        life: Life,
+        length: u16,
+        head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
-        let connection = self.connections.sent(candidate, key)?;
+        let connection = self.connections.sent(candidate, head)?;
         let id = connection.server().0 as usize;
         let Path::Direct(hop) = self.paths.get(id)? else {
             return None;
         };
-        if !direct::forward_plain(packets.head_mut(number), &hop.addresses) {
-            return None;
-        }
+        direct::forward_plain(head, life, &hop.addresses);
         connection.refresh(self.now);
-        let bytes =
-            u32::from(packets.length(number)).wrapping_sub(u32::from(wire::PLAIN_L3_OFFSET));
-        self.statistics[id].count_packet(u64::from(bytes));
+        self.statistics[id].count_packet(ip_bytes(length));
         Some(hop.port)
     }
 
     #[inline(always)]
-    fn send_translated(
+    fn send_request(
         &mut self,
-        key: &PlainKey,
         candidate: Candidate,
-        packets: &mut Packets<'_>,
-        number: usize,
+        life: Life,
+        length: u16,
+        head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
-        let found = self.connections.translated(candidate, key);
-        let (connection, reply, direction) = found?;
+        let (connection, reply) = self.connections.request(candidate, head)?;
         let id = connection.server().0 as usize;
-        let is_tcp = key.is_tcp();
-        let length = usize::from(packets.length(number));
-        let head = packets.head_mut(number);
-        let egress = match direction {
-            Direction::Request => {
-                let Path::Translated(hop) = self.paths.get(id)? else {
-                    return None;
-                };
-                learn_way(reply, head);
-                let rewrite = PlainRewrite::opposite(&reply.key, reply.network, reply.transport);
-                (rewrite.forward(head, is_tcp, &hop.addresses)).then_some(hop.port)
-            }
-            Direction::Reply => {
-                let hop = way_out(self.routes, reply, head)?;
-                if length > L3 + usize::from(self.routes.mtu(hop.port)) {
-                    return None;
-                }
-                let (network, transport) = (reply.network.inverse(), reply.transport.inverse());
-                let rewrite = PlainRewrite::opposite(connection.key(), network, transport);
-                (rewrite.forward(head, is_tcp, &hop.addresses)).then_some(hop.port)
-            }
-        }?;
+        let Path::Translated(hop) = self.paths.get(id)? else {
+            return None;
+        };
         connection.refresh(self.now);
-        if let Some(statistics) = self.statistics.get(id) {
-            let bytes = (length - L3) as u64;
-            match direction {
-                Direction::Request => statistics.count_packet(bytes),
-                Direction::Reply => statistics.count_reply(bytes),
-            }
+        self.statistics[id].count_packet(ip_bytes(length));
+        learn_way(reply, head);
+        let rewrite = PlainRewrite::opposite(&reply.key, reply.network, reply.transport);
+        rewrite.forward(head, life, &hop.addresses);
+        Some(hop.port)
+    }
+
+    #[inline(always)]
+    fn send_reply(
+        &mut self,
+        candidate: Candidate,
+        life: Life,
+        length: u16,
+        head: &mut [u8; HEAD],
+    ) -> Option<PortIndex> {
+        let (connection, reply) = self.connections.reply(candidate, head)?;
+        let hop = way_out(self.routes, reply, head)?;
+        if usize::from(length) > L3 + usize::from(self.routes.mtu(hop.port)) {
+            return None;
         }
-        Some(egress)
+        let (network, transport) = (reply.network.inverse(), reply.transport.inverse());
+        let rewrite = PlainRewrite::opposite(connection.key(), network, transport);
+        rewrite.forward(head, life, &hop.addresses);
+        connection.refresh(self.now);
+        let id = connection.server().0 as usize;
+        if let Some(statistics) = self.statistics.get(id) {
+            statistics.count_reply(ip_bytes(length));
+        }
+        Some(hop.port)
     }
 
     #[inline(always)]
     fn send_wrapped(
         &mut self,
-        (key, candidate): (&PlainKey, Candidate),
-        umem: &Umem,
-        frame: &mut Frame,
-        variation: impl FnOnce() -> Variation,
-    ) -> Option<(PortIndex, u16)> {
-        let connection = self.connections.sent(candidate, key)?;
+        plain: &PlainNotes,
+        packets: &mut Packets<'_>,
+        number: usize,
+    ) -> Option<PortIndex> {
+        let candidate = plain.candidates[number];
+        let connection = self.connections.sent(candidate, packets.head(number))?;
         let id = connection.server().0 as usize;
-        let Path::Wrapped(number) = self.paths.get(id)? else {
+        let Path::Wrapped(path) = self.paths.get(id)? else {
             return None;
         };
-        let TunnelPath { template, hop } = self.tunnels.get(*number as usize)?;
-        let bytes = (frame.len() - L3) as u64;
-        if !template.forward_plain(umem, frame, &hop.addresses, variation()) {
+        let path = self.tunnels.get(*path as usize)?;
+        let length = packets.length(number);
+        let (front, life) = (path.front.as_ref()?, plain.headers.lives[number]);
+        if !front.wrap(packets, number, life, &plain.outers) {
             return None;
         }
         connection.refresh(self.now);
-        self.statistics[id].count_packet(bytes);
+        self.statistics[id].count_packet(ip_bytes(length));
+        Some(path.hop.port)
+    }
+
+    /// The same with any other headers; the second result is how many bytes longer it became.
+    fn wrap_other(
+        &mut self,
+        candidate: Candidate,
+        (umem, frame): (&Umem, &mut Frame),
+        variation: Variation,
+    ) -> Option<(PortIndex, u16)> {
+        let packets = umem.packets(std::slice::from_mut(frame));
+        let connection = self.connections.sent(candidate, packets.head(0))?;
+        let length = packets.length(0);
+        let id = connection.server().0 as usize;
+        let Path::Wrapped(path) = self.paths.get(id)? else {
+            return None;
+        };
+        let TunnelPath { template, hop, .. } = self.tunnels.get(*path as usize)?;
+        if !template.forward_plain(umem, frame, &hop.addresses, variation) {
+            return None;
+        }
+        connection.refresh(self.now);
+        self.statistics[id].count_packet(ip_bytes(length));
         Some((hop.port, template.overhead()))
     }
+}
+
+/// Of a plain frame of this length, those that are counted.
+#[inline(always)]
+fn ip_bytes(length: u16) -> u64 {
+    u64::from(u32::from(length).wrapping_sub(u32::from(wire::PLAIN_L3_OFFSET)))
 }

@@ -36,16 +36,16 @@ pub(crate) fn forward(
     Ok(())
 }
 
-/// The same for how an untagged frame with an IPv4 header without options begins. False if the packet may
-/// not travel further.
+/// The same for how an untagged frame with an IPv4 header without options begins, of a packet that was found
+/// to live on: `life` is what it leaves with.
 #[inline(always)]
-pub(crate) fn forward_plain(head: &mut [u8; HEAD], addresses: &ethernet::Addresses) -> bool {
-    let Some(ip) = head[ethernet::HEADER_LEN..].first_chunk_mut() else {
-        return false;
-    };
-    if !ipv4::Packet::header_mut(ip).decrement_ttl() {
-        return false;
+pub(crate) fn forward_plain(
+    head: &mut [u8; HEAD],
+    life: ipv4::Life,
+    addresses: &ethernet::Addresses,
+) {
+    if let Some(ip) = head[ethernet::HEADER_LEN..].first_chunk_mut() {
+        ipv4::Packet::header_mut(ip).set_life(life);
     }
     addresses.write(head);
-    true
 }

@@ -13,7 +13,9 @@ use crate::flow::{FlowKey, PlainKey};
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::ethernet::{self, Addresses};
+use crate::wire::ipv4::Life;
 use crate::wire::{ipv4, ipv6, sctp, udp};
+use crate::xsk::umem::HEAD;
 
 /// An address and a port in host byte order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -234,25 +236,23 @@ impl Rewrite {
     }
 }
 
-/// A [`Rewrite`] for untagged frames with an IPv4 header without options, of TCP or UDP: what is written
-/// is kept as it stands in the headers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PlainRewrite {
-    addresses: [u8; 8],
-    ports: [u8; 4],
+/// A [`Rewrite`] for untagged frames with an IPv4 header without options, of TCP or UDP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlainRewrite<'a> {
+    /// The key of packets that go the other way.
+    opposite: &'a FlowKey,
     network: Delta,
     transport: Delta,
 }
 
-impl PlainRewrite {
+impl<'a> PlainRewrite<'a> {
     /// As [`Rewrite::opposite`], whose key has IPv4 addresses.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn opposite(opposite: &FlowKey, network: Delta, transport: Delta) -> Self {
+    pub(crate) const fn opposite(opposite: &'a FlowKey, network: Delta, transport: Delta) -> Self {
         Self {
-            addresses: opposite.reversed_v4_addresses(),
-            ports: opposite.reversed_v4_ports(),
-            network: network.and(Delta::ONE_HOP),
+            opposite,
+            network,
             transport,
         }
     }
@@ -269,51 +269,28 @@ impl PlainRewrite {
         )
     }
 
-    /// Rewrites a packet of TCP, or else UDP, takes a hop from its life, and addresses it to the next one.
-    /// False, and nothing changed, if it may not travel further.
+    /// Rewrites a packet that would leave with this `life`, and addresses it to the next hop.
     #[inline(always)]
-    #[must_use]
-    pub(crate) fn forward(&self, frame: &mut [u8], is_tcp: bool, hop: &Addresses) -> bool {
+    pub(crate) fn forward(&self, head: &mut [u8; HEAD], life: Life, hop: &Addresses) {
+        let Some(header) = head[ethernet::HEADER_LEN..].first_chunk_mut() else {
+            return; // it is longer
+        };
+        let mut ip = ipv4::Packet::header_mut(header);
+        ip.set_life(life.changed(self.network));
+        let (source, destination) = self.opposite.reversed_v4_addresses();
+        ip.set_source(source);
+        ip.set_destination(destination);
+        let transport = &mut head[PLAIN_L4..];
+        transport[..4].copy_from_slice(&self.opposite.reversed_v4_ports());
         // A branch for each protocol, so that all offsets are constants.
-        if is_tcp {
-            self.write::<{ PLAIN_L4 + tcp_field::CHECKSUM + 2 }>(frame, hop, |checksum| {
-                self.transport.apply(checksum)
-            })
-        } else {
-            self.write::<{ PLAIN_L4 + udp::HEADER_LEN }>(frame, hop, |checksum| {
-                udp_checksum(checksum, self.transport)
-            })
+        if life.protocol() == Protocol::Tcp as u8 {
+            if let Some(checksum) = transport[tcp_field::CHECKSUM..].first_chunk_mut() {
+                *checksum = self.transport.apply(*checksum);
+            }
+        } else if let Some(checksum) = transport[udp::HEADER_LEN - 2..].first_chunk_mut() {
+            *checksum = udp_checksum(*checksum, self.transport);
         }
-    }
-
-    /// `N` bytes are looked at; the last two are the transport's checksum.
-    #[inline(always)]
-    fn write<const N: usize>(
-        &self,
-        frame: &mut [u8],
-        hop: &Addresses,
-        adjust: impl FnOnce([u8; 2]) -> [u8; 2],
-    ) -> bool {
-        let Some(headers) = frame.first_chunk_mut::<N>() else {
-            return false;
-        };
-        let Some((ip, transport)) = headers[ethernet::HEADER_LEN..].split_first_chunk_mut() else {
-            return false;
-        };
-        let mut ip = ipv4::Packet::header_mut(ip);
-        let ttl = ip.ttl();
-        if ttl <= 1 {
-            return false;
-        }
-        ip.set_ttl(ttl - 1);
-        ip.adjust_checksum(self.network);
-        ip.set_addresses(self.addresses);
-        transport[..4].copy_from_slice(&self.ports);
-        if let Some(checksum) = transport.last_chunk_mut() {
-            *checksum = adjust(*checksum);
-        }
-        hop.write(headers);
-        true
+        hop.write(head);
     }
 }
 
@@ -329,13 +306,15 @@ mod tcp_field {
 /// its other form, for zero says that there is none (RFC 768).
 #[inline(always)]
 pub(super) fn udp_checksum(checksum: [u8; 2], delta: Delta) -> [u8; 2] {
-    if checksum == [0, 0] {
-        return checksum;
+    // As numbers, so that they are not taken apart.
+    match u16::from_ne_bytes(checksum) {
+        0 => 0,
+        some => match delta.apply_word(some) {
+            0 => u16::MAX,
+            changed => changed,
+        },
     }
-    match delta.apply(checksum) {
-        [0, 0] => [0xff, 0xff],
-        changed => changed,
-    }
+    .to_ne_bytes()
 }
 
 /// The transport's part of the IP packet at `l3`, which must be whole.

@@ -20,7 +20,9 @@
 mod outer;
 mod plain;
 
-use self::outer::{Inner, fill_gue, word, write_outer_v4};
+use self::outer::{Inner, checksum, fill_gue, word, write_outer_v4};
+pub use self::plain::Front;
+pub(crate) use self::plain::Outers;
 use super::fragment::{self, Oversize};
 use super::rewrite::at_mut;
 use crate::counters::DropReason;
@@ -63,8 +65,6 @@ pub struct Template {
     /// A checksum over the inner packet is wanted.
     checksum: bool,
     inner_is_v4: bool,
-    /// IPv4 in IPv4, with nothing between the headers and nothing that depends on the flow.
-    is_plain_ipip: bool,
     /// Bytes in front of the inner packet.
     overhead: u16,
     /// Most bytes of an inner packet.
@@ -188,13 +188,11 @@ impl Template {
             Outer::V6 { .. } => ipv6::HEADER_LEN,
         };
         let overhead = u16::try_from(ip_len + shim.len()).unwrap_or(u16::MAX); // at most 52
-        let is_v4 = options.inner_is_v4 && destination.is_v4();
         Self {
             outer,
             shim,
             checksum: options.checksum,
             inner_is_v4: options.inner_is_v4,
-            is_plain_ipip: is_v4 && options.tunnel == Tunnel::Ipip && source_mask == 0,
             overhead,
             inner_mtu: options.mtu.saturating_sub(overhead),
             source_mask,

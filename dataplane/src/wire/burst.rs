@@ -1,18 +1,20 @@
 //! The straight way of a whole burst: what [`parse_plain`] says of each packet, for eight of them at once
 //! where the processor has AVX2.
 
-use super::{parse_plain, tcp};
+use std::array;
+
+use super::{ethernet, ipv4, parse_plain, tcp};
 use crate::device::BURST;
-use crate::flow::{FlowHasher, PlainKey};
+use crate::flow::{FlowHasher, Hashes};
 use crate::processor::Processor;
 use crate::xsk::umem::Packets;
 
 /// What [`parse_burst`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PlainBurst {
-    /// A bit for each packet that is plain and neither begins nor ends anything: it has a key.
+    /// A bit for each packet that is plain and neither begins nor ends anything.
     pub(crate) plain: u64,
-    /// One for each that would be plain, but begins or ends something: it has a key, too.
+    /// One for each that would be plain, but begins or ends something.
     pub(crate) changing: u64,
     /// Of all packets.
     pub(crate) bytes: u64,
@@ -26,35 +28,31 @@ impl PlainBurst {
     };
 }
 
-/// Keys with IPv4 addresses and their hashes, by number. Their words are apart, as several at once are
-/// written, and read, by one index.
+/// What is read of plain packets, by number. Each is by itself, so that several at once are written, and
+/// read.
 #[derive(Debug)]
-pub(crate) struct Keys {
-    first: [u64; BURST],
-    second: [u64; BURST],
-    pub(crate) hashes: [u64; BURST],
+pub(crate) struct Headers {
+    /// Of the keys.
+    pub(crate) hashes: Hashes<BURST>,
+    /// The first words of the IP headers, up to the total length, read as if their first byte were the lowest.
+    pub(crate) firsts: [u32; BURST],
+    /// The second words, with identification and fragment, likewise.
+    pub(crate) seconds: [u32; BURST],
+    /// What the packets leave with.
+    pub(crate) lives: [ipv4::Life; BURST],
 }
 
-impl Keys {
+impl Headers {
     pub(crate) const EMPTY: Self = Self {
-        first: [0; BURST],
-        second: [0; BURST],
-        hashes: [0; BURST],
+        hashes: Hashes::EMPTY,
+        firsts: [0; BURST],
+        seconds: [0; BURST],
+        lives: [ipv4::Life::OVER; BURST],
     };
-
-    /// Both words of the first `count`.
-    #[inline(always)]
-    pub(crate) fn words(&self, count: usize) -> (&[u64], &[u64]) {
-        (&self.first[..count], &self.second[..count])
-    }
-
-    #[inline(always)]
-    pub(crate) fn get(&self, number: usize) -> PlainKey {
-        PlainKey::from_words([self.first[number], self.second[number]])
-    }
 }
 
-/// Reads and hashes the keys of those packets that are plain, whether they change a state or not; the others' are anything.
+/// Reads those packets that are plain, whether they change a state or not; what is written of the others is
+/// anything.
 ///
 /// # Panics
 /// There are more than [`BURST`] packets.
@@ -63,22 +61,22 @@ pub(crate) fn parse_burst(
     processor: Processor,
     packets: &Packets<'_>,
     hasher: &FlowHasher,
-    keys: &mut Keys,
+    headers: &mut Headers,
 ) -> PlainBurst {
     #[cfg(target_arch = "x86_64")]
     if processor.has_avx2() {
         #[expect(unsafe_code, reason = "the processor has the instructions")]
         // SAFETY: AVX2 was detected.
-        return unsafe { eight::parse_burst(packets, hasher, keys) };
+        return unsafe { eight::parse_burst(packets, hasher, headers) };
     }
-    parse_rest(packets, hasher, keys, 0, PlainBurst::NOTHING)
+    parse_rest(packets, hasher, headers, 0, PlainBurst::NOTHING)
 }
 
 /// One by one from number `first` on; `found` is what there is before it.
 fn parse_rest(
     packets: &Packets<'_>,
     hasher: &FlowHasher,
-    keys: &mut Keys,
+    headers: &mut Headers,
     first: usize,
     found: PlainBurst,
 ) -> PlainBurst {
@@ -86,9 +84,13 @@ fn parse_rest(
     for number in first..packets.count() {
         let length = packets.length(number);
         found.bytes += u64::from(length);
-        if let Some(read) = parse_plain(packets.head(number), length) {
-            [keys.first[number], keys.second[number]] = read.key.words();
-            keys.hashes[number] = hasher.hash_plain(&read.key);
+        let head = packets.head(number);
+        if let Some(read) = parse_plain(head, length) {
+            let word = |at: usize| u32::from_le_bytes(array::from_fn(|byte| head[at + byte]));
+            headers.firsts[number] = word(ethernet::HEADER_LEN);
+            headers.seconds[number] = word(ethernet::HEADER_LEN + 4);
+            headers.hashes.set(number, hasher.hash_plain(&read.key));
+            headers.lives[number] = read.life;
             match tcp::flags::changes_state(read.tcp_flags) {
                 true => found.changing |= 1 << number,
                 false => found.plain |= 1 << number,
@@ -104,8 +106,8 @@ fn parse_rest(
 mod eight {
     use std::arch::x86_64::*;
 
-    use super::{Keys, Packets, PlainBurst, parse_rest};
-    use crate::flow::{FlowHasher, Secret, UPPER};
+    use super::{Headers, Packets, PlainBurst, parse_rest};
+    use crate::flow::{FlowHasher, Secret};
     use crate::service::Protocol;
     use crate::wire::{ethernet, ipv4, tcp, udp};
     use crate::xsk::umem::HEAD;
@@ -119,27 +121,27 @@ mod eight {
     pub(super) fn parse_burst(
         packets: &Packets<'_>,
         hasher: &FlowHasher,
-        keys: &mut Keys,
+        headers: &mut Headers,
     ) -> PlainBurst {
         let secret = hasher.secret();
         let (mut plain, mut changing) = (0, 0);
         let (mut bytes, mut first) = (_mm256_setzero_si256(), 0);
-        let eights = (keys.first.as_chunks_mut().0.iter_mut())
-            .zip(keys.second.as_chunks_mut().0)
-            .zip(keys.hashes.as_chunks_mut().0);
-        for ((firsts, seconds), hashes) in eights {
-            let Some((heads, of)) = packets.several(first) else {
-                break;
-            };
-            let lengths = lengths(of);
+        let eights = (headers.hashes.upper.as_chunks_mut().0.iter_mut())
+            .zip(headers.hashes.lower.as_chunks_mut().0)
+            .zip(headers.firsts.as_chunks_mut().0)
+            .zip(headers.seconds.as_chunks_mut().0)
+            .zip(headers.lives.as_chunks_mut().0);
+        for (to, (heads, words)) in eights.zip(packets.several()) {
+            let ((((uppers, lowers), firsts), seconds), lives) = to;
+            let lengths = lengths(words);
             bytes = _mm256_add_epi32(bytes, lengths);
-            let (is_plain, is_changing, words) = parse_eight(&heads, lengths);
-            plain |= u64::from(is_plain) << first;
-            changing |= u64::from(is_changing) << first;
-            let [protocol, source, destination, ports] = words;
-            *firsts = joined(protocol, source);
-            *seconds = joined(destination, ports);
-            *hashes = hash(words, &secret);
+            let read = read_eight(&heads, lengths);
+            plain |= u64::from(read.plain) << first;
+            changing |= u64::from(read.changing) << first;
+            let [upper, lower] = hash(read.key, &secret);
+            (*uppers, *lowers) = (numbers(upper), numbers(lower));
+            (*firsts, *seconds) = (numbers(read.words[0]), numbers(read.words[1]));
+            *lives = numbers(read.life).map(ipv4::Life::from_word);
             first += LANES;
         }
         let found = PlainBurst {
@@ -147,28 +149,47 @@ mod eight {
             changing,
             bytes: sum(bytes),
         };
-        parse_rest(packets, hasher, keys, first, found)
+        parse_rest(packets, hasher, headers, first, found)
     }
 
-    /// A bit for each packet that is plain, one for each that would be but changes a state, and the words of all keys.
+    /// What is read of eight packets.
+    struct Eight {
+        /// A bit for each packet that is plain.
+        plain: u8,
+        /// One for each that would be but changes a state.
+        changing: u8,
+        /// The words of all keys.
+        key: [__m256i; 4],
+        /// The first two words of all IP headers.
+        words: [__m256i; 2],
+        /// The words with the time to live, as packets leave.
+        life: __m256i,
+    }
+
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn parse_eight(heads: &[&[u8; HEAD]; LANES], lengths: __m256i) -> (u8, u8, [__m256i; 4]) {
-        // 14: version, header length, type of service, total length. 18: identification, fragment. 22: time
-        // to live, protocol, checksum. 26: source.
-        let [w14, w18, w22, w26] = columns::<L3>(heads);
-        // 30: destination. 34: ports. 38: of UDP length, checksum.
-        let [w30, w34, w38, _] = columns::<{ L3 + 16 }>(heads);
+    fn read_eight(heads: &[&[u8; HEAD]; LANES], lengths: __m256i) -> Eight {
+        // 10: of the source MAC address, EtherType. 14: version, header length, type of service, total
+        // length. 18: identification, fragment. 22: time to live, protocol, checksum.
+        let [w10, w14, w18, w22] = columns::<{ L3 - 4 }>(heads);
+        // 26: source. 30: destination. 34: ports. 38: of UDP length, checksum.
+        let [w26, w30, w34, w38] = columns::<{ L3 + 12 }>(heads);
         let total = _mm256_shuffle_epi8(w14, swapped(3, 2));
 
         let sums_up = sums_up([w14, w18, w22, w26, w30]);
-        let is_v4 = is(_mm256_and_si256(w14, all(0xff)), 0x45);
+        // EtherType, and version with header length.
+        let kind = _mm256_blend_epi16::<0b10_10_10_10>(w14, w10);
+        let is_v4 = is(
+            _mm256_and_si256(kind, all(0xffff_00ff_u32.cast_signed())),
+            KIND_V4,
+        );
         let is_whole = is(_mm256_and_si256(w18, all(0xff3f_0000_u32.cast_signed())), 0);
+        let is_over = is(_mm256_and_si256(w22, all(0xfe)), 0);
         let ends = _mm256_add_epi32(total, all(small(L3)));
         let is_longer = _mm256_cmpgt_epi32(ends, lengths);
         let usual = _mm256_and_si256(
-            _mm256_and_si256(is_ipv4(heads), sums_up),
-            _mm256_andnot_si256(is_longer, _mm256_and_si256(is_v4, is_whole)),
+            _mm256_and_si256(is_v4, sums_up),
+            _mm256_andnot_si256(_mm256_or_si256(is_longer, is_over), is_whole),
         );
 
         let protocol = _mm256_and_si256(w22, all(0xff00));
@@ -184,7 +205,30 @@ mod eight {
             plain |= whole & goes_on;
             changing = whole & !goes_on;
         }
-        (plain, changing, [protocol, w26, w30, w34])
+        Eight {
+            plain,
+            changing,
+            key: [protocol, w26, w30, w34],
+            words: [w14, w18],
+            life: one_hop_less(w22),
+        }
+    }
+
+    /// The EtherType of IPv4 in the upper half, version and header length in the lower one.
+    const KIND_V4: i32 = i32::from_le_bytes({
+        let [high, low] = ethernet::ethertype::IPV4.to_be_bytes();
+        [ipv4::VERSION_AND_LENGTH, 0, high, low]
+    });
+
+    /// What `ipv4::Life::one_hop_less` says of each.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn one_hop_less(words: __m256i) -> __m256i {
+        let next = _mm256_add_epi32(words, all(0xffff));
+        let last = all(0xfffe_0000_u32.cast_signed());
+        let carries = _mm256_cmpeq_epi32(_mm256_max_epu32(words, last), words);
+        // All bits of a lane that carries are -1, and shifted -0x10000.
+        _mm256_sub_epi32(next, _mm256_slli_epi32::<16>(carries))
     }
 
     /// Those of TCP whose header fits; and of these those that neither begin nor end anything.
@@ -261,27 +305,33 @@ mod eight {
         is(_mm256_add_epi32(once, _mm256_srli_epi32::<16>(sum)), 0xffff)
     }
 
-    /// Where the EtherType is that of IPv4.
+    /// The third sixteen bits of each word.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn is_ipv4(heads: &[&[u8; HEAD]; LANES]) -> __m256i {
-        let of = |lane: usize| i16::from_be_bytes([heads[lane][L3 - 2], heads[lane][L3 - 1]]);
-        let found = words(std::array::from_fn(of));
-        let ipv4 = _mm_set1_epi16(ethernet::ethertype::IPV4.cast_signed());
-        _mm256_cvtepi16_epi32(_mm_cmpeq_epi16(found, ipv4))
+    fn lengths(words: [u64; LANES]) -> __m256i {
+        let [a, b, c, d, e, f, g, h] = words.map(u64::cast_signed);
+        let (a, b) = (
+            _mm256_setr_epi64x(a, b, c, d),
+            _mm256_setr_epi64x(e, f, g, h),
+        );
+        // The upper halves: 0, 1, 4, 5, 2, 3, 6, 7.
+        let uppers =
+            _mm256_shuffle_ps::<0b11_01_11_01>(_mm256_castsi256_ps(a), _mm256_castsi256_ps(b));
+        let in_order = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_castps_si256(uppers));
+        _mm256_and_si256(in_order, all(0xffff))
     }
 
+    /// The lanes in their order.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn words(of: [i16; LANES]) -> __m128i {
-        let [a, b, c, d, e, f, g, h] = of;
-        _mm_setr_epi16(a, b, c, d, e, f, g, h)
-    }
-
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn lengths(of: [u16; LANES]) -> __m256i {
-        _mm256_cvtepu16_epi32(words(of.map(u16::cast_signed)))
+    fn numbers(lanes: __m256i) -> [u32; LANES] {
+        let halves = halves(lanes).map(|half| words_of(half).map(u64::to_le_bytes));
+        let mut numbers = [0; LANES];
+        let bytes = halves.as_flattened().as_flattened();
+        for (number, bytes) in numbers.iter_mut().zip(bytes.as_chunks().0) {
+            *number = u32::from_le_bytes(*bytes);
+        }
+        numbers
     }
 
     /// The sum of all lanes.
@@ -310,32 +360,10 @@ mod eight {
         [low.cast_unsigned(), high.cast_unsigned()]
     }
 
-    /// Words of each packet, the lower and the upper half of one.
+    /// What `FlowHasher::hash_plain` says of each key: the upper halves and the lower ones.
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn joined(lower: __m256i, upper: __m256i) -> [u64; LANES] {
-        let (a, b) = (
-            _mm256_unpacklo_epi32(lower, upper),
-            _mm256_unpackhi_epi32(lower, upper),
-        );
-        in_order(a, b)
-    }
-
-    /// From the first two of each half of the packets, and the other two.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn in_order(a: __m256i, b: __m256i) -> [u64; LANES] {
-        let [low, high] = halves(_mm256_permute2x128_si256::<0x20>(a, b));
-        let ([a0, a1], [b0, b1]) = (words_of(low), words_of(high));
-        let [low, high] = halves(_mm256_permute2x128_si256::<0x31>(a, b));
-        let ([c0, c1], [d0, d1]) = (words_of(low), words_of(high));
-        [a0, a1, b0, b1, c0, c1, d0, d1]
-    }
-
-    /// What `FlowHasher::hash_plain` says of each key.
-    #[inline]
-    #[target_feature(enable = "avx2")]
-    fn hash(words: [__m256i; 4], secret: &Secret) -> [u64; LANES] {
+    fn hash(words: [__m256i; 4], secret: &Secret) -> [__m256i; 2] {
         let blinded =
             |number: usize| _mm256_add_epi32(words[number], all(secret.nh[number].cast_signed()));
         let (a, b, c, d) = (blinded(0), blinded(1), blinded(2), blinded(3));
@@ -343,13 +371,16 @@ mod eight {
         let even = nh_last([a, b, c, d], secret);
         let upper = |lanes| _mm256_srli_epi64::<32>(lanes);
         let odd = nh_last([upper(a), upper(b), upper(c), upper(d)], secret);
-        in_order(
-            _mm256_unpacklo_epi64(even, odd),
-            _mm256_unpackhi_epi64(even, odd),
-        )
+        // Lane by lane again.
+        let low = _mm256_blend_epi32::<ODD>(even, _mm256_slli_epi64::<32>(odd));
+        let high = _mm256_blend_epi32::<ODD>(upper(even), odd);
+        [_mm256_xor_si256(low, high), high]
     }
 
-    /// The hashes of the even lanes.
+    /// The odd lanes.
+    const ODD: i32 = 0b1010_1010;
+
+    /// The last products of the even lanes.
     #[inline]
     #[target_feature(enable = "avx2")]
     fn nh_last([a, b, c, d]: [__m256i; 4], secret: &Secret) -> __m256i {
@@ -357,9 +388,7 @@ mod eight {
         let [low, high] = secret.last.map(u64::from);
         let last = _mm256_set1_epi64x((high << 32 | low).cast_signed());
         let blinded = _mm256_add_epi32(sum, last);
-        let product = _mm256_mul_epu32(blinded, _mm256_srli_epi64::<32>(blinded));
-        let upper = _mm256_and_si256(product, _mm256_set1_epi64x(UPPER.cast_signed()));
-        _mm256_xor_si256(_mm256_shuffle_epi32::<0b10_11_00_01>(product), upper)
+        _mm256_mul_epu32(blinded, _mm256_srli_epi64::<32>(blinded))
     }
 
     /// A small number as lanes have it.
@@ -467,7 +496,7 @@ pub(super) mod tests {
                 }
                 umem.fill(&mut frames[place], frame).unwrap();
                 let packets = umem.packets(frames);
-                let (mut one_by_one, mut at_once) = (Keys::EMPTY, Keys::EMPTY);
+                let (mut one_by_one, mut at_once) = (Headers::EMPTY, Headers::EMPTY);
                 let hasher = FlowHasher::fixed();
                 let nothing = PlainBurst::NOTHING;
                 let expected = parse_rest(&packets, &hasher, &mut one_by_one, 0, nothing);
@@ -475,8 +504,10 @@ pub(super) mod tests {
                 assert_eq!(found, expected, "{frame:02x?}");
                 let keyed = found.plain | found.changing;
                 for number in (0..17).filter(|number| keyed & 1 << number != 0) {
-                    assert_eq!(at_once.get(number), one_by_one.get(number));
-                    assert_eq!(at_once.hashes[number], one_by_one.hashes[number]);
+                    assert_eq!(at_once.hashes.get(number), one_by_one.hashes.get(number));
+                    assert_eq!(at_once.firsts[number], one_by_one.firsts[number]);
+                    assert_eq!(at_once.seconds[number], one_by_one.seconds[number]);
+                    assert_eq!(at_once.lives[number], one_by_one.lives[number]);
                 }
                 umem.fill(&mut frames[place], &start).unwrap();
             }
@@ -487,8 +518,8 @@ pub(super) mod tests {
     fn plain_packets_are_plain_at_once() {
         BETWEEN.with_borrow_mut(|Between { umem, frames }| {
             let packets = umem.packets(frames);
-            let (mut keys, hasher) = (Keys::EMPTY, FlowHasher::random());
-            let found = parse_burst(Processor::detect(), &packets, &hasher, &mut keys);
+            let (mut headers, hasher) = (Headers::EMPTY, FlowHasher::random());
+            let found = parse_burst(Processor::detect(), &packets, &hasher, &mut headers);
             assert_eq!(found.plain, (1 << 17) - 1);
             assert_eq!(found.bytes, 8 * (54 + 3) + 9 * (42 + 8));
         });

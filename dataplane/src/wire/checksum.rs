@@ -149,7 +149,14 @@ impl Delta {
     #[inline(always)]
     #[must_use]
     pub const fn apply(self, checksum: [u8; 2]) -> [u8; 2] {
-        (!add(!u16::from_ne_bytes(checksum), self.0)).to_ne_bytes()
+        self.apply_word(u16::from_ne_bytes(checksum)).to_ne_bytes()
+    }
+
+    /// The same, of its bytes as a number in memory.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn apply_word(self, checksum: u16) -> u16 {
+        !add(!checksum, self.0)
     }
 }
 

@@ -20,7 +20,7 @@
 
 use std::hint::cold_path;
 
-use super::checksum::{self, Sum};
+use super::checksum::{self, Delta, Sum};
 use super::{Malformed, chunk, read, read_u16, write};
 use crate::service::Address;
 
@@ -28,7 +28,7 @@ use crate::service::Address;
 pub const HEADER_LEN: usize = 20;
 
 /// Where the time to live is.
-pub(super) const TTL: usize = field::TTL;
+pub(crate) const TTL: usize = field::TTL;
 
 /// Version 4 and a header of [`HEADER_LEN`] bytes, as the first byte says it.
 pub(super) const VERSION_AND_LENGTH: u8 = 0x45;
@@ -49,9 +49,72 @@ mod field {
     pub(super) const FRAGMENT: Range<usize> = 6..8;
     pub(super) const TTL: usize = 8;
     pub(super) const PROTOCOL: usize = 9;
+    /// From [`TTL`] on.
+    pub(super) const LIFE: Range<usize> = 8..12;
     pub(super) const CHECKSUM: Range<usize> = 10..12;
     pub(super) const SOURCE: Range<usize> = 12..16;
     pub(super) const DESTINATION: Range<usize> = 16..20;
+}
+
+/// The third word of a header as it stands there: what a hop changes, and the protocol between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(transparent)]
+pub struct Life([u8; 4]);
+
+impl Life {
+    /// That of no packet.
+    pub(crate) const OVER: Self = Self([0; 4]);
+
+    /// From a number whose lowest byte is the time to live.
+    #[inline(always)]
+    pub(super) const fn from_word(word: u32) -> Self {
+        Self(word.to_le_bytes())
+    }
+
+    /// The time to live.
+    #[inline(always)]
+    pub(crate) const fn ttl(self) -> u8 {
+        let [ttl, ..] = self.0;
+        ttl
+    }
+
+    /// The IP protocol number.
+    #[inline(always)]
+    pub(crate) const fn protocol(self) -> u8 {
+        let [_, protocol, ..] = self.0;
+        protocol
+    }
+
+    /// The checksum adjusted to another change of the header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn changed(self, delta: Delta) -> Self {
+        let [ttl, protocol, c0, c1] = self.0;
+        let [c0, c1] = delta.apply([c0, c1]);
+        Self([ttl, protocol, c0, c1])
+    }
+
+    /// One less of the time to live, and the checksum adjusted; `None` when a packet may not be forwarded
+    /// any more (RFC 1812 §5.3.1).
+    #[inline(always)]
+    #[must_use]
+    pub fn one_hop_less(self) -> Option<Self> {
+        let word = u32::from_le_bytes(self.0);
+        if word & 0xff <= 1 {
+            return None;
+        }
+        // One less in the upper byte of a word is 0x0100 less in the sum, hence more in its
+        // complement, with the carry at the other end (RFC 1624). The checksum is the upper half of `word`
+        // with its bytes swapped, which one's-complement sums do not mind (RFC 1071 §2(B)): there it
+        // is one more, and adding 0xffff does that and takes one from the lowest byte.
+        let mut next = word.wrapping_add(0xffff);
+        if word >= 0xfffe_0000 {
+            // To 0xffff, which is never in a header, or beyond.
+            cold_path();
+            next = next.wrapping_add(0x1_0000);
+        }
+        Some(Self::from_word(next))
+    }
 }
 
 /// Which part of a datagram a packet is (IPv4 and IPv6).
@@ -234,6 +297,12 @@ impl<'a> Packet<&'a [u8; HEADER_LEN]> {
         self.buffer[field::VERSION_IHL] == VERSION_AND_LENGTH
     }
 
+    /// Time to live, protocol and checksum.
+    #[inline(always)]
+    pub(super) fn life(&self) -> Life {
+        Life(read(self.buffer, field::LIFE))
+    }
+
     /// True if a plain header sums up with its checksum.
     #[inline(always)]
     pub(super) fn verifies_plain(&self) -> bool {
@@ -247,23 +316,18 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline(always)]
     #[must_use = "a packet whose time to live is over must not be forwarded"]
     pub fn decrement_ttl(&mut self) -> bool {
-        let field = &mut self.buffer.as_mut()[field::TTL..field::CHECKSUM.end];
-        let word = u32::from_le_bytes(read(field, 0..4));
-        if word & 0xff <= 1 {
+        let life = Life(read(self.buffer.as_ref(), field::LIFE));
+        let Some(next) = life.one_hop_less() else {
             return false;
-        }
-        // One less in the upper byte of a word is 0x0100 less in the sum, hence more in its
-        // complement, with the carry at the other end (RFC 1624). The checksum is the upper half of `word`
-        // with its bytes swapped, which one's-complement sums do not mind (RFC 1071 §2(B)): there it
-        // is one more, and adding 0xffff does that and takes one from the lowest byte.
-        let mut next = word.wrapping_add(0xffff);
-        if word >= 0xfffe_0000 {
-            // To 0xffff, which is never in a header, or beyond.
-            cold_path();
-            next = next.wrapping_add(0x1_0000);
-        }
-        field.copy_from_slice(&next.to_le_bytes());
+        };
+        self.set_life(next);
         true
+    }
+
+    /// Sets time to live, protocol and checksum.
+    #[inline(always)]
+    pub(crate) fn set_life(&mut self, life: Life) {
+        write(self.buffer.as_mut(), field::LIFE, life.0);
     }
 
     /// Sets the time to live without adjusting the checksum.
@@ -321,13 +385,6 @@ impl<T: AsRef<[u8]> + AsMut<[u8]>> Packet<T> {
     #[inline]
     pub fn set_protocol(&mut self, protocol: u8) {
         self.buffer.as_mut()[field::PROTOCOL] = protocol;
-    }
-
-    /// Sets source and destination, network byte order, without adjusting any checksum.
-    #[inline(always)]
-    pub(crate) fn set_addresses(&mut self, addresses: [u8; 8]) {
-        let both = field::SOURCE.start..field::DESTINATION.end;
-        write(self.buffer.as_mut(), both, addresses);
     }
 
     /// Sets the source address, network byte order, without adjusting any checksum.

@@ -29,7 +29,7 @@ pub mod tcp_options;
 pub mod udp;
 pub mod vlan;
 
-pub(crate) use burst::{Keys, parse_burst};
+pub(crate) use burst::{Headers, parse_burst};
 pub(crate) use parse::plain_tcp_flags;
 pub use parse::{Kind, Parsed, Plain, parse, parse_plain};
 

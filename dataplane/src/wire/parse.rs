@@ -87,9 +87,12 @@ pub struct Plain {
     pub key: PlainKey,
     /// 0 for UDP.
     pub tcp_flags: u8,
+    /// What it leaves with.
+    pub life: ipv4::Life,
 }
 
-/// The straight way for nearly every packet: untagged, IPv4 without options, whole, TCP or UDP.
+/// The straight way for nearly every packet: untagged, IPv4 without options, whole, with a hop left to go,
+/// TCP or UDP.
 /// `None` only says that [`parse`] is to be asked; what is returned is what `parse` would say.
 ///
 /// `head` is how a frame of `length` bytes begins, and holds anything behind its end.
@@ -112,18 +115,26 @@ pub fn parse_plain(head: &[u8; HEAD], length: u16) -> Option<Plain> {
     if !straight {
         return None;
     }
-    let (first, second) = head[L3 + ipv4::TTL..].split_first_chunk()?;
-    let key = PlainKey::from_headers(*first, *second.first_chunk()?);
+    let life = ip.life().one_hop_less()?;
+    let key = PlainKey::of(head);
     if ip.protocol() == Protocol::Udp as u8 {
         let length = udp::Packet::header(head, L4).ok()?.total_len();
         let fits = length >= udp::HEADER_LEN && ipv4::HEADER_LEN + length <= total_len;
-        fits.then_some(Plain { key, tcp_flags: 0 })
+        fits.then_some(Plain {
+            key,
+            tcp_flags: 0,
+            life,
+        })
     } else if ip.protocol() == Protocol::Tcp as u8 {
         let tcp = tcp::Packet::header(head, L4).ok()?;
         let header_len = tcp.header_len();
         let fits = header_len >= tcp::HEADER_LEN && ipv4::HEADER_LEN + header_len <= total_len;
         let tcp_flags = tcp.flags();
-        fits.then_some(Plain { key, tcp_flags })
+        fits.then_some(Plain {
+            key,
+            tcp_flags,
+            life,
+        })
     } else {
         None
     }

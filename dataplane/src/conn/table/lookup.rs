@@ -1,8 +1,8 @@
 //! The steps of a batched lookup that change nothing.
 
 use super::{Candidate, Connection, REPLY, Reply};
-use crate::conn::index::{Buckets, Place};
-use crate::flow::{FlowHasher, FlowKey};
+use crate::conn::index::{Buckets, Place, Places};
+use crate::flow::{FlowHasher, FlowKey, Hashes};
 use crate::processor::prefetch;
 
 /// What the steps look at; a loop has it in registers.
@@ -19,21 +19,20 @@ impl Lookup<'_> {
     #[inline(always)]
     #[must_use]
     pub fn place(&self, key: &FlowKey) -> Place {
-        let place = self.place_of(self.hasher.hash(key));
-        self.prefetch(place);
+        let place = self.buckets.place(self.hasher.hash(key));
+        self.buckets.prefetch(place);
         place
     }
 
-    /// Where a key with this hash belongs; nothing is fetched.
+    /// The same for the first `count` of many hashes.
     #[inline(always)]
-    pub(crate) fn place_of(&self, hash: u64) -> Place {
-        self.buckets.place(hash)
-    }
-
-    /// Fetches the bucket.
-    #[inline(always)]
-    pub(crate) fn prefetch(&self, place: Place) {
-        self.buckets.prefetch(place);
+    pub(crate) fn places<const N: usize>(
+        &self,
+        hashes: &Hashes<N>,
+        count: usize,
+        places: &mut Places<N>,
+    ) {
+        self.buckets.places(hashes, count, places);
     }
 
     /// What hashes are made with.
@@ -46,13 +45,14 @@ impl Lookup<'_> {
     #[inline(always)]
     #[must_use]
     pub fn candidate<const REPLIES: bool>(&self, place: Place) -> Candidate {
-        let number = self.buckets.candidate(place);
-        if REPLIES {
-            prefetch(self.entries, (number & !REPLY) as usize);
-            prefetch(self.replies, (number & !REPLY) as usize);
-        } else {
-            prefetch(self.entries, number as usize);
-        }
-        Candidate(number)
+        let fetch = |number: u32| {
+            if REPLIES {
+                prefetch(self.entries, (number & !REPLY) as usize);
+                prefetch(self.replies, (number & !REPLY) as usize);
+            } else {
+                prefetch(self.entries, number as usize);
+            }
+        };
+        Candidate(self.buckets.candidate(place, fetch))
     }
 }

@@ -1,7 +1,7 @@
 //! What lets packets go straight on: it is found when a connection changes, not for each of its packets.
 
-use super::{Candidate, Connection, Direction, REPLY, Reply};
-use crate::flow::PlainKey;
+use super::{Candidate, Connection, REPLY, Reply};
+use crate::xsk::umem::HEAD;
 
 /// What becomes of a packet that is plain (see the director) and of this connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,32 +38,59 @@ pub(crate) struct StraightConnections<'a> {
 }
 
 impl StraightConnections<'_> {
-    /// The connection of a request, if the candidate is the one and it goes on as it is.
+    /// The connection of the plain request that begins like this, if the candidate is the one and it goes on as
+    /// it is.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn sent(&mut self, candidate: Candidate, key: &PlainKey) -> Option<&mut Connection> {
-        // No candidate, and that of a reply, are beyond the end.
-        let connection = self.entries.get_mut(candidate.0 as usize)?;
-        (connection.straight == Straight::Sent && connection.key.same_plain(key))
-            .then_some(connection)
-    }
-
-    /// The same for those that are translated: both halves and the packet's direction.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn translated(
+    pub(crate) fn sent(
         &mut self,
         candidate: Candidate,
-        key: &PlainKey,
-    ) -> Option<(&mut Connection, &mut Reply, Direction)> {
-        let number = (candidate.0 & !REPLY) as usize;
+        head: &[u8; HEAD],
+    ) -> Option<&mut Connection> {
+        // No candidate, and that of a reply, are beyond the end.
+        let connection = self.entries.get_mut(candidate.0 as usize)?;
+        (connection.straight == Straight::Sent && connection.key.is_of(head)).then_some(connection)
+    }
+
+    /// With as many entries as replies, so that in a loop one comparison answers for both.
+    #[inline(always)]
+    pub(crate) fn with_replies(self) -> Self {
+        let both = self.entries.len().min(self.replies.len());
+        Self {
+            entries: &mut self.entries[..both],
+            replies: &mut self.replies[..both],
+        }
+    }
+
+    /// The connection of a request that is translated, and its reply half.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn request(
+        &mut self,
+        candidate: Candidate,
+        head: &[u8; HEAD],
+    ) -> Option<(&mut Connection, &mut Reply)> {
+        // No candidate, and that of a reply, are beyond the end.
+        let number = candidate.0 as usize;
         let connection = self.entries.get_mut(number)?;
         let reply = self.replies.get_mut(number)?;
-        let (own, direction) = match candidate.0 & REPLY {
-            0 => (&connection.key, Direction::Request),
-            _ => (&reply.key, Direction::Reply),
-        };
-        (connection.straight == Straight::Translated && own.same_plain(key))
-            .then_some((connection, reply, direction))
+        (connection.straight == Straight::Translated && connection.key.is_of(head))
+            .then_some((connection, reply))
+    }
+
+    /// The same of a reply.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn reply(
+        &mut self,
+        candidate: Candidate,
+        head: &[u8; HEAD],
+    ) -> Option<(&mut Connection, &Reply)> {
+        // The candidate of a request is beyond the end then.
+        let number = (candidate.0 ^ REPLY) as usize;
+        let connection = self.entries.get_mut(number)?;
+        let reply = self.replies.get(number)?;
+        (connection.straight == Straight::Translated && reply.key.is_of(head))
+            .then_some((connection, reply))
     }
 }

@@ -6,13 +6,14 @@ use crate::conn::{Beginning, Place, ReplyHalf, Vacancy};
 use crate::director::sending::variation;
 use crate::director::straight::L3;
 use crate::director::translate::way_back;
-use crate::flow::{PlainEnd, PlainKey};
+use crate::flow::{FlowKey, PlainEnd, PlainKey};
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
 use crate::handoff::{Arrival, Owners};
 use crate::ports::LocalPorts;
 use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
 use crate::snapshot::{Path, Snapshot, TunnelPath};
+use crate::wire::ipv4::Life;
 use crate::xsk::umem::{Frame, Packets, Umem};
 
 /// A packet that begins a connection.
@@ -21,6 +22,8 @@ pub(super) struct First<'a> {
     pub(super) number: usize,
     pub(super) key: PlainKey,
     pub(super) place: Place,
+    /// What the packet leaves with.
+    pub(super) life: Life,
     /// Who was chosen.
     pub(super) server: ServerId,
     pub(super) beginning: &'a Beginning,
@@ -46,9 +49,8 @@ impl Method for Direct<'_> {
             return None;
         };
         let bytes = bytes(&self.packets, first.number);
-        if !direct::forward_plain(self.packets.head_mut(first.number), &hop.addresses) {
-            return None;
-        }
+        let head = self.packets.head_mut(first.number);
+        direct::forward_plain(head, first.life, &hop.addresses);
         vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
@@ -70,7 +72,7 @@ impl Method for Wrapped<'_> {
         let Path::Wrapped(number) = self.paths.get(first.server.0 as usize)? else {
             return None;
         };
-        let TunnelPath { template, hop } = self.tunnels.get(*number as usize)?;
+        let TunnelPath { template, hop, .. } = self.tunnels.get(*number as usize)?;
         let frame = self.frames.get_mut(first.number)?;
         let bytes = (frame.len() - L3) as u64;
         let before = *self.identification;
@@ -159,10 +161,9 @@ impl Translated<'_> {
         let (network, transport) = PlainRewrite::deltas(&client, &key);
         let bytes = bytes(&self.packets, first.number);
         let head = self.packets.head_mut(first.number);
-        let rewrite = PlainRewrite::opposite(&key.into(), network, transport);
-        if !rewrite.forward(head, client.is_tcp(), &hop.addresses) {
-            return None;
-        }
+        let opposite = FlowKey::from(key);
+        let rewrite = PlainRewrite::opposite(&opposite, network, transport);
+        rewrite.forward(head, first.life, &hop.addresses);
         let hash = place.hash;
         let reply = ReplyHalf {
             key,

@@ -298,13 +298,18 @@ proptest! {
                 // What begins nothing is decided last, so that there is none among them.
                 let is_new = |first: &&First| seen.insert((*service, first.client, first.port));
                 let firsts = firsts.iter().filter(is_new);
-                let packets: Vec<_> = firsts.map(|first| first.packet(*service)).collect();
+                // Nor of those without a hop left, which are not plain.
+                let (firsts, over): (Vec<_>, Vec<_>) = firsts.partition(|first| first.lives > 1);
+                let packets = |firsts: Vec<&First>| -> Vec<_> {
+                    firsts.iter().map(|first| first.packet(*service)).collect()
+                };
+                let (packets, over) = (packets(firsts), packets(over));
                 let Some((first, others)) = packets.split_first() else {
                     continue;
                 };
                 let twice = [first.clone(), first.clone()];
                 let sent = [&mut straight, &mut general]
-                    .map(|side| [&twice, others].map(|packets| side.burst(packets, now)));
+                    .map(|side| [&twice, others, &over].map(|packets| side.burst(packets, now)));
                 prop_assert_eq!(&sent[0], &sent[1], "{:?}", method);
                 now += pause;
                 if *pause == FORGOTTEN {

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::service::MacAddress;
 use crate::wire::{self, Kind};
+use crate::xsk::umem::HEAD;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -105,16 +106,24 @@ fn apply(rewrite: &Rewrite, frame: &mut [u8], protocol: u8) -> Result<(), DropRe
             destination.port,
             Protocol::Tcp,
         );
-        let plain = PlainRewrite {
-            network: rewrite.network,
-            ..PlainRewrite::opposite(&opposite, Delta::NONE, rewrite.transport)
-        };
+        let mut head = [0; HEAD];
+        let length = before.len().min(HEAD);
+        head[..length].copy_from_slice(&before[..length]);
+        // The hop comes before, and is not in the change: the opposite of one more.
+        let network = rewrite.network.and(Delta::ONE_HOP.inverse());
+        let plain = PlainRewrite::opposite(&opposite, network, rewrite.transport);
         let hop = Addresses::new(MacAddress([7; 6]), MacAddress([8; 6]));
         let (mut straight, mut expected) = (before, frame.to_vec());
-        assert_eq!(
-            plain.forward(&mut straight, protocol == 6, &hop),
-            applied.is_ok()
-        );
+        if let Some(read) = wire::parse_plain(&head, u16::try_from(straight.len()).unwrap()) {
+            assert!(applied.is_ok());
+            plain.forward(&mut head, read.life, &hop);
+            straight[..length].copy_from_slice(&head[..length]);
+        } else {
+            assert!(
+                applied.is_err(),
+                "only a packet without a hop left is not plain"
+            );
+        }
         if applied.is_ok() {
             expected[..12].copy_from_slice(&[7, 7, 7, 7, 7, 7, 8, 8, 8, 8, 8, 8]);
         }

@@ -49,7 +49,7 @@ pub(super) fn write_outer_v4(
         + word(identification)
         + word([inner.flags, 0])
         + word([inner.hops, 0]);
-    let [c0, c1] = checksum(sum);
+    let [c0, c1] = checksum(sum).to_ne_bytes();
     let [l0, l1] = length;
     let [i0, i1] = identification;
     *room = *header;
@@ -79,10 +79,10 @@ pub(super) fn fill_gue(
     headers
 }
 
-/// The checksum of up to 65,536 words with this sum, taken in the order of their bytes.
+/// The checksum of up to 65,536 words with this sum, in the order of bytes that they were taken in.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "the halves are wanted")]
-const fn checksum(sum: u32) -> [u8; 2] {
+pub(super) const fn checksum(sum: u32) -> u16 {
     let (folded, carry) = (sum as u16).overflowing_add((sum >> 16) as u16);
-    (!(folded + carry as u16)).to_ne_bytes() // at most 0xfffe after an overflow
+    !(folded + carry as u16) // at most 0xfffe after an overflow
 }

@@ -7,7 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::FlowHasher;
+use crate::processor::Processor;
 use crate::service::MacAddress;
+use crate::wire::{Headers, parse_burst};
 use crate::xsk::umem::{FrameSize, HEADROOM};
 
 const ROUTER: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -222,7 +225,10 @@ proptest! {
         umem.fill(&mut straight, &bytes).unwrap();
         umem.fill(&mut expected, &bytes).unwrap();
         let forwarded = template.forward(&umem, &mut expected, 14, &hop, variation);
-        let went = template.forward_plain(&umem, &mut straight, &hop, variation);
+        let went = match Front::new(&template, &hop) {
+            Some(front) => wrap_with(&front, &umem, &mut straight, identification),
+            None => template.forward_plain(&umem, &mut straight, &hop, variation),
+        };
         prop_assert_eq!(went, forwarded.is_ok());
         prop_assert_eq!(umem.bytes(&straight), umem.bytes(&expected));
     }
@@ -238,6 +244,16 @@ proptest! {
         let variation = Variation { identification: 1, entropy: 2 };
         let _ = template.encapsulate(&mut frame, l3, &ethernet::Addresses::new(ROUTER, OURS), variation);
     }
+}
+
+/// As the director does it.
+fn wrap_with(front: &Front, umem: &Umem, frame: &mut Frame, identification: u16) -> bool {
+    let (mut headers, mut outers) = (Headers::EMPTY, Outers::<8>::EMPTY);
+    let mut packets = umem.packets(std::slice::from_mut(frame));
+    let hasher = FlowHasher::fixed();
+    let found = parse_burst(Processor::detect(), &packets, &hasher, &mut headers);
+    outers.find(&headers, 1, identification.wrapping_sub(1));
+    found.plain == 1 && front.wrap(&mut packets, 0, headers.lives[0], &outers)
 }
 
 #[test]

@@ -14,6 +14,8 @@ pub const HEAD: usize = 64;
 pub struct Packets<'a> {
     /// Of the umem, which is borrowed as long; a loop has it in a register.
     base: NonNull<u8>,
+    /// Of an address, what is the offset in the chunk.
+    offset_mask: u32,
     /// Not to be handed out: a frame of another umem could take the place of one.
     frames: &'a mut [Frame],
 }
@@ -34,6 +36,7 @@ impl Umem {
         assert!(foreign >> 48 == 0, "a frame of another umem");
         Packets {
             base: self.base,
+            offset_mask: self.frame_size() - 1,
             frames,
         }
     }
@@ -54,6 +57,7 @@ impl Packets<'_> {
     pub fn reborrow(&mut self) -> Packets<'_> {
         Packets {
             base: self.base,
+            offset_mask: self.offset_mask,
             frames: self.frames,
         }
     }
@@ -81,13 +85,14 @@ impl Packets<'_> {
         self.frames[number].length
     }
 
-    /// The beginnings and the lengths of `N` packets from number `first` on; `None` if there are not as many.
+    /// The beginnings of all packets, `N` at a time, each with a word whose third sixteen bits are its length;
+    /// those of the last few, which are less, are left out.
     #[inline(always)]
-    #[must_use]
-    pub fn several<const N: usize>(&self, first: usize) -> Option<([&[u8; HEAD]; N], [u16; N])> {
-        let frames: &[Frame; N] = self.frames.get(first..)?.first_chunk()?;
-        let heads = std::array::from_fn(|number| self.head_of(&frames[number]));
-        Some((heads, std::array::from_fn(|number| frames[number].length)))
+    pub fn several<const N: usize>(&self) -> impl Iterator<Item = ([&[u8; HEAD]; N], [u64; N])> {
+        self.frames.as_chunks().0.iter().map(|frames: &[Frame; N]| {
+            let heads = std::array::from_fn(|number| self.head_of(&frames[number]));
+            (heads, std::array::from_fn(|number| frames[number].word()))
+        })
     }
 
     /// All of a packet.
@@ -124,6 +129,20 @@ impl Packets<'_> {
         unsafe { &mut *start.cast() }
     }
 
+    /// Lengthens a packet in front, as [`Umem::prepend`]. False, and nothing changed, if there is no room.
+    #[inline(always)]
+    #[must_use]
+    pub fn prepend(&mut self, number: usize, bytes: u16) -> bool {
+        let frame = &mut self.frames[number];
+        let has_room = frame.address & self.offset_mask >= u32::from(bytes);
+        if has_room {
+            // No overflow: as in `Umem::prepend`.
+            frame.address -= u32::from(bytes);
+            frame.length += bytes;
+        }
+        has_room
+    }
+
     /// Asks the processor to load the beginnings of all packets.
     #[inline(always)]
     pub fn prefetch(&self) {
@@ -151,6 +170,7 @@ mod tests {
             umem.set_length(frame, 1).unwrap();
         }
         let mut packets = umem.packets(&mut frames);
+        assert!(!packets.prepend(0, u16::MAX));
         packets.head_mut(0).fill(1);
         packets.head_mut(1).fill(2);
         assert_eq!(packets.head(0), &[1; HEAD]);
