@@ -187,6 +187,8 @@ counters! {
     handed_off_tx,
     /// Packets that other workers handed to this one; they are not in `rx_packets`.
     handed_off_rx,
+    /// Received replies of another worker's connections, translated and transmitted by this one.
+    replies_for_others,
 }
 
 impl Counters {

@@ -34,8 +34,8 @@ use arc_swap::Cache;
 use self::burst::{Notes, Others, Read};
 use self::flows::Flows;
 use self::opening::Burst;
-use self::straight::Sent;
-use crate::conn::{Candidate, ConnectionTable, Place};
+use self::straight::{Sent, only_one};
+use crate::conn::{Candidate, ConnectionTable, EntryIndex, Place};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
@@ -346,8 +346,8 @@ impl Director {
         }
         let Sent {
             read,
-            others,
-            egress,
+            mut others,
+            mut egress,
         } = notes.processor.run(straight::Burst {
             flows,
             notes,
@@ -357,8 +357,19 @@ impl Director {
             now,
         });
         let bytes = read.bytes;
-        flows.counters.tx_packets += count as u64 - u64::from(others.len());
         flows.counters.tx_bytes += bytes;
+        let mut handed = Others::NONE;
+        if !others.is_empty() && flows.shares_replies() && arrivals[0].asked == 0 {
+            let plain = others.without(read.unusual).without(read.changing);
+            let packets = umem.packets(frames);
+            let served = flows.serve_others(plain, notes, packets, verdicts, snapshot, now);
+            others = others.without(served.0);
+            handed = served.1;
+            if others.is_empty() {
+                egress = only_one(&notes.plain.ports[..count]);
+            }
+        }
+        flows.counters.tx_packets += count as u64 - u64::from(others.len());
         if egress.is_some() {
             return (bytes, egress);
         }
@@ -366,6 +377,7 @@ impl Director {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
         }
         if !others.is_empty() {
+            others = others.without(handed);
             self.decide_others((others, &read), arrivals, umem, frames, now, verdicts);
             return (bytes, all_leave_by(&verdicts[..count]));
         }
@@ -384,10 +396,6 @@ impl Director {
         verdicts: &mut [Verdict; BURST],
     ) {
         let (flows, notes) = (&mut self.flows, &mut *self.notes);
-        if flows.owners.is_some() && flows.table.has_replies() && arrivals[0].asked == 0 {
-            notes.complete_plain(others, read, &umem.packets(frames));
-            others = flows.hand_over(&notes.slots, others, frames, verdicts);
-        }
         let mut burst = Burst {
             snapshot: self.published.load(),
             notes,
@@ -536,6 +544,11 @@ impl Director {
     #[must_use]
     pub fn table(&self) -> &ConnectionTable {
         &self.flows.table
+    }
+
+    /// Milliseconds since a connection's last packet, whichever worker sent it on.
+    pub(crate) fn idle(&self, entry: EntryIndex, now: u64) -> u32 {
+        self.flows.idle(entry, now)
     }
 
     /// The counters, up to this moment.

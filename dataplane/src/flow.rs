@@ -40,6 +40,20 @@ impl PlainKey {
     /// What of a header's second eight bytes is the key's.
     const MASK: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
 
+    /// From the words themselves.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_words(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
+    /// The words.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn words(self) -> [u64; 2] {
+        self.0
+    }
+
     /// Of a plain packet that begins like this.
     #[inline(always)]
     #[must_use]
@@ -458,7 +472,7 @@ impl<const N: usize> Hashes<N> {
         [self.lower[number], self.upper[number]] = halves(hash);
     }
 
-    #[cfg(test)]
+    #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> u64 {
         u64::from(self.upper[number]) << 32 | u64::from(self.lower[number])
     }

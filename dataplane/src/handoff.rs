@@ -1,15 +1,19 @@
 //! Packets that arrive at one worker and belong to a connection of another.
 //!
 //! A connection belongs to the worker on whose queue its client's packets arrive. What a network card
-//! makes of the real server's answers is another matter: their addresses differ, so they come by any queue. The
-//! worker that gets one hands it to the owner, which does with it what it does with all others.
+//! makes of the real server's answers is another matter: their addresses differ, so they come by any queue.
 //!
 //! ```text
 //!   worker 0                                              worker 1
+//!     rx ─► not mine: what the owner shares ─► rewrite, tx
 //!     rx ─► not mine: the directory says 1 ── frame ────► copy ─► look up, rewrite, tx
 //!     pool ◄────────────────────────────── same frame ────┘
 //! ```
 //!
+//! - **Nearly all of them**, plain replies of connections that go on as before, the worker that gets
+//!   them translates itself, by what the owner shares (`replies`): a copy of 64 bytes, none of a frame.
+//! - **The others** it hands to the owner, which does with them what it does with its own: SYN, FIN and RST, which change the
+//!   connection's state; fragments, ICMP errors, IPv6, and what it takes more than two keys to translate.
 //! - **Who owns it** is asked of a table that all share (`directory`). Where that has no answer, the
 //!   workers are asked in turn, each of them once; who is asked last gives the packet to the kernel.
 //!   So later fragments, ICMP errors and what the table had no room for reach their connection, too.
@@ -26,18 +30,25 @@
 //!
 //! With one worker there is none of this.
 //!
-//! Not done here: deciding which packets are another worker's (`director/`).
+//! Not done here: deciding which packets are another worker's, and sending them (`director/elsewhere.rs`).
 
 mod bell;
 mod directory;
+mod replies;
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use self::bell::Bell;
-use self::directory::{Directory, MOST_WORKERS};
+pub(crate) use self::directory::Listed;
+use self::directory::{Directory, Lines};
+pub(crate) use self::replies::{Heard, SharedReply};
+use self::replies::{Replies, SharedReplies};
+use crate::conn::EntryIndex;
 use crate::device::BURST;
+use crate::flow::PlainKey;
 use crate::processor::prefetch_address;
 use crate::service::PortIndex;
 use crate::spsc::{Receiver, Sender, ring};
@@ -69,44 +80,124 @@ impl Arrival {
     }
 }
 
-/// What a director knows of the other workers: who has which connection.
+/// What a director knows of the other workers: who has which connection, and what becomes of its replies.
 #[derive(Clone, Debug)]
 pub struct Owners {
     directory: Arc<Directory>,
+    replies: Arc<SharedReplies>,
     /// Its own worker.
     pub worker: WorkerIndex,
     /// How many there are, itself included.
     pub workers: u16,
+    /// Most connections of each.
+    share: u32,
 }
 
 impl Owners {
     /// Makes room for connections, when the first ones can come whose replies are translated.
     pub(crate) fn allocate(&self) {
         self.directory.allocate();
+        self.replies.allocate();
+    }
+
+    /// The numbers of its own connections.
+    #[inline(always)]
+    fn own(&self) -> Range<u32> {
+        let first = u32::from(self.worker.0).saturating_mul(self.share);
+        first..first.saturating_add(self.share)
+    }
+
+    /// `None` if it has more connections than it said.
+    fn listed(&self, entry: EntryIndex) -> Option<Listed> {
+        let number = u32::try_from(entry.number()).ok()?;
+        (number < self.share).then(|| Listed(self.own().start + number))
     }
 
     /// The own worker has a connection with this hash of its reply key.
-    pub(crate) fn list(&self, hash: u64) {
-        // Without room for it the others are asked in turn.
-        let _ = self.directory.list(hash, self.worker);
+    pub(crate) fn list(&self, hash: u64, entry: EntryIndex) {
+        if let Some(listed) = self.listed(entry) {
+            // Without room for it the others are asked in turn.
+            let _ = self.directory.list(hash, listed);
+        }
     }
 
     /// It has it no more.
-    pub(crate) fn unlist(&self, hash: u64) {
-        self.directory.unlist(hash, self.worker);
+    pub(crate) fn unlist(&self, hash: u64, entry: EntryIndex) {
+        if let Some(listed) = self.listed(entry) {
+            self.directory.unlist(hash, listed);
+        }
     }
 
-    /// Fetches what [`owner`](Self::owner) will read.
+    /// From now on others translate replies of an own connection so.
+    pub(crate) fn share(&self, entry: EntryIndex, reply: &SharedReply, now: u64) {
+        if let Some(listed) = self.listed(entry) {
+            self.replies.share(listed, reply, now);
+        }
+    }
+
+    /// From now on they do not.
+    pub(crate) fn withdraw(&self, entry: EntryIndex) {
+        if let Some(listed) = self.listed(entry) {
+            self.replies.withdraw(listed);
+        }
+    }
+
+    /// Milliseconds since others translated a reply of an own connection that is shared.
+    pub(crate) fn idle(&self, entry: EntryIndex, now: u64) -> Option<u32> {
+        self.replies.idle(self.listed(entry)?, now)
+    }
+
+    /// What the others have and share; `None` before [`allocate`](Self::allocate).
+    #[inline(always)]
+    pub(crate) fn look(&self) -> Option<Elsewhere<'_>> {
+        Some(Elsewhere {
+            directory: self.directory.look()?,
+            replies: self.replies.look()?,
+            own: self.own(),
+        })
+    }
+
+    /// Whose connection it is.
+    #[must_use]
+    pub(crate) fn owner(&self, Listed(number): Listed) -> WorkerIndex {
+        let worker = number.checked_div(self.share).unwrap_or(0);
+        // There are as many workers as a `u16` says.
+        WorkerIndex(u16::try_from(worker).unwrap_or(u16::MAX))
+    }
+}
+
+/// What the other workers have and share; a loop has it in registers.
+#[derive(Clone, Debug)]
+pub(crate) struct Elsewhere<'a> {
+    directory: Lines<'a>,
+    replies: Replies<'a>,
+    own: Range<u32>,
+}
+
+impl<'a> Elsewhere<'a> {
+    /// Fetches what [`find`](Self::find) will read.
     #[inline(always)]
     pub(crate) fn prefetch(&self, hash: u64) {
         self.directory.prefetch(hash);
     }
 
-    /// Which other worker may have the connection with this hash of its reply key.
-    #[inline]
-    #[must_use]
-    pub fn owner(&self, hash: u64) -> Option<WorkerIndex> {
-        self.directory.owner(hash, self.worker)
+    /// Which connection of another worker it may be whose reply key has this hash.
+    #[inline(always)]
+    pub(crate) fn find(&self, hash: u64) -> Option<Listed> {
+        self.directory.find(hash, &self.own)
+    }
+
+    /// Fetches what [`reply`](Self::reply) will read.
+    #[inline(always)]
+    pub(crate) fn prefetch_reply(&self, listed: Listed) {
+        self.replies.prefetch(listed);
+    }
+
+    /// What becomes of a reply with this key, if it is this connection's and that is shared; and who hears that it
+    /// was sent.
+    #[inline(always)]
+    pub(crate) fn reply(&self, listed: Listed, key: &PlainKey) -> Option<(SharedReply, Heard<'a>)> {
+        self.replies.find(listed, key)
     }
 }
 
@@ -169,13 +260,13 @@ fn capacity(workers: usize) -> usize {
 /// One worker needs none of it and gets none.
 ///
 /// # Errors
-/// There are more than 2046 workers, their frames are of different sizes, or an eventfd cannot be had: too
+/// There are more than 65535 workers, their frames are of different sizes, or an eventfd cannot be had: too
 /// many open files.
 pub fn connect(umems: &[Arc<Umem>], connections: u32) -> io::Result<Vec<Handoff>> {
     let workers = match u16::try_from(umems.len()) {
         Ok(0 | 1) => return Ok(Vec::new()),
-        Ok(workers) if workers <= MOST_WORKERS => workers,
-        Ok(_) | Err(_) => return Err(io::Error::other("too many workers")),
+        Ok(workers) => workers,
+        Err(_) => return Err(io::Error::other("too many workers")),
     };
     if umems
         .windows(2)
@@ -184,7 +275,9 @@ pub fn connect(umems: &[Arc<Umem>], connections: u32) -> io::Result<Vec<Handoff>
         return Err(io::Error::other("workers with frames of different sizes"));
     }
     let capacity = capacity(umems.len());
+    let share = connections.div_ceil(workers.into());
     let directory = Arc::new(Directory::new(connections));
+    let replies = Arc::new(SharedReplies::new(share.saturating_mul(workers.into())));
     let bells: Vec<Arc<Bell>> = (0..workers)
         .map(|_| Bell::new().map(Arc::new))
         .collect::<io::Result<_>>()?;
@@ -193,8 +286,10 @@ pub fn connect(umems: &[Arc<Umem>], connections: u32) -> io::Result<Vec<Handoff>
         .map(|(worker, bell)| Handoff {
             owners: Owners {
                 directory: Arc::clone(&directory),
+                replies: Arc::clone(&replies),
                 worker: WorkerIndex(worker),
                 workers,
+                share,
             },
             links: (0..workers).map(|_| None).collect(),
             bell: Arc::clone(bell),

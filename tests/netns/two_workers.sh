@@ -1,6 +1,7 @@
 # Two receive queues, two pinned workers: flows are spread over both, each
 # connection stays with its worker, and the counters add up. With NAT answers come by
-# either queue, whichever their request came by, and reach the client nevertheless.
+# either queue, whichever their request came by, and reach the client nevertheless: the worker that gets them
+# translates them, but for those that begin or end a connection.
 source "$(dirname "$0")/lib.sh"
 [ "$(nproc)" -ge 2 ] || skip "this machine has one CPU"
 DIRECTOR_QUEUES=2
@@ -38,14 +39,21 @@ done
 equal "connections of both" "$(ask workers 'map(.connections_created) | add')" 1000
 equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
 
-# Half of the answers come by the other worker's queue: 500 packets, each about half of them for either.
+# Of half of the connections answers come by the other worker's queue, about half of them by either: with SYN
+# or FIN 100 packets for each, without as many or more.
 equal "NAT" "$(names 200 http://$VIP:8000/ | served rs3)" 200
-between "connections whose answers worker 0 or 1 was handed" \
-    "$(ask workers 'map(select(.handed_off_rx >= 50)) | length')" 2 2
+for counter in handed_off_rx replies_for_others; do
+    between "workers with answers in $counter" \
+        "$(ask workers "map(select(.$counter >= 50)) | length")" 2 2
+done
+handed=$(ask workers 'map(.handed_off_rx) | add')
 for number in 1 2 3 4; do
     equal "download $number" \
         "$(on client curl -s --max-time 20 http://$VIP:8000/big | sha256sum)" "$(sha256sum <"$WORK/big")"
 done
+# Whichever queue their packets came by: SYN and FIN.
+between "packets of the downloads that were handed over" \
+    "$(($(ask workers 'map(.handed_off_rx) | add') - handed))" 0 100
 equal "rx + handed_off_rx - tx - handed_off_tx - drops - waiting of either worker" "$(ask workers '[.[]
     | .rx_packets + .handed_off_rx - .tx_packets - .handed_off_tx - .dropped_packets - .waiting]
     | unique | tostring')" '[0]'

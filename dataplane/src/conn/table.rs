@@ -137,7 +137,7 @@ impl Connection {
         self.last_seen = truncate(now);
     }
 
-    /// Milliseconds since the last packet.
+    /// Milliseconds since the last packet that the connection's own worker saw.
     #[must_use]
     pub fn idle(&self, now: u64) -> u32 {
         truncate(now).wrapping_sub(self.last_seen)
@@ -380,6 +380,14 @@ impl ConnectionTable {
         self.link(entry.0, now);
     }
 
+    /// The last packet of the connection was seen so many milliseconds ago, which restarts its timer.
+    pub(crate) fn set_idle(&mut self, entry: EntryIndex, idle: u32, now: u64) {
+        let connection = &mut self.entries[entry.0 as usize];
+        connection.last_seen = truncate(now).wrapping_sub(idle);
+        self.unlink(entry.0);
+        self.link(entry.0, now);
+    }
+
     /// Adds a connection that is not in the table, with its reply half if it has one, whose key must
     /// not be in the table either.
     ///
@@ -486,11 +494,18 @@ impl ConnectionTable {
 
     /// Used entries at or after `start`, at most `limit` places further on:
     /// for listing the table piecemeal.
-    pub fn scan(&self, start: usize, limit: usize) -> impl Iterator<Item = &Connection> {
+    pub fn scan(
+        &self,
+        start: usize,
+        limit: usize,
+    ) -> impl Iterator<Item = (EntryIndex, &Connection)> {
         let end = start.saturating_add(limit).min(self.entries.len());
-        self.entries[start.min(end)..end]
-            .iter()
-            .filter(|connection| connection.list != FREE)
+        let start = start.min(end);
+        // There are no more than a `u32` says.
+        let numbers = u32::try_from(start).unwrap_or(u32::MAX)..;
+        (numbers.map(EntryIndex))
+            .zip(&self.entries[start..end])
+            .filter(|(_, connection)| connection.list != FREE)
     }
 
     /// Milliseconds that the connection may still be silent.

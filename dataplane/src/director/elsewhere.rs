@@ -1,47 +1,71 @@
-//! Packets of other workers' connections: how a director knows them, and whom it gives them to.
+//! Packets of other workers' connections: how a director knows them, which of them it sends itself, and whom it
+//! gives the others to.
+//!
+//! What goes on by itself are plain replies, by what the connection's owner shares of it; the owner sees whatever
+//! changes a connection's state, and whatever it takes more than two keys to translate.
 
-use super::burst::Others;
+use super::burst::{Notes, Others, PlainNotes};
 use super::flows::Flows;
 use super::sending::fragment_key;
-use super::{Packet, Slot, Verdict, What};
-use crate::conn::Candidate;
+use super::straight::L3;
+use super::translate::way_out;
+use super::{Packet, Verdict, What};
+use crate::conn::{Candidate, EntryIndex};
+use crate::counters::ServerStatistics;
 use crate::device::BURST;
-use crate::xsk::umem::Frame;
+use crate::flow::PlainKey;
+use crate::forward::rewrite::PlainRewrite;
+use crate::handoff::{Elsewhere, Listed, SharedReply};
+use crate::processor::Loop;
+use crate::routes::Routes;
+use crate::snapshot::Snapshot;
+use crate::xsk::umem::{Frame, Packets};
 
 impl Flows {
-    /// Nearly all of them: plain replies that a burst has brought here, which the directory knows. Says
-    /// and counts to whom they go; returns the others.
+    /// There are other workers, and connections may be whose replies reach the wrong one.
+    #[inline(always)]
+    pub(super) fn shares_replies(&self) -> bool {
+        self.owners.is_some() && self.table.has_replies()
+    }
+
+    /// Nearly all of them: plain replies that a burst has brought here, which the directory knows. Sends
+    /// them, or says to whom they go. Returns those of `plain` that were sent, and those that have this verdict.
     #[inline(never)]
-    pub(super) fn hand_over(
+    pub(super) fn serve_others(
         &mut self,
-        slots: &[Slot; BURST],
-        others: Others,
-        frames: &[Frame],
+        plain: Others,
+        notes: &mut Notes,
+        mut packets: Packets<'_>,
         verdicts: &mut [Verdict],
-    ) -> Others {
-        let Some(owners) = &self.owners else {
-            return others;
+        snapshot: &Snapshot,
+        now: u64,
+    ) -> (Others, Others) {
+        let Some((owners, elsewhere)) = self
+            .owners
+            .as_ref()
+            .and_then(|owners| Some((owners, owners.look()?)))
+        else {
+            return (Others::NONE, Others::NONE);
         };
-        let mut hashes = [0; BURST];
-        let mut unknown = Others::NONE;
-        for number in others.numbers() {
-            let slot = &slots[number];
-            if slot.what == What::Plain && slot.candidate == Candidate::NONE {
-                hashes[number] = self.table.hash(&slot.key);
-                owners.prefetch(hashes[number]);
-                unknown.add(number);
-            }
+        let mut listed = [Listed::FIRST; BURST];
+        let (sent, known) = notes.processor.run(SendShared {
+            elsewhere,
+            routes: &snapshot.routes,
+            statistics: self.statistics.servers(),
+            plain: &mut notes.plain,
+            packets: packets.reborrow(),
+            unknown: plain,
+            listed: &mut listed,
+            now,
+        });
+        let handed = known.without(sent);
+        for number in handed.numbers() {
+            verdicts[number] = Verdict::HandOff(owners.owner(listed[number]));
+            self.counters.tx_bytes -= u64::from(packets.length(number));
         }
-        let mut left = others;
-        for number in unknown.numbers() {
-            if let Some(owner) = owners.owner(hashes[number]) {
-                verdicts[number] = Verdict::HandOff(owner);
-                left.remove(number);
-                self.counters.handed_off_tx += 1;
-                self.counters.tx_bytes -= frames[number].len() as u64;
-            }
-        }
-        left
+        self.counters.handed_off_tx += u64::from(handed.len());
+        self.counters.replies_for_others += u64::from(sent.len());
+        (sent, handed)
     }
 
     /// What no connection and no virtual server of this worker's is another worker's, or may be: until
@@ -61,10 +85,116 @@ impl Flows {
                 | What::TunnelError
                 | What::Unwanted(_) => packet.slot.key,
             };
-            if let Some(owner) = owners.owner(self.table.hash(&key)) {
-                return Some(Verdict::HandOff(owner));
+            let elsewhere = owners.look();
+            if let Some(listed) = elsewhere.and_then(|all| all.find(self.table.hash(&key))) {
+                return Some(Verdict::HandOff(owners.owner(listed)));
             }
         }
         (packet.asked.max(1) < owners.workers).then_some(Verdict::Offer)
+    }
+
+    /// Shares an own connection with the other workers, if there are any and its plain packets go straight on:
+    /// to be called when they do so from now on, or its way to the client changed.
+    pub(super) fn share(&self, entry: EntryIndex, now: u64) {
+        let connection = self.table.get(entry);
+        if let Some(owners) = &self.owners
+            && connection.is_shared()
+            && let Some(reply) = self.table.reply(entry)
+            && let Some(shared) = SharedReply::new(connection.key(), reply, connection.server())
+        {
+            owners.share(entry, &shared, now);
+        }
+    }
+
+    /// The same the other way: when they do not go straight on any more, or the connection ends.
+    pub(super) fn withdraw(&self, entry: EntryIndex) {
+        if let Some(owners) = &self.owners {
+            owners.withdraw(entry);
+        }
+    }
+
+    /// Milliseconds since a connection's last packet, whichever worker it passed.
+    pub(super) fn idle(&self, entry: EntryIndex, now: u64) -> u32 {
+        let connection = self.table.get(entry);
+        let own = connection.idle(now);
+        match &self.owners {
+            Some(owners) if connection.is_shared() => {
+                owners.idle(entry, now).map_or(own, |idle| idle.min(own))
+            }
+            Some(_) | None => own,
+        }
+    }
+}
+
+/// Sends replies by what other workers share.
+struct SendShared<'a> {
+    elsewhere: Elsewhere<'a>,
+    routes: &'a Routes,
+    statistics: &'a [ServerStatistics],
+    plain: &'a mut PlainNotes,
+    packets: Packets<'a>,
+    /// Plain packets.
+    unknown: Others,
+    /// What the directory says of them.
+    listed: &'a mut [Listed; BURST],
+    now: u64,
+}
+
+impl Loop for SendShared<'_> {
+    /// Which were sent, and of which it is known that they are other workers'.
+    type Result = (Others, Others);
+
+    #[inline(always)]
+    fn run(self) -> (Others, Others) {
+        let Self {
+            elsewhere,
+            routes,
+            statistics,
+            plain,
+            mut packets,
+            now,
+            ..
+        } = self;
+        let mut unknown = Others::NONE;
+        for number in self.unknown.numbers() {
+            // Any other one is of an own connection, which is not shared, or would be sent by now.
+            if plain.candidates[number] == Candidate::NONE {
+                elsewhere.prefetch(plain.headers.hashes.get(number));
+                unknown.add(number);
+            }
+        }
+        let mut known = Others::NONE;
+        for number in unknown.numbers() {
+            if let Some(found) = elsewhere.find(plain.headers.hashes.get(number)) {
+                elsewhere.prefetch_reply(found);
+                self.listed[number] = found;
+                known.add(number);
+            }
+        }
+        let mut sent = Others::NONE;
+        for number in known.numbers() {
+            let length = usize::from(packets.length(number));
+            let head = packets.head_mut(number);
+            let key = PlainKey::of(head);
+            let Some((reply, heard)) = elsewhere.reply(self.listed[number], &key) else {
+                continue;
+            };
+            let Some(hop) = way_out(routes, reply.way, head) else {
+                continue;
+            };
+            if length > L3 + usize::from(routes.mtu(hop.port)) {
+                continue;
+            }
+            let client = reply.client.into();
+            let rewrite = PlainRewrite::opposite(&client, reply.network, reply.transport);
+            rewrite.forward(head, plain.headers.lives[number], &hop.addresses);
+            heard.at(now);
+            if let Some(server) = statistics.get(reply.server.0 as usize) {
+                server.count_reply((length - L3) as u64);
+            }
+            plain.ports[number] = hop.port;
+            sent.add(number);
+        }
+        (sent, known)
     }
 }

@@ -275,7 +275,13 @@ impl Flows {
             self.table.get_mut(entry).refresh(now);
             return;
         }
+        let was_shared = connection.is_shared();
         self.table.set_state(entry, after, now);
+        match (was_shared, self.table.get(entry).is_shared()) {
+            (false, true) => self.share(entry, now),
+            (true, false) => self.withdraw(entry),
+            (true, true) | (false, false) => {}
+        }
         self.shift_service(
             server,
             Some(before.is_half_open()),
@@ -389,7 +395,8 @@ impl Flows {
             }
         };
         if let (Some(owners), Some(reply)) = (&self.owners, &new.reply) {
-            owners.list(self.table.hash(&reply.key));
+            owners.list(self.table.hash(&reply.key), entry);
+            self.share(entry, now);
         }
         self.counters.connections_created += 1;
         if let Some(server) = self.statistics.server(new.server) {
@@ -417,7 +424,10 @@ impl Flows {
     pub(super) fn remove(&mut self, snapshot: &Snapshot, entry: EntryIndex, now: u64) {
         if let Some(reply) = self.table.reply(entry).copied() {
             if let Some(owners) = &self.owners {
-                owners.unlist(self.table.hash(&reply.key));
+                owners.unlist(self.table.hash(&reply.key), entry);
+            }
+            if self.table.get(entry).is_shared() {
+                self.withdraw(entry);
             }
             let client = *self.table.get(entry).key();
             self.give_back_local(&client, &reply);
@@ -450,6 +460,11 @@ impl Flows {
     pub(super) fn expire(&mut self, snapshot: &Snapshot, now: u64) -> bool {
         let mut budget = TIMERS_PER_BURST;
         while let Some(entry) = self.table.expired(now, &mut budget) {
+            let idle = self.idle(entry, now);
+            if idle < self.table.get(entry).idle(now) {
+                self.table.set_idle(entry, idle, now);
+                continue;
+            }
             self.remove(snapshot, entry, now);
             self.counters.connections_expired += 1;
         }

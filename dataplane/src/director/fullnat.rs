@@ -147,6 +147,7 @@ impl Flows {
         }
         if introduction == Introduction::None && !crosses {
             self.table.make_ordinary(entry);
+            self.share(entry, packet.now);
         }
         self.count_translated(id, direction, slot, frame);
         Ok(hop.port)

@@ -10,7 +10,7 @@ use std::hint::cold_path;
 use super::burst::{Notes, Others, PlainNotes, Read};
 use super::flows::Flows;
 use super::sending::variation;
-use super::translate::{learn_way, way_out};
+use super::translate::{has_moved, learn_way, way_out};
 use crate::conn::{Candidate, StraightConnections};
 use crate::counters::ServerStatistics;
 use crate::forward::direct;
@@ -87,15 +87,23 @@ impl Loop for Burst<'_> {
             });
         }
         if flows.table.has_replies() && !others.is_empty() {
-            others = processor.run(SendTranslated::<true> {
-                straight: flows.straight(snapshot, now),
-                plain,
-                packets: packets.reborrow(),
-                others,
-            });
+            others = match flows.owners {
+                None => processor.run(SendTranslated::<true, false> {
+                    straight: flows.straight(snapshot, now),
+                    plain,
+                    packets: packets.reborrow(),
+                    others,
+                }),
+                Some(_) => processor.run(SendTranslated::<true, true> {
+                    straight: flows.straight(snapshot, now),
+                    plain,
+                    packets: packets.reborrow(),
+                    others,
+                }),
+            };
         }
         if flows.table.has_replies() && !others.is_empty() {
-            others = processor.run(SendTranslated::<false> {
+            others = processor.run(SendTranslated::<false, false> {
                 straight: flows.straight(snapshot, now),
                 plain,
                 packets: packets.reborrow(),
@@ -133,7 +141,7 @@ impl Loop for Burst<'_> {
 
 /// The interface, if they are all the same one.
 #[inline(always)]
-fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
+pub(super) fn only_one(ports: &[PortIndex]) -> Option<PortIndex> {
     let first = *ports.first()?;
     // Without an early end, so that it is done for many at once.
     let different = ports
@@ -225,14 +233,14 @@ impl Loop for SendDirect<'_> {
 }
 
 /// Sends those of NAT and FULLNAT that go one way: `REQUESTS`, or replies.
-struct SendTranslated<'a, const REQUESTS: bool> {
+struct SendTranslated<'a, const REQUESTS: bool, const SHARED: bool> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
     others: Others,
 }
 
-impl<const REQUESTS: bool> Loop for SendTranslated<'_, REQUESTS> {
+impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUESTS, SHARED> {
     type Result = Others;
 
     #[inline(always)]
@@ -249,7 +257,7 @@ impl<const REQUESTS: bool> Loop for SendTranslated<'_, REQUESTS> {
             let (candidate, life) = (plain.candidates[number], plain.headers.lives[number]);
             let (length, head) = (packets.length(number), packets.head_mut(number));
             let sent = match REQUESTS {
-                true => straight.send_request(candidate, life, length, head),
+                true => straight.send_request::<SHARED>(candidate, life, length, head),
                 false => straight.send_reply(candidate, life, length, head),
             };
             match sent {
@@ -323,7 +331,7 @@ impl Straight<'_> {
     }
 
     #[inline(always)]
-    fn send_request(
+    fn send_request<const SHARED: bool>(
         &mut self,
         candidate: Candidate,
         life: Life,
@@ -335,9 +343,14 @@ impl Straight<'_> {
         let Path::Translated(hop) = self.paths.get(id)? else {
             return None;
         };
+        if SHARED && has_moved(reply, head) {
+            return None; // the others are to be told
+        }
         connection.refresh(self.now);
         self.statistics[id].count_packet(ip_bytes(length));
-        learn_way(reply, head);
+        if !SHARED {
+            learn_way(reply, head);
+        }
         let rewrite = PlainRewrite::opposite(&reply.key, reply.network, reply.transport);
         rewrite.forward(head, life, &hop.addresses);
         Some(hop.port)
@@ -352,7 +365,7 @@ impl Straight<'_> {
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
         let (connection, reply) = self.connections.reply(candidate, head)?;
-        let hop = way_out(self.routes, reply, head)?;
+        let hop = way_out(self.routes, reply.way, head)?;
         if usize::from(length) > L3 + usize::from(self.routes.mtu(hop.port)) {
             return None;
         }

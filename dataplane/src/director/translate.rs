@@ -48,10 +48,13 @@ impl Flows {
                 if !server.available {
                     return None;
                 }
+                if self.owners.is_some() && has_moved(reply, umem.bytes(frame)) {
+                    return None;
+                }
                 learn_way(reply, umem.bytes(frame));
                 server.next_hop?
             }
-            Direction::Reply => way_out(&snapshot.routes, reply, umem.bytes(frame))?,
+            Direction::Reply => way_out(&snapshot.routes, reply.way, umem.bytes(frame))?,
         };
         if frame.len()
             > usize::from(slot.l3_offset) + usize::from(snapshot.routes.mtu(next_hop.port))
@@ -168,18 +171,24 @@ impl Flows {
         let Some(reply) = self.table.reply_mut(entry) else {
             return Err(Refusal::Drop(DropReason::ServerUnavailable));
         };
+        let mut has_moved = false;
         let hop = match direction {
             Direction::Request => {
                 let Some(server) = snapshot.server(id) else {
                     return Err(Refusal::Drop(DropReason::ServerUnavailable));
                 };
+                has_moved = self::has_moved(reply, bytes);
                 learn_way(reply, bytes);
                 server.next_hop
             }
-            Direction::Reply => way_out(&snapshot.routes, reply, bytes),
+            Direction::Reply => way_out(&snapshot.routes, reply.way, bytes),
         };
+        let reply = *reply;
+        if has_moved {
+            self.share(entry, packet.now);
+        }
         let hop = hop.ok_or(Refusal::Wait(DropReason::NextHopUnresolved))?;
-        Ok((*reply, hop))
+        Ok((reply, hop))
     }
 
     /// The reply half of a new connection to `server`.
@@ -313,6 +322,12 @@ pub(super) fn way_back(routes: &Routes, client: Address, ingress: PortIndex, fra
     }
 }
 
+/// True if the client is a neighbour whose MAC address is not the one that is known.
+#[inline(always)]
+pub(super) fn has_moved(reply: &Reply, frame: &[u8]) -> bool {
+    matches!(reply.way, Way::Neighbor { mac, .. } if ethernet::source(frame).is_some_and(|source| source != mac))
+}
+
 /// A client that is a neighbour is answered at the MAC address of its last request.
 #[inline(always)]
 pub(super) fn learn_way(reply: &mut Reply, frame: &[u8]) {
@@ -323,10 +338,10 @@ pub(super) fn learn_way(reply: &mut Reply, frame: &[u8]) {
     }
 }
 
-/// How a reply, which is `frame`, reaches the client; `None` while its gateway is not resolved.
+/// How a reply, which is `frame`, reaches the client by `way`; `None` while its gateway is not resolved.
 #[inline(always)]
-pub(super) fn way_out(routes: &Routes, reply: &Reply, frame: &[u8]) -> Option<Hop> {
-    match reply.way {
+pub(super) fn way_out(routes: &Routes, way: Way, frame: &[u8]) -> Option<Hop> {
+    match way {
         Way::Gateway(gateway) => routes.gateway(gateway).copied(),
         Way::Neighbor { port, mac } => {
             // Replay and tests know no interfaces: there the reply's own destination is ours.

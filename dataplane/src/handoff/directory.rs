@@ -1,36 +1,50 @@
 //! Which worker has a connection: a table that all workers share without locks.
 //!
-//! A slot is one word: a worker and most bits of the hash of a reply's key. The owner writes it when the
-//! connection is made and clears it when that ends; others only read. Everything it says is a hint, so
-//! that nothing has to be exact:
-//! - a wrong answer (a connection that ended this moment; two hashes alike, once in 10^13 questions)
-//!   costs one way too many: the worker that is asked looks into its own table;
+//! A slot has the number of a connection over all workers, and half of the hash of its reply key. The owner
+//! writes it when the connection is made and frees it when that ends; others only read. Everything it says
+//! is a hint, so that nothing has to be exact:
+//! - a wrong answer (a connection that ended this moment; two hashes alike, once in 10^9 questions)
+//!   costs one way too many: what the owner shares of the connection is compared with the packet's key,
+//!   and a worker that is asked looks into its own table;
 //! - no answer (a line was full) costs time: the workers are asked in turn.
 //!
 //! Sized for two slots a connection, in lines of eight: with all tables full, four are used on the
 //! average, and 1 % of the connections find none; with half of that, one in 7000. Sixteen bytes a
 //! connection, allocated when the first forwarding method is configured that translates replies.
 
+use std::ops::Range;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::WorkerIndex;
 use crate::processor::prefetch;
 
 /// Slots in a cache line.
 const SLOTS: u32 = 8;
-/// Bits of a slot that name the worker, as its number plus 1; the others are of the hash.
-const WORKER_BITS: u32 = 11;
-const WORKER_MASK: u64 = (1 << WORKER_BITS) - 1;
-const FREE: u64 = 0;
+const FREE: u32 = 0;
 
-/// Most workers that can be told apart.
-pub(super) const MOST_WORKERS: u16 = (1 << WORKER_BITS) - 2;
+/// A connection by its number over all workers: those of the first worker come first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Listed(pub(super) u32);
+
+impl Listed {
+    /// None in particular.
+    pub(crate) const FIRST: Self = Self(0);
+
+    /// Never [`FREE`].
+    const fn entry(self) -> u32 {
+        self.0 + 1
+    }
+}
 
 /// One cache line.
 #[derive(Debug, Default)]
 #[repr(C, align(64))]
-struct Line([AtomicU64; SLOTS as usize]);
+struct Line {
+    /// The lower half of a hash; in a free slot it means nothing.
+    tags: [AtomicU32; SLOTS as usize],
+    /// Connections, or [`FREE`].
+    entries: [AtomicU32; SLOTS as usize],
+}
 
 const _: () = assert!(size_of::<Line>() == 64);
 
@@ -57,75 +71,85 @@ impl Directory {
             .get_or_init(|| (0..self.size).map(|_| Line::default()).collect());
     }
 
-    fn line(&self, hash: u64) -> Option<&Line> {
-        self.lines.get()?.get(self.number(hash))
+    /// What all have, once there is memory for it.
+    #[inline(always)]
+    pub(super) fn look(&self) -> Option<Lines<'_>> {
+        Some(Lines(self.lines.get()?))
     }
 
-    /// The line comes from the upper half of the hash, what is kept of it from the lower.
+    /// Notes that there is this connection. False if there is no room for it.
+    pub(super) fn list(&self, hash: u64, listed: Listed) -> bool {
+        let Some(line) = self.look().and_then(|lines| lines.of(hash)) else {
+            return false;
+        };
+        // Another worker may take the same slot at the same time, then the next one is tried. What else is
+        // read because of a slot says itself whose it is, so no order is asked for.
+        let free = line.entries.iter().position(|slot| {
+            slot.load(Ordering::Relaxed) == FREE
+                && slot
+                    .compare_exchange(FREE, listed.entry(), Ordering::Relaxed, Ordering::Relaxed)
+                    .is_ok()
+        });
+        if let Some(slot) = free {
+            line.tags[slot].store(tag(hash), Ordering::Relaxed);
+        }
+        free.is_some()
+    }
+
+    /// Takes back a [`list`](Self::list) of the same, if there was room for it.
+    pub(super) fn unlist(&self, hash: u64, listed: Listed) {
+        let line = self.look().and_then(|lines| lines.of(hash));
+        let mut slots = line.into_iter().flat_map(|line| &line.entries);
+        // Only its owner frees it.
+        let own = slots.find(|slot| slot.load(Ordering::Relaxed) == listed.entry());
+        if let Some(slot) = own {
+            slot.store(FREE, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The same for a loop, which has it in registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lines<'a>(&'a [Line]);
+
+impl<'a> Lines<'a> {
+    fn of(self, hash: u64) -> Option<&'a Line> {
+        self.0.get(self.number(hash))
+    }
+
+    /// The line comes from the upper half of the hash, what is kept of it is the lower.
     #[inline(always)]
-    fn number(&self, hash: u64) -> usize {
-        (((hash >> 32) * u64::from(self.size)) >> 32) as usize
+    fn number(self, hash: u64) -> usize {
+        (((hash >> 32) * self.0.len() as u64) >> 32) as usize
     }
 
     /// Fetches the line of a hash.
     #[inline(always)]
-    pub(super) fn prefetch(&self, hash: u64) {
-        if let Some(lines) = self.lines.get() {
-            prefetch(lines, self.number(hash));
-        }
+    pub(super) fn prefetch(self, hash: u64) {
+        prefetch(self.0, self.number(hash));
     }
 
-    /// Notes that `worker` has the connection. False if there is no room for it.
-    pub(super) fn list(&self, hash: u64, worker: WorkerIndex) -> bool {
-        let entry = entry(hash, worker);
-        // Another worker may take the same slot at the same time, then the next one is tried. Nothing else
-        // is read because of a slot, so no order is asked for.
-        self.line(hash).is_some_and(|line| {
-            line.0.iter().any(|slot| {
-                slot.load(Ordering::Relaxed) == FREE
-                    && slot
-                        .compare_exchange(FREE, entry, Ordering::Relaxed, Ordering::Relaxed)
-                        .is_ok()
-            })
-        })
-    }
-
-    /// Takes back one [`list`](Self::list) of the same, if there was room for it.
-    pub(super) fn unlist(&self, hash: u64, worker: WorkerIndex) {
-        let entry = entry(hash, worker);
-        let slots = self.line(hash).into_iter().flat_map(|line| &line.0);
-        for slot in slots {
-            // Only this worker clears its entries.
-            if slot.load(Ordering::Relaxed) == entry {
-                slot.store(FREE, Ordering::Relaxed);
-                return;
+    /// What connection it may be, besides those of `own`, who asks.
+    #[inline(always)]
+    pub(super) fn find(self, hash: u64, own: &Range<u32>) -> Option<Listed> {
+        let line = self.0.get(self.number(hash))?;
+        let tag = tag(hash);
+        for (slot, entry) in line.tags.iter().zip(&line.entries) {
+            if slot.load(Ordering::Relaxed) == tag
+                && let Some(number) = entry.load(Ordering::Relaxed).checked_sub(1)
+                && !own.contains(&number)
+            {
+                return Some(Listed(number));
             }
         }
-    }
-
-    /// Who may have the connection, besides `not`, who asks.
-    #[inline]
-    pub(super) fn owner(&self, hash: u64, not: WorkerIndex) -> Option<WorkerIndex> {
-        let wanted = entry(hash, not);
-        let line = self.line(hash)?;
-        let found = (line.0.iter())
-            .map(|slot| slot.load(Ordering::Relaxed))
-            .find(|entry| (entry ^ wanted) & !WORKER_MASK == 0 && worker(*entry) != Some(not))?;
-        worker(found)
+        None
     }
 }
 
-/// What stands for a connection of `worker`: never [`FREE`].
 #[inline(always)]
-fn entry(hash: u64, worker: WorkerIndex) -> u64 {
-    hash << WORKER_BITS | (u64::from(worker.0) + 1)
-}
-
-/// Whose entry it is; `None` for a free slot.
-#[inline(always)]
-fn worker(entry: u64) -> Option<WorkerIndex> {
-    let number = (entry & WORKER_MASK).checked_sub(1)?;
-    u16::try_from(number).ok().map(WorkerIndex)
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
+const fn tag(hash: u64) -> u32 {
+    hash as u32
 }
 
 #[cfg(test)]
@@ -133,50 +157,58 @@ mod tests {
     use super::*;
     use crate::flow::FlowHasher;
 
-    const A: WorkerIndex = WorkerIndex(0);
-    const B: WorkerIndex = WorkerIndex(1);
+    /// The connections of two workers.
+    const A: Range<u32> = 0..1000;
+    const B: Range<u32> = 1000..2000;
+    const OF_A: Listed = Listed(7);
+    const OF_B: Listed = Listed(1007);
 
     fn hashes(number: u32) -> Vec<u64> {
         let hasher = FlowHasher::fixed();
         (0..number).map(|key| hasher.hash_of(&key)).collect()
     }
 
-    #[test]
-    fn nobody_owns_what_is_not_listed() {
-        let directory = Directory::new(1000);
-        assert!(!directory.list(7, A), "there is no memory yet");
-        assert_eq!(directory.owner(7, B), None);
-        directory.allocate();
-        assert!(directory.list(7, A));
-        assert_eq!(directory.owner(7, B), Some(A));
-        assert_eq!(directory.owner(7, A), None, "who asks is not the answer");
-        directory.unlist(7, B);
-        assert_eq!(directory.owner(7, B), Some(A));
-        directory.unlist(7, A);
-        assert_eq!(directory.owner(7, B), None);
+    fn find(directory: &Directory, hash: u64, own: &Range<u32>) -> Option<Listed> {
+        directory.look()?.find(hash, own)
     }
 
     #[test]
-    fn the_last_worker_and_all_bits_of_the_hash_have_room() {
+    fn nobody_owns_what_is_not_listed() {
+        let directory = Directory::new(1000);
+        assert!(!directory.list(7, OF_A), "there is no memory yet");
+        assert_eq!(find(&directory, 7, &B), None);
+        directory.allocate();
+        assert!(directory.list(7, OF_A));
+        assert_eq!(find(&directory, 7, &B), Some(OF_A));
+        assert_eq!(find(&directory, 7, &A), None, "who asks is not the answer");
+        directory.unlist(7, OF_B);
+        assert_eq!(find(&directory, 7, &B), Some(OF_A));
+        directory.unlist(7, OF_A);
+        assert_eq!(find(&directory, 7, &B), None);
+    }
+
+    #[test]
+    fn the_last_connection_and_all_bits_of_the_hash_have_room() {
         let directory = Directory::new(1);
         directory.allocate();
-        let last = WorkerIndex(MOST_WORKERS - 1);
+        let last = Listed(u32::MAX - 1);
         for hash in [0, u64::MAX] {
             assert!(directory.list(hash, last));
-            assert_eq!(directory.owner(hash, A), Some(last));
+            assert_eq!(find(&directory, hash, &A), Some(last));
         }
     }
 
     #[test]
-    fn what_is_listed_twice_stays_until_it_is_taken_back_twice() {
+    fn two_of_one_hash_are_listed_and_taken_back_each_for_itself() {
         let directory = Directory::new(100);
         directory.allocate();
-        assert!(directory.list(9, A) && directory.list(9, A) && directory.list(9, B));
-        directory.unlist(9, A);
-        assert_eq!(directory.owner(9, B), Some(A));
-        directory.unlist(9, A);
-        assert_eq!(directory.owner(9, B), None);
-        assert_eq!(directory.owner(9, A), Some(B));
+        let other = Listed(8);
+        assert!(directory.list(9, OF_A) && directory.list(9, other) && directory.list(9, OF_B));
+        directory.unlist(9, OF_A);
+        assert_eq!(find(&directory, 9, &B), Some(other));
+        directory.unlist(9, other);
+        assert_eq!(find(&directory, 9, &B), None);
+        assert_eq!(find(&directory, 9, &A), Some(OF_B));
     }
 
     #[test]
@@ -184,21 +216,17 @@ mod tests {
         let hashes = hashes(100_000);
         let directory = Directory::new(100_000);
         directory.allocate();
-        let listed: Vec<_> = (hashes.iter())
-            .map(|hash| directory.list(*hash, A))
-            .collect();
+        let all = || hashes.iter().zip((0..).map(Listed));
+        let listed: Vec<_> = all().map(|(hash, of)| directory.list(*hash, of)).collect();
         let missed = listed.iter().filter(|listed| !**listed).count();
         // A line has four on the average; in a Poisson distribution 0.8 % of all are beyond eight.
         assert!((1..2000).contains(&missed), "{missed} of 100000");
-        for (hash, listed) in hashes.iter().zip(listed) {
-            assert_eq!(directory.owner(*hash, B).is_some(), listed);
-            directory.unlist(*hash, A);
+        let nobody = 0..0;
+        for ((hash, of), listed) in all().zip(listed) {
+            assert_eq!(find(&directory, *hash, &nobody), listed.then_some(of));
+            directory.unlist(*hash, of);
         }
-        assert!(
-            hashes
-                .iter()
-                .all(|hash| directory.owner(*hash, B).is_none())
-        );
+        assert!(all().all(|(hash, _)| find(&directory, *hash, &nobody).is_none()));
     }
 
     /// Both fight for the same few lines; in the end each entry is there once, or was refused.
@@ -209,20 +237,21 @@ mod tests {
         let directory = Directory::new(KEYS);
         directory.allocate();
         std::thread::scope(|scope| {
-            for worker in [A, B] {
+            for (own, other) in [(A, B), (B, A)] {
                 let (directory, hashes) = (&directory, &hashes);
                 scope.spawn(move || {
+                    let odd = u32::from(own != A);
                     for round in 0..200 {
-                        let mine: Vec<_> = (hashes.iter().zip(0..))
-                            .filter(|(_, key)| key % 2 == u32::from(worker.0))
-                            .map(|(hash, _)| (*hash, directory.list(*hash, worker)))
+                        let mine: Vec<_> = (hashes.iter().zip(own.clone()))
+                            .filter(|(_, number)| number % 2 == odd)
+                            .map(|(hash, number)| (*hash, Listed(number)))
+                            .map(|(hash, of)| (hash, of, directory.list(hash, of)))
                             .collect();
-                        let other = WorkerIndex(1 - worker.0);
-                        for (hash, listed) in &mine {
-                            let owner = directory.owner(*hash, other);
-                            assert_eq!(owner.is_some(), *listed, "round {round}");
+                        for (hash, of, listed) in &mine {
+                            let found = find(directory, *hash, &other);
+                            assert_eq!(found, listed.then_some(*of), "round {round}");
                             if *listed {
-                                directory.unlist(*hash, worker);
+                                directory.unlist(*hash, *of);
                             }
                         }
                         std::thread::yield_now();
@@ -231,7 +260,7 @@ mod tests {
             }
         });
         let lines = directory.lines.get().expect("allocated");
-        let left = lines.iter().flat_map(|line| &line.0);
+        let left = lines.iter().flat_map(|line| &line.entries);
         assert!(
             left.into_iter()
                 .all(|slot| slot.load(Ordering::Relaxed) == FREE)

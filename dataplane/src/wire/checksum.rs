@@ -107,6 +107,20 @@ impl Delta {
     /// less by 0x0100, which is the complement of that.
     pub const ONE_HOP: Self = Self(u16::from_ne_bytes([0xfe, 0xff]));
 
+    /// As [`to_bytes`](Self::to_bytes) gave it.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_bytes(bytes: [u8; 2]) -> Self {
+        Self(u16::from_ne_bytes(bytes))
+    }
+
+    /// To be kept elsewhere.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn to_bytes(self) -> [u8; 2] {
+        self.0.to_ne_bytes()
+    }
+
     /// From the sums of the changed words before and after.
     #[inline]
     #[must_use]

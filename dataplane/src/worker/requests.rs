@@ -46,11 +46,11 @@ impl<D: Device> Worker<D> {
         let table = self.director.table();
         let records: Vec<_> = table
             .scan(start, SCAN)
-            .map(|connection| ConnectionRecord {
+            .map(|(entry, connection)| ConnectionRecord {
                 key: *connection.key(),
                 server: connection.server(),
                 state: connection.state(),
-                idle: Duration::from_millis(connection.idle(now).into()),
+                idle: Duration::from_millis(self.director.idle(entry, now).into()),
             })
             .collect();
         let next = start + SCAN;

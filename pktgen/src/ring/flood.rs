@@ -151,7 +151,7 @@ impl Flood {
     fn check(&self, plan: &Plan) -> Result<(), RingError> {
         let table = self.ring.worker.connections();
         let all = table.scan(0, table.capacity());
-        let established = all.filter(|connection| connection.state() == State::Established);
+        let established = all.filter(|(_, connection)| connection.state() == State::Established);
         let connections = established.count();
         if connections != plan.flows as usize {
             return Err(RingError::Lost {

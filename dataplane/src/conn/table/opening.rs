@@ -2,7 +2,7 @@
 //! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
 
 use super::straight::Straight;
-use super::{ConnectionTable, NONE, REPLY, Way, append, truncate};
+use super::{ConnectionTable, EntryIndex, NONE, REPLY, Way, append, truncate};
 use crate::conn::index::Gap;
 use crate::conn::wheel::ListId;
 use crate::conn::{Place, State};
@@ -51,6 +51,14 @@ pub(crate) enum NoVacancy {
     Full,
     /// A closer look is needed: the key may be in the table, or its bucket is full.
     Unclear,
+}
+
+impl Beginning {
+    /// Since when, in the workers' milliseconds, plain packets of such a connection go straight on; `None` if they do
+    /// not yet.
+    pub(crate) fn straight_since(&self) -> Option<u64> {
+        self.state.is_kept().then_some(self.now)
+    }
 }
 
 impl ConnectionTable {
@@ -104,7 +112,7 @@ impl<'a> Vacancy<'a> {
         reply: ReplyHalf,
         server: ServerId,
         beginning: &Beginning,
-    ) {
+    ) -> EntryIndex {
         let entry = self.table.free;
         let table = self.add(key, server, beginning, Straight::Translated);
         table.index.fill(reply.place.gap, entry | REPLY);
@@ -116,6 +124,7 @@ impl<'a> Vacancy<'a> {
             line.particular = false;
         }
         prefetch(&table.replies, table.free as usize);
+        EntryIndex(entry)
     }
 
     /// `straight` is what it is once packets do not change its state.

@@ -16,6 +16,12 @@ pub(super) enum Straight {
 }
 
 impl Connection {
+    /// Other workers translate its plain replies as well, if there are any.
+    #[inline(always)]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.straight == Straight::Translated
+    }
+
     /// To be called after every change.
     #[inline(always)]
     pub(super) fn find_straight(&mut self, reply: Option<&Reply>) {

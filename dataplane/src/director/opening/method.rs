@@ -9,7 +9,7 @@ use crate::director::translate::way_back;
 use crate::flow::{FlowKey, PlainEnd, PlainKey};
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
-use crate::handoff::{Arrival, Owners};
+use crate::handoff::{Arrival, Owners, SharedReply};
 use crate::ports::LocalPorts;
 use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
 use crate::snapshot::{Path, Snapshot, TunnelPath};
@@ -172,9 +172,20 @@ impl Translated<'_> {
             way,
             place,
         };
-        vacancy.fill_both(client, reply, first.server, first.beginning);
+        let entry = vacancy.fill_both(client, reply, first.server, first.beginning);
         if let Some(owners) = self.owners {
-            owners.list(hash);
+            owners.list(hash, entry);
+            if let Some(now) = first.beginning.straight_since() {
+                let shared = SharedReply {
+                    key,
+                    client,
+                    network: network.inverse(),
+                    transport: transport.inverse(),
+                    way,
+                    server: first.server,
+                };
+                owners.share(entry, &shared, now);
+            }
         }
         Some((hop.port, bytes))
     }

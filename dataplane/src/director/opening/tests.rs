@@ -247,7 +247,7 @@ impl Side {
     /// Connections with their reply halves, statistics and counters.
     fn state(&self) -> (Vec<String>, Vec<String>, Counters) {
         let table = self.director.table();
-        let connections = table.scan(0, usize::MAX).map(|connection| {
+        let connections = table.scan(0, usize::MAX).map(|(_, connection)| {
             let key = connection.key();
             let (entry, _) = table.find(table.place(key), key).unwrap();
             let reply = table.reply(entry);
@@ -380,8 +380,7 @@ fn replies_leave_by_the_gateway_or_to_the_neighbour() {
         };
         side.burst(&[first.packet(0)], 0);
         let table = side.director.table();
-        let key = *table.scan(0, 10).next().unwrap().key();
-        let (entry, _) = table.find(table.place(&key), &key).unwrap();
+        let (entry, _) = table.scan(0, 10).next().unwrap();
         assert_eq!(table.reply(entry).unwrap().way, way);
     }
 }
