@@ -9,8 +9,11 @@
 //! other only when one is far ahead: its answers would fill the ring.
 //!
 //! ```text
-//!   generator ─► worker 0 ─► requests, turned round ─► generator ─► worker 1 ─► hands them back to 0
+//!   generator ─► worker 0 ─► requests, turned round ─► generator ─► worker 1 ─► translates them, or hands them to 0
 //! ```
+//!
+//! What the workers share is half full, as it is with half of `max_connections`: the directory has room for all but one
+//! connection in 7000, whose answers are handed over.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
@@ -201,7 +204,7 @@ fn lanes(plan: &Plan, workers: u16) -> Result<Vec<Lane>, RingError> {
     };
     let memory: Vec<_> = (0..workers).map(|_| memory()).collect::<Result<_, _>>()?;
     let umems: Vec<_> = memory.iter().map(|(umem, _)| Arc::clone(umem)).collect();
-    let connections = plan.flows.saturating_mul(workers.into());
+    let connections = plan.flows.saturating_mul(2 * u32::from(workers));
     let mut ends = handoff::connect(&umems, connections)?.into_iter();
     let lanes = (0..).zip(memory).map(|(number, memory)| {
         let options = DirectorOptions {

@@ -120,7 +120,7 @@ fn too_many_flows_are_an_error() {
 }
 
 #[test]
-fn several_workers_forward_everything_and_hand_answers_over() {
+fn several_workers_forward_everything_also_answers_of_each_other() {
     for (mode, protocol) in [
         (Mode::Nat, Protocol::Tcp),
         (Mode::Nat, Protocol::Udp),
