@@ -202,21 +202,21 @@ impl Flows {
             now: burst.now,
         };
         let (umem, arrivals) = (burst.umem, burst.arrivals);
-        let (table, verdicts) = (&mut self.table, &mut *burst.verdicts);
+        let processor = burst.notes.processor;
+        let work = Work {
+            opening,
+            same,
+            scheduling,
+            table: &mut self.table,
+            verdicts: &mut *burst.verdicts,
+        };
         let opened = match by {
             OpensBy::Direct => {
                 let method = Direct {
                     paths: snapshot.paths(),
                     packets: umem.packets(burst.frames),
                 };
-                burst.notes.processor.run(Work {
-                    opening,
-                    method,
-                    same,
-                    scheduling,
-                    table,
-                    verdicts,
-                })
+                processor.run(By { method, work })
             }
             OpensBy::Nat => {
                 let method = Nat(Translated {
@@ -225,14 +225,7 @@ impl Flows {
                     arrivals,
                     owners: self.owners.as_ref(),
                 });
-                burst.notes.processor.run(Work {
-                    opening,
-                    method,
-                    same,
-                    scheduling,
-                    table,
-                    verdicts,
-                })
+                processor.run(By { method, work })
             }
             OpensBy::FullNat => {
                 let translated = Translated {
@@ -246,14 +239,7 @@ impl Flows {
                     service: service.id,
                     ports: &mut self.local_ports,
                 };
-                burst.notes.processor.run(Work {
-                    opening,
-                    method,
-                    same,
-                    scheduling,
-                    table,
-                    verdicts,
-                })
+                processor.run(By { method, work })
             }
             OpensBy::Wrapped => {
                 let method = Wrapped {
@@ -264,14 +250,7 @@ impl Flows {
                     identification: &mut self.identification,
                     tx_bytes: &mut self.counters.tx_bytes,
                 };
-                burst.notes.processor.run(Work {
-                    opening,
-                    method,
-                    same,
-                    scheduling,
-                    table,
-                    verdicts,
-                })
+                processor.run(By { method, work })
             }
         };
         let count = opened.opened.len();
@@ -322,29 +301,34 @@ impl Opened {
     }
 }
 
-/// A loop over packets of one virtual server.
-struct Work<'a, M> {
+/// Packets of one virtual server.
+struct Work<'a> {
     opening: Opening<'a>,
-    method: M,
     same: Others,
     scheduling: Scheduling<'a>,
     table: &'a mut ConnectionTable,
     verdicts: &'a mut [Verdict; BURST],
 }
 
-impl<M: Method> Loop for Work<'_, M> {
+/// A loop over them.
+struct By<'a, M> {
+    method: M,
+    work: Work<'a>,
+}
+
+impl<M: Method> Loop for By<'_, M> {
     type Result = Opened;
 
     #[inline(always)]
     fn run(self) -> Opened {
-        let Self {
+        let Self { method, work } = self;
+        let Work {
             opening,
-            method,
             same,
             scheduling,
             table,
             verdicts,
-        } = self;
+        } = work;
         let Scheduling {
             service,
             schedulers,
