@@ -65,6 +65,14 @@ impl PlainKey {
         Self::from_headers(words[0], words[1])
     }
 
+    /// True if it is that of the plain packet that begins like this.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn is_of(&self, head: &[u8; HEAD]) -> bool {
+        let key = head[KEY..].first_chunk();
+        key.is_some_and(|key| same_where([Self::MASK, u64::MAX], key, self.0))
+    }
+
     /// From an IPv4 header without options, from its time to live on, and the ports of TCP or UDP behind
     /// it: eight bytes, and eight bytes.
     #[inline(always)]
@@ -108,6 +116,20 @@ impl FlowKey {
         Self([s0, s1, d0, d1, rest])
     }
 
+    /// From the words themselves.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_words(words: [u64; 5]) -> Self {
+        Self(words)
+    }
+
+    /// The words.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn words(self) -> [u64; 5] {
+        self.0
+    }
+
     /// True if both are the same.
     #[inline(always)]
     #[must_use]
@@ -115,16 +137,6 @@ impl FlowKey {
         let [a, b, rest @ ..] = &self.0;
         let [c, d, other_rest @ ..] = &other.0;
         a == c && b == d && rest == other_rest
-    }
-
-    /// True if it is that of the plain packet that begins like this. This one is known to have IPv4 addresses.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn is_of(&self, head: &[u8; HEAD]) -> bool {
-        let [first, second, ..] = self.0;
-        let mask = [PlainKey::MASK, u64::MAX];
-        let key = head[KEY..].first_chunk();
-        key.is_some_and(|key| same_where(mask, key, [first, second]))
     }
 
     /// True if both addresses are IPv4.
@@ -158,15 +170,6 @@ impl FlowKey {
         Address {
             words: [self.0[2], self.0[3]],
         }
-    }
-
-    /// Both IPv4 addresses as a packet the other way has them in its header.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn reversed_v4_addresses(&self) -> ([u8; 4], [u8; 4]) {
-        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
-        let [e, f, g, h, ..] = self.0[1].to_ne_bytes();
-        ([e, f, g, h], [a, b, c, d])
     }
 
     /// The same key, if it is known to have IPv4 addresses.
@@ -210,16 +213,6 @@ impl FlowKey {
     pub(crate) const fn reversed_ports(&self) -> [u8; 4] {
         let [a, b, c, d] = self.ports();
         [c, d, a, b]
-    }
-
-    /// The same of a key that is known to have IPv4 addresses.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn reversed_v4_ports(&self) -> [u8; 4] {
-        let [.., a, b, c, d] = self.0[1].to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d])
-            .rotate_left(16)
-            .to_ne_bytes()
     }
 
     /// The protocol.
@@ -313,6 +306,25 @@ impl PlainKey {
             u64::from_ne_bytes([zero, protocol, 0, 0, a, b, c, d]),
             u64::from_ne_bytes([e, f, g, h, i, j, k, l]),
         ])
+    }
+
+    /// Both addresses as a packet the other way has them in its header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn reversed_addresses(&self) -> ([u8; 4], [u8; 4]) {
+        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
+        let [e, f, g, h, ..] = self.0[1].to_ne_bytes();
+        ([e, f, g, h], [a, b, c, d])
+    }
+
+    /// Both ports likewise.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn reversed_ports(&self) -> [u8; 4] {
+        let [.., a, b, c, d] = self.0[1].to_ne_bytes();
+        u32::from_ne_bytes([a, b, c, d])
+            .rotate_left(16)
+            .to_ne_bytes()
     }
 
     /// Destination, its port and the protocol in one word: with another one's it is equal if those are. Not 0.

@@ -40,6 +40,12 @@ struct Network {
 }
 
 impl Match {
+    /// True if it is for IPv4.
+    #[must_use]
+    pub fn is_v4(&self) -> bool {
+        self.first.is_v4()
+    }
+
     /// True for a packet of this client to this address and port.
     #[must_use]
     pub fn matches(&self, client: Address, destination: Address, port: u16) -> bool {

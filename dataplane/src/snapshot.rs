@@ -39,6 +39,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// Some forwarding method translates replies.
     pub translates_replies: bool,
+    /// Of some of those connections not all addresses are IPv4.
+    pub translates_wide_replies: bool,
     /// Some real servers of FULLNAT are told who the client is.
     pub introduces_clients: bool,
     pub expiry: Expiry,
@@ -214,6 +216,7 @@ impl Snapshot {
             tcp_midstream,
             routes: Routes::default(),
             translates_replies: false,
+            translates_wide_replies: false,
             introduces_clients: false,
             expiry: Expiry::default(),
             when_full: WhenFull::default(),
@@ -261,6 +264,11 @@ impl Snapshot {
                 self.add_server(server, index, key, &scheduler);
             }
             self.introduces_clients |= options.full_nat.client_address != ClientAddress::None;
+            let is_wide = !key.address.is_v4()
+                || options.matches.iter().any(|matches| !matches.is_v4())
+                || real_servers.iter().any(|server| !server.address.is_v4());
+            self.translates_wide_replies |=
+                is_wide && (real_servers.iter()).any(|server| server.method.rewrites_replies());
             let has_thresholds = (real_servers.iter()).any(|server| server.thresholds.upper > 0);
             self.services.push(Service {
                 opens_by: None,

@@ -22,7 +22,7 @@ pub use index::Place;
 pub(crate) use index::Places;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};
-pub(crate) use table::{Beginning, NoVacancy, ReplyHalf, StraightConnections, Vacancy};
+pub(crate) use table::{Beginning, NoVacancy, ReplyHalf, StraightConnections, Vacancy, WayWord};
 pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, Lookup, New, Reply, TableFull,
     Way,

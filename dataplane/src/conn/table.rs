@@ -4,25 +4,30 @@
 //! - An entry is free (in the free list, in no index bucket, in no timer list)
 //!   or used (in exactly one bucket chain and exactly one timer list).
 //! - Entries never move, so an [`EntryIndex`] stays good until its removal.
-//! - Nothing is allocated after [`ConnectionTable::new`] but the replies, once, when the first
-//!   forwarding method that translates them is configured.
+//! - Nothing is allocated after [`ConnectionTable::new`] but what few directors need, once, when it is
+//!   configured.
 //!
-//! A connection whose replies pass the director (NAT, FULLNAT) has a second line, at the same number in
-//! `replies`: the key of its replies. Either key, turned round, is what packets of the other
-//! direction are translated to, so nothing else has to be kept for rewriting.
+//! Of a connection whose replies pass the director (NAT, FULLNAT) the key of its replies is kept as well, and it is
+//! in the index under both. Either key, turned round, is what packets of the other direction are translated to, so
+//! nothing else has to be kept for rewriting. Two keys of IPv4 have room in the entry; any others take a second line, at the
+//! same number in `wide_replies`.
 //!
 //! Not done here: choosing servers, counting, deciding what a state means.
 
+mod connection;
 mod handshakes;
 mod lookup;
 mod opening;
 mod reply;
 mod straight;
 
+pub use self::connection::Connection;
+use self::connection::mark;
 pub use self::lookup::Lookup;
 pub(crate) use self::opening::{Beginning, NoVacancy, ReplyHalf, Vacancy};
+pub(crate) use self::reply::WayWord;
+use self::reply::WideReply;
 pub use self::reply::{Reply, Way};
-use self::straight::Straight;
 pub(crate) use self::straight::StraightConnections;
 use super::index::{Index, Place};
 use super::wheel::{List, ListId, NONE, Wheel};
@@ -68,82 +73,6 @@ pub enum Direction {
 #[error("the connection table is full")]
 pub struct TableFull;
 
-/// One connection.
-#[derive(Clone, Debug)]
-#[repr(C, align(64))]
-pub struct Connection {
-    key: FlowKey,
-    server: ServerId,
-    /// Low 32 bits of the milliseconds since the worker's start.
-    last_seen: u32,
-    next: u32,
-    previous: u32,
-    list: u16,
-    state: State,
-    /// Its line in `replies` is in use.
-    translated: bool,
-    straight: Straight,
-    /// A persistence template counts it.
-    templated: bool,
-    /// It ends when its first packet is sent.
-    for_one_packet: bool,
-    /// Its line in `handshakes` is in use.
-    proxied: bool,
-}
-
-const _: () = assert!(size_of::<Connection>() == 64);
-
-impl Connection {
-    /// Client, virtual server and protocol.
-    #[must_use]
-    pub fn key(&self) -> &FlowKey {
-        &self.key
-    }
-
-    /// Where its packets go.
-    #[inline(always)]
-    #[must_use]
-    pub fn server(&self) -> ServerId {
-        self.server
-    }
-
-    #[inline(always)]
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.state
-    }
-
-    /// It ends when its first packet is sent, and no other one goes the same way.
-    #[must_use]
-    pub fn is_for_one_packet(&self) -> bool {
-        self.for_one_packet
-    }
-
-    /// A persistence template counts it.
-    #[must_use]
-    pub fn is_templated(&self) -> bool {
-        self.templated
-    }
-
-    /// It has a [`Reply`].
-    #[must_use]
-    pub fn is_translated(&self) -> bool {
-        self.translated
-    }
-
-    /// A packet of the connection was seen; timers move lazily.
-    #[inline(always)]
-    pub fn refresh(&mut self, now: u64) {
-        self.last_seen = truncate(now);
-    }
-
-    /// Milliseconds since the last packet that the connection's own worker saw.
-    #[must_use]
-    pub fn idle(&self, now: u64) -> u32 {
-        truncate(now).wrapping_sub(self.last_seen)
-    }
-}
-
 /// What a new connection is, besides its key.
 #[derive(Clone, Copy, Debug)]
 pub struct New {
@@ -161,8 +90,10 @@ pub struct New {
 #[derive(Debug)]
 pub struct ConnectionTable {
     entries: Vec<Connection>,
-    /// Empty until [`translate_replies`](ConnectionTable::translate_replies).
-    replies: Vec<Reply>,
+    /// Some connections are translated: [`translate_replies`](ConnectionTable::translate_replies).
+    translates: bool,
+    /// Empty until [`translate_wide_replies`](ConnectionTable::translate_wide_replies).
+    wide_replies: Vec<WideReply>,
     /// Empty until [`remember_handshakes`](ConnectionTable::remember_handshakes).
     handshakes: Vec<Handshake>,
     index: Index,
@@ -181,24 +112,15 @@ impl ConnectionTable {
     pub fn new(capacity: u32, hasher: FlowHasher, timeouts: &Timeouts) -> Self {
         let capacity = capacity.max(1);
         let entries = (1..=capacity)
-            .map(|next| Connection {
-                key: FlowKey::default(),
-                server: ServerId(0),
-                last_seen: 0,
-                next: if next == capacity { NONE } else { next },
-                previous: NONE,
-                list: FREE,
-                state: State::Close,
-                translated: false,
-                straight: Straight::No,
-                templated: false,
-                for_one_packet: false,
-                proxied: false,
+            .map(|next| match next == capacity {
+                true => Connection::free(NONE, FREE),
+                false => Connection::free(next, FREE),
             })
             .collect();
         Self {
             entries,
-            replies: Vec::new(),
+            translates: false,
+            wide_replies: Vec::new(),
             handshakes: Vec::new(),
             index: Index::new(capacity),
             wheel: Wheel::new(),
@@ -231,15 +153,21 @@ impl ConnectionTable {
     #[must_use]
     pub fn memory(&self) -> usize {
         self.entries.len() * size_of::<Connection>()
-            + self.replies.len() * size_of::<Reply>()
+            + self.wide_replies.len() * size_of::<WideReply>()
             + self.handshakes.len() * size_of::<Handshake>()
             + self.index.memory()
     }
 
-    /// Makes room for replies, 64 bytes a connection; nothing the second time. A million connections
-    /// take about 20 ms, once.
+    /// From now on lookups look for replies as well.
     pub fn translate_replies(&mut self) {
-        self.replies.resize(self.entries.len(), Reply::default());
+        self.translates = true;
+    }
+
+    /// Makes room for reply halves of connections of which not all addresses are IPv4, 64 bytes a connection; nothing the
+    /// second time. A million connections take about 20 ms, once.
+    pub fn translate_wide_replies(&mut self) {
+        let room = self.entries.len();
+        self.wide_replies.resize(room, WideReply::default());
     }
 
     /// New timeouts, for states entered and timers examined from now on: an
@@ -268,61 +196,55 @@ impl ConnectionTable {
         Lookup {
             buckets: self.index.buckets(),
             entries: &self.entries,
-            replies: &self.replies,
+            wide_replies: &self.wide_replies,
             hasher: &self.hasher,
         }
     }
 
-    /// True once a connection may have a reply half, which is then worth fetching as well.
+    /// True once a connection may have a reply half.
+    #[inline(always)]
     #[must_use]
     pub fn has_replies(&self) -> bool {
-        !self.replies.is_empty()
+        self.translates
     }
 
     /// Third step, for packets that may go straight on.
     #[inline(always)]
     #[must_use]
     pub(crate) fn straight(&mut self) -> StraightConnections<'_> {
-        StraightConnections {
-            entries: &mut self.entries,
-            replies: &mut self.replies,
-        }
+        StraightConnections(&mut self.entries)
     }
 
-    /// Third step, for connections whose replies are translated and not shifted: both halves and the packet's direction.
-    #[inline(always)]
+    /// Third step, for connections whose replies are translated by nothing but their keys: the connection, its reply half
+    /// and the packet's direction.
     #[must_use]
     pub fn translated(
-        &mut self,
+        &self,
         candidate: Candidate,
         key: &FlowKey,
-    ) -> Option<(&mut Connection, &mut Reply, Direction)> {
-        let number = (candidate.0 & !REPLY) as usize;
-        let reply = self.replies.get_mut(number)?;
-        let connection = self.entries.get_mut(number)?;
-        let is_reply = candidate.0 & REPLY != 0;
-        let own = if is_reply {
-            &reply.key
-        } else {
-            &connection.key
-        };
-        if !own.same(key) || !connection.translated || reply.particular || connection.proxied {
+    ) -> Option<(EntryIndex, Reply, Direction)> {
+        let entry = EntryIndex(candidate.0 & !REPLY);
+        let connection = self.entries.get(entry.number())?;
+        if connection.is(mark::PARTICULAR | mark::PROXIED) {
             return None;
         }
-        let direction = if is_reply {
-            Direction::Reply
-        } else {
-            Direction::Request
+        let reply = self.reply(entry)?;
+        let (own, direction) = match candidate.0 & REPLY {
+            0 => (connection.key(), Direction::Request),
+            _ => (reply.key, Direction::Reply),
         };
-        Some((connection, reply, direction))
+        own.same(key).then_some((entry, reply, direction))
     }
 
     /// The connection with this key, whatever the candidate is, and the direction of a packet with it.
     #[must_use]
     pub fn find(&self, place: Place, key: &FlowKey) -> Option<(EntryIndex, Direction)> {
-        let number = self.index.find(place, |number| match number & REPLY {
-            0 => self.entries[number as usize].key.same(key),
-            _ => self.replies[(number & !REPLY) as usize].key.same(key),
+        let number = self.index.find(place, |number| {
+            let entry = EntryIndex(number & !REPLY);
+            match number & REPLY {
+                0 => self.get(entry).key().same(key),
+                _ => self.reply(entry).is_some_and(|reply| reply.key.same(key)),
+            }
         })?;
         let direction = match number & REPLY {
             0 => Direction::Request,
@@ -334,26 +256,35 @@ impl ConnectionTable {
     /// The reply half of a connection that has one.
     #[inline(always)]
     #[must_use]
-    pub fn reply_mut(&mut self, entry: EntryIndex) -> Option<&mut Reply> {
-        let translated = self.entries[entry.0 as usize].translated;
-        self.replies
-            .get_mut(entry.0 as usize)
-            .filter(|_| translated)
+    pub fn reply(&self, entry: EntryIndex) -> Option<Reply> {
+        self.get(entry).reply(self.wide_replies.get(entry.number()))
     }
 
-    /// The same to be read.
-    #[must_use]
-    pub fn reply(&self, entry: EntryIndex) -> Option<&Reply> {
-        let translated = self.entries[entry.0 as usize].translated;
-        self.replies.get(entry.0 as usize).filter(|_| translated)
+    /// A request came from the MAC address that these bytes of its frame end with
+    /// ([`up_to_source`](crate::wire::ethernet::up_to_source)): a client that is a neighbour is answered there. True if
+    /// that was another one.
+    pub(crate) fn learn_way(&mut self, entry: EntryIndex, source: [u8; 8]) -> bool {
+        let connection = &mut self.entries[entry.number()];
+        if !connection.is(mark::WIDE) {
+            let learned = connection.way().learned(source);
+            if let Some(way) = learned {
+                connection.set_way(way);
+            }
+            return learned.is_some();
+        }
+        let Some(wide) = self.wide_replies.get_mut(entry.number()) else {
+            return false;
+        };
+        let learned = WayWord::from(wide.way).learned(source);
+        wide.way = learned.map_or(wide.way, Way::from);
+        learned.is_some()
     }
 
     /// From now on the keys of a translated connection say all that its packets become.
     pub(crate) fn make_ordinary(&mut self, entry: EntryIndex) {
-        if let Some(reply) = self.replies.get_mut(entry.number()) {
-            reply.particular = false;
-            self.entries[entry.number()].find_straight(Some(reply));
-        }
+        let connection = self.get_mut(entry);
+        connection.set(mark::PARTICULAR, false);
+        connection.find_straight();
     }
 
     /// What is in an entry.
@@ -374,8 +305,7 @@ impl ConnectionTable {
         let connection = &mut self.entries[entry.0 as usize];
         connection.state = state;
         connection.last_seen = truncate(now);
-        let reply = self.replies.get(entry.0 as usize);
-        connection.find_straight(reply.filter(|_| connection.translated));
+        connection.find_straight();
         self.unlink(entry.0);
         self.link(entry.0, now);
     }
@@ -405,29 +335,36 @@ impl ConnectionTable {
         if entry == NONE || !self.index.insert(place, entry) {
             return Err(TableFull);
         }
+        let is_wide = !key.is_v4() || new.reply.is_some_and(|reply| !reply.key.is_v4());
         if let Some(reply) = new.reply {
-            let inserted = match self.replies.get_mut(entry as usize) {
-                Some(line) => {
-                    *line = reply;
-                    let place = self.place(&reply.key);
-                    self.index.insert(place, entry | REPLY)
-                }
-                None => false,
-            };
-            if !inserted {
+            let has_room = !is_wide || self.wide_replies.len() == self.entries.len();
+            if !has_room || !self.index.insert(self.place(&reply.key), entry | REPLY) {
                 self.index.remove(place, entry);
                 return Err(TableFull);
             }
         }
         let connection = &mut self.entries[entry as usize];
         self.free = connection.next;
-        connection.key = key;
+        let reply = new.reply.unwrap_or_default();
+        let deltas = (reply.network, reply.transport);
+        if is_wide {
+            connection.begin_wide(key, deltas);
+            if let Some(wide) = self.wide_replies.get_mut(entry as usize) {
+                (wide.key, wide.way) = (reply.key, reply.way);
+            }
+        } else {
+            connection.begin(key.plain(), 0);
+            if new.reply.is_some() {
+                connection.begin_replies(reply.key.plain(), reply.way.into(), deltas);
+            }
+        }
         connection.server = new.server;
         connection.state = new.state;
-        connection.translated = new.reply.is_some();
-        connection.templated = new.templated;
-        connection.for_one_packet = new.for_one_packet;
-        connection.find_straight(new.reply.as_ref());
+        connection.set(mark::TRANSLATED, new.reply.is_some());
+        connection.set(mark::PARTICULAR, reply.particular);
+        connection.set(mark::TEMPLATED, new.templated);
+        connection.set(mark::FOR_ONE_PACKET, new.for_one_packet);
+        connection.find_straight();
         connection.last_seen = truncate(now);
         self.used += 1;
         self.link(entry, now);
@@ -438,18 +375,12 @@ impl ConnectionTable {
     pub fn remove(&mut self, entry: EntryIndex) -> Connection {
         let number = entry.0;
         self.unlink(number);
-        let connection = self.entries[number as usize].clone();
-        self.index.remove(self.place(&connection.key), number);
-        if connection.translated {
-            let place = self.place(&self.replies[number as usize].key);
-            self.index.remove(place, number | REPLY);
+        let connection = self.get(entry).clone();
+        self.index.remove(self.place(&connection.key()), number);
+        if let Some(reply) = self.reply(entry) {
+            self.index.remove(self.place(&reply.key), number | REPLY);
         }
-        let freed = &mut self.entries[number as usize];
-        freed.key = FlowKey::default();
-        freed.list = FREE;
-        freed.next = self.free;
-        freed.translated = false;
-        freed.proxied = false;
+        self.entries[entry.number()] = Connection::free(self.free, FREE);
         self.free = number;
         self.used -= 1;
         connection

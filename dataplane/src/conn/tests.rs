@@ -92,8 +92,8 @@ fn translated_connections_are_found_both_ways() {
                 .candidate::<true>(table.place(&reply_key(client)));
             let found = table.translated(candidate, &reply_key(client));
             // A rival with the same tag may be the candidate instead.
-            if let Some((connection, _, direction)) = found {
-                assert_eq!(*connection.key(), key(client));
+            if let Some((entry, _, direction)) = found {
+                assert_eq!(table.get(entry).key(), key(client));
                 assert_eq!(direction, Direction::Reply);
             }
         }

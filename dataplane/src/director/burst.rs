@@ -193,7 +193,7 @@ impl Notes {
         for number in unusual.numbers() {
             self.plain.candidates[number] = Candidate::NONE;
             let slot = &mut self.slots[number];
-            slot.candidate = table.lookup().candidate::<true>(slot.place);
+            slot.candidate = table.lookup().wide_candidate(slot.place);
         }
     }
 

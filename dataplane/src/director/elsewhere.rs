@@ -99,10 +99,8 @@ impl Flows {
         let connection = self.table.get(entry);
         if let Some(owners) = &self.owners
             && connection.is_shared()
-            && let Some(reply) = self.table.reply(entry)
-            && let Some(shared) = SharedReply::new(connection.key(), reply, connection.server())
         {
-            owners.share(entry, &shared, now);
+            owners.share(entry, &SharedReply::of(connection), now);
         }
     }
 
@@ -179,14 +177,13 @@ impl Loop for SendShared<'_> {
             let Some((reply, heard)) = elsewhere.reply(self.listed[number], &key) else {
                 continue;
             };
-            let Some(hop) = way_out(routes, reply.way, head) else {
+            let Some(hop) = way_out(routes, reply.way.into(), head) else {
                 continue;
             };
             if length > L3 + usize::from(routes.mtu(hop.port)) {
                 continue;
             }
-            let client = reply.client.into();
-            let rewrite = PlainRewrite::opposite(&client, reply.network, reply.transport);
+            let rewrite = PlainRewrite::opposite(reply.client, reply.deltas);
             rewrite.forward(head, plain.headers.lives[number], &hop.addresses);
             heard.at(now);
             if let Some(server) = statistics.get(reply.server.0 as usize) {

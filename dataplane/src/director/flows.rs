@@ -122,6 +122,9 @@ impl Flows {
         self.table.set_timeouts(&snapshot.timeouts);
         if snapshot.translates_replies {
             self.table.translate_replies();
+            if snapshot.translates_wide_replies {
+                self.table.translate_wide_replies();
+            }
             if let Some(owners) = &self.owners {
                 owners.allocate();
             }
@@ -422,14 +425,14 @@ impl Flows {
     }
 
     pub(super) fn remove(&mut self, snapshot: &Snapshot, entry: EntryIndex, now: u64) {
-        if let Some(reply) = self.table.reply(entry).copied() {
+        if let Some(reply) = self.table.reply(entry) {
             if let Some(owners) = &self.owners {
                 owners.unlist(self.table.hash(&reply.key), entry);
             }
             if self.table.get(entry).is_shared() {
                 self.withdraw(entry);
             }
-            let client = *self.table.get(entry).key();
+            let client = self.table.get(entry).key();
             self.give_back_local(&client, &reply);
         }
         let connection = self.table.remove(entry);

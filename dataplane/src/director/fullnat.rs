@@ -60,7 +60,7 @@ impl Flows {
     /// The address that a connection's real server sends to, if that is an address of the director.
     pub(super) fn local_address_of(&self, entry: EntryIndex) -> Option<Address> {
         let reply = self.table.reply(entry)?;
-        let local = local_end(self.table.get(entry).key(), reply)?;
+        let local = local_end(&self.table.get(entry).key(), &reply)?;
         Some(local.address)
     }
 
@@ -72,7 +72,7 @@ impl Flows {
             .server(connection.server())
             .and_then(|server| snapshot.service_of(server));
         let way = service.map_or(ClientAddress::None, |own| own.full_nat.client_address);
-        let ends = endpoints(connection.key());
+        let ends = endpoints(&connection.key());
         if let Some(introduction) = self.introductions.get_mut(entry.number()) {
             *introduction = Introduction::new(way, &ends, packet.slot);
         }
@@ -93,16 +93,16 @@ impl Flows {
             umem,
             ..
         } = *packet;
-        let Some(reply) = self.table.reply(entry).copied() else {
+        let Some(reply) = self.table.reply(entry) else {
             return Err(Refusal::Drop(DropReason::ServerUnavailable));
         };
         let connection = self.table.get(entry);
         let (id, state, ends) = (
             connection.server(),
             connection.state(),
-            endpoints(connection.key()),
+            endpoints(&connection.key()),
         );
-        let crosses = crosses(connection.key(), &reply);
+        let crosses = crosses(&connection.key(), &reply);
         if slot.what == What::IcmpError {
             translate_error(&ends, &reply, direction, packet, frame)?;
             write_addresses(umem.bytes_mut(frame), hop)?;

@@ -10,7 +10,7 @@ use std::hint::cold_path;
 use super::burst::{Notes, Others, PlainNotes, Read};
 use super::flows::Flows;
 use super::sending::variation;
-use super::translate::{has_moved, learn_way, way_out};
+use super::translate::way_out;
 use crate::conn::{Candidate, StraightConnections};
 use crate::counters::ServerStatistics;
 use crate::forward::direct;
@@ -21,6 +21,7 @@ use crate::routes::Routes;
 use crate::service::PortIndex;
 use crate::snapshot::{Path, Snapshot, TunnelPath};
 use crate::wire;
+use crate::wire::ethernet;
 use crate::wire::ipv4::Life;
 use crate::xsk::umem::{Frame, HEAD, Packets, Umem};
 
@@ -245,12 +246,8 @@ impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUE
 
     #[inline(always)]
     fn run(self) -> Others {
-        let (straight, plain, mut packets) =
+        let (mut straight, plain, mut packets) =
             (self.straight.with_servers(), self.plain, self.packets);
-        let mut straight = Straight {
-            connections: straight.connections.with_replies(),
-            ..straight
-        };
         let count = packets.count();
         let mut left = Others::NONE;
         for number in self.others.numbers().take_while(|number| *number < count) {
@@ -338,20 +335,21 @@ impl Straight<'_> {
         length: u16,
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
-        let (connection, reply) = self.connections.request(candidate, head)?;
+        let connection = self.connections.request(candidate, head)?;
         let id = connection.server().0 as usize;
         let Path::Translated(hop) = self.paths.get(id)? else {
             return None;
         };
-        if SHARED && has_moved(reply, head) {
-            return None; // the others are to be told
+        if let Some(way) = connection.way().learned(ethernet::up_to_source(head)?) {
+            cold_path();
+            if SHARED {
+                return None; // the others are to be told
+            }
+            connection.set_way(way);
         }
         connection.refresh(self.now);
         self.statistics[id].count_packet(ip_bytes(length));
-        if !SHARED {
-            learn_way(reply, head);
-        }
-        let rewrite = PlainRewrite::opposite(&reply.key, reply.network, reply.transport);
+        let rewrite = PlainRewrite::opposite(connection.plain_reply_key(), connection.deltas());
         rewrite.forward(head, life, &hop.addresses);
         Some(hop.port)
     }
@@ -364,14 +362,14 @@ impl Straight<'_> {
         length: u16,
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
-        let (connection, reply) = self.connections.reply(candidate, head)?;
-        let hop = way_out(self.routes, reply.way, head)?;
+        let connection = self.connections.reply(candidate, head)?;
+        let hop = way_out(self.routes, connection.way().into(), head)?;
         if usize::from(length) > L3 + usize::from(self.routes.mtu(hop.port)) {
             return None;
         }
-        let (network, transport) = (reply.network.inverse(), reply.transport.inverse());
-        let rewrite = PlainRewrite::opposite(connection.key(), network, transport);
-        rewrite.forward(head, life, &hop.addresses);
+        let (network, transport) = connection.deltas();
+        let back = (network.inverse(), transport.inverse());
+        PlainRewrite::opposite(connection.plain_key(), back).forward(head, life, &hop.addresses);
         connection.refresh(self.now);
         let id = connection.server().0 as usize;
         if let Some(statistics) = self.statistics.get(id) {

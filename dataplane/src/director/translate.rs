@@ -38,7 +38,8 @@ impl Flows {
             now,
             ..
         } = *packet;
-        let (connection, reply, direction) = self.table.translated(slot.candidate, &slot.key)?;
+        let (entry, reply, direction) = self.table.translated(slot.candidate, &slot.key)?;
+        let connection = self.table.get(entry);
         if flags::changes_state(slot.tcp_flags) || !connection.state().is_kept() {
             return None;
         }
@@ -48,10 +49,6 @@ impl Flows {
                 if !server.available {
                     return None;
                 }
-                if self.owners.is_some() && has_moved(reply, umem.bytes(frame)) {
-                    return None;
-                }
-                learn_way(reply, umem.bytes(frame));
                 server.next_hop?
             }
             Direction::Reply => way_out(&snapshot.routes, reply.way, umem.bytes(frame))?,
@@ -61,9 +58,13 @@ impl Flows {
         {
             return None;
         }
-        let (id, rewrite) = (connection.server(), rewrite(connection, reply, direction));
+        let (id, rewrite) = (connection.server(), rewrite(connection, &reply, direction));
+        let source = ethernet::up_to_source(umem.bytes(frame))?;
         apply(&rewrite, slot, umem, frame, &next_hop).ok()?;
-        connection.refresh(now);
+        self.table.get_mut(entry).refresh(now);
+        if direction == Direction::Request && self.table.learn_way(entry, source) {
+            self.share(entry, now);
+        }
         self.count_translated(id, direction, slot, frame);
         Some(next_hop.port)
     }
@@ -127,7 +128,7 @@ impl Flows {
             umem,
             ..
         } = *packet;
-        let crosses = || fullnat::crosses(self.table.get(entry).key(), reply);
+        let crosses = || fullnat::crosses(&self.table.get(entry).key(), reply);
         if reply.particular && (slot.what != What::IcmpError || crosses()) {
             return self.forward_particular(entry, direction, packet, frame, next_hop);
         }
@@ -168,25 +169,22 @@ impl Flows {
     ) -> Result<(Reply, Hop), Refusal> {
         let (snapshot, bytes) = (packet.snapshot, packet.umem.bytes(frame));
         let id = self.table.get(entry).server();
-        let Some(reply) = self.table.reply_mut(entry) else {
+        let Some(reply) = self.table.reply(entry) else {
             return Err(Refusal::Drop(DropReason::ServerUnavailable));
         };
-        let mut has_moved = false;
         let hop = match direction {
             Direction::Request => {
                 let Some(server) = snapshot.server(id) else {
                     return Err(Refusal::Drop(DropReason::ServerUnavailable));
                 };
-                has_moved = self::has_moved(reply, bytes);
-                learn_way(reply, bytes);
+                let source = ethernet::up_to_source(bytes);
+                if source.is_some_and(|source| self.table.learn_way(entry, source)) {
+                    self.share(entry, packet.now);
+                }
                 server.next_hop
             }
             Direction::Reply => way_out(&snapshot.routes, reply.way, bytes),
         };
-        let reply = *reply;
-        if has_moved {
-            self.share(entry, packet.now);
-        }
         let hop = hop.ok_or(Refusal::Wait(DropReason::NextHopUnresolved))?;
         Ok((reply, hop))
     }
@@ -267,7 +265,7 @@ pub(super) fn rewrite(connection: &Connection, reply: &Reply, direction: Directi
     match direction {
         Direction::Request => Rewrite::opposite(&reply.key, reply.network, reply.transport),
         Direction::Reply => Rewrite::opposite(
-            connection.key(),
+            &connection.key(),
             reply.network.inverse(),
             reply.transport.inverse(),
         ),
@@ -319,22 +317,6 @@ pub(super) fn way_back(routes: &Routes, client: Address, ingress: PortIndex, fra
             port: ingress,
             mac: ethernet::source(frame).unwrap_or_default(),
         },
-    }
-}
-
-/// True if the client is a neighbour whose MAC address is not the one that is known.
-#[inline(always)]
-pub(super) fn has_moved(reply: &Reply, frame: &[u8]) -> bool {
-    matches!(reply.way, Way::Neighbor { mac, .. } if ethernet::source(frame).is_some_and(|source| source != mac))
-}
-
-/// A client that is a neighbour is answered at the MAC address of its last request.
-#[inline(always)]
-pub(super) fn learn_way(reply: &mut Reply, frame: &[u8]) {
-    if let Way::Neighbor { mac, .. } = &mut reply.way
-        && let Some(source) = ethernet::source(frame)
-    {
-        *mac = source;
     }
 }
 

@@ -238,18 +238,18 @@ impl Rewrite {
 
 /// A [`Rewrite`] for untagged frames with an IPv4 header without options, of TCP or UDP.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct PlainRewrite<'a> {
+pub(crate) struct PlainRewrite {
     /// The key of packets that go the other way.
-    opposite: &'a FlowKey,
+    opposite: PlainKey,
     network: Delta,
     transport: Delta,
 }
 
-impl<'a> PlainRewrite<'a> {
-    /// As [`Rewrite::opposite`], whose key has IPv4 addresses.
+impl PlainRewrite {
+    /// As [`Rewrite::opposite`].
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn opposite(opposite: &'a FlowKey, network: Delta, transport: Delta) -> Self {
+    pub(crate) const fn opposite(opposite: PlainKey, (network, transport): (Delta, Delta)) -> Self {
         Self {
             opposite,
             network,
@@ -277,11 +277,11 @@ impl<'a> PlainRewrite<'a> {
         };
         let mut ip = ipv4::Packet::header_mut(header);
         ip.set_life(life.changed(self.network));
-        let (source, destination) = self.opposite.reversed_v4_addresses();
+        let (source, destination) = self.opposite.reversed_addresses();
         ip.set_source(source);
         ip.set_destination(destination);
         let transport = &mut head[PLAIN_L4..];
-        transport[..4].copy_from_slice(&self.opposite.reversed_v4_ports());
+        transport[..4].copy_from_slice(&self.opposite.reversed_ports());
         // A branch for each protocol, so that all offsets are constants.
         if life.protocol() == Protocol::Tcp as u8 {
             if let Some(checksum) = transport[tcp_field::CHECKSUM..].first_chunk_mut() {

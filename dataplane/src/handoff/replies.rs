@@ -18,10 +18,10 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
 
 use super::directory::Listed;
-use crate::conn::{Reply, Way};
-use crate::flow::{FlowKey, PlainKey};
+use crate::conn::{Connection, WayWord};
+use crate::flow::PlainKey;
 use crate::processor::prefetch;
-use crate::service::{GatewayId, MacAddress, PortIndex, ServerId};
+use crate::service::ServerId;
 use crate::wire::checksum::Delta;
 
 /// All that becomes of a reply.
@@ -33,67 +33,46 @@ pub(crate) struct SharedReply {
     pub(crate) client: PlainKey,
     /// What translating it does to the checksum of its IPv4 header (without the hop), and of its TCP or
     /// UDP header.
-    pub(crate) network: Delta,
-    pub(crate) transport: Delta,
-    pub(crate) way: Way,
+    pub(crate) deltas: (Delta, Delta),
+    pub(crate) way: WayWord,
     /// Who counts it.
     pub(crate) server: ServerId,
 }
 
 /// Words of a line that are the connection's.
-const WORDS: usize = 7;
-/// Set in the last word of a way that is a neighbor.
-const NEIGHBOR: u64 = 1 << 63;
+const WORDS: usize = 6;
 
 impl SharedReply {
-    /// Of a connection with this client and real server; `None` if not all addresses are IPv4.
-    pub(crate) fn new(client: &FlowKey, reply: &Reply, server: ServerId) -> Option<Self> {
-        if !reply.key.is_v4() || !client.is_v4() {
-            return None;
+    /// Of a connection that is shared.
+    #[inline(always)]
+    pub(crate) fn of(connection: &Connection) -> Self {
+        let (network, transport) = connection.deltas();
+        Self {
+            key: connection.plain_reply_key(),
+            client: connection.plain_key(),
+            deltas: (network.inverse(), transport.inverse()),
+            way: connection.way(),
+            server: connection.server(),
         }
-        Some(Self {
-            key: reply.key.plain(),
-            client: client.plain(),
-            network: reply.network.inverse(),
-            transport: reply.transport.inverse(),
-            way: reply.way,
-            server,
-        })
     }
 
     fn encode(&self) -> [u64; WORDS] {
         let ([k0, k1], [c0, c1]) = (self.key.words(), self.client.words());
-        let ([n0, n1], [t0, t1]) = (self.network.to_bytes(), self.transport.to_bytes());
-        let deltas = u64::from_le_bytes([0, 0, 0, 0, n0, n1, t0, t1]);
-        let [id, mac] = match self.way {
-            Way::Gateway(GatewayId(id)) => [id, 0].map(u64::from),
-            Way::Neighbor { port, mac } => {
-                let [a, b, c, d, e, f] = mac.0;
-                let mac = u64::from_le_bytes([a, b, c, d, e, f, 0, 0]);
-                [u64::from(port.0), mac | NEIGHBOR]
-            }
-        };
-        [k0, k1, c0, c1, deltas | id, mac, self.server.0.into()]
+        let (network, transport) = self.deltas;
+        let ([n0, n1], [t0, t1]) = (network.to_bytes(), transport.to_bytes());
+        let [s0, s1, s2, s3] = self.server.0.to_le_bytes();
+        let numbers = u64::from_le_bytes([n0, n1, t0, t1, s0, s1, s2, s3]);
+        [k0, k1, c0, c1, self.way.word(), numbers]
     }
 
     #[inline(always)]
-    fn decode([k0, k1, c0, c1, numbers, mac, server]: [u64; WORDS]) -> Self {
-        let [low, high, _, _, n0, n1, t0, t1] = numbers.to_le_bytes();
-        let [s0, s1, s2, s3, ..] = server.to_le_bytes();
-        let id = u16::from_le_bytes([low, high]);
-        let [a, b, c, d, e, f, ..] = mac.to_le_bytes();
+    fn decode([k0, k1, c0, c1, way, numbers]: [u64; WORDS]) -> Self {
+        let [n0, n1, t0, t1, s0, s1, s2, s3] = numbers.to_le_bytes();
         Self {
             key: PlainKey::from_words([k0, k1]),
             client: PlainKey::from_words([c0, c1]),
-            network: Delta::from_bytes([n0, n1]),
-            transport: Delta::from_bytes([t0, t1]),
-            way: match mac & NEIGHBOR {
-                0 => Way::Gateway(GatewayId(id)),
-                _ => Way::Neighbor {
-                    port: PortIndex(id),
-                    mac: MacAddress([a, b, c, d, e, f]),
-                },
-            },
+            deltas: (Delta::from_bytes([n0, n1]), Delta::from_bytes([t0, t1])),
+            way: WayWord::from_word(way),
             server: ServerId(u32::from_le_bytes([s0, s1, s2, s3])),
         }
     }
@@ -248,7 +227,9 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::service::{Address, Protocol};
+    use crate::conn::Way;
+    use crate::flow::FlowKey;
+    use crate::service::{Address, MacAddress, PortIndex, Protocol};
 
     const LINE: Listed = Listed(1);
 
@@ -262,15 +243,14 @@ mod tests {
         SharedReply {
             key: key([10, 0, 0, number], [10, 0, 1, number]),
             client: key([10, 0, 2, number], [10, 0, 3, number]),
-            network: Delta::from_bytes([number, 1]),
-            transport: Delta::from_bytes([number, 2]),
-            way: match number % 2 {
-                0 => Way::Gateway(GatewayId(number.into())),
-                _ => Way::Neighbor {
-                    port: PortIndex(number.into()),
-                    mac: MacAddress([number, 1, 2, 3, 4, 5]),
-                },
-            },
+            deltas: (
+                Delta::from_bytes([number, 1]),
+                Delta::from_bytes([number, 2]),
+            ),
+            way: WayWord::from(Way::Neighbor {
+                port: PortIndex(number.into()),
+                mac: MacAddress([number, 1, 2, 3, 4, 5]),
+            }),
             server: ServerId(0x0102_0300 + u32::from(number)),
         }
     }

@@ -117,6 +117,14 @@ pub fn source(frame: &[u8]) -> Option<MacAddress> {
     Some(MacAddress(*source))
 }
 
+/// The eight bytes of a frame that end with where it comes from.
+#[inline(always)]
+#[must_use]
+pub(crate) fn up_to_source(frame: &[u8]) -> Option<[u8; 8]> {
+    let [_, _, _, _, source @ ..] = frame.first_chunk::<12>()?;
+    Some(*source)
+}
+
 /// Both addresses of a frame as they stand in it: what forwarding writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses([u8; 12]);

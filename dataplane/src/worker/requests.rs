@@ -47,7 +47,7 @@ impl<D: Device> Worker<D> {
         let records: Vec<_> = table
             .scan(start, SCAN)
             .map(|(entry, connection)| ConnectionRecord {
-                key: *connection.key(),
+                key: connection.key(),
                 server: connection.server(),
                 state: connection.state(),
                 idle: Duration::from_millis(self.director.idle(entry, now).into()),

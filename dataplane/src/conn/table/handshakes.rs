@@ -1,5 +1,6 @@
 //! What the table keeps for the SYN proxy, beside its entries.
 
+use super::connection::mark;
 use super::{ConnectionTable, EntryIndex, Handshake};
 
 impl ConnectionTable {
@@ -13,14 +14,14 @@ impl ConnectionTable {
     pub fn set_handshake(&mut self, entry: EntryIndex, handshake: Handshake) {
         if let Some(place) = self.handshakes.get_mut(entry.0 as usize) {
             *place = handshake;
-            self.entries[entry.0 as usize].proxied = true;
+            self.entries[entry.0 as usize].set(mark::PROXIED, true);
         }
     }
 
     /// What the SYN proxy knows of a connection; `None` if it is not one of its.
     #[must_use]
     pub fn handshake(&self, entry: EntryIndex) -> Option<Handshake> {
-        let proxied = self.entries[entry.0 as usize].proxied;
+        let proxied = self.entries[entry.0 as usize].is(mark::PROXIED);
         let handshake = self.handshakes.get(entry.0 as usize);
         handshake.copied().filter(|_| proxied)
     }

@@ -1,6 +1,7 @@
 //! The steps of a batched lookup that change nothing.
 
-use super::{Candidate, Connection, REPLY, Reply};
+use super::reply::WideReply;
+use super::{Candidate, Connection, REPLY};
 use crate::conn::index::{Buckets, Place, Places};
 use crate::flow::{FlowHasher, FlowKey, Hashes};
 use crate::processor::prefetch;
@@ -10,7 +11,7 @@ use crate::processor::prefetch;
 pub struct Lookup<'a> {
     pub(super) buckets: Buckets<'a>,
     pub(super) entries: &'a [Connection],
-    pub(super) replies: &'a [Reply],
+    pub(super) wide_replies: &'a [WideReply],
     pub(super) hasher: &'a FlowHasher,
 }
 
@@ -40,19 +41,26 @@ impl Lookup<'_> {
         self.hasher
     }
 
-    /// Second step: the entry that the bucket points to, which nearly always is the one; it is fetched, and
-    /// its reply half if `REPLIES`. Its key is to be compared.
+    /// Second step: the entry that the bucket points to, which nearly always is the one; it is fetched. Its key is to be
+    /// compared. `REPLIES` if it may be that of a reply.
     #[inline(always)]
     #[must_use]
     pub fn candidate<const REPLIES: bool>(&self, place: Place) -> Candidate {
         let fetch = |number: u32| {
-            if REPLIES {
-                prefetch(self.entries, (number & !REPLY) as usize);
-                prefetch(self.replies, (number & !REPLY) as usize);
-            } else {
-                prefetch(self.entries, number as usize);
-            }
+            let number = match REPLIES {
+                true => number & !REPLY,
+                false => number,
+            };
+            prefetch(self.entries, number as usize);
         };
         Candidate(self.buckets.candidate(place, fetch))
+    }
+
+    /// The same where connections may be wide.
+    #[must_use]
+    pub(crate) fn wide_candidate(&self, place: Place) -> Candidate {
+        let candidate = self.candidate::<true>(place);
+        prefetch(self.wide_replies, (candidate.0 & !REPLY) as usize);
+        candidate
     }
 }

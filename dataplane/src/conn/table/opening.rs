@@ -1,8 +1,9 @@
 //! Adding connections of which nothing is asked but to be there: of IPv4, under keys whose
 //! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
 
-use super::straight::Straight;
-use super::{ConnectionTable, EntryIndex, NONE, REPLY, Way, append, truncate};
+use super::connection::mark;
+use super::reply::WayWord;
+use super::{ConnectionTable, EntryIndex, NONE, REPLY, append, truncate};
 use crate::conn::index::Gap;
 use crate::conn::wheel::ListId;
 use crate::conn::{Place, State};
@@ -38,9 +39,8 @@ pub(crate) struct ReplyVacancy {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyHalf {
     pub(crate) key: PlainKey,
-    pub(crate) network: Delta,
-    pub(crate) transport: Delta,
-    pub(crate) way: Way,
+    pub(crate) deltas: (Delta, Delta),
+    pub(crate) way: WayWord,
     pub(crate) place: ReplyVacancy,
 }
 
@@ -100,11 +100,10 @@ impl<'a> Vacancy<'a> {
     /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
     pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
-        self.add(key, server, beginning, Straight::Sent);
+        self.add(key, server, beginning, 0, mark::SENT);
     }
 
-    /// The same with a reply half, which is not particular; there is room for those
-    /// ([`ConnectionTable::translate_replies`]).
+    /// The same with a reply half, which is not particular.
     #[inline(always)]
     pub(crate) fn fill_both(
         self,
@@ -114,44 +113,36 @@ impl<'a> Vacancy<'a> {
         beginning: &Beginning,
     ) -> EntryIndex {
         let entry = self.table.free;
-        let table = self.add(key, server, beginning, Straight::Translated);
+        let table = self.add(key, server, beginning, mark::TRANSLATED, mark::EXCHANGED);
         table.index.fill(reply.place.gap, entry | REPLY);
-        if let Some(line) = table.replies.get_mut(entry as usize) {
-            line.key = reply.key.into();
-            line.network = reply.network;
-            line.transport = reply.transport;
-            line.way = reply.way;
-            line.particular = false;
-        }
-        prefetch(&table.replies, table.free as usize);
+        let connection = &mut table.entries[entry as usize];
+        connection.begin_replies(reply.key, reply.way, reply.deltas);
         EntryIndex(entry)
     }
 
-    /// `straight` is what it is once packets do not change its state.
+    /// `straight` is the mark it has besides, once packets do not change its state.
     #[inline(always)]
     fn add(
         self,
         key: PlainKey,
         server: ServerId,
         beginning: &Beginning,
-        straight: Straight,
+        marks: u8,
+        straight: u8,
     ) -> &'a mut ConnectionTable {
         let Beginning { state, list, now } = *beginning;
         let table = self.table;
         let entry = table.free;
         let connection = &mut table.entries[entry as usize];
         table.free = connection.next;
-        connection.key = key.into();
+        let marks = match state.is_kept() {
+            true => marks | straight,
+            false => marks,
+        };
+        connection.begin(key, marks);
         connection.server = server;
         connection.last_seen = truncate(now);
         connection.state = state;
-        connection.translated = straight == Straight::Translated;
-        connection.templated = false;
-        connection.for_one_packet = false;
-        connection.straight = match state.is_kept() {
-            true => straight,
-            false => Straight::No,
-        };
         table.index.fill(self.gap, entry);
         table.used += 1;
         append(&mut table.entries, table.wheel.list_mut(list), list, entry);

@@ -6,7 +6,6 @@ use crate::wire::checksum::Delta;
 
 /// The other half of a connection whose replies are translated.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(C, align(64))]
 pub struct Reply {
     /// A reply's source (the real server) and destination (the client, or a local address).
     pub key: FlowKey,
@@ -20,7 +19,15 @@ pub struct Reply {
     pub particular: bool,
 }
 
-const _: () = assert!(size_of::<Reply>() == 64);
+/// What of it has no room in a connection's own line, if that is a wide one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub(super) struct WideReply {
+    pub(super) key: FlowKey,
+    pub(super) way: Way,
+}
+
+const _: () = assert!(size_of::<WideReply>() == 64);
 
 /// How replies reach the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,5 +41,99 @@ pub enum Way {
 impl Default for Way {
     fn default() -> Self {
         Self::Gateway(GatewayId(0))
+    }
+}
+
+/// A [`Way`] in a word, whose lower two bytes are the port and whose upper ones are the MAC address as in a header; or the
+/// gateway's number above [`GATEWAY`](Self::GATEWAY).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WayWord(u64);
+
+impl WayWord {
+    /// Instead of a port, of which there are far fewer.
+    const GATEWAY: u64 = 0xffff;
+    const PORT: u64 = 0xffff;
+
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn from_word(word: u64) -> Self {
+        Self(word)
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn word(self) -> u64 {
+        self.0
+    }
+
+    #[inline(always)]
+    const fn is_gateway(self) -> bool {
+        self.0 & Self::PORT == Self::GATEWAY
+    }
+
+    /// A client that is a neighbour is answered at the MAC address of its last request. `None` if it is the one
+    /// that these bytes end with already.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn learned(self, source: [u8; 8]) -> Option<Self> {
+        let source = u64::from_le_bytes(source);
+        let differs = (self.0 ^ source) & !Self::PORT != 0;
+        match differs && !self.is_gateway() {
+            true => Some(Self(self.0 & Self::PORT | source & !Self::PORT)),
+            false => None,
+        }
+    }
+}
+
+impl From<Way> for WayWord {
+    #[inline(always)]
+    fn from(way: Way) -> Self {
+        match way {
+            Way::Gateway(GatewayId(id)) => Self(Self::GATEWAY | u64::from(id) << 16),
+            Way::Neighbor { port, mac } => {
+                let ([low, high], [a, b, c, d, e, f]) = (port.0.to_le_bytes(), mac.0);
+                Self(u64::from_le_bytes([low, high, a, b, c, d, e, f]))
+            }
+        }
+    }
+}
+
+impl From<WayWord> for Way {
+    #[inline(always)]
+    fn from(word: WayWord) -> Self {
+        let [low, high, a, b, c, d, e, f] = word.0.to_le_bytes();
+        match word.is_gateway() {
+            true => Self::Gateway(GatewayId(u16::from_le_bytes([a, b]))),
+            false => Self::Neighbor {
+                port: PortIndex(u16::from_le_bytes([low, high])),
+                mac: MacAddress([a, b, c, d, e, f]),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_way_is_what_its_word_says() {
+        let mac = MacAddress([0xff; 6]);
+        let other = MacAddress([2, 0, 0, 0, 0, 1]);
+        let port = PortIndex(254);
+        for way in [
+            Way::Gateway(GatewayId(0)),
+            Way::Gateway(GatewayId(u16::MAX)),
+            Way::Neighbor { port, mac },
+        ] {
+            assert_eq!(Way::from(WayWord::from(way)), way);
+        }
+        let neighbor = WayWord::from(Way::Neighbor { port, mac });
+        assert_eq!(neighbor.learned([0xff; 8]), None);
+        let moved = Way::Neighbor { port, mac: other };
+        let source = [7, 7, 2, 0, 0, 0, 0, 1];
+        assert_eq!(neighbor.learned(source).map(Way::from), Some(moved));
+        let gateway = WayWord::from(Way::Gateway(GatewayId(7)));
+        assert_eq!(gateway.learned(source), None);
     }
 }

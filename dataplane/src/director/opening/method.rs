@@ -6,7 +6,7 @@ use crate::conn::{Beginning, Place, ReplyHalf, Vacancy};
 use crate::director::sending::variation;
 use crate::director::straight::L3;
 use crate::director::translate::way_back;
-use crate::flow::{FlowKey, PlainEnd, PlainKey};
+use crate::flow::{PlainEnd, PlainKey};
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
 use crate::handoff::{Arrival, Owners, SharedReply};
@@ -158,30 +158,27 @@ impl Translated<'_> {
         };
         let key = client.between(server, source);
         let place = vacancy.for_reply(&key)?;
-        let (network, transport) = PlainRewrite::deltas(&client, &key);
+        let deltas = PlainRewrite::deltas(&client, &key);
         let bytes = bytes(&self.packets, first.number);
         let head = self.packets.head_mut(first.number);
-        let opposite = FlowKey::from(key);
-        let rewrite = PlainRewrite::opposite(&opposite, network, transport);
-        rewrite.forward(head, first.life, &hop.addresses);
+        PlainRewrite::opposite(key, deltas).forward(head, first.life, &hop.addresses);
         let hash = place.hash;
         let reply = ReplyHalf {
             key,
-            network,
-            transport,
-            way,
+            deltas,
+            way: way.into(),
             place,
         };
         let entry = vacancy.fill_both(client, reply, first.server, first.beginning);
         if let Some(owners) = self.owners {
             owners.list(hash, entry);
             if let Some(now) = first.beginning.straight_since() {
+                let (network, transport) = deltas;
                 let shared = SharedReply {
                     key,
                     client,
-                    network: network.inverse(),
-                    transport: transport.inverse(),
-                    way,
+                    deltas: (network.inverse(), transport.inverse()),
+                    way: way.into(),
                     server: first.server,
                 };
                 owners.share(entry, &shared, now);

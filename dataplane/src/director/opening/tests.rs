@@ -249,7 +249,7 @@ impl Side {
         let table = self.director.table();
         let connections = table.scan(0, usize::MAX).map(|(_, connection)| {
             let key = connection.key();
-            let (entry, _) = table.find(table.place(key), key).unwrap();
+            let (entry, _) = table.find(table.place(&key), &key).unwrap();
             let reply = table.reply(entry);
             if let Some(reply) = reply {
                 let place = table.place(&reply.key);

@@ -111,7 +111,7 @@ fn apply(rewrite: &Rewrite, frame: &mut [u8], protocol: u8) -> Result<(), DropRe
         head[..length].copy_from_slice(&before[..length]);
         // The hop comes before, and is not in the change: the opposite of one more.
         let network = rewrite.network.and(Delta::ONE_HOP.inverse());
-        let plain = PlainRewrite::opposite(&opposite, network, rewrite.transport);
+        let plain = PlainRewrite::opposite(opposite.plain(), (network, rewrite.transport));
         let hop = Addresses::new(MacAddress([7; 6]), MacAddress([8; 6]));
         let (mut straight, mut expected) = (before, frame.to_vec());
         if let Some(read) = wire::parse_plain(&head, u16::try_from(straight.len()).unwrap()) {

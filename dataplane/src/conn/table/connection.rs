@@ -1,0 +1,242 @@
+//! One connection: a cache line.
+
+use super::reply::{Reply, WayWord, WideReply};
+use super::truncate;
+use crate::conn::State;
+use crate::conn::wheel::NONE;
+use crate::flow::{FlowKey, PlainKey};
+use crate::service::ServerId;
+use crate::wire::checksum::Delta;
+
+/// One connection.
+///
+/// Nearly always all of its addresses are IPv4 ones, and the whole of it is here: the key of its packets from the client,
+/// and for a method that translates replies theirs and the way to the client. Any other connection is
+/// *wide*: one key takes all of that room, and its reply half is elsewhere.
+///
+/// ```text
+///  IPv4   the key (2 words)    the replies' key (2 words)    their way (1 word)
+///  wide   the key (5 words)
+/// ```
+#[derive(Clone, Debug)]
+#[repr(C, align(64))]
+pub struct Connection {
+    words: [u64; 5],
+    /// As in [`Reply`].
+    network: Delta,
+    transport: Delta,
+    pub(super) server: ServerId,
+    /// Low 32 bits of the milliseconds since the worker's start.
+    pub(super) last_seen: u32,
+    pub(super) next: u32,
+    pub(super) previous: u32,
+    pub(super) list: u16,
+    pub(super) state: State,
+    marks: u8,
+}
+
+const _: () = assert!(size_of::<Connection>() == 64);
+
+/// What is marked of a connection, a bit each.
+pub(super) mod mark {
+    /// Not all of its addresses are IPv4.
+    pub(in super::super) const WIDE: u8 = 1 << 0;
+    /// It has a [`Reply`](super::Reply).
+    pub(in super::super) const TRANSLATED: u8 = 1 << 1;
+    /// Its plain requests go straight to the server, as they are; replies do not come.
+    pub(in super::super) const SENT: u8 = 1 << 2;
+    /// Its plain packets go straight on in either direction, translated.
+    pub(in super::super) const EXCHANGED: u8 = 1 << 3;
+    /// A persistence template counts it.
+    pub(in super::super) const TEMPLATED: u8 = 1 << 4;
+    /// It ends when its first packet is sent.
+    pub(in super::super) const FOR_ONE_PACKET: u8 = 1 << 5;
+    /// The director itself is an end of it (SYN proxy): its line in `handshakes` is in use.
+    pub(in super::super) const PROXIED: u8 = 1 << 6;
+    /// As in [`Reply`](super::Reply).
+    pub(in super::super) const PARTICULAR: u8 = 1 << 7;
+}
+
+impl Connection {
+    /// In the free list; `next` is what follows there.
+    pub(super) const fn free(next: u32, list: u16) -> Self {
+        Self {
+            words: [0; 5],
+            network: Delta::NONE,
+            transport: Delta::NONE,
+            server: ServerId(0),
+            last_seen: 0,
+            next,
+            previous: NONE,
+            list,
+            state: State::Close,
+            marks: 0,
+        }
+    }
+
+    /// Client, virtual server and protocol.
+    #[inline(always)]
+    #[must_use]
+    pub fn key(&self) -> FlowKey {
+        match self.is(mark::WIDE) {
+            true => FlowKey::from_words(self.words),
+            false => self.plain_key().into(),
+        }
+    }
+
+    /// The same of one that is not wide.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn plain_key(&self) -> PlainKey {
+        let [first, second, ..] = self.words;
+        PlainKey::from_words([first, second])
+    }
+
+    /// The key of its replies, if it is translated and not wide.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn plain_reply_key(&self) -> PlainKey {
+        let [_, _, first, second, _] = self.words;
+        PlainKey::from_words([first, second])
+    }
+
+    /// Likewise: as [`Reply::network`] and [`Reply::transport`].
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn deltas(&self) -> (Delta, Delta) {
+        (self.network, self.transport)
+    }
+
+    /// Likewise: where its replies leave.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn way(&self) -> WayWord {
+        let [.., way] = self.words;
+        WayWord::from_word(way)
+    }
+
+    /// Likewise: from now on they leave this way.
+    #[inline(always)]
+    pub(crate) const fn set_way(&mut self, way: WayWord) {
+        self.words[4] = way.word();
+    }
+
+    /// Where its packets go.
+    #[inline(always)]
+    #[must_use]
+    pub fn server(&self) -> ServerId {
+        self.server
+    }
+
+    #[inline(always)]
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// It ends when its first packet is sent, and no other one goes the same way.
+    #[must_use]
+    pub fn is_for_one_packet(&self) -> bool {
+        self.is(mark::FOR_ONE_PACKET)
+    }
+
+    /// A persistence template counts it.
+    #[must_use]
+    pub fn is_templated(&self) -> bool {
+        self.is(mark::TEMPLATED)
+    }
+
+    /// It has a [`Reply`].
+    #[must_use]
+    pub fn is_translated(&self) -> bool {
+        self.is(mark::TRANSLATED)
+    }
+
+    /// Other workers translate its plain replies as well, if there are any.
+    #[inline(always)]
+    pub(crate) fn is_shared(&self) -> bool {
+        self.is(mark::EXCHANGED)
+    }
+
+    /// A packet of the connection was seen; timers move lazily.
+    #[inline(always)]
+    pub fn refresh(&mut self, now: u64) {
+        self.last_seen = truncate(now);
+    }
+
+    /// Milliseconds since the last packet that the connection's own worker saw.
+    #[must_use]
+    pub fn idle(&self, now: u64) -> u32 {
+        truncate(now).wrapping_sub(self.last_seen)
+    }
+
+    /// Any of these marks.
+    #[inline(always)]
+    pub(super) const fn is(&self, marks: u8) -> bool {
+        self.marks & marks != 0
+    }
+
+    #[inline(always)]
+    pub(super) const fn set(&mut self, mark: u8, is_set: bool) {
+        match is_set {
+            true => self.marks |= mark,
+            false => self.marks &= !mark,
+        }
+    }
+
+    /// Becomes one of IPv4 without a reply half and without a mark but these.
+    #[inline(always)]
+    pub(super) const fn begin(&mut self, key: PlainKey, marks: u8) {
+        [self.words[0], self.words[1]] = key.words();
+        self.marks = marks;
+    }
+
+    /// Is given its reply half, whose addresses are IPv4 ones as well.
+    #[inline(always)]
+    pub(super) fn begin_replies(
+        &mut self,
+        key: PlainKey,
+        way: WayWord,
+        (network, transport): (Delta, Delta),
+    ) {
+        [self.words[2], self.words[3]] = key.words();
+        self.words[4] = way.word();
+        (self.network, self.transport) = (network, transport);
+    }
+
+    /// Becomes a wide one.
+    pub(super) fn begin_wide(&mut self, key: FlowKey, (network, transport): (Delta, Delta)) {
+        self.words = key.words();
+        (self.network, self.transport) = (network, transport);
+        self.marks = mark::WIDE;
+    }
+
+    /// Its reply half; `wide` is where that is of a wide one.
+    pub(super) fn reply(&self, wide: Option<&WideReply>) -> Option<Reply> {
+        let (key, way) = match self.is(mark::WIDE) {
+            true => wide.map(|wide| (wide.key, wide.way))?,
+            false => (self.plain_reply_key().into(), self.way().into()),
+        };
+        self.is_translated().then_some(Reply {
+            key,
+            network: self.network,
+            transport: self.transport,
+            way,
+            particular: self.is(mark::PARTICULAR),
+        })
+    }
+
+    /// What lets packets go straight on, which is found when a connection changes, not for each of its packets: to be
+    /// called after every change. A closer look is needed if not all addresses are IPv4, if any packet changes the state,
+    /// if it ends with its first one, or if the director itself is an end of it.
+    #[inline(always)]
+    pub(super) fn find_straight(&mut self) {
+        use mark::{EXCHANGED, FOR_ONE_PACKET, PARTICULAR, PROXIED, SENT, TRANSLATED, WIDE};
+        let goes_on = !self.is(WIDE | FOR_ONE_PACKET | PROXIED) && self.state.is_kept();
+        self.set(SENT, goes_on && !self.is(TRANSLATED));
+        self.set(
+            EXCHANGED,
+            goes_on && self.is(TRANSLATED) && !self.is(PARTICULAR),
+        );
+    }
+}
