@@ -436,6 +436,14 @@ impl ServerStatistics {
         add(&self.connections, 1);
     }
 
+    /// A new connection, and its first packet of `bytes` IP bytes, were counted for nothing.
+    pub(crate) fn undo_connection(&self, is_active: bool, bytes: u64) {
+        add(&self.connections, 1_u64.wrapping_neg());
+        add(&self.packets, 1_u64.wrapping_neg());
+        add(&self.bytes, bytes.wrapping_neg());
+        self.shift(Some(is_active), None);
+    }
+
     /// Moves the gauges when a connection starts (`from: None`), changes
     /// between active (`Some(true)`) and inactive, or ends (`to: None`).
     pub(crate) fn shift(&self, from: Option<bool>, to: Option<bool>) {

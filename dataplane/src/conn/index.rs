@@ -61,17 +61,6 @@ impl Bucket {
         None
     }
 
-    /// As [`matches`](Self::matches) for the free slots of this bucket, whose number is given, without
-    /// one that is as good as filled.
-    #[inline(always)]
-    fn free(&self, number: u32, filled: Option<Gap>) -> u32 {
-        let free = self.matches(0);
-        match filled {
-            Some(gap) if gap.place().bucket() == number => free & !(0b11 << (2 * (gap.slot() & 7))),
-            Some(_) | None => free,
-        }
-    }
-
     /// The entry of the lowest bits in `matches`; any one if there are none.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
@@ -187,9 +176,9 @@ impl Buckets<'_> {
         prefetch(self.all, place.bucket() as usize);
     }
 
-    /// The first entry whose tag matches, for which `fetch` is called. [`NONE`] if there is none.
+    /// The first entry whose tag matches, for which `fetch` is called. [`NONE`] if there is none, and `miss` is called.
     #[inline(always)]
-    pub(super) fn candidate(self, place: Place, fetch: impl Fn(u32)) -> u32 {
+    pub(super) fn candidate(self, place: Place, fetch: impl Fn(u32), miss: impl FnOnce()) -> u32 {
         let bucket = &self.all[place.bucket() as usize];
         let matches = bucket.matches(place.tag());
         // Before it is known that there is one, which nearly always is so.
@@ -198,7 +187,10 @@ impl Buckets<'_> {
         if matches == 0 {
             cold_path();
             let entry = Self::candidate_in_chain(self.all, bucket.overflow, place.tag());
-            fetch(entry);
+            match entry {
+                NONE => miss(),
+                entry => fetch(entry),
+            }
             return entry;
         }
         entry
@@ -313,15 +305,15 @@ impl Index {
     }
 
     /// A gap for a place, if it is known that no entry with the tag is there: what does not
-    /// have to be compared. `besides` is another gap, which is to be filled as well.
+    /// have to be compared.
     #[inline(always)]
-    pub(super) fn gap(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
+    pub(super) fn gap(&self, place: Place) -> Option<Gap> {
         let bucket = self.buckets.get(place.bucket() as usize)?;
-        let free = bucket.free(place.bucket(), besides);
+        let free = bucket.matches(0);
         let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
         if !is_new || free == 0 {
             cold_path();
-            return self.gap_in_chain(place, besides);
+            return self.gap_in_chain(place);
         }
         Gap::new(place, free.trailing_zeros() / 2)
     }
@@ -329,27 +321,24 @@ impl Index {
     /// The same, but for a chain that has or needs an overflow bucket.
     #[cold]
     #[inline(never)]
-    fn gap_in_chain(&self, place: Place, besides: Option<Gap>) -> Option<Gap> {
+    fn gap_in_chain(&self, place: Place) -> Option<Gap> {
         let (mut number, mut length, mut gap) = (place.bucket(), 0, None);
         while let Some(bucket) = self.buckets.get(number as usize) {
             if bucket.matches(place.tag()) != 0 {
                 return None;
             }
-            let free = bucket.free(number, besides);
+            let free = bucket.matches(0);
             if free != 0 && gap.is_none() {
                 gap = Gap::new(place.in_bucket(number), free.trailing_zeros() / 2);
             }
             number = bucket.overflow;
             length += 1;
         }
-        // One overflow bucket is there at least, which may be the last one.
-        let is_used = besides.is_some_and(|gap| gap.slot() == Gap::APPENDED);
-        let is_extensible = length < MAX_CHAIN && self.free != NONE && !is_used;
+        let is_extensible = length < MAX_CHAIN && self.free != NONE;
         gap.or_else(|| Gap::new(place, Gap::APPENDED).filter(|_| is_extensible))
     }
 
-    /// Adds an entry in a gap; nothing was added or removed since that was found, but the gap that it is
-    /// besides was filled.
+    /// Adds an entry in a gap; nothing was added or removed since that was found.
     #[inline(always)]
     pub(super) fn fill(&mut self, gap: Gap, entry: u32) {
         if gap.slot() == Gap::APPENDED {
@@ -501,36 +490,25 @@ mod tests {
         assert!(places.iter().all(|place| place.bucket() == 0));
         let fill = |index: &mut Index, entries: std::ops::Range<u32>| {
             for (entry, &place) in entries.clone().zip(&places[entries.start as usize..]) {
-                let gap = index.gap(place, None).unwrap();
+                let gap = index.gap(place).unwrap();
                 index.fill(gap, entry);
-                assert_eq!(index.gap(place, None), None, "the tag is there now");
+                assert_eq!(index.gap(place), None, "the tag is there now");
             }
         };
         fill(&mut index, 0..7);
-        // The bucket's last slot, and the first of a bucket that there is none of yet.
-        for (two, last) in [(7, 9), (15, 17), (23, 25)] {
-            let first = index.gap(places[two], None).unwrap();
-            let second = index.gap(places[two + 1], Some(first)).unwrap();
-            assert_ne!(first, second);
-            let entry = u32::try_from(two).unwrap();
-            index.fill(first, entry);
-            index.fill(second, entry + 1);
-            fill(&mut index, last..last + 6);
-        }
-        assert_eq!(index.gap(places[20], None), None, "in an overflow bucket");
+        // The bucket's last slot, and then of buckets that there are none of yet.
+        fill(&mut index, 7..31);
+        assert_eq!(index.gap(places[20]), None, "in an overflow bucket");
         for (entry, &place) in (0..31).zip(&places) {
             assert!(find(&index, place, entry));
         }
         index.remove(places[3], 3);
-        let gap = index.gap(places[31], None).unwrap();
+        let gap = index.gap(places[31]).unwrap();
         assert_eq!(gap.slot(), 3, "what was removed leaves a gap");
-        // Of two, one can be appended.
         index.fill(gap, 31);
-        let gap = index.gap(places[32], None).unwrap();
-        index.fill(gap, 32);
-        let full = index.gap(places[33], None).unwrap();
+        fill(&mut index, 32..33);
+        let full = index.gap(places[33]).unwrap();
         assert_eq!(full.slot(), Gap::APPENDED);
-        assert_eq!(index.gap(places[34], Some(full)), None);
     }
 
     #[test]
@@ -540,7 +518,7 @@ mod tests {
         let places: Vec<Place> = (0..100).map(place).collect();
         let mut entries = 0..100;
         let filled = places.iter().map_while(|&place| {
-            let gap = index.gap(place, None)?;
+            let gap = index.gap(place)?;
             index.fill(gap, entries.next()?);
             Some(())
         });
@@ -553,7 +531,7 @@ mod tests {
         assert!(index.insert(index.buckets().place(1), 1));
         assert!(!find(&index, index.buckets().place(2), 1));
         let buckets = index.buckets();
-        let candidate = |hash| buckets.candidate(buckets.place(hash), |_| ());
+        let candidate = |hash| buckets.candidate(buckets.place(hash), |_| (), || ());
         assert_eq!(candidate(1), 1);
         assert_eq!(candidate(2), NONE);
     }

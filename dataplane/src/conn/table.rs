@@ -40,6 +40,9 @@ use crate::service::ServerId;
 pub struct EntryIndex(u32);
 
 impl EntryIndex {
+    /// One like any other, where there is none yet.
+    pub(crate) const FIRST: Self = Self(0);
+
     /// For tables beside this one.
     pub(crate) fn number(self) -> usize {
         self.0 as usize
@@ -355,7 +358,7 @@ impl ConnectionTable {
         } else {
             connection.begin(key.plain(), 0);
             if new.reply.is_some() {
-                connection.begin_replies(reply.key.plain(), reply.way.into(), deltas);
+                connection.begin_replies(reply.key.plain(), reply.way.into(), deltas, 0);
             }
         }
         connection.server = new.server;

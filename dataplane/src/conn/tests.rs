@@ -89,7 +89,7 @@ fn translated_connections_are_found_both_ways() {
             assert_eq!(reply, (entry, Direction::Reply));
             let candidate = table
                 .lookup()
-                .candidate::<true>(table.place(&reply_key(client)));
+                .candidate::<true>(table.place(&reply_key(client)), || ());
             let found = table.translated(candidate, &reply_key(client));
             // A rival with the same tag may be the candidate instead.
             if let Some((entry, _, direction)) = found {

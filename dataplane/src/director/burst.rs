@@ -5,6 +5,7 @@
 
 use std::num::NonZeroU64;
 
+use super::opening::Begun;
 use super::{Slot, What};
 use crate::conn::{Candidate, ConnectionTable, Lookup, Places, Signal};
 use crate::device::BURST;
@@ -60,6 +61,11 @@ impl Others {
         Self(self.0 | others.0)
     }
 
+    #[inline(always)]
+    pub(super) fn among(self, others: Self) -> Self {
+        Self(self.0 & others.0)
+    }
+
     /// Those behind this one.
     #[inline(always)]
     pub(super) fn after(self, number: usize) -> Self {
@@ -99,6 +105,7 @@ impl Others {
 pub(super) struct Notes {
     pub(super) plain: PlainNotes,
     pub(super) slots: [Slot; BURST],
+    pub(super) begun: Begun,
     pub(super) processor: Processor,
 }
 
@@ -114,6 +121,8 @@ pub(super) struct PlainNotes {
     pub(super) outers: Outers<BURST>,
     /// Where those leave that go straight on.
     pub(super) ports: [PortIndex; BURST],
+    /// Those that have no candidate.
+    pub(super) unknown: Others,
 }
 
 /// What the first stage found.
@@ -137,8 +146,10 @@ impl Notes {
                 keys: [PlainKey::EMPTY; BURST],
                 outers: Outers::EMPTY,
                 ports: [PortIndex(0); BURST],
+                unknown: Others::NONE,
             },
             slots: [Slot::EMPTY; BURST],
+            begun: Begun::NONE,
             processor: Processor::detect(),
         })
     }
@@ -197,7 +208,7 @@ impl Notes {
         }
     }
 
-    /// The key of a plain frame that begins a connection, if there is none with it; it is noted.
+    /// The key of a plain frame without a candidate, if it begins a connection; it is noted.
     #[inline(always)]
     pub(super) fn first_key(
         &mut self,
@@ -206,21 +217,17 @@ impl Notes {
         packets: &Packets<'_>,
     ) -> Option<PlainKey> {
         let key = PlainKey::of(packets.head(number));
-        let (begins, candidate) = match read.changing.has(number) {
+        let begins = match read.changing.has(number) {
             true => {
                 let flags = wire::plain_tcp_flags(packets.head(number), true);
-                (
-                    Signal::Tcp(flags).is_request(),
-                    self.slots[number].candidate,
-                )
+                Signal::Tcp(flags).is_request()
             }
-            false => (!key.is_tcp(), self.plain.candidates[number]),
+            false => !key.is_tcp(),
         };
-        let is_first = begins && candidate == Candidate::NONE;
-        if is_first {
+        if begins {
             self.plain.keys[number] = key;
         }
-        is_first.then_some(key)
+        begins.then_some(key)
     }
 
     /// Adds what else is known of plain frames that did not go straight on.
@@ -249,8 +256,11 @@ impl PlainNotes {
     #[inline(always)]
     fn find_candidates<const REPLIES: bool>(&mut self, count: usize, lookup: &Lookup<'_>) {
         let candidates = &mut self.candidates[..count];
+        let mut unknown = Others::NONE;
         for (number, candidate) in candidates.iter_mut().enumerate() {
-            *candidate = lookup.candidate::<REPLIES>(self.places.get(number));
+            let miss = || unknown.add(number);
+            *candidate = lookup.candidate::<REPLIES>(self.places.get(number), miss);
         }
+        self.unknown = unknown;
     }
 }

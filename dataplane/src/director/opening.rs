@@ -5,13 +5,18 @@
 //!
 //! Those of a burst that are for one virtual server are opened in one loop, in which only packet, connection and
 //! real server differ. When a packet needs a closer look after a server was chosen for it, the loop ends there, so
-//! that the server stays the one and whatever comes behind it is decided after it.
+//! that the server stays the one and whatever comes behind it is decided after it. NAT finds out last whether another
+//! connection has the replies' key: then this one is removed again, and the general way has its packet once the
+//! others of the loop are opened. A scheduler may have counted it meanwhile.
 
 mod method;
 #[cfg(test)]
 mod tests;
+mod translated;
 
-use self::method::{Direct, First, FullNat, Method, Nat, Translated, Wrapped};
+use self::method::{Direct, First, Method, Wrapped, WrappedOtherwise};
+pub(super) use self::translated::Begun;
+use self::translated::{FullNat, Nat, Translated};
 use super::burst::{Notes, Others, PlainNotes, Read};
 use super::choose::{Chosen, Connections};
 use super::flows::Flows;
@@ -20,6 +25,7 @@ use crate::conn::{Beginning, ConnectionTable, Direction, NoVacancy, State};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
 use crate::flow::{FlowKey, PlainKey};
+use crate::forward::tunnel::Front;
 use crate::handoff::Arrival;
 use crate::limits::WhenFull;
 use crate::processor::Loop;
@@ -80,6 +86,8 @@ struct Opened {
     full: Others,
     /// A closer look is needed, but this is the server.
     chosen: Option<(usize, ServerId)>,
+    /// The same of those whose connection is in the table in vain.
+    undone: Others,
 }
 
 impl Flows {
@@ -105,7 +113,8 @@ impl Flows {
         let mut begin = Others::NONE;
         let (mut first, mut differ) = (None, 0);
         let packets = burst.umem.packets(burst.frames);
-        for number in others.without(burst.read.unusual).numbers() {
+        let unknown = others.among(burst.notes.plain.unknown);
+        for number in unknown.without(burst.read.unusual).numbers() {
             if let Some(key) = burst.notes.first_key(number, burst.read, &packets) {
                 let service = key.service_word();
                 differ |= service ^ *first.get_or_insert(service);
@@ -151,6 +160,10 @@ impl Flows {
             let opened = self.open(service, rest, burst);
             unclear = unclear.with(opened.unclear);
             full = full.with(opened.full);
+            for number in opened.undone.numbers() {
+                burst.complete(Others::only(number));
+                self.settle(number, burst, Self::open_undone);
+            }
             let Some((number, server)) = opened.chosen else {
                 return [unclear, full];
             };
@@ -175,13 +188,34 @@ impl Flows {
         self.carry_out(decided, packet, frame)
     }
 
+    /// The same of one whose connection is in the table in vain.
+    #[cold]
+    fn open_undone(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
+        let slot = packet.slot;
+        let Some((entry, _)) = self.table.find(slot.place, &slot.key) else {
+            return self.decide(packet, frame);
+        };
+        let undone = self.table.remove(entry);
+        if let Some(statistics) = self.statistics.server(undone.server()) {
+            let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
+            statistics.undo_connection(undone.state().is_active(), bytes);
+        }
+        self.open_chosen(undone.server(), packet, frame)
+    }
+
     #[inline(never)]
     fn open(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Opened {
         let first = same.numbers().next().zip(service.opens_by);
         let Some((first, by)) = first else {
             return Opened::nothing_of(same);
         };
-        let plain = &burst.notes.plain;
+        let Notes {
+            plain,
+            begun,
+            processor,
+            ..
+        } = &mut *burst.notes;
+        let plain = &*plain;
         let state = first_state(plain.keys[first].is_tcp());
         let opening = Opening {
             beginning: self.table.beginning(state, burst.now),
@@ -202,7 +236,6 @@ impl Flows {
             now: burst.now,
         };
         let (umem, arrivals) = (burst.umem, burst.arrivals);
-        let processor = burst.notes.processor;
         let work = Work {
             opening,
             same,
@@ -224,6 +257,8 @@ impl Flows {
                     packets: umem.packets(burst.frames),
                     arrivals,
                     owners: self.owners.as_ref(),
+                    plain,
+                    begun,
                 });
                 processor.run(By { method, work })
             }
@@ -233,6 +268,8 @@ impl Flows {
                     packets: umem.packets(burst.frames),
                     arrivals,
                     owners: self.owners.as_ref(),
+                    plain,
+                    begun,
                 };
                 let method = FullNat {
                     translated,
@@ -241,8 +278,21 @@ impl Flows {
                 };
                 processor.run(By { method, work })
             }
-            OpensBy::Wrapped => {
+            OpensBy::Wrapped if !snapshot.wraps_otherwise => {
                 let method = Wrapped {
+                    paths: snapshot.paths(),
+                    tunnels: snapshot.tunnel_paths(),
+                    packets: umem.packets(burst.frames),
+                    outers: &plain.outers,
+                };
+                let opened = processor.run(By { method, work });
+                let (last, count) = (self.identification, opened.opened.len());
+                self.identification = plain.outers.last_below(opened.opened.end(), last);
+                self.counters.tx_bytes += u64::from(count) * u64::from(Front::OVERHEAD);
+                opened
+            }
+            OpensBy::Wrapped => {
+                let method = WrappedOtherwise {
                     paths: snapshot.paths(),
                     tunnels: snapshot.tunnel_paths(),
                     umem,
@@ -297,6 +347,7 @@ impl Opened {
             unclear,
             full: Others::NONE,
             chosen: None,
+            undone: Others::NONE,
         }
     }
 }
@@ -321,7 +372,7 @@ impl<M: Method> Loop for By<'_, M> {
 
     #[inline(always)]
     fn run(self) -> Opened {
-        let Self { method, work } = self;
+        let Self { mut method, work } = self;
         let Work {
             opening,
             same,
@@ -335,24 +386,28 @@ impl<M: Method> Loop for By<'_, M> {
             connections,
             now,
         } = scheduling;
-        let to = (table, verdicts);
-        if let Scheduler::RoundRobin(scheduler) = &service.scheduler {
+        let to = (&mut *table, verdicts);
+        let scheduler = &service.scheduler;
+        let mut opened = if let Scheduler::RoundRobin(scheduler) = scheduler {
             // Without a call and what it would need.
             let mut state = schedulers.state(service.id);
             let choose = |_: &PlainKey| scheduler.turn(state.as_deref_mut()?);
-            return opening.each(method, same, to, choose);
-        }
-        opening.each(method, same, to, |key| {
-            let key = FlowKey::from(*key);
-            let request = Request {
-                client: key.source(),
-                client_port: key.source_port(),
-                destination: key.destination(),
-                now,
-            };
-            let scheduler = &service.scheduler;
-            scheduler.schedule(service.id, schedulers, &request, &connections)
-        })
+            opening.each(&mut method, same, to, choose)
+        } else {
+            opening.each(&mut method, same, to, |key| {
+                let key = FlowKey::from(*key);
+                let request = Request {
+                    client: key.source(),
+                    client_port: key.source_port(),
+                    destination: key.destination(),
+                    now,
+                };
+                scheduler.schedule(service.id, schedulers, &request, &connections)
+            })
+        };
+        opened.undone = method.finish(table, &opening.beginning);
+        opened.opened = opened.opened.without(opened.undone);
+        opened
     }
 }
 
@@ -360,7 +415,7 @@ impl Opening<'_> {
     #[inline(always)]
     fn each(
         &self,
-        mut method: impl Method,
+        method: &mut impl Method,
         same: Others,
         (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
         mut choose: impl FnMut(&PlainKey) -> Option<ServerId>,

@@ -87,47 +87,51 @@ impl Loop for Burst<'_> {
                 packets: packets.reborrow(),
             });
         }
-        if flows.table.has_replies() && !others.is_empty() {
-            others = match flows.owners {
+        // What has no candidate may begin a connection, and does not go this way.
+        let new = others.among(plain.unknown);
+        let mut known = others.without(new);
+        if flows.table.has_replies() && !known.is_empty() {
+            known = match flows.owners {
                 None => processor.run(SendTranslated::<true, false> {
                     straight: flows.straight(snapshot, now),
                     plain,
                     packets: packets.reborrow(),
-                    others,
+                    others: known,
                 }),
                 Some(_) => processor.run(SendTranslated::<true, true> {
                     straight: flows.straight(snapshot, now),
                     plain,
                     packets: packets.reborrow(),
-                    others,
+                    others: known,
                 }),
             };
         }
-        if flows.table.has_replies() && !others.is_empty() {
-            others = processor.run(SendTranslated::<false, false> {
+        if flows.table.has_replies() && !known.is_empty() {
+            known = processor.run(SendTranslated::<false, false> {
                 straight: flows.straight(snapshot, now),
                 plain,
                 packets: packets.reborrow(),
-                others,
+                others: known,
             });
         }
-        if !snapshot.tunnel_paths().is_empty() && !others.is_empty() {
+        if !snapshot.tunnel_paths().is_empty() && !known.with(new).is_empty() {
             let last = flows.identification;
             let left = processor.run(SendWrapped {
                 straight: flows.straight(snapshot, now),
                 plain,
                 packets,
-                others,
+                others: known,
                 last,
             });
-            let sent = others.without(left);
+            let sent = known.without(left);
             flows.identification = last.wrapping_add(sent.end());
             flows.counters.tx_bytes += u64::from(sent.len()) * u64::from(Front::OVERHEAD);
-            others = left;
-            if snapshot.wraps_otherwise && !others.is_empty() {
-                others = flows.wrap_others(others, notes, (umem, frames), snapshot, now);
+            known = left;
+            if snapshot.wraps_otherwise && !known.is_empty() {
+                known = flows.wrap_others(known, notes, (umem, frames), snapshot, now);
             }
         }
+        let others = known.with(new);
         let egress = match others.is_empty() {
             true => only_one(&notes.plain.ports[..count]),
             false => None,

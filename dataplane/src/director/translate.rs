@@ -9,7 +9,7 @@ use super::fullnat::{self, is_particular};
 use super::sending::Refusal;
 use super::synproxy::{asks, shift};
 use super::{Packet, Slot, What};
-use crate::conn::{Connection, Direction, EntryIndex, Reply, Way};
+use crate::conn::{Connection, Direction, EntryIndex, Reply, Way, WayWord};
 use crate::counters::DropReason;
 use crate::flow::FlowKey;
 use crate::forward::fragment;
@@ -240,7 +240,7 @@ impl Flows {
             key,
             network,
             transport,
-            way,
+            way: way.into(),
             particular: is_particular(packet.snapshot, server, client),
         })
     }
@@ -308,15 +308,20 @@ pub(super) fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropRea
 
 /// How replies to a client leave, whose first packet this is.
 #[inline(always)]
-pub(super) fn way_back(routes: &Routes, client: Address, ingress: PortIndex, frame: &[u8]) -> Way {
+pub(super) fn way_back(
+    routes: &Routes,
+    client: Address,
+    ingress: PortIndex,
+    frame: &[u8],
+) -> WayWord {
     match routes.route(client) {
-        Some(Via::Gateway(gateway)) => Way::Gateway(gateway),
+        Some(Via::Gateway(gateway)) => WayWord::gateway(gateway),
         // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
         // is no other MAC address to answer to.
-        Some(Via::Link(_)) | None => Way::Neighbor {
-            port: ingress,
-            mac: ethernet::source(frame).unwrap_or_default(),
-        },
+        Some(Via::Link(_)) | None => {
+            let source = ethernet::up_to_source(frame);
+            WayWord::neighbor(ingress, source.unwrap_or_default())
+        }
     }
 }
 

@@ -191,14 +191,16 @@ impl Connection {
         self.marks = marks;
     }
 
-    /// Is given its reply half, whose addresses are IPv4 ones as well.
+    /// Is given its reply half, whose addresses are IPv4 ones as well, and these marks besides.
     #[inline(always)]
-    pub(super) fn begin_replies(
+    pub(super) const fn begin_replies(
         &mut self,
         key: PlainKey,
         way: WayWord,
         (network, transport): (Delta, Delta),
+        marks: u8,
     ) {
+        self.marks |= marks;
         [self.words[2], self.words[3]] = key.words();
         self.words[4] = way.word();
         (self.network, self.transport) = (network, transport);

@@ -42,10 +42,14 @@ impl Lookup<'_> {
     }
 
     /// Second step: the entry that the bucket points to, which nearly always is the one; it is fetched. Its key is to be
-    /// compared. `REPLIES` if it may be that of a reply.
+    /// compared. `REPLIES` if it may be that of a reply. `miss` is called if there is none.
     #[inline(always)]
     #[must_use]
-    pub fn candidate<const REPLIES: bool>(&self, place: Place) -> Candidate {
+    pub(crate) fn candidate<const REPLIES: bool>(
+        &self,
+        place: Place,
+        miss: impl FnOnce(),
+    ) -> Candidate {
         let fetch = |number: u32| {
             let number = match REPLIES {
                 true => number & !REPLY,
@@ -53,13 +57,13 @@ impl Lookup<'_> {
             };
             prefetch(self.entries, number as usize);
         };
-        Candidate(self.buckets.candidate(place, fetch))
+        Candidate(self.buckets.candidate(place, fetch, miss))
     }
 
     /// The same where connections may be wide.
     #[must_use]
     pub(crate) fn wide_candidate(&self, place: Place) -> Candidate {
-        let candidate = self.candidate::<true>(place);
+        let candidate = self.candidate::<true>(place, || ());
         prefetch(self.wide_replies, (candidate.0 & !REPLY) as usize);
         candidate
     }

@@ -1,6 +1,8 @@
 //! Adding connections of which nothing is asked but to be there: of IPv4, under keys whose
 //! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
 
+use std::hint::cold_path;
+
 use super::connection::mark;
 use super::reply::WayWord;
 use super::{ConnectionTable, EntryIndex, NONE, REPLY, append, truncate};
@@ -27,21 +29,12 @@ pub(crate) struct Vacancy<'a> {
     gap: Gap,
 }
 
-/// Where its reply half can be.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ReplyVacancy {
-    gap: Gap,
-    /// Of its key.
-    pub(crate) hash: u64,
-}
-
 /// A reply half of IPv4.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ReplyHalf {
     pub(crate) key: PlainKey,
     pub(crate) deltas: (Delta, Delta),
     pub(crate) way: WayWord,
-    pub(crate) place: ReplyVacancy,
 }
 
 /// Why there is none.
@@ -79,66 +72,74 @@ impl ConnectionTable {
     /// There may be no such place.
     #[inline(always)]
     pub(crate) fn vacancy(&mut self, place: Place) -> Result<Vacancy<'_>, NoVacancy> {
-        let gap = self.index.gap(place, None).ok_or(NoVacancy::Unclear)?;
+        let gap = self.index.gap(place).ok_or(NoVacancy::Unclear)?;
         if self.free == NONE {
             return Err(NoVacancy::Full);
         }
         Ok(Vacancy { table: self, gap })
     }
+
+    /// Adds the reply half of a connection that was begun, whose key has this place. False, and nothing changed, if
+    /// another connection has that key, or there is no room for it.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn add_reply(
+        &mut self,
+        entry: EntryIndex,
+        place: Place,
+        reply: &ReplyHalf,
+        beginning: &Beginning,
+    ) -> bool {
+        let number = entry.0 | REPLY;
+        match self.index.gap(place) {
+            Some(gap) => self.index.fill(gap, number),
+            None => {
+                cold_path();
+                let is_there = self.find(place, &reply.key.into()).is_some();
+                if is_there || !self.index.insert(place, number) {
+                    return false;
+                }
+            }
+        }
+        let marks = match beginning.state.is_kept() {
+            true => mark::TRANSLATED | mark::EXCHANGED,
+            false => mark::TRANSLATED,
+        };
+        self.get_mut(entry)
+            .begin_replies(reply.key, reply.way, reply.deltas, marks);
+        true
+    }
 }
 
-impl<'a> Vacancy<'a> {
-    /// Where the reply half can be, whose key this is; `None` if a closer look is needed.
-    #[inline(always)]
-    pub(crate) fn for_reply(&self, key: &PlainKey) -> Option<ReplyVacancy> {
-        let hash = self.table.hasher.hash_plain(key);
-        let place = self.table.index.buckets().place(hash);
-        let gap = self.table.index.gap(place, Some(self.gap))?;
-        Some(ReplyVacancy { gap, hash })
-    }
-
+impl Vacancy<'_> {
     /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
     pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
-        self.add(key, server, beginning, 0, mark::SENT);
+        let marks = match beginning.state.is_kept() {
+            true => mark::SENT,
+            false => 0,
+        };
+        self.add(key, server, beginning, marks);
     }
 
-    /// The same with a reply half, which is not particular.
+    /// Adds one whose reply half comes next ([`ConnectionTable::add_reply`]), or which is removed.
     #[inline(always)]
-    pub(crate) fn fill_both(
+    pub(crate) fn begin(
         self,
         key: PlainKey,
-        reply: ReplyHalf,
         server: ServerId,
         beginning: &Beginning,
     ) -> EntryIndex {
-        let entry = self.table.free;
-        let table = self.add(key, server, beginning, mark::TRANSLATED, mark::EXCHANGED);
-        table.index.fill(reply.place.gap, entry | REPLY);
-        let connection = &mut table.entries[entry as usize];
-        connection.begin_replies(reply.key, reply.way, reply.deltas);
-        EntryIndex(entry)
+        self.add(key, server, beginning, 0)
     }
 
-    /// `straight` is the mark it has besides, once packets do not change its state.
     #[inline(always)]
-    fn add(
-        self,
-        key: PlainKey,
-        server: ServerId,
-        beginning: &Beginning,
-        marks: u8,
-        straight: u8,
-    ) -> &'a mut ConnectionTable {
+    fn add(self, key: PlainKey, server: ServerId, beginning: &Beginning, marks: u8) -> EntryIndex {
         let Beginning { state, list, now } = *beginning;
         let table = self.table;
         let entry = table.free;
         let connection = &mut table.entries[entry as usize];
         table.free = connection.next;
-        let marks = match state.is_kept() {
-            true => marks | straight,
-            false => marks,
-        };
         connection.begin(key, marks);
         connection.server = server;
         connection.last_seen = truncate(now);
@@ -148,6 +149,6 @@ impl<'a> Vacancy<'a> {
         append(&mut table.entries, table.wheel.list_mut(list), list, entry);
         // The next one's line comes while this one's packet is sent.
         prefetch(&table.entries, table.free as usize);
-        table
+        EntryIndex(entry)
     }
 }

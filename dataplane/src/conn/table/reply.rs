@@ -71,6 +71,20 @@ impl WayWord {
         self.0 & Self::PORT == Self::GATEWAY
     }
 
+    /// To a neighbour by this port, at the MAC address that these bytes end with.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn neighbor(PortIndex(port): PortIndex, source: [u8; 8]) -> Self {
+        Self(u64::from_le_bytes(source) & !Self::PORT | port as u64)
+    }
+
+    /// By this gateway.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn gateway(GatewayId(id): GatewayId) -> Self {
+        Self(Self::GATEWAY | (id as u64) << 16)
+    }
+
     /// A client that is a neighbour is answered at the MAC address of its last request. `None` if it is the one
     /// that these bytes end with already.
     #[inline(always)]
@@ -89,10 +103,10 @@ impl From<Way> for WayWord {
     #[inline(always)]
     fn from(way: Way) -> Self {
         match way {
-            Way::Gateway(GatewayId(id)) => Self(Self::GATEWAY | u64::from(id) << 16),
+            Way::Gateway(id) => Self::gateway(id),
             Way::Neighbor { port, mac } => {
-                let ([low, high], [a, b, c, d, e, f]) = (port.0.to_le_bytes(), mac.0);
-                Self(u64::from_le_bytes([low, high, a, b, c, d, e, f]))
+                let [a, b, c, d, e, f] = mac.0;
+                Self::neighbor(port, [0, 0, a, b, c, d, e, f])
             }
         }
     }

@@ -244,7 +244,7 @@ impl Side {
         frames.into_iter().zip(verdicts).map(become_of).collect()
     }
 
-    /// Connections with their reply halves, statistics and counters.
+    /// Connections with their reply halves, wherever in the table they are, statistics and counters.
     fn state(&self) -> (Vec<String>, Vec<String>, Counters) {
         let table = self.director.table();
         let connections = table.scan(0, usize::MAX).map(|(_, connection)| {
@@ -258,8 +258,13 @@ impl Side {
                     Some(entry)
                 );
             }
-            format!("{entry:?} {connection:?} {reply:?}")
+            let (server, state) = (connection.server(), connection.state());
+            let idle = connection.idle(u64::MAX);
+            let goes_on = connection.is_shared();
+            format!("{key:?} {server:?} {state:?} {idle} {goes_on} {reply:?}")
         });
+        let mut connections: Vec<_> = connections.collect();
+        connections.sort_unstable();
         let servers = (0..12).map(|id| self.statistics.server(ServerId(id)).unwrap().totals());
         let services = (0..4).map(|id| {
             self.statistics
@@ -270,11 +275,7 @@ impl Side {
         let servers = servers.map(|totals| format!("{totals:?}"));
         let services = services.map(|totals| format!("{totals:?}"));
         let counters = self.director.counters().clone();
-        (
-            connections.collect(),
-            servers.chain(services).collect(),
-            counters,
-        )
+        (connections, servers.chain(services).collect(), counters)
     }
 }
 
@@ -293,17 +294,22 @@ proptest! {
         for method in METHODS {
             let side = |is_straight| Side::new(snapshot(method, is_straight), 1000, FEW_PORTS);
             let [mut straight, mut general] = [side(true), side(false)];
-            let (mut now, mut seen) = (0, HashSet::new());
+            let (mut now, mut seen, mut clients) = (0, HashSet::new(), HashSet::new());
             for (service, firsts, pause) in &bursts {
                 // What begins nothing is decided last, so that there is none among them.
                 let is_new = |first: &&First| seen.insert((*service, first.client, first.port));
                 let firsts = firsts.iter().filter(is_new);
                 // Nor of those without a hop left, which are not plain.
                 let (firsts, over): (Vec<_>, Vec<_>) = firsts.partition(|first| first.lives > 1);
+                clients.extend(over.iter().map(|first: &&First| (first.client, first.port)));
+                // What conflicts with another connection is counted while those behind it in its burst are
+                // scheduled, but not if each is decided by itself.
+                let is_single = |first: &&First| clients.insert((first.client, first.port));
+                let (firsts, rivals): (Vec<_>, Vec<_>) = firsts.into_iter().partition(is_single);
                 let packets = |firsts: Vec<&First>| -> Vec<_> {
                     firsts.iter().map(|first| first.packet(*service)).collect()
                 };
-                let (packets, over) = (packets(firsts), packets(over));
+                let (packets, over, rivals) = (packets(firsts), packets(over), packets(rivals));
                 let Some((first, others)) = packets.split_first() else {
                     continue;
                 };
@@ -311,6 +317,11 @@ proptest! {
                 let sent = [&mut straight, &mut general]
                     .map(|side| [&twice, others, &over].map(|packets| side.burst(packets, now)));
                 prop_assert_eq!(&sent[0], &sent[1], "{:?}", method);
+                for rival in rivals {
+                    let rival = [rival];
+                    let sent = [&mut straight, &mut general].map(|side| side.burst(&rival, now));
+                    prop_assert_eq!(&sent[0], &sent[1], "{:?}", method);
+                }
                 now += pause;
                 if *pause == FORGOTTEN {
                     seen.clear();

@@ -105,6 +105,8 @@ pub(crate) struct Outers<const N: usize> {
     thirds: [u32; N],
     /// The sums of all that is taken from the inner headers.
     sums: [u32; N],
+    /// The identification in front of that of number 0.
+    last: u16,
 }
 
 impl<const N: usize> Outers<N> {
@@ -113,6 +115,7 @@ impl<const N: usize> Outers<N> {
         seconds: [0; N],
         thirds: [0; N],
         sums: [0; N],
+        last: 0,
     };
 
     /// Finds those of the first `count` packets, and of a few more, which get the identifications that follow
@@ -127,6 +130,7 @@ impl<const N: usize> Outers<N> {
             .zip(self.thirds.as_chunks_mut::<8>().0)
             .zip(self.sums.as_chunks_mut::<8>().0);
         let (mut before, overhead) = (u32::from(last), u32::from(Front::OVERHEAD));
+        self.last = last;
         // In eights, which are found at once.
         for (outer, inner) in outer.zip(inner).take(count.div_ceil(8)) {
             let (((firsts, seconds), thirds), sums) = outer;
@@ -144,6 +148,12 @@ impl<const N: usize> Outers<N> {
             });
             before += 8;
         }
+    }
+
+    /// The last identification of numbers below `end`, or `last` if that is later.
+    pub(crate) fn last_below(&self, end: u16, last: u16) -> u16 {
+        let (used, other) = (end, last.wrapping_sub(self.last));
+        self.last.wrapping_add(used.max(other))
     }
 }
 
