@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::source::{ConnectError, Datagrams, datagrams};
 use super::vip::Through;
-use super::{Outcome, random};
+use super::{Finding, Outcome, random, what};
 use crate::config::{Check, DnsCheck};
 use crate::in_words::in_words;
 
@@ -22,27 +22,22 @@ pub(super) async fn check(
     parameters: &DnsCheck,
     through: Option<&Through>,
 ) -> Outcome {
-    let what = format!(
-        "DNS_CHECK {} {} {}",
-        check.target,
-        parameters.record_type.name(),
-        parameters.name
-    );
     let mut server = match datagrams(check, through).await {
         Ok(server) => server,
-        Err(error) => return error.into_outcome(&what),
+        Err(error) => return error.into_outcome(&what(check)),
     };
     let [high, low, ..] = random().to_ne_bytes();
     let id = u16::from_be_bytes([high, low]);
     if let Err(error) = server.send(&query(id, parameters)).await {
-        return ConnectError::of(error).into_outcome(&what);
+        return ConnectError::of(error).into_outcome(&what(check));
     }
     match timeout(check.connect_timeout, answer(&mut server, id)).await {
-        Ok(Ok(0)) => Outcome::Passed(format!("{what}: answered")),
-        Ok(Ok(code)) => Outcome::Failed(format!("{what}: {}", code_in_words(code))),
-        Ok(Err(error)) => Outcome::Failed(format!("{what}: {}", in_words(&error))),
+        Ok(Ok(0)) => Outcome::Passed(Finding::Answered),
+        Ok(Ok(code)) => Outcome::Failed(format!("{}: {}", what(check), code_in_words(code))),
+        Ok(Err(error)) => Outcome::Failed(format!("{}: {}", what(check), in_words(&error))),
         Err(_elapsed) => Outcome::Failed(format!(
-            "{what}: no answer: timed out after {:?}",
+            "{}: no answer: timed out after {:?}",
+            what(check),
             check.connect_timeout
         )),
     }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::Outcome;
+use super::{Finding, Outcome};
 use crate::config::FileCheck;
 use crate::event::WeightChange;
 use crate::in_words::in_words;
@@ -28,7 +28,7 @@ pub async fn check(parameters: &FileCheck) -> Outcome {
     };
     if *weight == 0 {
         return if (number == 0) != *reverse {
-            Outcome::Passed(format!("{what}: {number}"))
+            Outcome::Passed(Finding::Said(format!("{what}: {number}")))
         } else {
             Outcome::Failed(format!("{what}: {number}"))
         };

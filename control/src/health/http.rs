@@ -25,11 +25,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::time::timeout;
 
 use self::answer::{Answer, Malformed, Sink};
-use super::Outcome;
 use super::source::ConnectError;
 use super::tcp::{self, First};
 use super::tls::{self, TlsError};
 use super::vip::Through;
+use super::{Finding, Outcome};
 use crate::config::{BodyRegex, Check, CheckUrl, HttpGet, HttpProtocol};
 use crate::in_words::in_words;
 
@@ -88,18 +88,18 @@ pub(super) async fn check(
     through: Option<&Through>,
 ) -> Outcome {
     let name = check.kind.name();
-    let mut passed = None;
+    let mut last = None;
     for (url, prepared) in get.urls.iter().zip(&prepared.urls) {
         let what = || format!("{name} {} {}", check.target, url.path);
         match check_url(check, get, (url, prepared), through).await {
-            Ok(status) => passed = Some((url, status)),
+            Ok(status) => last = Some(status),
             Err(Trouble::Connect(error)) => return error.into_outcome(&what()),
             Err(trouble) => return Outcome::Failed(format!("{}: {trouble}", what())),
         }
     }
-    Outcome::Passed(match passed {
-        Some((url, status)) => format!("{name} {} {}: status {status}", check.target, url.path),
-        None => format!("{name} {}: no url to check", check.target),
+    Outcome::Passed(match last {
+        Some(status) => Finding::Status(status),
+        None => Finding::Said(format!("{name} {}: no url to check", check.target)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! `MISC_CHECK`: a script ends with status 0; with `misc_dynamic` its status
 //! may say the real server's weight.
 
-use super::Outcome;
+use super::{Finding, Outcome};
 use crate::config::MiscCheck;
 use crate::event::WeightChange;
 use crate::scripts::{self, Runner};
@@ -17,7 +17,7 @@ pub async fn check(runner: &Runner, parameters: &MiscCheck) -> Outcome {
     let what = format!("MISC_CHECK {script}: {ended}");
     match ended {
         scripts::Outcome::NotRun(_) => Outcome::Inconclusive(what),
-        scripts::Outcome::Exited(0) => Outcome::Passed(what),
+        scripts::Outcome::Exited(0) => Outcome::Passed(Finding::Said(what)),
         scripts::Outcome::Exited(status @ 2..=255) if *dynamic => {
             let weight = u32::try_from(status - 2).unwrap_or(0);
             Outcome::Weighed(

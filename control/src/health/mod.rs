@@ -29,11 +29,11 @@ mod vip;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::dampener::Dampener;
@@ -47,12 +47,71 @@ use crate::scripts::Runner;
 /// What one try found, with the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    Passed(String),
+    Passed(Finding),
     /// Passed, with something to say about the real server's weight.
     Weighed(WeightChange, String),
     Failed(String),
     /// The try could not be made for a reason on this host.
     Inconclusive(String),
+}
+
+/// What a try that passed found. Ten thousand a second do and nobody asks, so that it is put into
+/// words only for those who do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finding {
+    Connected,
+    Answered,
+    NotRefused,
+    /// Of the last url.
+    Status(u16),
+    /// All of it, in words.
+    Said(String),
+}
+
+impl Finding {
+    /// With the name of the `check`.
+    #[must_use]
+    pub fn in_words(&self, check: &Check) -> String {
+        let found = match self {
+            Self::Connected => "connected",
+            Self::Answered => "answered",
+            Self::NotRefused => "not refused",
+            Self::Status(status) => return format!("{}: status {status}", what(check)),
+            Self::Said(reason) => return reason.clone(),
+        };
+        format!("{}: {found}", what(check))
+    }
+}
+
+impl Outcome {
+    fn in_words(&self, check: &Check) -> String {
+        match self {
+            Self::Passed(finding) => finding.in_words(check),
+            Self::Weighed(_, reason) | Self::Failed(reason) | Self::Inconclusive(reason) => {
+                reason.clone()
+            }
+        }
+    }
+}
+
+/// What reasons begin with: the check's kind, and what it asks of whom.
+fn what(check: &Check) -> String {
+    let (name, target) = (check.kind.name(), check.target);
+    match &check.kind {
+        CheckKind::HttpGet(get) => match get.urls.last() {
+            Some(url) => format!("{name} {target} {}", url.path),
+            None => format!("{name} {target}"),
+        },
+        CheckKind::DnsCheck(dns) => {
+            format!("{name} {target} {} {}", dns.record_type.name(), dns.name)
+        }
+        CheckKind::PingCheck => format!("{name} {}", target.ip()),
+        CheckKind::TcpCheck
+        | CheckKind::UdpCheck(_)
+        | CheckKind::SmtpCheck { .. }
+        | CheckKind::MiscCheck(_)
+        | CheckKind::FileCheck(_) => format!("{name} {target}"),
+    }
 }
 
 /// A check that can be tried: with what is made once and not for every try.
@@ -151,7 +210,7 @@ pub struct Checker {
 #[derive(Debug)]
 struct Running {
     check: Check,
-    record: watch::Receiver<Record>,
+    record: Shared,
     task: JoinHandle<()>,
 }
 
@@ -162,23 +221,47 @@ impl Drop for Running {
 }
 
 /// What a task lets others read.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Record {
     healthy: bool,
-    last_result: LastResult,
-    reason: String,
+    /// Of the last try; `None` before the first.
+    outcome: Option<Outcome>,
     failures: u32,
     tries: u64,
     changed: Instant,
     next: Instant,
 }
 
+#[derive(Clone, Debug)]
+struct Shared(Arc<Mutex<Record>>);
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        // Nothing panics while it has the lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Record {
-    fn status(&self, now: Instant) -> Status {
+    fn last_result(&self) -> LastResult {
+        match self.outcome {
+            None => LastResult::NotTried,
+            Some(Outcome::Passed(_) | Outcome::Weighed(..)) => LastResult::Passed,
+            Some(Outcome::Failed(_)) => LastResult::Failed,
+            Some(Outcome::Inconclusive(_)) => LastResult::Inconclusive,
+        }
+    }
+
+    /// `check` is the one whose record it is.
+    fn status(&self, check: &Check, now: Instant) -> Status {
+        let reason = match &self.outcome {
+            None => "not tried yet".into(),
+            Some(outcome) => outcome.in_words(check),
+        };
         Status {
             healthy: self.healthy,
-            last_result: self.last_result,
-            reason: self.reason.clone(),
+            last_result: self.last_result(),
+            reason,
             failures: self.failures,
             tries: self.tries,
             unchanged_for: now.saturating_duration_since(self.changed),
@@ -216,20 +299,19 @@ impl Checker {
         let now = Instant::now();
         let random = random();
         let dampener = match self.running.get(&id) {
-            Some(running) if running.check == check => return running.record.borrow().healthy,
-            Some(running) => Dampener::resume(&check, running.record.borrow().healthy, now, random),
+            Some(running) if running.check == check => return running.record.lock().healthy,
+            Some(running) => Dampener::resume(&check, running.record.lock().healthy, now, random),
             None => Dampener::new(&check, now, random),
         };
         let healthy = dampener.healthy();
-        let (sender, record) = watch::channel(Record {
+        let record = Shared(Arc::new(Mutex::new(Record {
             healthy,
-            last_result: LastResult::NotTried,
-            reason: "not tried yet".into(),
+            outcome: None,
             failures: 0,
             tries: 0,
             changed: now,
             next: dampener.next(),
-        });
+        })));
         let mut probe = Probe::new(check.clone(), self.runner.clone());
         probe.through = way.and_then(|way| Some(Through::new(way, self.packets()?)));
         let task = Task {
@@ -237,7 +319,7 @@ impl Checker {
             probe,
             weight: None,
             dampener,
-            record: sender,
+            record: record.clone(),
             events: self.events.clone(),
         };
         let task = tokio::spawn(task.run());
@@ -280,21 +362,22 @@ impl Checker {
     pub fn status(&self) -> impl Iterator<Item = (&CheckId, Status)> {
         let now = Instant::now();
         let running = self.running.iter();
-        running.map(move |(id, running)| (id, running.record.borrow().status(now)))
+        running.map(move |(id, running)| (id, running.record.lock().status(&running.check, now)))
     }
 
     /// How one check stands; `None` when it does not run.
     #[must_use]
     pub fn status_of(&self, id: &CheckId) -> Option<Status> {
         let running = self.running.get(id)?;
-        Some(running.record.borrow().status(Instant::now()))
+        let record = running.record.lock();
+        Some(record.status(&running.check, Instant::now()))
     }
 
     /// Whether a check runs and a try of it has ended.
     #[must_use]
     pub fn has_tried(&self, id: &CheckId) -> bool {
         let running = self.running.get(id);
-        running.is_some_and(|running| running.record.borrow().last_result != LastResult::NotTried)
+        running.is_some_and(|running| running.record.lock().outcome.is_some())
     }
 }
 
@@ -304,7 +387,7 @@ struct Task {
     /// As last reported.
     weight: Option<WeightChange>,
     dampener: Dampener,
-    record: watch::Sender<Record>,
+    record: Shared,
     events: mpsc::Sender<Event>,
 }
 
@@ -331,52 +414,49 @@ impl Task {
         };
         let weighs_otherwise = weight != self.weight;
         self.weight = weight;
-        let (change, last_result, reason) = match outcome {
-            Outcome::Passed(reason) | Outcome::Weighed(_, reason) => {
-                (self.dampener.passed(now), LastResult::Passed, reason)
-            }
-            Outcome::Failed(reason) => (self.dampener.failed(now), LastResult::Failed, reason),
-            Outcome::Inconclusive(reason) => {
+        let change = match &outcome {
+            Outcome::Passed(_) | Outcome::Weighed(..) => self.dampener.passed(now),
+            Outcome::Failed(_) => self.dampener.failed(now),
+            Outcome::Inconclusive(_) => {
                 self.dampener.inconclusive(now);
-                (None, LastResult::Inconclusive, reason)
+                None
             }
         };
-        let before = self.record.borrow().last_result;
-        match last_result {
-            LastResult::Failed => tracing::debug!(
+        let event = (change.is_some() || weighs_otherwise).then(|| Event::Health {
+            id: self.id.clone(),
+            healthy: self.dampener.healthy(),
+            reason: outcome.in_words(&self.probe.check),
+            weight,
+        });
+        let mut record = self.record.lock();
+        match &outcome {
+            Outcome::Failed(reason) => tracing::debug!(
                 virtual_server = self.id.virtual_server,
                 failures = self.dampener.failures(),
                 "{reason}"
             ),
-            LastResult::Inconclusive if before != last_result => tracing::warn!(
-                virtual_server = self.id.virtual_server,
-                "health check could not run, {} stays {}: {reason}",
-                self.id.real_server,
-                if self.dampener.healthy() {
-                    "up"
-                } else {
-                    "down"
-                },
-            ),
-            LastResult::Inconclusive | LastResult::Passed | LastResult::NotTried => {}
-        }
-        let event = (change.is_some() || weighs_otherwise).then(|| Event::Health {
-            id: self.id.clone(),
-            healthy: self.dampener.healthy(),
-            reason: reason.clone(),
-            weight,
-        });
-        self.record.send_modify(|record| {
-            record.healthy = self.dampener.healthy();
-            record.last_result = last_result;
-            record.reason = reason;
-            record.failures = self.dampener.failures();
-            record.tries += 1;
-            record.next = self.dampener.next();
-            if change.is_some() {
-                record.changed = now;
+            Outcome::Inconclusive(reason) if record.last_result() != LastResult::Inconclusive => {
+                tracing::warn!(
+                    virtual_server = self.id.virtual_server,
+                    "health check could not run, {} stays {}: {reason}",
+                    self.id.real_server,
+                    if self.dampener.healthy() {
+                        "up"
+                    } else {
+                        "down"
+                    },
+                );
             }
-        });
+            Outcome::Inconclusive(_) | Outcome::Passed(_) | Outcome::Weighed(..) => {}
+        }
+        record.healthy = self.dampener.healthy();
+        record.outcome = Some(outcome);
+        record.failures = self.dampener.failures();
+        record.tries += 1;
+        record.next = self.dampener.next();
+        if change.is_some() {
+            record.changed = now;
+        }
         event
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::time::timeout;
 
 use super::source::{self, ConnectError};
-use super::{Outcome, random};
+use super::{Finding, Outcome, random, what};
 use crate::config::Check;
 use crate::in_words::in_words;
 
@@ -22,21 +22,21 @@ const MESSAGE: usize = HEADER + 8;
 
 /// Runs a `PING_CHECK` once.
 pub async fn check(check: &Check) -> Outcome {
-    let what = format!("PING_CHECK {}", check.target.ip());
     let socket = match connect(check) {
         Ok(socket) => socket,
-        Err(error) => return error.into_outcome(&what),
+        Err(error) => return error.into_outcome(&what(check)),
     };
     let is_v4 = check.target.is_ipv4();
     let request = request(is_v4);
-    if let Err(error) = socket.send(&request).await {
-        return ConnectError::of(error).into_outcome(&what);
+    if let Err(error) = source::send(&socket, &request).await {
+        return ConnectError::of(error).into_outcome(&what(check));
     }
     match timeout(check.connect_timeout, answered(&socket, is_v4, &request)).await {
-        Ok(Ok(())) => Outcome::Passed(format!("{what}: answered")),
-        Ok(Err(error)) => Outcome::Failed(format!("{what}: {}", in_words(&error))),
+        Ok(Ok(())) => Outcome::Passed(Finding::Answered),
+        Ok(Err(error)) => Outcome::Failed(format!("{}: {}", what(check), in_words(&error))),
         Err(_elapsed) => Outcome::Failed(format!(
-            "{what}: no answer: timed out after {:?}",
+            "{}: no answer: timed out after {:?}",
+            what(check),
             check.connect_timeout
         )),
     }

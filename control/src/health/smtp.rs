@@ -1,8 +1,8 @@
 //! `SMTP_CHECK`: a mail server greets, takes a HELO and a QUIT (RFC 5321).
 
-use super::Outcome;
 use super::tcp::{First, Stream, connect};
 use super::vip::Through;
+use super::{Finding, Outcome, what};
 use crate::config::Check;
 use crate::smtp::{Dialogue, Trouble};
 
@@ -15,13 +15,13 @@ pub(super) async fn check(
     helo_name: Option<&str>,
     through: Option<&Through>,
 ) -> Outcome {
-    let what = format!("SMTP_CHECK {}", check.target);
+    let what = what(check);
     let stream = match connect(check, First::Server, through).await {
         Ok(stream) => stream,
         Err(error) => return error.into_outcome(&what),
     };
     match session(check, stream, helo_name.unwrap_or(DEFAULT_HELO_NAME)).await {
-        Ok(()) => Outcome::Passed(format!("{what}: ready")),
+        Ok(()) => Outcome::Passed(Finding::Said(format!("{what}: ready"))),
         Err(trouble) => Outcome::Failed(format!("{what}: {trouble}")),
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::Outcome;
@@ -158,10 +158,20 @@ pub(super) async fn datagrams(
         .map_err(ConnectError::local("no local port for the check"))
 }
 
+/// Sends at once: a new socket has room, and tokio would first wait until the kernel says so.
+pub(super) async fn send(socket: &UdpSocket, payload: &[u8]) -> io::Result<()> {
+    match SockRef::from(socket).send(payload) {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            socket.send(payload).await.map(drop)
+        }
+        sent => sent.map(drop),
+    }
+}
+
 impl Datagrams {
     pub(super) async fn send(&self, payload: &[u8]) -> io::Result<()> {
         match self {
-            Self::Kernel(socket) => socket.send(payload).await.map(drop),
+            Self::Kernel(socket) => send(socket, payload).await,
             Self::Vip(datagrams) => datagrams.send(payload),
         }
     }

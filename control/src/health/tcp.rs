@@ -1,18 +1,20 @@
 //! `TCP_CHECK`: the real server accepts a TCP connection.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use socket2::Type;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
+use rustix::io::Errno;
+use socket2::{Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::Outcome;
 use super::source::{self, ConnectError};
 use super::vip::{self, Through};
+use super::{Finding, Outcome, what};
 use crate::config::Check;
 
 /// Who speaks first on a connection.
@@ -26,10 +28,9 @@ pub(super) enum First {
 
 /// Runs a `TCP_CHECK` once.
 pub(super) async fn check(check: &Check, through: Option<&Through>) -> Outcome {
-    let what = || format!("TCP_CHECK {}", check.target);
     match connect(check, First::Server, through).await {
-        Ok(_closed_by_drop) => Outcome::Passed(format!("{}: connected", what())),
-        Err(error) => error.into_outcome(&what()),
+        Ok(_closed_by_drop) => Outcome::Passed(Finding::Connected),
+        Err(error) => error.into_outcome(&what(check)),
     }
 }
 
@@ -80,12 +81,29 @@ async fn by_kernel(check: &Check, first: First) -> Result<TcpStream, ConnectErro
             .set_tcp_quickack(false)
             .map_err(ConnectError::local("TCP_QUICKACK"))?;
     }
-    let socket = TcpSocket::from_std_stream(socket.into());
-    match timeout(check.connect_timeout, socket.connect(check.target)).await {
+    match timeout(check.connect_timeout, connected(socket, check.target)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => Err(ConnectError::of(error)),
         Err(_elapsed) => Err(ConnectError::TimedOut(check.connect_timeout)),
     }
+}
+
+/// As tokio's `TcpSocket::connect`, but the kernel is asked how it went only where it says that it
+/// went wrong.
+async fn connected(socket: Socket, target: SocketAddr) -> io::Result<TcpStream> {
+    match socket.connect(&target.into()) {
+        Err(error) if error.raw_os_error() != Some(Errno::INPROGRESS.raw_os_error()) => {
+            return Err(error);
+        }
+        Ok(()) | Err(_) => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    if stream.ready(Interest::WRITABLE).await?.is_write_closed()
+        && let Some(error) = stream.take_error()?
+    {
+        return Err(error);
+    }
+    Ok(stream)
 }
 
 impl AsyncRead for Stream {

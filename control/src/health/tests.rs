@@ -4,7 +4,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use super::*;
-use crate::config::{CheckSource, CheckUrl, HttpGet, HttpProtocol};
+use crate::config::{CheckSource, CheckUrl, DnsCheck, HttpGet, HttpProtocol, RecordType, UdpCheck};
 use crate::scripts::Policy;
 
 fn tcp_check(target: SocketAddr) -> Check {
@@ -51,13 +51,70 @@ async fn tcp_check_passes_where_connections_are_accepted() {
     let target = listener.local_addr().unwrap();
     let outcome = try_once(tcp_check(target)).await;
     assert_eq!(
-        outcome,
-        Outcome::Passed(format!("TCP_CHECK {target}: connected"))
+        outcome.in_words(&tcp_check(target)),
+        format!("TCP_CHECK {target}: connected")
     );
     // Closed by a reset: nothing of it stays in TIME_WAIT.
     let (mut accepted, _) = listener.accept().unwrap();
     let error = accepted.read(&mut [0; 1]).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[test]
+fn what_was_found_in_words() {
+    let target: SocketAddr = "192.0.2.1:53".parse().unwrap();
+    let words = |kind, finding: Finding| {
+        finding.in_words(&Check {
+            kind,
+            ..tcp_check(target)
+        })
+    };
+    let url = |path: &str| CheckUrl {
+        path: path.into(),
+        status_code: Vec::new(),
+        virtualhost: None,
+        digest: None,
+        regex: None,
+    };
+    let get = HttpGet {
+        tls: None,
+        protocol: HttpProtocol::Http10,
+        urls: vec![url("/first"), url("/last")],
+        virtualhost: None,
+    };
+    let udp = UdpCheck {
+        payload: None,
+        reply: None,
+    };
+    let dns = DnsCheck {
+        record_type: RecordType::Soa,
+        name: ".".into(),
+    };
+    let cases = [
+        (
+            words(CheckKind::TcpCheck, Finding::Connected),
+            "TCP_CHECK 192.0.2.1:53: connected",
+        ),
+        (
+            words(CheckKind::HttpGet(get), Finding::Status(204)),
+            "HTTP_GET 192.0.2.1:53 /last: status 204",
+        ),
+        (
+            words(CheckKind::UdpCheck(udp), Finding::NotRefused),
+            "UDP_CHECK 192.0.2.1:53: not refused",
+        ),
+        (
+            words(CheckKind::DnsCheck(dns), Finding::Answered),
+            "DNS_CHECK 192.0.2.1:53 SOA .: answered",
+        ),
+        (
+            words(CheckKind::PingCheck, Finding::Answered),
+            "PING_CHECK 192.0.2.1: answered",
+        ),
+    ];
+    for (found, expected) in cases {
+        assert_eq!(found, expected);
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::source::{ConnectError, datagrams};
 use super::vip::Through;
-use super::{Outcome, random};
+use super::{Finding, Outcome, random, what};
 use crate::config::{Check, UdpCheck, UdpReply};
 use crate::in_words::in_words;
 
@@ -17,10 +17,9 @@ pub(super) async fn check(
     parameters: &UdpCheck,
     through: Option<&Through>,
 ) -> Outcome {
-    let what = format!("UDP_CHECK {}", check.target);
     let mut server = match datagrams(check, through).await {
         Ok(server) => server,
-        Err(error) => return error.into_outcome(&what),
+        Err(error) => return error.into_outcome(&what(check)),
     };
     let noise: Vec<u8>;
     let payload = match &parameters.payload {
@@ -31,7 +30,7 @@ pub(super) async fn check(
         }
     };
     if let Err(error) = server.send(payload).await {
-        return ConnectError::of(error).into_outcome(&what);
+        return ConnectError::of(error).into_outcome(&what(check));
     }
     let limit = parameters
         .reply
@@ -43,16 +42,17 @@ pub(super) async fn check(
         timeout(check.connect_timeout, server.receive(&mut answer)).await,
         &parameters.reply,
     ) {
-        (Ok(Err(error)), _) => Outcome::Failed(format!("{what}: {}", in_words(&error))),
-        (Err(_silent), None) => Outcome::Passed(format!("{what}: not refused")),
-        (Ok(Ok(_)), None) => Outcome::Passed(format!("{what}: answered")),
+        (Ok(Err(error)), _) => Outcome::Failed(format!("{}: {}", what(check), in_words(&error))),
+        (Err(_silent), None) => Outcome::Passed(Finding::NotRefused),
+        (Ok(Ok(_)), None) => Outcome::Passed(Finding::Answered),
         (Err(_silent), Some(_)) => Outcome::Failed(format!(
-            "{what}: no answer: timed out after {:?}",
+            "{}: no answer: timed out after {:?}",
+            what(check),
             check.connect_timeout
         )),
         (Ok(Ok(length)), Some(wanted)) => match judge(&answer[..length], wanted) {
-            Ok(()) => Outcome::Passed(format!("{what}: answered")),
-            Err(why) => Outcome::Failed(format!("{what}: {why}")),
+            Ok(()) => Outcome::Passed(Finding::Answered),
+            Err(why) => Outcome::Failed(format!("{}: {why}", what(check))),
         },
     }
 }
