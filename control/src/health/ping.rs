@@ -28,7 +28,7 @@ pub async fn check(check: &Check) -> Outcome {
     };
     let is_v4 = check.target.is_ipv4();
     let request = request(is_v4);
-    if let Err(error) = source::send(&socket, &request).await {
+    if let Err(error) = socket.send(&request).await {
         return ConnectError::of(error).into_outcome(&what(check));
     }
     match timeout(check.connect_timeout, answered(&socket, is_v4, &request)).await {

@@ -159,7 +159,7 @@ pub(super) async fn datagrams(
 }
 
 /// Sends at once: a new socket has room, and tokio would first wait until the kernel says so.
-pub(super) async fn send(socket: &UdpSocket, payload: &[u8]) -> io::Result<()> {
+async fn send(socket: &UdpSocket, payload: &[u8]) -> io::Result<()> {
     match SockRef::from(socket).send(payload) {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
             socket.send(payload).await.map(drop)
