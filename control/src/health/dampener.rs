@@ -18,6 +18,9 @@
 //! success that is not yet enough is followed by the next try after
 //! `delay_before_retry`. A try that says nothing about the real server (the
 //! director ran out of sockets) changes nothing and is repeated after `delay_loop`.
+//!
+//! Checks that a busy director begins late, and so all at once, are spread again with the next tries: what a try is late
+//! by does not move those behind it.
 
 use std::time::{Duration, Instant};
 
@@ -48,6 +51,8 @@ pub struct Dampener {
     /// Successes in a row while down.
     successes: u32,
     next: Instant,
+    /// What the try under way, or the last one, began after it was due.
+    late: Duration,
 }
 
 impl Dampener {
@@ -74,6 +79,7 @@ impl Dampener {
             failures: 0,
             successes: 0,
             next: now + warmup,
+            late: Duration::ZERO,
         }
     }
 
@@ -95,11 +101,16 @@ impl Dampener {
         self.failures
     }
 
+    /// A try begins at `now`.
+    pub fn begin(&mut self, now: Instant) {
+        self.late = now.saturating_duration_since(self.next);
+    }
+
     /// A try that ended at `now` passed.
     pub fn passed(&mut self, now: Instant) -> Option<Change> {
         self.failures = 0;
         if self.healthy {
-            self.wait(now, self.delay_loop);
+            self.wait_loop(now);
             return None;
         }
         self.successes += 1;
@@ -107,7 +118,7 @@ impl Dampener {
             self.wait(now, self.delay_before_retry);
             return None;
         }
-        self.wait(now, self.delay_loop);
+        self.wait_loop(now);
         self.successes = 0;
         self.healthy = true;
         Some(Change::Up)
@@ -118,21 +129,33 @@ impl Dampener {
         self.failures = self.failures.saturating_add(1);
         self.successes = 0;
         if !self.healthy {
-            self.wait(now, self.delay_loop);
+            self.wait_loop(now);
             return None;
         }
         if self.failures <= self.retry {
             self.wait(now, self.delay_before_retry);
             return None;
         }
-        self.wait(now, self.delay_loop);
+        self.wait_loop(now);
         self.healthy = false;
         Some(Change::Down)
     }
 
     /// A try that ended at `now` said nothing about the real server.
     pub fn inconclusive(&mut self, now: Instant) {
-        self.wait(now, self.delay_loop);
+        self.wait_loop(now);
+    }
+
+    /// Waits for `delay_loop`, a try's lateness less; by a multiple of it more, if that is nearer.
+    fn wait_loop(&mut self, now: Instant) {
+        let delay = self.delay_loop.clamp(SHORTEST_DELAY, A_YEAR);
+        let late = self.late.as_nanos() % delay.as_nanos();
+        let late = Duration::from_nanos(u64::try_from(late).unwrap_or(0)); // less than a year
+        let wait = match late > delay / 2 {
+            false => delay - late,
+            true => delay + (delay - late),
+        };
+        self.wait(now, wait);
     }
 
     fn wait(&mut self, now: Instant, delay: Duration) {

@@ -395,6 +395,7 @@ impl Task {
     async fn run(mut self) {
         loop {
             tokio::time::sleep_until(self.dampener.next().into()).await;
+            self.dampener.begin(Instant::now());
             let outcome = self.probe.try_once().await;
             if let Some(event) = self.account(outcome)
                 && self.events.send(event).await.is_err()

@@ -49,6 +49,29 @@ fn play(check: &Check, tries: &str) -> (String, Vec<u64>) {
 }
 
 #[test]
+fn checks_that_begin_late_and_together_are_spread_again() {
+    let start = Instant::now();
+    let seconds = |seconds: f64| start + Duration::from_secs_f64(seconds);
+    let wanted = check(0, false);
+    // In a warm-up of ten seconds: each part of it, and the loops of six seconds that follow.
+    for (part, due, loops) in [
+        (1, 0.5, 2),
+        (5, 2.5, 2),
+        (9, 4.5, 2),
+        (13, 6.5, 1),
+        (17, 8.5, 1),
+    ] {
+        let mut dampener = Dampener::new(&wanted, start, u32::MAX / 20 * part);
+        // All begin after nine seconds, and each takes a second.
+        dampener.begin(seconds(9.0));
+        dampener.passed(seconds(10.0));
+        let next = (dampener.next() - start).as_secs_f64();
+        let expected = due + 1.0 + 6.0 * f64::from(loops);
+        assert!((next - expected).abs() < 0.01, "{next}, not {expected}");
+    }
+}
+
+#[test]
 fn a_server_that_is_down_rises_after_successes_in_a_row() {
     let mut wanted = check(0, true);
     wanted.rise = 3;
