@@ -436,12 +436,11 @@ impl ServerStatistics {
         add(&self.connections, 1);
     }
 
-    /// A new connection, and its first packet of `bytes` IP bytes, were counted for nothing.
-    pub(crate) fn undo_connection(&self, is_active: bool, bytes: u64) {
-        add(&self.connections, 1_u64.wrapping_neg());
-        add(&self.packets, 1_u64.wrapping_neg());
-        add(&self.bytes, bytes.wrapping_neg());
-        self.shift(Some(is_active), None);
+    /// Counts a new connection and its first packet, of `bytes` IP bytes.
+    #[inline(always)]
+    pub(crate) fn count_first(&self, bytes: u64) {
+        self.count_connection();
+        self.count_packet(bytes);
     }
 
     /// Moves the gauges when a connection starts (`from: None`), changes

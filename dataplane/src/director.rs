@@ -31,7 +31,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::Cache;
 
-use self::burst::{Notes, Others, Read};
+use self::burst::{Notes, Others};
 use self::flows::Flows;
 use self::opening::Burst;
 use self::straight::{Sent, only_one};
@@ -377,42 +377,20 @@ impl Director {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
         }
         if !others.is_empty() {
-            others = others.without(handed);
-            self.decide_others((others, &read), arrivals, umem, frames, now, verdicts);
+            let mut burst = Burst {
+                snapshot,
+                notes,
+                read: &read,
+                arrivals,
+                umem,
+                frames,
+                verdicts,
+                now,
+            };
+            flows.decide_others(others.without(handed), &mut burst);
             return (bytes, all_leave_by(&verdicts[..count]));
         }
         (bytes, None)
-    }
-
-    /// The frames that did not go the straight way.
-    #[inline(never)]
-    fn decide_others(
-        &mut self,
-        (mut others, read): (Others, &Read),
-        arrivals: &[Arrival],
-        umem: &Umem,
-        frames: &mut [Frame],
-        now: u64,
-        verdicts: &mut [Verdict; BURST],
-    ) {
-        let (flows, notes) = (&mut self.flows, &mut *self.notes);
-        let mut burst = Burst {
-            snapshot: self.published.load(),
-            notes,
-            read,
-            arrivals,
-            umem,
-            frames,
-            verdicts,
-            now,
-        };
-        if burst.snapshot.opens_straight && !others.is_empty() {
-            others = flows.open_straight(others, &mut burst);
-        }
-        burst.complete(others);
-        for number in others.numbers() {
-            flows.settle(number, &mut burst, Flows::decide);
-        }
     }
 
     /// Tries again to forward a frame that waited for its next hop.

@@ -121,7 +121,7 @@ pub(super) struct PlainNotes {
     pub(super) outers: Outers<BURST>,
     /// Where those leave that go straight on.
     pub(super) ports: [PortIndex; BURST],
-    /// Those that have no candidate.
+    /// Those that have no candidate; of frames that are not plain it says nothing.
     pub(super) unknown: Others,
 }
 

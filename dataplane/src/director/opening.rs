@@ -49,7 +49,7 @@ pub(super) struct Burst<'a> {
 
 impl Burst<'_> {
     /// Notes what the general way asks for.
-    pub(super) fn complete(&mut self, others: Others) {
+    fn complete(&mut self, others: Others) {
         let packets = self.umem.packets(self.frames);
         self.notes.complete_plain(others, self.read, &packets);
     }
@@ -86,14 +86,14 @@ struct Opened {
     full: Others,
     /// A closer look is needed, but this is the server.
     chosen: Option<(usize, ServerId)>,
-    /// The same of those whose connection is in the table in vain.
+    /// The same of those whose connection was made in vain: it is removed again.
     undone: Others,
 }
 
 impl Flows {
     /// Decides what becomes of a frame of a burst, and counts it; its bytes are counted already, as if it left.
     #[inline(always)]
-    pub(super) fn settle(
+    fn settle(
         &mut self,
         number: usize,
         burst: &mut Burst<'_>,
@@ -106,10 +106,22 @@ impl Flows {
         burst.verdicts[number] = verdict;
     }
 
+    /// The frames of a burst that did not go the straight way of known connections.
+    #[inline(never)]
+    pub(super) fn decide_others(&mut self, mut others: Others, burst: &mut Burst<'_>) {
+        if burst.snapshot.opens_straight && !others.is_empty() {
+            others = self.open_straight(others, burst);
+        }
+        burst.complete(others);
+        for number in others.numbers() {
+            self.settle(number, burst, Self::decide);
+        }
+    }
+
     /// Makes connections of those frames of a burst that begin one, and sends them; returns the others,
     /// which are unchanged.
     #[inline(never)]
-    pub(super) fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
+    fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
         let mut begin = Others::NONE;
         let (mut first, mut differ) = (None, 0);
         let packets = burst.umem.packets(burst.frames);
@@ -161,23 +173,28 @@ impl Flows {
             unclear = unclear.with(opened.unclear);
             full = full.with(opened.full);
             for number in opened.undone.numbers() {
-                burst.complete(Others::only(number));
-                self.settle(number, burst, Self::open_undone);
+                if let Some(server) = burst.notes.begun.server_of(number) {
+                    self.open_chosen(server, number, burst);
+                }
             }
             let Some((number, server)) = opened.chosen else {
                 return [unclear, full];
             };
-            burst.complete(Others::only(number));
-            self.settle(number, burst, |flows, packet, frame| {
-                flows.open_chosen(server, packet, frame)
-            });
+            self.open_chosen(server, number, burst);
             rest = rest.after(number);
         }
     }
 
-    /// The general way of a packet that begins a connection with this server.
+    /// The general way of a frame that begins a connection with this server.
     #[cold]
-    fn open_chosen(&mut self, server: ServerId, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
+    fn open_chosen(&mut self, server: ServerId, number: usize, burst: &mut Burst<'_>) {
+        burst.complete(Others::only(number));
+        self.settle(number, burst, |flows, packet, frame| {
+            flows.open_with(server, packet, frame)
+        });
+    }
+
+    fn open_with(&mut self, server: ServerId, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
         let chosen = Chosen {
             server,
             templated: false,
@@ -186,21 +203,6 @@ impl Flows {
         let made = self.make(chosen, false, state, packet, frame);
         let decided = made.and_then(|entry| self.forward(entry, Direction::Request, packet, frame));
         self.carry_out(decided, packet, frame)
-    }
-
-    /// The same of one whose connection is in the table in vain.
-    #[cold]
-    fn open_undone(&mut self, packet: &Packet<'_>, frame: &mut Frame) -> Verdict {
-        let slot = packet.slot;
-        let Some((entry, _)) = self.table.find(slot.place, &slot.key) else {
-            return self.decide(packet, frame);
-        };
-        let undone = self.table.remove(entry);
-        if let Some(statistics) = self.statistics.server(undone.server()) {
-            let bytes = (frame.len() - usize::from(slot.l3_offset)) as u64;
-            statistics.undo_connection(undone.state().is_active(), bytes);
-        }
-        self.open_chosen(undone.server(), packet, frame)
     }
 
     #[inline(never)]
@@ -257,7 +259,6 @@ impl Flows {
                     packets: umem.packets(burst.frames),
                     arrivals,
                     owners: self.owners.as_ref(),
-                    plain,
                     begun,
                 });
                 processor.run(By { method, work })
@@ -268,7 +269,6 @@ impl Flows {
                     packets: umem.packets(burst.frames),
                     arrivals,
                     owners: self.owners.as_ref(),
-                    plain,
                     begun,
                 };
                 let method = FullNat {
@@ -405,7 +405,7 @@ impl<M: Method> Loop for By<'_, M> {
                 scheduler.schedule(service.id, schedulers, &request, &connections)
             })
         };
-        opened.undone = method.finish(table, &opening.beginning);
+        opened.undone = method.finish(table, &opening);
         opened.opened = opened.opened.without(opened.undone);
         opened
     }
@@ -413,9 +413,9 @@ impl<M: Method> Loop for By<'_, M> {
 
 impl Opening<'_> {
     #[inline(always)]
-    fn each(
+    fn each<M: Method>(
         &self,
-        method: &mut impl Method,
+        method: &mut M,
         same: Others,
         (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
         mut choose: impl FnMut(&PlainKey) -> Option<ServerId>,
@@ -454,9 +454,10 @@ impl Opening<'_> {
             verdicts[number] = Verdict::Transmit(egress);
             result.opened.add(number);
             if let Some(statistics) = self.statistics.get(server.0 as usize) {
-                statistics.count_connection();
                 statistics.shift(None, Some(self.is_active));
-                statistics.count_packet(bytes);
+                if M::SENDS {
+                    statistics.count_first(bytes);
+                }
             }
         }
         result

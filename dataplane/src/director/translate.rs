@@ -216,6 +216,11 @@ impl Flows {
         );
         if let Some((entry, _)) = self.table.find(self.table.place(&key), &key) {
             if !self.table.get(entry).state().is_over() {
+                let reply = Reply {
+                    key,
+                    ..Reply::default()
+                };
+                self.give_back_local(client, &reply);
                 return Err(Refusal::Drop(DropReason::TranslationConflict));
             }
             self.remove(packet.snapshot, entry, packet.now);

@@ -1,5 +1,6 @@
 //! What each forwarding method does with the first packet of a connection.
 
+use super::Opening;
 use crate::conn::{Beginning, ConnectionTable, Place, Vacancy};
 use crate::device::BURST;
 use crate::director::burst::Others;
@@ -28,14 +29,17 @@ pub(super) struct First<'a> {
 
 /// One way to the real servers.
 pub(super) trait Method {
-    /// Sends the packet and adds its connection. Returns where it leaves, and the bytes of the IP packet that came;
-    /// `None`, and nothing changed, if a closer look is needed.
+    /// Packets are sent, and counted, before [`finish`](Self::finish).
+    const SENDS: bool = true;
+
+    /// Adds the connection, and sends the packet if `SENDS`. Returns where that leaves, and the bytes of the IP packet that
+    /// came; `None`, and nothing changed, if a closer look is needed.
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)>;
 
     /// Does what was left for when all of them are opened. Those that it returns need a closer look: their packets are
-    /// unchanged, and their connections are to be removed.
+    /// unchanged, and their connections are gone.
     #[inline(always)]
-    fn finish(&mut self, _table: &mut ConnectionTable, _beginning: &Beginning) -> Others {
+    fn finish(&mut self, _table: &mut ConnectionTable, _opening: &Opening<'_>) -> Others {
         Others::NONE
     }
 }

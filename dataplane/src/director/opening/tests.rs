@@ -12,7 +12,7 @@ use crate::conn::{Timeouts, Way};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
 use crate::director::{Director, DirectorOptions, Verdict};
-use crate::flow::FlowHasher;
+use crate::flow::{FlowHasher, FlowKey};
 use crate::limits::WhenFull;
 use crate::routes::{Egress, Prefix, Routes, Via};
 use crate::service::{
@@ -303,8 +303,10 @@ proptest! {
                 let (firsts, over): (Vec<_>, Vec<_>) = firsts.partition(|first| first.lives > 1);
                 clients.extend(over.iter().map(|first: &&First| (first.client, first.port)));
                 // What conflicts with another connection is counted while those behind it in its burst are
-                // scheduled, but not if each is decided by itself.
-                let is_single = |first: &&First| clients.insert((first.client, first.port));
+                // scheduled, but not if each is decided by itself: to schedulers that look at it.
+                let counts = SERVICES[*service].3 == SchedulerKind::WeightedLeastConnection;
+                let is_single =
+                    |first: &&First| clients.insert((first.client, first.port)) || !counts;
                 let (firsts, rivals): (Vec<_>, Vec<_>) = firsts.into_iter().partition(is_single);
                 let packets = |firsts: Vec<&First>| -> Vec<_> {
                     firsts.iter().map(|first| first.packet(*service)).collect()
@@ -367,6 +369,58 @@ fn a_table_fills_up_the_same() {
             assert_eq!(counters.connections, u64::from(ROOM), "{method:?}");
         }
     }
+}
+
+/// Where the replies' keys have no room, connections are made in vain: nothing of them is left, and none is evicted for
+/// another.
+#[test]
+fn a_full_chain_leaves_no_trace() {
+    let first = |host, port| First {
+        client: [10, 1, 0, host],
+        port,
+        lives: 64,
+        payload: 10,
+    };
+    let sides =
+        [true, false].map(|way| Side::new(snapshot(ForwardingMethod::Nat, way), 300, FEW_PORTS));
+    // By source hash, so that all of a client's have one server.
+    let (udp, tcp) = (0, 2);
+    let mut probe = Side::new(snapshot(ForwardingMethod::Nat, true), 300, FEW_PORTS);
+    probe.burst(&[first(1, 1).packet(tcp)], 0);
+    let table = probe.director.table();
+    let (entry, _) = table.scan(0, usize::MAX).next().unwrap();
+    let of_server = table.reply(entry).unwrap().key;
+    let bucket = |key: FlowKey| table.place(&key).entropy();
+    let request = |service: usize, first: First| {
+        let (address, port, protocol, _) = SERVICES[service];
+        let client = Address::v4(first.client);
+        FlowKey::new(client, first.port, Address::v4(address), port, protocol)
+    };
+    let reply = |first: First| {
+        let (server, client) = (of_server.source(), Address::v4(first.client));
+        let port = of_server.source_port();
+        FlowKey::new(server, port, client, first.port, Protocol::Tcp)
+    };
+    let full = bucket(of_server);
+    let ports = || 2..60_000;
+    let fill = ports().map(|port| first(2, port));
+    let fill = fill.filter(|first| bucket(request(udp, *first)) == full);
+    let fill: Vec<_> = fill.take(64).map(|first| first.packet(udp)).collect();
+    let late = ports().map(|port| first(1, port));
+    let late = late.filter(|late| bucket(reply(*late)) == full);
+    let late = late.filter(|late| bucket(request(tcp, *late)) != full);
+    let late: Vec<_> = late.take(6).map(|first| first.packet(tcp)).collect();
+    assert_eq!((fill.len(), late.len()), (64, 6));
+    let results = sides.map(|mut side| {
+        let sent: Vec<_> = (fill.chunks(BURST).chain([&late[..]]))
+            .map(|burst| side.burst(burst, 0))
+            .collect();
+        (sent, side.state())
+    });
+    assert_eq!(results[0], results[1]);
+    let [_, (_, (_, _, counters))] = results;
+    let full = DropReason::TableFull as usize;
+    assert_eq!((counters.drops[full], counters.connections_evicted), (6, 0));
 }
 
 /// What the two ways share: a reply half says where replies leave.

@@ -1,15 +1,17 @@
 //! NAT and FULLNAT, in stages: one loop of it all would have more to hold than a processor has registers.
 //!
-//! First each connection begins under the client's key, and what its replies' key is noted. Then for all of them: where
+//! First each connection begins under the client's key, and its replies' key is noted. Then for all of them: where
 //! replies leave, and where their keys belong, whose buckets come meanwhile. At last they get their reply halves, and
 //! their packets are sent.
 
 use std::hint::cold_path;
 
+use super::Opening;
 use super::method::{First, Method, bytes};
-use crate::conn::{Beginning, ConnectionTable, EntryIndex, Places, ReplyHalf, Vacancy, WayWord};
+use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, Vacancy, WayWord};
+use crate::counters::ServerStatistics;
 use crate::device::BURST;
-use crate::director::burst::{Others, PlainNotes};
+use crate::director::burst::Others;
 use crate::director::translate::way_back;
 use crate::flow::{Hashes, PlainEnd, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
@@ -45,20 +47,28 @@ impl Begun {
         places: Places::EMPTY,
         ways: [WayWord::from_word(0); BURST],
     };
+
+    /// The server of this packet's connection, if that was among the last to begin.
+    pub(super) fn server_of(&self, number: usize) -> Option<ServerId> {
+        let at = self.numbers.iter().position(|other| *other == number)?;
+        Some(self.servers[at])
+    }
 }
 
 /// NAT.
 pub(super) struct Nat<'a>(pub(super) Translated<'a>);
 
 impl Method for Nat<'_> {
+    const SENDS: bool = false;
+
     #[inline(always)]
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
         self.0.begin(first.key.source(), first, vacancy)
     }
 
     #[inline(always)]
-    fn finish(&mut self, table: &mut ConnectionTable, beginning: &Beginning) -> Others {
-        self.0.finish(table, beginning, |_| ())
+    fn finish(&mut self, table: &mut ConnectionTable, opening: &Opening<'_>) -> Others {
+        self.0.finish(table, opening, |_| ())
     }
 }
 
@@ -70,6 +80,8 @@ pub(super) struct FullNat<'a> {
 }
 
 impl Method for FullNat<'_> {
+    const SENDS: bool = false;
+
     #[inline(always)]
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
         let local = self.ports.allocate(self.service, true)?;
@@ -86,8 +98,8 @@ impl Method for FullNat<'_> {
     }
 
     #[inline(always)]
-    fn finish(&mut self, table: &mut ConnectionTable, beginning: &Beginning) -> Others {
-        self.translated.finish(table, beginning, |key| {
+    fn finish(&mut self, table: &mut ConnectionTable, opening: &Opening<'_>) -> Others {
+        self.translated.finish(table, opening, |key| {
             let local = key.destination();
             self.ports.free(Endpoint {
                 address: Address::v4(local.address.to_ne_bytes()),
@@ -104,7 +116,6 @@ pub(super) struct Translated<'a> {
     /// One is that of all.
     pub(super) arrivals: &'a [Arrival],
     pub(super) owners: Option<&'a Owners>,
-    pub(super) plain: &'a PlainNotes,
     pub(super) begun: &'a mut Begun,
 }
 
@@ -144,9 +155,15 @@ impl Translated<'_> {
     fn finish(
         &mut self,
         table: &mut ConnectionTable,
-        beginning: &Beginning,
+        opening: &Opening<'_>,
         mut undo: impl FnMut(&PlainKey),
     ) -> Others {
+        let Opening {
+            beginning,
+            is_active,
+            statistics,
+            plain,
+        } = opening;
         let mut undone = Others::NONE;
         let Begun {
             count,
@@ -165,28 +182,32 @@ impl Translated<'_> {
         let all = &self.arrivals[0];
         for (&number, way) in numbers[..count].iter().zip(&mut *ways) {
             let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
-            let client = self.plain.keys[number].source().address.to_ne_bytes();
+            let client = plain.keys[number].source().address.to_ne_bytes();
             let head = self.packets.head(number);
             *way = way_back(&self.snapshot.routes, Address::v4(client), ingress, head);
         }
         for at in 0..count {
             let (number, entry) = (numbers[at], entries[at]);
-            let (client, key) = (self.plain.keys[number], keys.get(at));
+            let (client, key) = (plain.keys[number], keys.get(at));
             let deltas = PlainRewrite::deltas(&client, &key);
             let reply = ReplyHalf {
                 key,
                 deltas,
                 way: ways[at],
             };
+            let server = servers[at];
+            let statistics = statistics.get(server.0 as usize);
             if !table.add_reply(entry, places.get(at), &reply, beginning) {
-                cold_path();
+                discard(table, entry, statistics, *is_active);
                 undo(&key);
                 undone.add(number);
                 continue;
             }
-            let server = servers[at];
+            if let Some(statistics) = statistics {
+                statistics.count_first(bytes(&self.packets, number));
+            }
             if let Some(Path::Translated(hop)) = self.snapshot.paths().get(server.0 as usize) {
-                let life = self.plain.headers.lives[number];
+                let life = plain.headers.lives[number];
                 let head = self.packets.head_mut(number);
                 PlainRewrite::opposite(key, deltas).forward(head, life, &hop.addresses);
             }
@@ -198,5 +219,20 @@ impl Translated<'_> {
             }
         }
         undone
+    }
+}
+
+/// Removes a connection that was begun in vain, and what was counted of it.
+#[cold]
+#[inline(never)]
+fn discard(
+    table: &mut ConnectionTable,
+    entry: EntryIndex,
+    statistics: Option<&ServerStatistics>,
+    is_active: bool,
+) {
+    table.remove(entry);
+    if let Some(statistics) = statistics {
+        statistics.shift(Some(is_active), None);
     }
 }
