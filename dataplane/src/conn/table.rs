@@ -278,8 +278,8 @@ impl ConnectionTable {
         let Some(wide) = self.wide_replies.get_mut(entry.number()) else {
             return false;
         };
-        let learned = WayWord::from(wide.way).learned(source);
-        wide.way = learned.map_or(wide.way, Way::from);
+        let learned = wide.way.learned(source);
+        wide.way = learned.unwrap_or(wide.way);
         learned.is_some()
     }
 
@@ -353,7 +353,7 @@ impl ConnectionTable {
         if is_wide {
             connection.begin_wide(key, deltas);
             if let Some(wide) = self.wide_replies.get_mut(entry as usize) {
-                (wide.key, wide.way) = (reply.key, reply.way);
+                (wide.key, wide.way) = (reply.key, reply.way.into());
             }
         } else {
             connection.begin(key.plain(), 0);

@@ -59,14 +59,21 @@ impl Flows {
             return None;
         }
         let (id, rewrite) = (connection.server(), rewrite(connection, &reply, direction));
-        let source = ethernet::up_to_source(umem.bytes(frame))?;
+        if direction == Direction::Request {
+            self.learn_way(entry, umem.bytes(frame), now);
+        }
         apply(&rewrite, slot, umem, frame, &next_hop).ok()?;
         self.table.get_mut(entry).refresh(now);
-        if direction == Direction::Request && self.table.learn_way(entry, source) {
-            self.share(entry, now);
-        }
         self.count_translated(id, direction, slot, frame);
         Some(next_hop.port)
+    }
+
+    /// A request came in this frame: a client that is a neighbour is answered where it came from, by all workers.
+    fn learn_way(&mut self, entry: EntryIndex, frame: &[u8], now: u64) {
+        let source = ethernet::up_to_source(frame);
+        if source.is_some_and(|source| self.table.learn_way(entry, source)) {
+            self.share(entry, now);
+        }
     }
 
     #[inline(always)]
@@ -177,10 +184,7 @@ impl Flows {
                 let Some(server) = snapshot.server(id) else {
                     return Err(Refusal::Drop(DropReason::ServerUnavailable));
                 };
-                let source = ethernet::up_to_source(bytes);
-                if source.is_some_and(|source| self.table.learn_way(entry, source)) {
-                    self.share(entry, packet.now);
-                }
+                self.learn_way(entry, bytes, packet.now);
                 server.next_hop
             }
             Direction::Reply => way_out(&snapshot.routes, reply.way, bytes),

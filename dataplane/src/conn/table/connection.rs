@@ -217,13 +217,13 @@ impl Connection {
     pub(super) fn reply(&self, wide: Option<&WideReply>) -> Option<Reply> {
         let (key, way) = match self.is(mark::WIDE) {
             true => wide.map(|wide| (wide.key, wide.way))?,
-            false => (self.plain_reply_key().into(), self.way().into()),
+            false => (self.plain_reply_key().into(), self.way()),
         };
         self.is_translated().then_some(Reply {
             key,
             network: self.network,
             transport: self.transport,
-            way,
+            way: way.into(),
             particular: self.is(mark::PARTICULAR),
         })
     }

@@ -52,6 +52,14 @@ impl Beginning {
     pub(crate) fn straight_since(&self) -> Option<u64> {
         self.state.is_kept().then_some(self.now)
     }
+
+    /// The mark, if plain packets of such a connection go straight on: what `find_straight` would come to.
+    fn once_kept(&self, mark: u8) -> u8 {
+        match self.state.is_kept() {
+            true => mark,
+            false => 0,
+        }
+    }
 }
 
 impl ConnectionTable {
@@ -101,10 +109,7 @@ impl ConnectionTable {
                 }
             }
         }
-        let marks = match beginning.state.is_kept() {
-            true => mark::TRANSLATED | mark::EXCHANGED,
-            false => mark::TRANSLATED,
-        };
+        let marks = mark::TRANSLATED | beginning.once_kept(mark::EXCHANGED);
         self.get_mut(entry)
             .begin_replies(reply.key, reply.way, reply.deltas, marks);
         true
@@ -115,11 +120,7 @@ impl Vacancy<'_> {
     /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
     pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
-        let marks = match beginning.state.is_kept() {
-            true => mark::SENT,
-            false => 0,
-        };
-        self.add(key, server, beginning, marks);
+        self.add(key, server, beginning, beginning.once_kept(mark::SENT));
     }
 
     /// Adds one whose reply half comes next ([`ConnectionTable::add_reply`]), or which is removed.

@@ -24,7 +24,7 @@ pub struct Reply {
 #[repr(C, align(64))]
 pub(super) struct WideReply {
     pub(super) key: FlowKey,
-    pub(super) way: Way,
+    pub(super) way: WayWord,
 }
 
 const _: () = assert!(size_of::<WideReply>() == 64);
@@ -46,7 +46,7 @@ impl Default for Way {
 
 /// A [`Way`] in a word, whose lower two bytes are the port and whose upper ones are the MAC address as in a header; or the
 /// gateway's number above [`GATEWAY`](Self::GATEWAY).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub(crate) struct WayWord(u64);
 
 impl WayWord {
