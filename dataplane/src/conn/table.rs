@@ -22,7 +22,7 @@ mod reply;
 mod straight;
 
 pub use self::connection::Connection;
-use self::connection::mark;
+use self::connection::{Course, mark};
 pub use self::lookup::Lookup;
 pub(crate) use self::opening::{Beginning, NoVacancy, ReplyHalf, Vacancy};
 pub(crate) use self::reply::WayWord;
@@ -351,17 +351,17 @@ impl ConnectionTable {
         let reply = new.reply.unwrap_or_default();
         let deltas = (reply.network, reply.transport);
         if is_wide {
-            connection.begin_wide(key, deltas);
+            connection.begin_wide(key, deltas, new.server);
             if let Some(wide) = self.wide_replies.get_mut(entry as usize) {
                 (wide.key, wide.way) = (reply.key, reply.way.into());
             }
         } else {
-            connection.begin(key.plain(), 0);
+            connection.begin(key.plain(), new.server, Course::None);
             if new.reply.is_some() {
-                connection.begin_replies(reply.key.plain(), reply.way.into(), deltas, 0);
+                let key = reply.key.plain();
+                connection.begin_replies(key, reply.way.into(), deltas, Course::None);
             }
         }
-        connection.server = new.server;
         connection.state = new.state;
         connection.set(mark::TRANSLATED, new.reply.is_some());
         connection.set(mark::PARTICULAR, reply.particular);

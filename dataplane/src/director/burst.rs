@@ -254,12 +254,16 @@ impl Notes {
 
 impl PlainNotes {
     #[inline(always)]
+    #[expect(
+        clippy::needless_range_loop,
+        reason = "with an iterator the loop counts twice"
+    )]
     fn find_candidates<const REPLIES: bool>(&mut self, count: usize, lookup: &Lookup<'_>) {
         let candidates = &mut self.candidates[..count];
         let mut unknown = Others::NONE;
-        for (number, candidate) in candidates.iter_mut().enumerate() {
+        for number in 0..count {
             let miss = || unknown.add(number);
-            *candidate = lookup.candidate::<REPLIES>(self.places.get(number), miss);
+            candidates[number] = lookup.candidate::<REPLIES>(self.places.get(number), miss);
         }
         self.unknown = unknown;
     }

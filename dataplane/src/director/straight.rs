@@ -79,17 +79,25 @@ impl Loop for Burst<'_> {
         notes.find_candidates(&read, count, &flows.table);
 
         let (processor, plain) = (notes.processor, &mut notes.plain);
-        let mut others = Others::all(count);
-        if snapshot.sends_direct {
-            others = processor.run(SendDirect {
+        let all = Others::all(count);
+        // What has no candidate may begin a connection, and does not go this way.
+        let new = all.among(plain.unknown);
+        let mut known = all.without(new);
+        if snapshot.sends_direct && new.is_empty() {
+            known = processor.run(SendDirect::<true> {
                 straight: flows.straight(snapshot, now),
                 plain,
                 packets: packets.reborrow(),
+                others: known,
+            });
+        } else if snapshot.sends_direct && !known.is_empty() {
+            known = processor.run(SendDirect::<false> {
+                straight: flows.straight(snapshot, now),
+                plain,
+                packets: packets.reborrow(),
+                others: known,
             });
         }
-        // What has no candidate may begin a connection, and does not go this way.
-        let new = others.among(plain.unknown);
-        let mut known = others.without(new);
         if flows.table.has_replies() && !known.is_empty() {
             known = match flows.owners {
                 None => processor.run(SendTranslated::<true, false> {
@@ -204,37 +212,71 @@ impl Flows {
     }
 }
 
-/// Sends all packets of DR. This loop and the next ones are functions of their own, each of which has the
-/// registers for itself; they return the others.
-struct SendDirect<'a> {
+/// Sends those of DR, of `ALL` packets or of the others. This loop and the next ones are functions of their own, each of
+/// which has the registers for itself; they return what is left.
+struct SendDirect<'a, const ALL: bool> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
+    others: Others,
 }
 
-impl Loop for SendDirect<'_> {
+impl<const ALL: bool> Loop for SendDirect<'_, ALL> {
     type Result = Others;
 
     #[inline(always)]
     fn run(self) -> Others {
-        let (mut straight, plain, mut packets) =
-            (self.straight.with_servers(), self.plain, self.packets);
-        let count = packets.count();
-        let (candidates, lives) = (&plain.candidates[..count], &plain.headers.lives[..count]);
-        let ports = &mut plain.ports[..count];
+        let count = self.packets.count();
+        let mut direct = DirectLoop {
+            straight: self.straight.with_servers(),
+            candidates: &self.plain.candidates[..count],
+            lives: &self.plain.headers.lives[..count],
+            ports: &mut self.plain.ports[..count],
+            packets: self.packets,
+        };
         let mut left = Others::NONE;
-        for number in 0..count {
-            let (length, head) = (packets.length(number), packets.head_mut(number));
-            match straight.send_direct(candidates[number], lives[number], length, head) {
-                Some(port) => ports[number] = port,
-                None => {
-                    cold_path();
-                    left.add(number);
+        if ALL {
+            for number in 0..count {
+                if direct.send(number).is_none() {
+                    leave(&mut left, number);
+                }
+            }
+        } else {
+            for number in self.others.numbers().take_while(|number| *number < count) {
+                if direct.send(number).is_none() {
+                    leave(&mut left, number);
                 }
             }
         }
         left
     }
+}
+
+/// The same, while it goes on.
+struct DirectLoop<'a> {
+    straight: Straight<'a>,
+    candidates: &'a [Candidate],
+    lives: &'a [Life],
+    ports: &'a mut [PortIndex],
+    packets: Packets<'a>,
+}
+
+impl DirectLoop<'_> {
+    #[inline(always)]
+    fn send(&mut self, number: usize) -> Option<()> {
+        let (candidate, life) = (self.candidates[number], self.lives[number]);
+        let (length, head) = (self.packets.length(number), self.packets.head_mut(number));
+        let port = self.straight.send_direct(candidate, life, length, head)?;
+        self.ports[number] = port;
+        Some(())
+    }
+}
+
+/// Adds one that does not go straight on. Not inlined, so that in the loops `left` takes no register.
+#[cold]
+#[inline(never)]
+fn leave(left: &mut Others, number: usize) {
+    left.add(number);
 }
 
 /// Sends those of NAT and FULLNAT that go one way: `REQUESTS`, or replies.
@@ -263,7 +305,7 @@ impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUE
             };
             match sent {
                 Some(port) => plain.ports[number] = port,
-                None => left.add(number),
+                None => leave(&mut left, number),
             }
         }
         left
@@ -292,7 +334,7 @@ impl Loop for SendWrapped<'_> {
         for number in self.others.numbers().take_while(|number| *number < count) {
             match straight.send_wrapped(plain, &mut packets, number) {
                 Some(port) => plain.ports[number] = port,
-                None => left.add(number),
+                None => leave(&mut left, number),
             }
         }
         left
@@ -320,8 +362,8 @@ impl Straight<'_> {
         length: u16,
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
-        let connection = self.connections.sent(candidate, head)?;
-        let id = connection.server().0 as usize;
+        let connection = self.connections.request(candidate, head)?;
+        let id = connection.sends_to() as usize;
         let Path::Direct(hop) = self.paths.get(id)? else {
             return None;
         };
@@ -340,7 +382,7 @@ impl Straight<'_> {
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
         let connection = self.connections.request(candidate, head)?;
-        let id = connection.server().0 as usize;
+        let id = connection.exchanges_with() as usize;
         let Path::Translated(hop) = self.paths.get(id)? else {
             return None;
         };
@@ -390,8 +432,8 @@ impl Straight<'_> {
         number: usize,
     ) -> Option<PortIndex> {
         let candidate = plain.candidates[number];
-        let connection = self.connections.sent(candidate, packets.head(number))?;
-        let id = connection.server().0 as usize;
+        let connection = self.connections.request(candidate, packets.head(number))?;
+        let id = connection.sends_to() as usize;
         let Path::Wrapped(path) = self.paths.get(id)? else {
             return None;
         };
@@ -414,9 +456,9 @@ impl Straight<'_> {
         variation: Variation,
     ) -> Option<(PortIndex, u16)> {
         let packets = umem.packets(std::slice::from_mut(frame));
-        let connection = self.connections.sent(candidate, packets.head(0))?;
+        let connection = self.connections.request(candidate, packets.head(0))?;
         let length = packets.length(0);
-        let id = connection.server().0 as usize;
+        let id = connection.sends_to() as usize;
         let Path::Wrapped(path) = self.paths.get(id)? else {
             return None;
         };

@@ -5,7 +5,7 @@ use super::truncate;
 use crate::conn::State;
 use crate::conn::wheel::NONE;
 use crate::flow::{FlowKey, PlainKey};
-use crate::service::ServerId;
+use crate::service::{MAX_SERVERS, ServerId};
 use crate::wire::checksum::Delta;
 
 /// One connection.
@@ -25,7 +25,7 @@ pub struct Connection {
     /// As in [`Reply`].
     network: Delta,
     transport: Delta,
-    pub(super) server: ServerId,
+    target: Target,
     /// Low 32 bits of the milliseconds since the worker's start.
     pub(super) last_seen: u32,
     pub(super) next: u32,
@@ -43,18 +43,51 @@ pub(super) mod mark {
     pub(in super::super) const WIDE: u8 = 1 << 0;
     /// It has a [`Reply`](super::Reply).
     pub(in super::super) const TRANSLATED: u8 = 1 << 1;
-    /// Its plain requests go straight to the server, as they are; replies do not come.
-    pub(in super::super) const SENT: u8 = 1 << 2;
-    /// Its plain packets go straight on in either direction, translated.
-    pub(in super::super) const EXCHANGED: u8 = 1 << 3;
     /// A persistence template counts it.
-    pub(in super::super) const TEMPLATED: u8 = 1 << 4;
+    pub(in super::super) const TEMPLATED: u8 = 1 << 2;
     /// It ends when its first packet is sent.
-    pub(in super::super) const FOR_ONE_PACKET: u8 = 1 << 5;
+    pub(in super::super) const FOR_ONE_PACKET: u8 = 1 << 3;
     /// The director itself is an end of it (SYN proxy): its line in `handshakes` is in use.
-    pub(in super::super) const PROXIED: u8 = 1 << 6;
+    pub(in super::super) const PROXIED: u8 = 1 << 4;
     /// As in [`Reply`](super::Reply).
-    pub(in super::super) const PARTICULAR: u8 = 1 << 7;
+    pub(in super::super) const PARTICULAR: u8 = 1 << 5;
+}
+
+/// How plain packets of a connection go on without a closer look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(in super::super) enum Course {
+    /// Requests go to the server as they are; replies do not come.
+    Sent = 0,
+    /// They go in either direction, translated.
+    Exchanged = 1 << 30,
+    /// They get one.
+    None = 1 << 31,
+}
+
+/// The real server, and above its number the [`Course`]: one word, so that comparing it with how many servers
+/// there are answers for both.
+#[derive(Clone, Copy, Debug)]
+struct Target(u32);
+
+const _: () = assert!(MAX_SERVERS <= Course::Exchanged as usize);
+
+impl Target {
+    #[inline(always)]
+    const fn new(ServerId(server): ServerId, course: Course) -> Self {
+        Self(server | course as u32)
+    }
+
+    #[inline(always)]
+    const fn server(self) -> ServerId {
+        ServerId(self.0 & (Course::Exchanged as u32 - 1))
+    }
+
+    /// The server's number if it is this course; otherwise a number that no server has.
+    #[inline(always)]
+    const fn along(self, course: Course) -> u32 {
+        self.0 ^ course as u32
+    }
 }
 
 impl Connection {
@@ -64,7 +97,7 @@ impl Connection {
             words: [0; 5],
             network: Delta::NONE,
             transport: Delta::NONE,
-            server: ServerId(0),
+            target: Target::new(ServerId(0), Course::None),
             last_seen: 0,
             next,
             previous: NONE,
@@ -124,8 +157,23 @@ impl Connection {
     /// Where its packets go.
     #[inline(always)]
     #[must_use]
-    pub fn server(&self) -> ServerId {
-        self.server
+    pub const fn server(&self) -> ServerId {
+        self.target.server()
+    }
+
+    /// The number of the server that its plain requests go straight to, as they are. If they do not, one that no
+    /// server has.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn sends_to(&self) -> u32 {
+        self.target.along(Course::Sent)
+    }
+
+    /// The same of requests that are translated.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn exchanges_with(&self) -> u32 {
+        self.target.along(Course::Exchanged)
     }
 
     #[inline(always)]
@@ -154,8 +202,8 @@ impl Connection {
 
     /// Other workers translate its plain replies as well, if there are any.
     #[inline(always)]
-    pub(crate) fn is_shared(&self) -> bool {
-        self.is(mark::EXCHANGED)
+    pub(crate) const fn is_shared(&self) -> bool {
+        self.exchanges_with() < Course::Exchanged as u32
     }
 
     /// A packet of the connection was seen; timers move lazily.
@@ -184,31 +232,39 @@ impl Connection {
         }
     }
 
-    /// Becomes one of IPv4 without a reply half and without a mark but these.
+    /// Becomes one of IPv4 without a reply half and without a mark.
     #[inline(always)]
-    pub(super) const fn begin(&mut self, key: PlainKey, marks: u8) {
+    pub(super) const fn begin(&mut self, key: PlainKey, server: ServerId, course: Course) {
         [self.words[0], self.words[1]] = key.words();
-        self.marks = marks;
+        self.target = Target::new(server, course);
+        self.marks = 0;
     }
 
-    /// Is given its reply half, whose addresses are IPv4 ones as well, and these marks besides.
+    /// Is given its reply half, whose addresses are IPv4 ones as well.
     #[inline(always)]
     pub(super) const fn begin_replies(
         &mut self,
         key: PlainKey,
         way: WayWord,
         (network, transport): (Delta, Delta),
-        marks: u8,
+        course: Course,
     ) {
-        self.marks |= marks;
+        self.marks |= mark::TRANSLATED;
+        self.target = Target::new(self.server(), course);
         [self.words[2], self.words[3]] = key.words();
         self.words[4] = way.word();
         (self.network, self.transport) = (network, transport);
     }
 
     /// Becomes a wide one.
-    pub(super) fn begin_wide(&mut self, key: FlowKey, (network, transport): (Delta, Delta)) {
+    pub(super) fn begin_wide(
+        &mut self,
+        key: FlowKey,
+        (network, transport): (Delta, Delta),
+        server: ServerId,
+    ) {
         self.words = key.words();
+        self.target = Target::new(server, Course::None);
         (self.network, self.transport) = (network, transport);
         self.marks = mark::WIDE;
     }
@@ -233,12 +289,13 @@ impl Connection {
     /// if it ends with its first one, or if the director itself is an end of it.
     #[inline(always)]
     pub(super) fn find_straight(&mut self) {
-        use mark::{EXCHANGED, FOR_ONE_PACKET, PARTICULAR, PROXIED, SENT, TRANSLATED, WIDE};
+        use mark::{FOR_ONE_PACKET, PARTICULAR, PROXIED, TRANSLATED, WIDE};
         let goes_on = !self.is(WIDE | FOR_ONE_PACKET | PROXIED) && self.state.is_kept();
-        self.set(SENT, goes_on && !self.is(TRANSLATED));
-        self.set(
-            EXCHANGED,
-            goes_on && self.is(TRANSLATED) && !self.is(PARTICULAR),
-        );
+        let course = match (goes_on, self.is(TRANSLATED), self.is(PARTICULAR)) {
+            (true, false, _) => Course::Sent,
+            (true, true, false) => Course::Exchanged,
+            _ => Course::None,
+        };
+        self.target = Target::new(self.server(), course);
     }
 }

@@ -3,7 +3,7 @@
 
 use std::hint::cold_path;
 
-use super::connection::mark;
+use super::connection::Course;
 use super::reply::WayWord;
 use super::{ConnectionTable, EntryIndex, NONE, REPLY, append, truncate};
 use crate::conn::index::Gap;
@@ -53,11 +53,11 @@ impl Beginning {
         self.state.is_kept().then_some(self.now)
     }
 
-    /// The mark, if plain packets of such a connection go straight on: what `find_straight` would come to.
-    fn once_kept(&self, mark: u8) -> u8 {
+    /// The course, if plain packets of such a connection go straight on: what `find_straight` would come to.
+    fn once_kept(&self, course: Course) -> Course {
         match self.state.is_kept() {
-            true => mark,
-            false => 0,
+            true => course,
+            false => Course::None,
         }
     }
 }
@@ -109,9 +109,9 @@ impl ConnectionTable {
                 }
             }
         }
-        let marks = mark::TRANSLATED | beginning.once_kept(mark::EXCHANGED);
+        let course = beginning.once_kept(Course::Exchanged);
         self.get_mut(entry)
-            .begin_replies(reply.key, reply.way, reply.deltas, marks);
+            .begin_replies(reply.key, reply.way, reply.deltas, course);
         true
     }
 }
@@ -120,7 +120,7 @@ impl Vacancy<'_> {
     /// Adds a connection with the key whose place that is, without a reply half.
     #[inline(always)]
     pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
-        self.add(key, server, beginning, beginning.once_kept(mark::SENT));
+        self.add(key, server, beginning, beginning.once_kept(Course::Sent));
     }
 
     /// Adds one whose reply half comes next ([`ConnectionTable::add_reply`]), or which is removed.
@@ -131,18 +131,23 @@ impl Vacancy<'_> {
         server: ServerId,
         beginning: &Beginning,
     ) -> EntryIndex {
-        self.add(key, server, beginning, 0)
+        self.add(key, server, beginning, Course::None)
     }
 
     #[inline(always)]
-    fn add(self, key: PlainKey, server: ServerId, beginning: &Beginning, marks: u8) -> EntryIndex {
+    fn add(
+        self,
+        key: PlainKey,
+        server: ServerId,
+        beginning: &Beginning,
+        course: Course,
+    ) -> EntryIndex {
         let Beginning { state, list, now } = *beginning;
         let table = self.table;
         let entry = table.free;
         let connection = &mut table.entries[entry as usize];
         table.free = connection.next;
-        connection.begin(key, marks);
-        connection.server = server;
+        connection.begin(key, server, course);
         connection.last_seen = truncate(now);
         connection.state = state;
         table.index.fill(self.gap, entry);
