@@ -1,11 +1,13 @@
 //! The key of a connection and its hash.
 
+mod columns;
 mod hash;
 
 use std::net::SocketAddr;
 
+pub(crate) use self::columns::{LANES, PlainEnds, PlainKeys, eights, first_eights};
 pub use self::hash::FlowHasher;
-pub(crate) use self::hash::{Hashes, PlainKeys, Secret};
+pub(crate) use self::hash::{Hashes, Secret};
 use crate::processor::same_where;
 use crate::service::{Address, Protocol, ServiceKey};
 use crate::wire::{self, ipv4};
@@ -275,18 +277,6 @@ pub(crate) struct PlainEnd {
 }
 
 impl PlainKey {
-    /// Where the packet comes from.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn source(&self) -> PlainEnd {
-        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
-        let [.., high, low, _, _] = self.0[1].to_ne_bytes();
-        PlainEnd {
-            address: u32::from_ne_bytes([a, b, c, d]),
-            port: u16::from_ne_bytes([high, low]),
-        }
-    }
-
     /// Where it goes to.
     #[inline(always)]
     #[must_use]
@@ -296,20 +286,6 @@ impl PlainKey {
             address: u32::from_ne_bytes([a, b, c, d]),
             port: u16::from_ne_bytes([high, low]),
         }
-    }
-
-    /// Between other ends, with the same protocol.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn between(&self, source: PlainEnd, destination: PlainEnd) -> Self {
-        let [zero, protocol, ..] = self.0[0].to_ne_bytes();
-        let [a, b, c, d] = source.address.to_ne_bytes();
-        let [e, f, g, h] = destination.address.to_ne_bytes();
-        let ([i, j], [k, l]) = (source.port.to_ne_bytes(), destination.port.to_ne_bytes());
-        Self([
-            u64::from_ne_bytes([zero, protocol, 0, 0, a, b, c, d]),
-            u64::from_ne_bytes([e, f, g, h, i, j, k, l]),
-        ])
     }
 
     /// Both addresses as a packet the other way has them in its header.
@@ -346,16 +322,6 @@ impl PlainKey {
     pub(crate) fn every_port(service_word: u64) -> u64 {
         let [a, b, c, d, protocol, ..] = service_word.to_ne_bytes();
         u64::from_ne_bytes([a, b, c, d, protocol, 0, 0, 0])
-    }
-
-    /// The sums of the 32-bit words of both addresses, and of both ports, as they are in memory: what checksums
-    /// see of them.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn sums(&self) -> [u64; 2] {
-        let [[_, source], [destination, ports]] = [halves(self.0[0]), halves(self.0[1])];
-        let addresses = source as u64 + destination as u64;
-        [addresses, ports as u64]
     }
 
     /// TCP, no other protocol.

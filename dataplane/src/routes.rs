@@ -82,6 +82,9 @@ pub struct Routes {
     starts: Vec<u128>,
     /// The ways.
     vias: Vec<Option<Via>>,
+    /// The same of IPv4 addresses alone, as numbers in host byte order.
+    v4_starts: Vec<u32>,
+    v4_vias: Vec<Option<Via>>,
     gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
 }
@@ -95,10 +98,14 @@ impl Routes {
         gateways: Vec<Option<NextHop>>,
         ports: Vec<Egress>,
     ) -> Self {
-        let (starts, vias) = Ranges::of(routes).into_iter().unzip();
+        let ranges = Ranges::of(routes);
+        let (v4_starts, v4_vias) = v4_ranges(&ranges).unzip();
+        let (starts, vias) = ranges.into_iter().unzip();
         Self {
             starts,
             vias,
+            v4_starts,
+            v4_vias,
             gateways: gateways.into_iter().map(|hop| hop.map(Hop::from)).collect(),
             ports,
         }
@@ -110,6 +117,15 @@ impl Routes {
         let address = number(address);
         let behind = self.starts.partition_point(|start| *start <= address);
         *self.vias.get(behind.checked_sub(1)?)?
+    }
+
+    /// The same of an IPv4 address, whose bytes in memory are as in a header.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn v4_route(&self, address: u32) -> Option<Via> {
+        let address = u32::from_be(address);
+        let behind = self.v4_starts.partition_point(|start| *start <= address);
+        *self.v4_vias.get(behind.checked_sub(1)?)?
     }
 
     /// How packets reach a gateway; `None` while it is not resolved.
@@ -139,6 +155,21 @@ impl Routes {
         let mtus = self.ports.iter().map(|egress| egress.mtu);
         mtus.max().unwrap_or(u16::MAX)
     }
+}
+
+/// Those ranges, ascending and without a gap, that have IPv4 addresses, and only these of them.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the lower half of an IPv4 address is all of it"
+)]
+fn v4_ranges(ranges: &[(u128, Option<Via>)]) -> impl Iterator<Item = (u32, Option<Via>)> {
+    let all = Prefix::new(Address::v4([0; 4]), 0);
+    let (first, last) = all.range();
+    let ends = ranges.iter().skip(1).map(|(next, _)| *next);
+    let ends = ends.chain(std::iter::once(u128::MAX));
+    (ranges.iter().zip(ends))
+        .filter(move |((start, _), end)| *start <= last && *end > first)
+        .map(move |((start, via), _)| ((*start).max(first) as u32, *via))
 }
 
 /// Prefixes that lie in each other become ranges that do not.
@@ -265,7 +296,12 @@ mod tests {
                     });
                     // Of two of one length, the last one.
                     let longest = matching.max_by_key(|(prefix, _)| prefix.length);
-                    prop_assert_eq!(routes.route(address), longest.map(|(_, via)| *via));
+                    let via = longest.map(|(_, via)| *via);
+                    prop_assert_eq!(routes.route(address), via);
+                    if address.is_v4() {
+                        let word = u32::from_ne_bytes(address.last_octets());
+                        prop_assert_eq!(routes.v4_route(word), via);
+                    }
                 }
             }
         }

@@ -12,7 +12,7 @@
 use std::hint::cold_path;
 use std::num::NonZeroU64;
 
-use crate::flow::Hashes;
+use crate::flow::{Hashes, LANES};
 use crate::processor::{Words, prefetch};
 
 /// Slots in a bucket.
@@ -144,24 +144,25 @@ impl Buckets<'_> {
         ((u64::from(upper) * u64::from(self.main)) >> 32) as u32
     }
 
-    /// The places of the first `count` hashes, and of a few more; the buckets are fetched.
+    /// The places of the hashes in these eights.
     #[inline(always)]
     pub(super) fn places<const N: usize>(
         self,
         hashes: &Hashes<N>,
-        count: usize,
+        eights: impl Iterator<Item = usize>,
         places: &mut Places<N>,
     ) {
-        // In eights, which are found at once.
-        let eights = count.div_ceil(8);
-        let to = places.buckets.as_chunks_mut::<8>().0.iter_mut();
-        for (buckets, upper) in to.zip(hashes.upper.as_chunks().0).take(eights) {
-            *buckets = upper.map(|upper| self.bucket(upper));
+        for eight in eights {
+            let of = |column: &[u32; N]| column.as_chunks::<LANES>().0[eight];
+            let (upper, lower) = (of(&hashes.upper), of(&hashes.lower));
+            places.buckets.as_chunks_mut().0[eight] = upper.map(|upper| self.bucket(upper));
+            places.tags.as_chunks_mut().0[eight] = lower.map(|lower| lower & 0xffff | 1);
         }
-        let to = places.tags.as_chunks_mut::<8>().0.iter_mut();
-        for (tags, lower) in to.zip(hashes.lower.as_chunks().0).take(eights) {
-            *tags = lower.map(|lower| lower & 0xffff | 1);
-        }
+    }
+
+    /// Fetches the buckets of the first `count` places, and of a few more.
+    #[inline(always)]
+    pub(super) fn prefetch_all<const N: usize>(self, places: &Places<N>, count: usize) {
         // In fours, so that the loop has a quarter of the rounds: one to three more do no harm.
         let fours = count.div_ceil(4);
         for buckets in places.buckets.as_chunks::<4>().0.iter().take(fours) {
@@ -181,9 +182,6 @@ impl Buckets<'_> {
     pub(super) fn candidate(self, place: Place, fetch: impl Fn(u32), miss: impl FnOnce()) -> u32 {
         let bucket = &self.all[place.bucket() as usize];
         let matches = bucket.matches(place.tag());
-        // Before it is known that there is one, which nearly always is so.
-        let entry = bucket.first(matches);
-        fetch(entry);
         if matches == 0 {
             cold_path();
             let entry = Self::candidate_in_chain(self.all, bucket.overflow, place.tag());
@@ -193,6 +191,8 @@ impl Buckets<'_> {
             }
             return entry;
         }
+        let entry = bucket.first(matches);
+        fetch(entry);
         entry
     }
 

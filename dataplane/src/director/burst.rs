@@ -47,11 +47,6 @@ impl Others {
     }
 
     #[inline(always)]
-    pub(super) fn remove(&mut self, number: usize) {
-        self.0 &= !(1 << number);
-    }
-
-    #[inline(always)]
     pub(super) fn without(self, others: Self) -> Self {
         Self(self.0 & !others.0)
     }
@@ -87,6 +82,12 @@ impl Others {
         u16::try_from(u64::BITS - above).unwrap_or(0) // at most 64
     }
 
+    /// A bit for each.
+    #[inline(always)]
+    pub(super) const fn bits(self) -> u64 {
+        self.0
+    }
+
     /// Their numbers in the burst, ascending.
     #[inline(always)]
     pub(super) fn numbers(self) -> impl Iterator<Item = usize> {
@@ -115,8 +116,6 @@ pub(super) struct PlainNotes {
     pub(super) headers: Headers,
     pub(super) places: Places<BURST>,
     pub(super) candidates: [Candidate; BURST],
-    /// Of those that begin a connection.
-    pub(super) keys: [PlainKey; BURST],
     /// Of those that TUN takes on.
     pub(super) outers: Outers<BURST>,
     /// Where those leave that go straight on.
@@ -143,7 +142,6 @@ impl Notes {
                 headers: Headers::EMPTY,
                 places: Places::EMPTY,
                 candidates: [Candidate::NONE; BURST],
-                keys: [PlainKey::EMPTY; BURST],
                 outers: Outers::EMPTY,
                 ports: [PortIndex(0); BURST],
                 unknown: Others::NONE,
@@ -208,26 +206,25 @@ impl Notes {
         }
     }
 
-    /// The key of a plain frame without a candidate, if it begins a connection; it is noted.
+    /// Those of `unknown` that begin a connection.
     #[inline(always)]
-    pub(super) fn first_key(
-        &mut self,
-        number: usize,
-        read: &Read,
-        packets: &Packets<'_>,
-    ) -> Option<PlainKey> {
-        let key = PlainKey::of(packets.head(number));
-        let begins = match read.changing.has(number) {
-            true => {
-                let flags = wire::plain_tcp_flags(packets.head(number), true);
-                Signal::Tcp(flags).is_request()
+    pub(super) fn beginning(&self, unknown: Others, read: &Read, packets: &Packets<'_>) -> Others {
+        let unknown = unknown.without(read.unusual);
+        let tcp = Others(self.plain.headers.keys.of_tcp());
+        let mut begin = unknown.without(read.changing).without(tcp);
+        for number in unknown.among(read.changing).numbers() {
+            let flags = wire::plain_tcp_flags(packets.head(number), true);
+            if Signal::Tcp(flags).is_request() {
+                begin.add(number);
             }
-            false => !key.is_tcp(),
-        };
-        if begins {
-            self.plain.keys[number] = key;
         }
-        begins.then_some(key)
+        begin
+    }
+
+    /// Those whose virtual server's address is that of this plain frame's.
+    #[inline(always)]
+    pub(super) fn same_service(&self, number: usize) -> Others {
+        Others(self.plain.headers.keys.same_service(number))
     }
 
     /// Adds what else is known of plain frames that did not go straight on.

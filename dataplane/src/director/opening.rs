@@ -122,31 +122,15 @@ impl Flows {
     /// which are unchanged.
     #[inline(never)]
     fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
-        let mut begin = Others::NONE;
-        let (mut first, mut differ) = (None, 0);
         let packets = burst.umem.packets(burst.frames);
         let unknown = others.among(burst.notes.plain.unknown);
-        for number in unknown.without(burst.read.unusual).numbers() {
-            if let Some(key) = burst.notes.first_key(number, burst.read, &packets) {
-                let service = key.service_word();
-                differ |= service ^ *first.get_or_insert(service);
-                begin.add(number);
-            }
-        }
+        let mut begin = burst.notes.beginning(unknown, burst.read, &packets);
         let mut left = others;
-        while let Some(service) = first {
-            let (mut same, mut next) = (begin, None);
-            if differ != 0 {
-                for number in begin.numbers() {
-                    let other = burst.notes.plain.keys[number].service_word();
-                    if other != service {
-                        same.remove(number);
-                        next.get_or_insert(other);
-                    }
-                }
-            }
-            (begin, first) = (begin.without(same), next);
-            if let Some(service) = burst.snapshot.plain_service(service) {
+        while let Some(first) = begin.numbers().next() {
+            let same = begin.among(burst.notes.same_service(first));
+            begin = begin.without(same);
+            let key = burst.notes.plain.headers.keys.get(first);
+            if let Some(service) = burst.snapshot.plain_service(key.service_word()) {
                 let unopened = self.open_all(service, same, burst);
                 left = left.without(same.without(unopened));
             }
@@ -173,9 +157,8 @@ impl Flows {
             unclear = unclear.with(opened.unclear);
             full = full.with(opened.full);
             for number in opened.undone.numbers() {
-                if let Some(server) = burst.notes.begun.server_of(number) {
-                    self.open_chosen(server, number, burst);
-                }
+                let server = burst.notes.begun.server_of(number);
+                self.open_chosen(server, number, burst);
             }
             let Some((number, server)) = opened.chosen else {
                 return [unclear, full];
@@ -218,7 +201,7 @@ impl Flows {
             ..
         } = &mut *burst.notes;
         let plain = &*plain;
-        let state = first_state(plain.keys[first].is_tcp());
+        let state = first_state(plain.headers.keys.get(first).is_tcp());
         let opening = Opening {
             beginning: self.table.beginning(state, burst.now),
             is_active: state.is_active(),
@@ -405,7 +388,7 @@ impl<M: Method> Loop for By<'_, M> {
                 scheduler.schedule(service.id, schedulers, &request, &connections)
             })
         };
-        opened.undone = method.finish(table, &opening);
+        opened.undone = method.finish(opened.opened, table, &opening);
         opened.opened = opened.opened.without(opened.undone);
         opened
     }
@@ -422,7 +405,10 @@ impl Opening<'_> {
     ) -> Opened {
         let mut result = Opened::nothing_of(Others::NONE);
         for number in same.numbers() {
-            let (key, place) = (self.plain.keys[number], self.plain.places.get(number));
+            let (key, place) = (
+                self.plain.headers.keys.get(number),
+                self.plain.places.get(number),
+            );
             // Asked anew: another frame of the burst may have had the same key.
             let vacancy = match table.vacancy(place) {
                 Ok(vacancy) => vacancy,

@@ -1,7 +1,5 @@
 //! Hashes of flow keys, one or several at once.
 
-use std::array;
-
 use super::{FlowKey, PlainKey, halves};
 
 /// Hashes flow keys with a secret that is new at each start, so that an
@@ -107,7 +105,7 @@ pub(crate) struct Secret {
 impl Secret {
     /// Both halves of the hash of a key's words, the upper one first.
     #[inline(always)]
-    const fn hash(&self, [[a, b], [c, d]]: [[u32; 2]; 2]) -> [u32; 2] {
+    pub(super) const fn hash(&self, [[a, b], [c, d]]: [[u32; 2]; 2]) -> [u32; 2] {
         let Self { nh, last } = self;
         let sum = product([b, c], [nh[1], nh[2]]).wrapping_add(product([d, a], [nh[3], nh[0]]));
         let [low, high] = halves(product(halves(sum), *last));
@@ -136,45 +134,6 @@ impl<const N: usize> Hashes<N> {
     #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> u64 {
         u64::from(self.upper[number]) << 32 | u64::from(self.lower[number])
-    }
-}
-
-/// Keys of IPv4, by number: their words are apart, so that several at once are hashed.
-#[derive(Debug)]
-pub(crate) struct PlainKeys<const N: usize>([[u32; N]; 4]);
-
-impl<const N: usize> PlainKeys<N> {
-    pub(crate) const EMPTY: Self = Self([[0; N]; 4]);
-
-    #[inline(always)]
-    pub(crate) fn set(&mut self, number: usize, PlainKey(key): PlainKey) {
-        let [[a, b], [c, d]] = key.map(halves);
-        for (words, word) in self.0.iter_mut().zip([a, b, c, d]) {
-            words[number] = word;
-        }
-    }
-
-    #[inline(always)]
-    pub(crate) fn get(&self, number: usize) -> PlainKey {
-        let [a, b, c, d] = self.0.each_ref().map(|words| u64::from(words[number]));
-        PlainKey([a | b << 32, c | d << 32])
-    }
-
-    /// The hashes of the first `count` keys, and of a few more.
-    #[inline(always)]
-    pub(crate) fn hash(&self, hasher: &FlowHasher, count: usize, hashes: &mut Hashes<N>) {
-        let [a, b, c, d] = self.0.each_ref().map(|words| words.as_chunks::<8>().0);
-        let to = (hashes.upper.as_chunks_mut::<8>().0.iter_mut())
-            .zip(hashes.lower.as_chunks_mut::<8>().0);
-        let from = a.iter().zip(b).zip(c.iter().zip(d));
-        let secret = hasher.secret();
-        // In eights, which are found at once.
-        for ((upper, lower), ((a, b), (c, d))) in to.zip(from).take(count.div_ceil(8)) {
-            let words = |lane: usize| [[a[lane], b[lane]], [c[lane], d[lane]]];
-            let all: [[u32; 2]; 8] = array::from_fn(|lane| secret.hash(words(lane)));
-            *upper = all.map(|[upper, _]| upper);
-            *lower = all.map(|[_, lower]| lower);
-        }
     }
 }
 

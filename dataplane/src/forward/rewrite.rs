@@ -257,18 +257,6 @@ impl PlainRewrite {
         }
     }
 
-    /// [`Endpoints::deltas`] of packets with one key that become those of the `opposite` one, turned round.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) fn deltas(key: &PlainKey, opposite: &PlainKey) -> (Delta, Delta) {
-        let [before, ports_before] = key.sums();
-        let [after, ports_after] = opposite.sums();
-        (
-            Delta::of_words(before, after),
-            Delta::of_words(before + ports_before, after + ports_after),
-        )
-    }
-
     /// Rewrites a packet that would leave with this `life`, and addresses it to the next hop.
     #[inline(always)]
     pub(crate) fn forward(&self, head: &mut [u8; HEAD], life: Life, hop: &Addresses) {

@@ -5,7 +5,7 @@ use std::array;
 
 use super::{ethernet, ipv4, parse_plain, tcp};
 use crate::device::BURST;
-use crate::flow::{FlowHasher, Hashes};
+use crate::flow::{FlowHasher, Hashes, PlainKeys};
 use crate::processor::Processor;
 use crate::xsk::umem::Packets;
 
@@ -32,6 +32,8 @@ impl PlainBurst {
 /// read.
 #[derive(Debug)]
 pub(crate) struct Headers {
+    /// Of the packets.
+    pub(crate) keys: PlainKeys<BURST>,
     /// Of the keys.
     pub(crate) hashes: Hashes<BURST>,
     /// The first words of the IP headers, up to the total length, read as if their first byte were the lowest.
@@ -44,6 +46,7 @@ pub(crate) struct Headers {
 
 impl Headers {
     pub(crate) const EMPTY: Self = Self {
+        keys: PlainKeys::EMPTY,
         hashes: Hashes::EMPTY,
         firsts: [0; BURST],
         seconds: [0; BURST],
@@ -89,6 +92,7 @@ fn parse_rest(
             let word = |at: usize| u32::from_le_bytes(array::from_fn(|byte| head[at + byte]));
             headers.firsts[number] = word(ethernet::HEADER_LEN);
             headers.seconds[number] = word(ethernet::HEADER_LEN + 4);
+            headers.keys.set(number, read.key);
             headers.hashes.set(number, hasher.hash_plain(&read.key));
             headers.lives[number] = read.life;
             match tcp::flags::changes_state(read.tcp_flags) {
@@ -131,14 +135,22 @@ mod eight {
             .zip(headers.firsts.as_chunks_mut().0)
             .zip(headers.seconds.as_chunks_mut().0)
             .zip(headers.lives.as_chunks_mut().0);
+        let keys = (headers.keys.protocols.as_chunks_mut().0.iter_mut())
+            .zip(headers.keys.sources.as_chunks_mut().0)
+            .zip(headers.keys.destinations.as_chunks_mut().0)
+            .zip(headers.keys.ports.as_chunks_mut().0);
+        let eights = eights.zip(keys);
         for (to, (heads, words)) in eights.zip(packets.several()) {
-            let ((((uppers, lowers), firsts), seconds), lives) = to;
+            let (((((uppers, lowers), firsts), seconds), lives), keys) = to;
+            let (((protocols, sources), destinations), ports) = keys;
             let lengths = lengths(words);
             bytes = _mm256_add_epi32(bytes, lengths);
             let read = read_eight(&heads, lengths);
             plain |= u64::from(read.plain) << first;
             changing |= u64::from(read.changing) << first;
             let [upper, lower] = hash(read.key, &secret);
+            (*protocols, *sources) = (numbers(read.key[0]), numbers(read.key[1]));
+            (*destinations, *ports) = (numbers(read.key[2]), numbers(read.key[3]));
             (*uppers, *lowers) = (numbers(upper), numbers(lower));
             (*firsts, *seconds) = (numbers(read.words[0]), numbers(read.words[1]));
             *lives = numbers(read.life).map(ipv4::Life::from_word);
@@ -504,6 +516,7 @@ pub(super) mod tests {
                 assert_eq!(found, expected, "{frame:02x?}");
                 let keyed = found.plain | found.changing;
                 for number in (0..17).filter(|number| keyed & 1 << number != 0) {
+                    assert_eq!(at_once.keys.get(number), one_by_one.keys.get(number));
                     assert_eq!(at_once.hashes.get(number), one_by_one.hashes.get(number));
                     assert_eq!(at_once.firsts[number], one_by_one.firsts[number]);
                     assert_eq!(at_once.seconds[number], one_by_one.seconds[number]);

@@ -3,7 +3,7 @@
 use super::reply::WideReply;
 use super::{Candidate, Connection, REPLY};
 use crate::conn::index::{Buckets, Place, Places};
-use crate::flow::{FlowHasher, FlowKey, Hashes};
+use crate::flow::{FlowHasher, FlowKey, Hashes, eights, first_eights};
 use crate::processor::prefetch;
 
 /// What the steps look at; a loop has it in registers.
@@ -33,7 +33,26 @@ impl Lookup<'_> {
         count: usize,
         places: &mut Places<N>,
     ) {
-        self.buckets.places(hashes, count, places);
+        self.buckets
+            .places(hashes, first_eights::<N>(count), places);
+        self.buckets.prefetch_all(places, count);
+    }
+
+    /// The same for the hashes in the eights of `wanted`, but that buckets are not fetched.
+    #[inline(always)]
+    pub(crate) fn places_of<const N: usize>(
+        &self,
+        hashes: &Hashes<N>,
+        wanted: u64,
+        places: &mut Places<N>,
+    ) {
+        self.buckets.places(hashes, eights::<N>(wanted), places);
+    }
+
+    /// Fetches a bucket.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, place: Place) {
+        self.buckets.prefetch(place);
     }
 
     /// What hashes are made with.

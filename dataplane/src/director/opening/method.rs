@@ -36,10 +36,15 @@ pub(super) trait Method {
     /// came; `None`, and nothing changed, if a closer look is needed.
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)>;
 
-    /// Does what was left for when all of them are opened. Those that it returns need a closer look: their packets are
+    /// Does what was left for when all of them are `opened`. Those that it returns need a closer look: their packets are
     /// unchanged, and their connections are gone.
     #[inline(always)]
-    fn finish(&mut self, _table: &mut ConnectionTable, _opening: &Opening<'_>) -> Others {
+    fn finish(
+        &mut self,
+        _opened: Others,
+        _table: &mut ConnectionTable,
+        _opening: &Opening<'_>,
+    ) -> Others {
         Others::NONE
     }
 }

@@ -13,45 +13,51 @@ use crate::counters::ServerStatistics;
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::translate::way_back;
-use crate::flow::{Hashes, PlainEnd, PlainKey, PlainKeys};
+use crate::flow::{Hashes, PlainEnd, PlainEnds, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
 use crate::handoff::{Arrival, Owners, SharedReply};
 use crate::ports::LocalPorts;
 use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
 use crate::snapshot::{Path, Snapshot};
+use crate::wire::checksum::Delta;
 use crate::xsk::umem::Packets;
 
-/// What is noted of the connections that have begun, in their order.
+/// What is noted of the connections that have begun, by the number of their packets in the burst.
 #[derive(Debug)]
 pub(in crate::director) struct Begun {
-    count: usize,
-    /// Of their packets in the burst.
-    numbers: [usize; BURST],
     entries: [EntryIndex; BURST],
     servers: [ServerId; BURST],
-    /// Their replies'.
+    /// Where requests go; port 0 is that of the request.
+    server_ends: PlainEnds<BURST>,
+    /// Where the real server sees them come from, if not from the client.
+    local_ends: PlainEnds<BURST>,
+    /// Of the replies.
     keys: PlainKeys<BURST>,
     hashes: Hashes<BURST>,
     places: Places<BURST>,
+    /// What becoming each other's opposite changes in the network header, and in the transport's.
+    networks: [Delta; BURST],
+    transports: [Delta; BURST],
     ways: [WayWord; BURST],
 }
 
 impl Begun {
     pub(in crate::director) const NONE: Self = Self {
-        count: 0,
-        numbers: [0; BURST],
         entries: [EntryIndex::FIRST; BURST],
         servers: [ServerId(0); BURST],
+        server_ends: PlainEnds::EMPTY,
+        local_ends: PlainEnds::EMPTY,
         keys: PlainKeys::EMPTY,
         hashes: Hashes::EMPTY,
         places: Places::EMPTY,
+        networks: [Delta::NONE; BURST],
+        transports: [Delta::NONE; BURST],
         ways: [WayWord::from_word(0); BURST],
     };
 
-    /// The server of this packet's connection, if that was among the last to begin.
-    pub(super) fn server_of(&self, number: usize) -> Option<ServerId> {
-        let at = self.numbers.iter().position(|other| *other == number)?;
-        Some(self.servers[at])
+    /// The server of this packet's connection, which is among the last to begin.
+    pub(super) fn server_of(&self, number: usize) -> ServerId {
+        self.servers[number]
     }
 }
 
@@ -63,12 +69,17 @@ impl Method for Nat<'_> {
 
     #[inline(always)]
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
-        self.0.begin(first.key.source(), first, vacancy)
+        self.0.begin(first, vacancy)
     }
 
     #[inline(always)]
-    fn finish(&mut self, table: &mut ConnectionTable, opening: &Opening<'_>) -> Others {
-        self.0.finish(table, opening, |_| ())
+    fn finish(
+        &mut self,
+        opened: Others,
+        table: &mut ConnectionTable,
+        opening: &Opening<'_>,
+    ) -> Others {
+        self.0.finish::<false>(opened, table, opening, |_| ())
     }
 }
 
@@ -89,23 +100,32 @@ impl Method for FullNat<'_> {
             address: u32::from_ne_bytes(local.address.last_octets()),
             port: local.port.to_be(),
         };
-        let begun = self.translated.begin(source, first, vacancy);
-        if begun.is_none() {
-            cold_path();
-            self.ports.undo(self.service, local);
+        let begun = self.translated.begin(first, vacancy);
+        match begun {
+            Some(_) => self.translated.begun.local_ends.set(first.number, source),
+            None => {
+                cold_path();
+                self.ports.undo(self.service, local);
+            }
         }
         begun
     }
 
     #[inline(always)]
-    fn finish(&mut self, table: &mut ConnectionTable, opening: &Opening<'_>) -> Others {
-        self.translated.finish(table, opening, |key| {
-            let local = key.destination();
-            self.ports.free(Endpoint {
-                address: Address::v4(local.address.to_ne_bytes()),
-                port: u16::from_be(local.port),
-            });
-        })
+    fn finish(
+        &mut self,
+        opened: Others,
+        table: &mut ConnectionTable,
+        opening: &Opening<'_>,
+    ) -> Others {
+        self.translated
+            .finish::<true>(opened, table, opening, |key| {
+                let local = key.destination();
+                self.ports.free(Endpoint {
+                    address: Address::v4(local.address.to_ne_bytes()),
+                    port: u16::from_be(local.port),
+                });
+            })
     }
 }
 
@@ -120,40 +140,30 @@ pub(super) struct Translated<'a> {
 }
 
 impl Translated<'_> {
-    /// First stage. The real server sees the client come from `source`. The straight way of [`Flows::reply`] and what is
-    /// around it.
+    /// First stage. The straight way of [`Flows::reply`] and what is around it.
     #[inline(always)]
-    fn begin(
-        &mut self,
-        source: PlainEnd,
-        first: &First<'_>,
-        vacancy: Vacancy<'_>,
-    ) -> Option<(PortIndex, u64)> {
+    fn begin(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
         let Path::Translated(hop) = self.snapshot.paths().get(first.server.0 as usize)? else {
             return None;
         };
         let server = self.snapshot.server(first.server)?;
-        let server = PlainEnd {
+        let end = PlainEnd {
             address: u32::from_ne_bytes(server.address.last_octets()),
-            port: match server.port {
-                0 => first.key.destination().port,
-                port => port.to_be(),
-            },
+            port: server.port.to_be(),
         };
-        let begun = &mut *self.begun;
-        let at = begun.count % BURST;
-        begun.keys.set(at, first.key.between(server, source));
-        begun.numbers[at] = first.number;
+        let (begun, at) = (&mut *self.begun, first.number);
+        begun.server_ends.set(at, end);
         begun.servers[at] = first.server;
         begun.entries[at] = vacancy.begin(first.key, first.server, first.beginning);
-        begun.count = at + 1;
-        Some((hop.port, bytes(&self.packets, first.number)))
+        Some((hop.port, bytes(&self.packets, at)))
     }
 
-    /// The other stages. `undo` is called with the replies' keys of those that need a closer look.
+    /// The other stages. `LOCAL` if the real servers see the director's own ends. `undo` is called with the replies' keys of
+    /// those that need a closer look.
     #[inline(always)]
-    fn finish(
+    fn finish<const LOCAL: bool>(
         &mut self,
+        opened: Others,
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
         mut undo: impl FnMut(&PlainKey),
@@ -164,40 +174,43 @@ impl Translated<'_> {
             statistics,
             plain,
         } = opening;
-        let mut undone = Others::NONE;
         let Begun {
-            count,
-            numbers,
             entries,
             servers,
+            server_ends,
+            local_ends,
             keys,
             hashes,
             places,
+            networks,
+            transports,
             ways,
         } = &mut *self.begun;
-        let count = std::mem::take(count);
-        let lookup = table.lookup();
-        keys.hash(lookup.hasher(), count, hashes);
-        lookup.places(hashes, count, places);
+        let clients = &plain.headers.keys;
+        let (lookup, wanted) = (table.lookup(), opened.bits());
+        keys.answer(clients, server_ends, LOCAL.then_some(&*local_ends), wanted);
+        keys.hash(lookup.hasher(), hashes, wanted);
+        lookup.places_of(hashes, wanted, places);
+        clients.deltas(keys, wanted, networks, transports);
         let all = &self.arrivals[0];
-        for (&number, way) in numbers[..count].iter().zip(&mut *ways) {
+        for number in opened.numbers() {
+            lookup.prefetch(places.get(number));
             let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
-            let client = plain.keys[number].source().address.to_ne_bytes();
-            let head = self.packets.head(number);
-            *way = way_back(&self.snapshot.routes, Address::v4(client), ingress, head);
+            let via = self.snapshot.routes.v4_route(clients.sources[number]);
+            ways[number] = way_back(via, ingress, self.packets.head(number));
         }
-        for at in 0..count {
-            let (number, entry) = (numbers[at], entries[at]);
-            let (client, key) = (plain.keys[number], keys.get(at));
-            let deltas = PlainRewrite::deltas(&client, &key);
+        let mut undone = Others::NONE;
+        for number in opened.numbers() {
+            let (entry, key) = (entries[number], keys.get(number));
+            let deltas = (networks[number], transports[number]);
             let reply = ReplyHalf {
                 key,
                 deltas,
-                way: ways[at],
+                way: ways[number],
             };
-            let server = servers[at];
+            let server = servers[number];
             let statistics = statistics.get(server.0 as usize);
-            if !table.add_reply(entry, places.get(at), &reply, beginning) {
+            if !table.add_reply(entry, places.get(number), &reply, beginning) {
                 discard(table, entry, statistics, *is_active);
                 undo(&key);
                 undone.add(number);
@@ -212,7 +225,7 @@ impl Translated<'_> {
                 PlainRewrite::opposite(key, deltas).forward(head, life, &hop.addresses);
             }
             if let Some(owners) = self.owners {
-                owners.list(hashes.get(at), entry);
+                owners.list(hashes.get(number), entry);
                 if let Some(now) = beginning.straight_since() {
                     owners.share(entry, &SharedReply::of(table.get(entry)), now);
                 }

@@ -6,6 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
+use crate::flow::PlainKeys;
 use crate::service::MacAddress;
 use crate::wire::{self, Kind};
 use crate::xsk::umem::HEAD;
@@ -178,8 +179,12 @@ proptest! {
             let Endpoints { source, destination } = *ends;
             FlowKey::new(source.address, source.port, destination.address, destination.port, Protocol::Udp)
         };
-        let deltas = PlainRewrite::deltas(&key(&before).plain(), &key(&after.reversed()).plain());
-        prop_assert_eq!(deltas, before.deltas(&after));
+        let [mut keys, mut opposites] = [PlainKeys::<16>::EMPTY, PlainKeys::EMPTY];
+        keys.set(11, key(&before).plain());
+        opposites.set(11, key(&after.reversed()).plain());
+        let [mut networks, mut transports] = [[Delta::NONE; 16]; 2];
+        keys.deltas(&opposites, 1 << 11, &mut networks, &mut transports);
+        prop_assert_eq!((networks[11], transports[11]), before.deltas(&after));
     }
 
     #[test]
