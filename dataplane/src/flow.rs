@@ -276,6 +276,14 @@ pub(crate) struct PlainEnd {
     pub(crate) port: u16,
 }
 
+impl PlainEnd {
+    /// Nowhere.
+    pub(crate) const NONE: Self = Self {
+        address: 0,
+        port: 0,
+    };
+}
+
 impl PlainKey {
     /// Where it goes to.
     #[inline(always)]

@@ -7,6 +7,7 @@
 //! Not done here: policy routing, metrics (the control plane keeps the best route of a prefix),
 //! more than one next hop for a prefix.
 
+use crate::conn::WayWord;
 use crate::service::{Address, GatewayId, Hop, MacAddress, NextHop, PortIndex};
 
 /// Where packets for a prefix go.
@@ -84,7 +85,8 @@ pub struct Routes {
     vias: Vec<Option<Via>>,
     /// The same of IPv4 addresses alone, as numbers in host byte order.
     v4_starts: Vec<u32>,
-    v4_vias: Vec<Option<Via>>,
+    /// By which gateway replies go there; [`WayWord::default`] if by none.
+    v4_gateways: Vec<WayWord>,
     gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
 }
@@ -99,13 +101,13 @@ impl Routes {
         ports: Vec<Egress>,
     ) -> Self {
         let ranges = Ranges::of(routes);
-        let (v4_starts, v4_vias) = v4_ranges(&ranges).unzip();
+        let (v4_starts, v4_gateways) = v4_ranges(&ranges).unzip();
         let (starts, vias) = ranges.into_iter().unzip();
         Self {
             starts,
             vias,
             v4_starts,
-            v4_vias,
+            v4_gateways,
             gateways: gateways.into_iter().map(|hop| hop.map(Hop::from)).collect(),
             ports,
         }
@@ -119,13 +121,14 @@ impl Routes {
         *self.vias.get(behind.checked_sub(1)?)?
     }
 
-    /// The same of an IPv4 address, whose bytes in memory are as in a header.
+    /// The way to an IPv4 address whose bytes in memory are as in a header, if its route has a gateway.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn v4_route(&self, address: u32) -> Option<Via> {
+    pub(crate) fn v4_gateway(&self, address: u32) -> Option<WayWord> {
         let address = u32::from_be(address);
         let behind = self.v4_starts.partition_point(|start| *start <= address);
-        *self.v4_vias.get(behind.checked_sub(1)?)?
+        let way = *self.v4_gateways.get(behind.checked_sub(1)?)?;
+        way.is_gateway().then_some(way)
     }
 
     /// How packets reach a gateway; `None` while it is not resolved.
@@ -162,14 +165,20 @@ impl Routes {
     clippy::cast_possible_truncation,
     reason = "the lower half of an IPv4 address is all of it"
 )]
-fn v4_ranges(ranges: &[(u128, Option<Via>)]) -> impl Iterator<Item = (u32, Option<Via>)> {
+fn v4_ranges(ranges: &[(u128, Option<Via>)]) -> impl Iterator<Item = (u32, WayWord)> {
     let all = Prefix::new(Address::v4([0; 4]), 0);
     let (first, last) = all.range();
     let ends = ranges.iter().skip(1).map(|(next, _)| *next);
     let ends = ends.chain(std::iter::once(u128::MAX));
     (ranges.iter().zip(ends))
         .filter(move |((start, _), end)| *start <= last && *end > first)
-        .map(move |((start, via), _)| ((*start).max(first) as u32, *via))
+        .map(move |((start, via), _)| {
+            let way = match via {
+                Some(Via::Gateway(gateway)) => WayWord::gateway(*gateway),
+                Some(Via::Link(_)) | None => WayWord::default(),
+            };
+            ((*start).max(first) as u32, way)
+        })
 }
 
 /// Prefixes that lie in each other become ranges that do not.
@@ -300,7 +309,11 @@ mod tests {
                     prop_assert_eq!(routes.route(address), via);
                     if address.is_v4() {
                         let word = u32::from_ne_bytes(address.last_octets());
-                        prop_assert_eq!(routes.v4_route(word), via);
+                        let gateway = via.map(|via| match via {
+                            Via::Gateway(gateway) => WayWord::gateway(gateway),
+                            Via::Link(_) => unreachable!("none was made"),
+                        });
+                        prop_assert_eq!(routes.v4_gateway(word), gateway);
                     }
                 }
             }

@@ -13,7 +13,7 @@ use hashbrown::HashMap;
 
 use self::plain::PlainServices;
 use crate::conn::Timeouts;
-use crate::flow::FlowHasher;
+use crate::flow::{FlowHasher, PlainEnd};
 use crate::forward::tunnel;
 use crate::limits::{Limits, SharedBucket, Sources, SynProxy, WhenFull};
 use crate::matching::Match;
@@ -60,6 +60,8 @@ pub struct Snapshot {
     servers: Vec<Option<Server>>,
     /// The same, and nothing else: all that most packets need.
     paths: Vec<Path>,
+    /// Of those of IPv4, where they are; port 0 is that of the request.
+    ends: Vec<PlainEnd>,
     tunnels: Vec<TunnelPath>,
     /// Some tunnel has no [`front`](TunnelPath::front).
     pub(crate) wraps_otherwise: bool,
@@ -228,6 +230,7 @@ impl Snapshot {
             plain: PlainServices::default(),
             servers: Vec::new(),
             paths: Vec::new(),
+            ends: Vec::new(),
             tunnels: Vec::new(),
             wraps_otherwise: false,
             sends_direct: false,
@@ -245,6 +248,7 @@ impl Snapshot {
         let room = highest.map_or(0, |id| id as usize + 1);
         self.servers.resize(room, None);
         self.paths.resize(room, Path::None);
+        self.ends.resize(room, PlainEnd::NONE);
         self.by_key.reserve(virtual_servers.len());
         for (index, service) in (0..).zip(virtual_servers) {
             let VirtualServer {
@@ -386,6 +390,10 @@ impl Snapshot {
             (ForwardingMethod::Nat | ForwardingMethod::FullNat, Some(hop)) => Path::Translated(hop),
             // Once the interfaces are known.
             (ForwardingMethod::Tunnel(_), Some(_)) | (_, None) => Path::None,
+        };
+        self.ends[id.0 as usize] = PlainEnd {
+            address: u32::from_ne_bytes(address.last_octets()),
+            port: port.to_be(),
         };
         self.sends_direct |= *method == ForwardingMethod::Direct;
         self.translates_replies |= method.rewrites_replies();
@@ -578,6 +586,12 @@ impl Snapshot {
     #[must_use]
     pub fn server(&self, id: ServerId) -> Option<&Server> {
         self.servers.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Where real servers of IPv4 are, by `ServerId`.
+    #[inline(always)]
+    pub(crate) fn ends(&self) -> &[PlainEnd] {
+        &self.ends
     }
 
     /// How packets that need no closer look reach real servers, by `ServerId`.

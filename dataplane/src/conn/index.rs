@@ -61,6 +61,14 @@ impl Bucket {
         None
     }
 
+    /// An entry and its tag.
+    #[inline(always)]
+    fn set(&mut self, slot: u32, tag: u16, entry: u32) {
+        let slot = slot as usize % SLOTS;
+        self.tags.0[slot] = tag;
+        self.entries[slot] = entry;
+    }
+
     /// The entry of the lowest bits in `matches`; any one if there are none.
     #[inline(always)]
     fn first(&self, matches: u32) -> u32 {
@@ -318,6 +326,24 @@ impl Index {
         Gap::new(place, free.trailing_zeros() / 2)
     }
 
+    /// Fills a gap for a place at once. False, and nothing changed, if there is none ([`gap`](Self::gap)).
+    #[inline(always)]
+    #[must_use]
+    pub(super) fn fill_gap(&mut self, place: Place, entry: u32) -> bool {
+        let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) else {
+            return false;
+        };
+        let free = bucket.matches(0);
+        let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
+        if !is_new || free == 0 {
+            cold_path();
+            let gap = self.gap_in_chain(place);
+            return gap.map(|gap| self.fill(gap, entry)).is_some();
+        }
+        bucket.set(free.trailing_zeros() / 2, place.tag(), entry);
+        true
+    }
+
     /// The same, but for a chain that has or needs an overflow bucket.
     #[cold]
     #[inline(never)]
@@ -346,9 +372,7 @@ impl Index {
         }
         let place = gap.place();
         if let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) {
-            let slot = gap.slot() as usize % SLOTS;
-            bucket.tags.0[slot] = place.tag();
-            bucket.entries[slot] = entry;
+            bucket.set(gap.slot(), place.tag(), entry);
         }
     }
 

@@ -359,7 +359,7 @@ impl ConnectionTable {
             connection.begin(key.plain(), new.server, Course::None);
             if new.reply.is_some() {
                 let key = reply.key.plain();
-                connection.begin_replies(key, reply.way.into(), deltas, Course::None);
+                connection.begin_replies(key, reply.way.into(), deltas);
             }
         }
         connection.state = new.state;

@@ -16,7 +16,7 @@ use crate::forward::fragment;
 use crate::forward::icmp::{self, OuterSource};
 use crate::forward::rewrite::{Endpoint, Endpoints, Rewrite};
 use crate::routes::{Routes, Via};
-use crate::service::{Hop, PortIndex, ServerId};
+use crate::service::{Address, Hop, PortIndex, ServerId};
 use crate::snapshot::Server;
 use crate::wire;
 use crate::wire::ethernet::{self, Addresses};
@@ -240,7 +240,8 @@ impl Flows {
         let (network, transport) = before.deltas(&after);
         let bytes = packet.umem.bytes(frame);
         let way = way_back(
-            packet.snapshot.routes.route(client.source()),
+            &packet.snapshot.routes,
+            client.source(),
             packet.ingress,
             bytes,
         );
@@ -314,18 +315,20 @@ pub(super) fn write_addresses(frame: &mut [u8], hop: &Hop) -> Result<(), DropRea
     Ok(())
 }
 
-/// How replies to a client leave, whose first packet is `frame`; `via` is the client's route.
-#[inline(always)]
-pub(super) fn way_back(via: Option<Via>, ingress: PortIndex, frame: &[u8]) -> WayWord {
-    match via {
+/// How replies to a client leave, whose first packet is `frame`.
+fn way_back(routes: &Routes, client: Address, ingress: PortIndex, frame: &[u8]) -> WayWord {
+    match routes.route(client) {
         Some(Via::Gateway(gateway)) => WayWord::gateway(gateway),
-        // A client that is a neighbour elsewhere came by a way that the kernel would not take back; there
-        // is no other MAC address to answer to.
-        Some(Via::Link(_)) | None => {
-            let source = ethernet::up_to_source(frame);
-            WayWord::neighbor(ingress, source.unwrap_or_default())
-        }
+        Some(Via::Link(_)) | None => way_to_neighbor(ingress, frame),
     }
+}
+
+/// The same where no route to the client has a gateway. A client that is a neighbour elsewhere came by a way
+/// that the kernel would not take back; there is no other MAC address to answer to.
+#[inline(always)]
+pub(super) fn way_to_neighbor(ingress: PortIndex, frame: &[u8]) -> WayWord {
+    let source = ethernet::up_to_source(frame);
+    WayWord::neighbor(ingress, source.unwrap_or_default())
 }
 
 /// How a reply, which is `frame`, reaches the client by `way`; `None` while its gateway is not resolved.

@@ -247,10 +247,8 @@ impl Connection {
         key: PlainKey,
         way: WayWord,
         (network, transport): (Delta, Delta),
-        course: Course,
     ) {
         self.marks |= mark::TRANSLATED;
-        self.target = Target::new(self.server(), course);
         [self.words[2], self.words[3]] = key.words();
         self.words[4] = way.word();
         (self.network, self.transport) = (network, transport);

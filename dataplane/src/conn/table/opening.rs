@@ -91,27 +91,17 @@ impl ConnectionTable {
     /// another connection has that key, or there is no room for it.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn add_reply(
-        &mut self,
-        entry: EntryIndex,
-        place: Place,
-        reply: &ReplyHalf,
-        beginning: &Beginning,
-    ) -> bool {
+    pub(crate) fn add_reply(&mut self, entry: EntryIndex, place: Place, reply: &ReplyHalf) -> bool {
         let number = entry.0 | REPLY;
-        match self.index.gap(place) {
-            Some(gap) => self.index.fill(gap, number),
-            None => {
-                cold_path();
-                let is_there = self.find(place, &reply.key.into()).is_some();
-                if is_there || !self.index.insert(place, number) {
-                    return false;
-                }
+        if !self.index.fill_gap(place, number) {
+            cold_path();
+            let is_there = self.find(place, &reply.key.into()).is_some();
+            if is_there || !self.index.insert(place, number) {
+                return false;
             }
         }
-        let course = beginning.once_kept(Course::Exchanged);
         self.get_mut(entry)
-            .begin_replies(reply.key, reply.way, reply.deltas, course);
+            .begin_replies(reply.key, reply.way, reply.deltas);
         true
     }
 }
@@ -131,7 +121,12 @@ impl Vacancy<'_> {
         server: ServerId,
         beginning: &Beginning,
     ) -> EntryIndex {
-        self.add(key, server, beginning, Course::None)
+        self.add(
+            key,
+            server,
+            beginning,
+            beginning.once_kept(Course::Exchanged),
+        )
     }
 
     #[inline(always)]

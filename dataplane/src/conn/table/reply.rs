@@ -67,7 +67,7 @@ impl WayWord {
     }
 
     #[inline(always)]
-    const fn is_gateway(self) -> bool {
+    pub(crate) const fn is_gateway(self) -> bool {
         self.0 & Self::PORT == Self::GATEWAY
     }
 

@@ -12,7 +12,7 @@ use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, Vacancy, WayWo
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
 use crate::director::burst::Others;
-use crate::director::translate::way_back;
+use crate::director::translate::way_to_neighbor;
 use crate::flow::{Hashes, PlainEnd, PlainEnds, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
 use crate::handoff::{Arrival, Owners, SharedReply};
@@ -146,11 +146,7 @@ impl Translated<'_> {
         let Path::Translated(hop) = self.snapshot.paths().get(first.server.0 as usize)? else {
             return None;
         };
-        let server = self.snapshot.server(first.server)?;
-        let end = PlainEnd {
-            address: u32::from_ne_bytes(server.address.last_octets()),
-            port: server.port.to_be(),
-        };
+        let end = *self.snapshot.ends().get(first.server.0 as usize)?;
         let (begun, at) = (&mut *self.begun, first.number);
         begun.server_ends.set(at, end);
         begun.servers[at] = first.server;
@@ -196,8 +192,10 @@ impl Translated<'_> {
         for number in opened.numbers() {
             lookup.prefetch(places.get(number));
             let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
-            let via = self.snapshot.routes.v4_route(clients.sources[number]);
-            ways[number] = way_back(via, ingress, self.packets.head(number));
+            ways[number] = match self.snapshot.routes.v4_gateway(clients.sources[number]) {
+                Some(gateway) => gateway,
+                None => way_to_neighbor(ingress, self.packets.head(number)),
+            };
         }
         let mut undone = Others::NONE;
         for number in opened.numbers() {
@@ -210,7 +208,7 @@ impl Translated<'_> {
             };
             let server = servers[number];
             let statistics = statistics.get(server.0 as usize);
-            if !table.add_reply(entry, places.get(number), &reply, beginning) {
+            if !table.add_reply(entry, places.get(number), &reply) {
                 discard(table, entry, statistics, *is_active);
                 undo(&key);
                 undone.add(number);
