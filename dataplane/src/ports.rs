@@ -10,6 +10,7 @@
 //! forget it.
 
 use std::collections::VecDeque;
+use std::hint::cold_path;
 use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
@@ -71,6 +72,7 @@ impl Ports {
         }
     }
 
+    #[inline(always)]
     fn allocate(&mut self) -> Option<u16> {
         let port = self.free.pop_front()?;
         if let Some((word, bit)) = self.bit(port) {
@@ -85,16 +87,6 @@ impl Ports {
         {
             *word &= !bit;
             self.free.push_back(port);
-        }
-    }
-
-    /// The last [`allocate`](Self::allocate) was for nothing.
-    fn undo(&mut self, port: u16) {
-        if let Some((word, bit)) = self.bit(port)
-            && *word & bit != 0
-        {
-            *word &= !bit;
-            self.free.push_front(port);
         }
     }
 
@@ -196,6 +188,22 @@ impl LocalPorts {
     #[must_use]
     pub fn allocate(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
         let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
+        let place = *own.pools.get(own.turn as usize)?;
+        if let Some((address, ports)) = self.pools.get_mut(place as usize)
+            && let Some(port) = ports.allocate()
+        {
+            own.advance(1);
+            let address = *address;
+            return Some(Endpoint { address, port });
+        }
+        cold_path();
+        self.allocate_elsewhere(service, is_v4)
+    }
+
+    /// The same where the address whose turn it is has none left.
+    #[inline(never)]
+    fn allocate_elsewhere(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
+        let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
         let (before, after) = own.pools.split_at_checked(own.turn as usize)?;
         for (tried, place) in (1..).zip(after.iter().chain(before)) {
             if let Some((address, ports)) = self.pools.get_mut(*place as usize)
@@ -207,24 +215,6 @@ impl LocalPorts {
             }
         }
         None
-    }
-
-    /// The last [`allocate`](Self::allocate), which returned `endpoint`, was for nothing: the next one will
-    /// return it again.
-    pub(crate) fn undo(&mut self, service: VirtualServerId, endpoint: Endpoint) {
-        let Some(place) = self.by_address.get(&endpoint.address).copied() else {
-            return;
-        };
-        if let Some((_, ports)) = self.pools.get_mut(place as usize) {
-            ports.undo(endpoint.port);
-        }
-        let is_v4 = usize::from(endpoint.address.is_v4());
-        if let Some(own) = self.services.get_mut(service.0 as usize)
-            && let own = &mut own[is_v4]
-            && let Some(turn) = own.pools.iter().position(|own| *own == place)
-        {
-            own.turn = u32::try_from(turn).unwrap_or(0);
-        }
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
@@ -311,19 +301,6 @@ mod tests {
             next.iter().rfind(|end| end.address == first.address),
             Some(&first)
         );
-    }
-
-    #[test]
-    fn what_was_for_nothing_comes_again() {
-        let own = addresses(2);
-        let mut pool = pool(&own, FOUR);
-        let first = pool.allocate(SERVICE, true).unwrap();
-        pool.undo(SERVICE, first);
-        assert_eq!(pool.allocate(SERVICE, true), Some(first));
-        let second = pool.allocate(SERVICE, true).unwrap();
-        pool.undo(SERVICE, second);
-        let rest = rest(&mut pool);
-        assert_eq!((rest[0], rest.len()), (second, 7));
     }
 
     #[test]

@@ -6,8 +6,8 @@
 //! Those of a burst that are for one virtual server are opened in one loop, in which only packet, connection and
 //! real server differ. When a packet needs a closer look after a server was chosen for it, the loop ends there, so
 //! that the server stays the one and whatever comes behind it is decided after it. NAT finds out last whether another
-//! connection has the replies' key: then this one is removed again, and the general way has its packet once the
-//! others of the loop are opened. A scheduler may have counted it meanwhile.
+//! connection has the replies' key, and FULLNAT whether there is a port: then the connection is removed again, and the
+//! general way has its packet once the others of the loop are opened. A scheduler may have counted it meanwhile.
 
 mod method;
 #[cfg(test)]

@@ -9,7 +9,6 @@ use std::hint::cold_path;
 use super::Opening;
 use super::method::{First, Method, bytes};
 use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, Vacancy, WayWord};
-use crate::counters::ServerStatistics;
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::translate::way_to_neighbor;
@@ -95,20 +94,7 @@ impl Method for FullNat<'_> {
 
     #[inline(always)]
     fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
-        let local = self.ports.allocate(self.service, true)?;
-        let source = PlainEnd {
-            address: u32::from_ne_bytes(local.address.last_octets()),
-            port: local.port.to_be(),
-        };
-        let begun = self.translated.begin(first, vacancy);
-        match begun {
-            Some(_) => self.translated.begun.local_ends.set(first.number, source),
-            None => {
-                cold_path();
-                self.ports.undo(self.service, local);
-            }
-        }
-        begun
+        self.translated.begin(first, vacancy)
     }
 
     #[inline(always)]
@@ -118,14 +104,29 @@ impl Method for FullNat<'_> {
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
     ) -> Others {
-        self.translated
-            .finish::<true>(opened, table, opening, |key| {
-                let local = key.destination();
-                self.ports.free(Endpoint {
-                    address: Address::v4(local.address.to_ne_bytes()),
-                    port: u16::from_be(local.port),
-                });
-            })
+        let mut lacking = Others::NONE;
+        for number in opened.numbers() {
+            let Some(local) = self.ports.allocate(self.service, true) else {
+                cold_path();
+                discard(table, self.translated.begun.entries[number], opening);
+                lacking.add(number);
+                continue;
+            };
+            let end = PlainEnd {
+                address: u32::from_ne_bytes(local.address.last_octets()),
+                port: local.port.to_be(),
+            };
+            self.translated.begun.local_ends.set(number, end);
+        }
+        let opened = opened.without(lacking);
+        let undone = (self.translated).finish::<true>(opened, table, opening, |key| {
+            let local = key.destination();
+            self.ports.free(Endpoint {
+                address: Address::v4(local.address.to_ne_bytes()),
+                port: u16::from_be(local.port),
+            });
+        });
+        lacking.with(undone)
     }
 }
 
@@ -166,9 +167,9 @@ impl Translated<'_> {
     ) -> Others {
         let Opening {
             beginning,
-            is_active,
             statistics,
             plain,
+            ..
         } = opening;
         let Begun {
             entries,
@@ -206,15 +207,14 @@ impl Translated<'_> {
                 deltas,
                 way: ways[number],
             };
-            let server = servers[number];
-            let statistics = statistics.get(server.0 as usize);
             if !table.add_reply(entry, places.get(number), &reply) {
-                discard(table, entry, statistics, *is_active);
+                discard(table, entry, opening);
                 undo(&key);
                 undone.add(number);
                 continue;
             }
-            if let Some(statistics) = statistics {
+            let server = servers[number];
+            if let Some(statistics) = statistics.get(server.0 as usize) {
                 statistics.count_first(bytes(&self.packets, number));
             }
             if let Some(Path::Translated(hop)) = self.snapshot.paths().get(server.0 as usize) {
@@ -236,14 +236,9 @@ impl Translated<'_> {
 /// Removes a connection that was begun in vain, and what was counted of it.
 #[cold]
 #[inline(never)]
-fn discard(
-    table: &mut ConnectionTable,
-    entry: EntryIndex,
-    statistics: Option<&ServerStatistics>,
-    is_active: bool,
-) {
-    table.remove(entry);
-    if let Some(statistics) = statistics {
-        statistics.shift(Some(is_active), None);
+fn discard(table: &mut ConnectionTable, entry: EntryIndex, opening: &Opening<'_>) {
+    let server = table.remove(entry).server();
+    if let Some(statistics) = opening.statistics.get(server.0 as usize) {
+        statistics.shift(Some(opening.is_active), None);
     }
 }
