@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use bench::appliance::Method;
 use bench::peers::Peer;
 use bench::report::{Memory, Report, Tcp, Throughput};
 use bench::throughput::{self, Balancer, Case, Outcome, Setup};
@@ -62,6 +63,7 @@ fn measure(arguments: &Arguments) -> anyhow::Result<()> {
             .join(" "),
         load_before: load_average(),
         throughput: Vec::new(),
+        to_nftables: Vec::new(),
         tcp: Vec::new(),
         memory: Vec::new(),
         skipped: Vec::new(),
@@ -104,17 +106,43 @@ fn over_veth(arguments: &Arguments, setup: &Setup, report: &mut Report) -> anyho
         }
     }
     report.throughput = rows(&cases, &outcomes);
+    report.to_nftables = to_nftables(&cases, &outcomes);
     Ok(())
+}
+
+/// How many times as fast as nftables's stateful DNAT NAT and the bare forwarder are, within each round and at either sink.
+fn to_nftables(cases: &[Case], outcomes: &HashMap<String, Vec<Outcome>>) -> Vec<(String, Spread)> {
+    let free = |case: &&Case| case.rate.is_none() && case.size.is_none();
+    let ratio = |case: &Case| {
+        let is_peer = |other: &&Case| {
+            other.balancer == Balancer::Peer(Peer::NftDnat) && other.sink == case.sink
+        };
+        let peer = cases.iter().filter(free).find(is_peer)?;
+        let [own, peer] = [case, peer].map(|case| outcomes.get(&case.name()));
+        let ratios: Vec<f64> = (own?.iter().zip(peer?))
+            .map(|(own, peer)| own.delivered / peer.delivered)
+            .collect();
+        Some((case.name(), Spread::of(&ratios)?))
+    };
+    let is_compared = |case: &&Case| match case.balancer {
+        Balancer::Forwarder => true,
+        Balancer::Appliance(method, _) => method == Method::Nat,
+        Balancer::Absent | Balancer::Peer(_) => false,
+    };
+    (cases.iter().filter(free).filter(is_compared))
+        .filter_map(ratio)
+        .collect()
 }
 
 fn rows(cases: &[Case], outcomes: &HashMap<String, Vec<Outcome>>) -> Vec<Throughput> {
     let of = |case: &Case| outcomes.get(&case.name()).map_or(&[][..], Vec::as_slice);
-    // The limit of a case is the forwarder with frames of the same size.
-    let bare = |size| {
+    // The limit of a case is the forwarder with frames of the same size and the same sink.
+    let bare = |size, sink| {
         cases
             .iter()
             .find(|case| {
-                case.balancer == Balancer::Forwarder && case.size == size && case.rate.is_none()
+                case.balancer == Balancer::Forwarder
+                    && (case.size, case.sink, case.rate) == (size, sink, None)
             })
             .map_or(&[][..], of)
     };
@@ -124,7 +152,7 @@ fn rows(cases: &[Case], outcomes: &HashMap<String, Vec<Outcome>>) -> Vec<Through
         let cpu: Vec<f64> = of(case).iter().map(|outcome| outcome.cpu).collect();
         let ratios: Vec<f64> = of(case)
             .iter()
-            .zip(bare(case.size))
+            .zip(bare(case.size, case.sink))
             .map(|(own, bare)| own.delivered / bare.delivered)
             .collect();
         Some(Throughput {

@@ -73,6 +73,8 @@ pub struct Report {
     pub command: String,
     pub load_before: String,
     pub throughput: Vec<Throughput>,
+    /// Rows, and how many times as fast they are as nftables's stateful DNAT, within each round.
+    pub to_nftables: Vec<(String, Spread)>,
     pub tcp: Vec<Tcp>,
     pub memory: Vec<Memory>,
     /// What was left out, and why.
@@ -112,6 +114,13 @@ impl Report {
                     row.offered.median,
                     row.delivered.count
                 );
+            }
+        }
+        if !self.to_nftables.is_empty() {
+            text += "\nBeside nftables's stateful DNAT, to the same sink and within each round:\n\n\
+                     | | times its rate |\n|---|---|\n";
+            for (name, ratio) in &self.to_nftables {
+                let _ = writeln!(text, "| {name} | {} |", hundredths(ratio));
             }
         }
         if !fixed.is_empty() {
@@ -220,6 +229,13 @@ fn cell(spread: &Spread) -> String {
     )
 }
 
+fn hundredths(spread: &Spread) -> String {
+    format!(
+        "{:.2} ({:.2}..{:.2})",
+        spread.median, spread.min, spread.max
+    )
+}
+
 fn tenths(spread: &Spread) -> String {
     format!(
         "{:.1} ({:.1}..{:.1})",
@@ -251,6 +267,7 @@ mod tests {
         let report = Report {
             command: "bench/run".to_owned(),
             load_before: "0.00".to_owned(),
+            to_nftables: vec![("appliance, NAT".to_owned(), spread)],
             throughput: vec![Throughput {
                 name: "appliance".to_owned(),
                 delivered: spread,
@@ -276,6 +293,10 @@ mod tests {
         );
         assert!(
             text.contains("| 10 | 0.6 (0.5..0.7) | 0.6 (0.5..0.7) | 0.6 (0.5..0.7) | – | 123.4 |"),
+            "{text}"
+        );
+        assert!(
+            text.contains("| appliance, NAT | 0.60 (0.50..0.70) |"),
             "{text}"
         );
         assert!(text.contains("**skipped**, because there is no valgrind"));

@@ -10,6 +10,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Deserialize;
 
+use pktgen::sink::Hook;
+
 use crate::appliance::{Configuration, Idle, Method};
 use crate::peers::{self, Peer, Started, processor_time};
 use crate::process::Process;
@@ -49,6 +51,8 @@ pub struct Case {
     pub size: Option<&'static str>,
     /// Packets per second that the source sends; `None` for as many as it can.
     pub rate: Option<u32>,
+    /// Where the sink takes the frames.
+    pub sink: Hook,
 }
 
 impl Case {
@@ -81,7 +85,11 @@ impl Case {
             None => String::new(),
             Some(rate) => format!(", {rate} packets/s"),
         };
-        format!("{who}{flows}{size}{rate}")
+        let sink = match self.sink {
+            Hook::Xdp => ", into XDP_DROP",
+            Hook::Tc => "",
+        };
+        format!("{who}{flows}{size}{rate}{sink}")
     }
 
     /// Until every flow has been seen, about: 1M flows at 0.8 Mpps, of which a random part gets
@@ -102,10 +110,15 @@ pub fn cases(peers: &[Peer]) -> Vec<Case> {
         flows,
         size: None,
         rate: None,
+        sink: Hook::Tc,
     };
     let adaptive = |method| Balancer::Appliance(method, Idle::Adaptive);
     let direct = adaptive(Method::Dr);
-    let mut cases = vec![case(Balancer::Absent, 1), case(Balancer::Forwarder, 1)];
+    let absent = Case {
+        sink: Hook::Xdp,
+        ..case(Balancer::Absent, 1)
+    };
+    let mut cases = vec![absent, case(Balancer::Forwarder, 1)];
     cases.extend(FLOWS.map(|flows| case(direct, flows)));
     cases.extend(
         [Method::Nat, Method::Tun, Method::FullNat]
@@ -114,13 +127,21 @@ pub fn cases(peers: &[Peer]) -> Vec<Case> {
     for size in ["512", "1500", "imix"] {
         cases.extend([Balancer::Forwarder, direct].map(|balancer| Case {
             balancer,
-            flows: SOME_FLOWS,
             size: Some(size),
-            rate: None,
+            ..case(balancer, SOME_FLOWS)
         }));
     }
     let peers = peers.iter().map(|&peer| Balancer::Peer(peer));
     cases.extend(peers.clone().map(|peer| case(peer, SOME_FLOWS)));
+    // What the sink has to do with it.
+    let compared = [Balancer::Forwarder, adaptive(Method::Nat)].into_iter();
+    let dnat = peers
+        .clone()
+        .filter(|peer| *peer == Balancer::Peer(Peer::NftDnat));
+    cases.extend(compared.chain(dnat).map(|balancer| Case {
+        sink: Hook::Xdp,
+        ..case(balancer, SOME_FLOWS)
+    }));
     // What a load costs that everybody can take.
     let methods = [Method::Dr, Method::Nat]
         .into_iter()
@@ -175,7 +196,11 @@ pub fn run(setup: &Setup, case: &Case) -> anyhow::Result<Outcome> {
         Balancer::Absent => (BALANCER, "l0"),
         Balancer::Forwarder | Balancer::Appliance(..) | Balancer::Peer(_) => (SERVERS, "b0"),
     };
-    let mut sink = Process::start(namespace, &program("sink"), &[interface])?;
+    let arguments: &[&str] = match case.sink {
+        Hook::Xdp => &[interface, "--xdp"],
+        Hook::Tc => &[interface],
+    };
+    let mut sink = Process::start(namespace, &program("sink"), arguments)?;
     sink.wait_ready()?;
     let balancer = match case.balancer {
         Balancer::Absent => Started::default(),

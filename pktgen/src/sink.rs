@@ -1,11 +1,21 @@
-//! The end of a measurement: an XDP program that counts and drops UDP and TCP. All else, ARP above all,
+//! The end of a measurement: a BPF program that counts and drops UDP, TCP and tunnels. All else, ARP above all,
 //! passes to the kernel.
 
 use aya::maps::{MapError, PerCpuArray};
-use aya::programs::{ProgramError, Xdp, XdpMode};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError};
 
 use crate::interface::Interface;
+
+/// Where a sink takes the frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// In the driver, without socket buffers: the cheapest end there is for frames that XDP sent. A veth copies each
+    /// frame that did not come from XDP once more for it.
+    Xdp,
+    /// At tc's ingress, where the network stack begins: what each receiver pays that has no XDP program.
+    Tc,
+}
 
 /// A counting sink, detached when dropped.
 #[derive(Debug)]
@@ -14,18 +24,30 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Attaches the sink to `interface`, in native mode: the driver's, without socket buffers.
+    /// Attaches the sink to `interface`; XDP in native mode, the driver's.
     ///
     /// # Errors
     /// The kernel refuses the program, or the interface has no native XDP or another program.
-    pub fn attach(interface: &Interface) -> Result<Self, SinkError> {
+    pub fn attach(interface: &Interface, hook: Hook) -> Result<Self, SinkError> {
         let mut program = Ebpf::load(aya::include_bytes_aligned!("../bpf/sink.bpf.o"))?;
-        let xdp: &mut Xdp = program
-            .program_mut("sink")
-            .ok_or(SinkError::Object("program sink"))?
-            .try_into()?;
-        xdp.load()?;
-        xdp.attach(&interface.name, XdpMode::Driver)?;
+        match hook {
+            Hook::Xdp => {
+                let sink = program.program_mut("sink_xdp");
+                let sink: &mut Xdp = sink
+                    .ok_or(SinkError::Object("program sink_xdp"))?
+                    .try_into()?;
+                sink.load()?;
+                sink.attach(&interface.name, XdpMode::Driver)?;
+            }
+            Hook::Tc => {
+                let sink = program.program_mut("sink_tc");
+                let sink: &mut SchedClassifier = sink
+                    .ok_or(SinkError::Object("program sink_tc"))?
+                    .try_into()?;
+                sink.load()?;
+                sink.attach(&interface.name, TcAttachType::Ingress)?;
+            }
+        }
         Ok(Self { program })
     }
 
@@ -47,7 +69,9 @@ impl Sink {
 pub enum SinkError {
     #[error("cannot load the sink program; it needs root (CAP_BPF, CAP_NET_ADMIN)")]
     Load(#[from] EbpfError),
-    #[error("cannot attach the sink: the interface needs native XDP and no other XDP program")]
+    #[error(
+        "cannot attach the sink: the interface needs native XDP and no other XDP program, or for tc Linux 6.6"
+    )]
     Attach(#[from] ProgramError),
     #[error("cannot read the sink's counters")]
     Map(#[from] MapError),

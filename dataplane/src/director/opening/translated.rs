@@ -1,8 +1,8 @@
 //! NAT and FULLNAT, in stages: one loop of it all would have more to hold than a processor has registers.
 //!
-//! First each connection begins under the client's key, and its replies' key is noted. Then for all of them: where
-//! replies leave, and where their keys belong, whose buckets come meanwhile. At last they get their reply halves, and
-//! their packets are sent.
+//! First each connection begins under the client's key, and where its real server is is noted; FULLNAT takes a port for
+//! each. Then, in columns: the replies' keys, where they belong, and what the checksums change by. While it is found
+//! where replies leave, the buckets come. At last the connections get their reply halves, and their packets are sent.
 
 use std::hint::cold_path;
 
