@@ -32,7 +32,8 @@ pub(crate) use self::straight::StraightConnections;
 use super::index::{Index, Place};
 use super::wheel::{List, ListId, NONE, Wheel};
 use super::{Handshake, State, Timeouts};
-use crate::flow::{FlowHasher, FlowKey};
+use crate::flow::{FlowHasher, FlowKey, PlainKey};
+use crate::processor::prefetch;
 use crate::service::ServerId;
 
 /// A place in the table.
@@ -426,6 +427,31 @@ impl ConnectionTable {
         None
     }
 
+    /// Fetches the buckets that removing an expired connection takes, and those of the ones behind it in its list whose time
+    /// is over as well: of [`EXPIRED_TOGETHER`].
+    pub(crate) fn prefetch_expired(&self, first: EntryIndex, now: u64) {
+        let lookup = self.lookup();
+        let fetch = |key: PlainKey| {
+            let hash = lookup.hasher().hash_plain(&key);
+            lookup.prefetch(lookup.buckets.place(hash));
+        };
+        let mut entry = first.0;
+        for _ in 0..EXPIRED_TOGETHER {
+            let Some(connection) = self.entries.get(entry as usize) else {
+                return;
+            };
+            let is_plain = !connection.is(mark::WIDE);
+            if is_plain && self.remaining(entry, now) == 0 {
+                fetch(connection.plain_key());
+                if connection.is_translated() {
+                    fetch(connection.plain_reply_key());
+                }
+            }
+            entry = connection.next;
+        }
+        prefetch(&self.entries, entry as usize);
+    }
+
     /// Used entries at or after `start`, at most `limit` places further on:
     /// for listing the table piecemeal.
     pub fn scan(
@@ -487,6 +513,10 @@ fn append(entries: &mut [Connection], list: &mut List, id: ListId, entry: u32) {
     connection.previous = tail;
     connection.next = NONE;
 }
+
+/// How many connections are removed with their buckets fetched at once: enough to hide a cache miss, few
+/// enough to stay in the cache until then.
+pub(crate) const EXPIRED_TOGETHER: u32 = 16;
 
 /// Value of `list` in a free entry.
 const FREE: u16 = u16::MAX;

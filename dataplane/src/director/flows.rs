@@ -13,8 +13,8 @@ use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::synproxy::cookie::Cookies;
 use super::{DirectorOptions, Packet, Verdict, What};
 use crate::conn::{
-    Association, ConnectionTable, Direction, EntryIndex, New, Seen, Signal, State, TableFull,
-    Timeouts,
+    Association, ConnectionTable, Direction, EXPIRED_TOGETHER, EntryIndex, New, Seen, Signal,
+    State, TableFull, Timeouts,
 };
 use crate::counters::{Counters, DropReason, ServerStatistics, WorkerStatistics};
 use crate::flow::FlowKey;
@@ -461,16 +461,20 @@ impl Flows {
 
     /// True if the budget ended before the timers that are due.
     pub(super) fn expire(&mut self, snapshot: &Snapshot, now: u64) -> bool {
-        let mut budget = TIMERS_PER_BURST;
+        let (mut budget, mut removed) = (TIMERS_PER_BURST, 0);
         while let Some(entry) = self.table.expired(now, &mut budget) {
+            if removed % EXPIRED_TOGETHER == 0 {
+                self.table.prefetch_expired(entry, now);
+            }
             let idle = self.idle(entry, now);
             if idle < self.table.get(entry).idle(now) {
                 self.table.set_idle(entry, idle, now);
                 continue;
             }
             self.remove(snapshot, entry, now);
-            self.counters.connections_expired += 1;
+            removed += 1;
         }
+        self.counters.connections_expired += u64::from(removed);
         budget == 0
     }
 
