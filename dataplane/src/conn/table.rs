@@ -141,6 +141,11 @@ impl ConnectionTable {
         self.used
     }
 
+    /// How many more there is room for.
+    pub(crate) fn free(&self) -> u32 {
+        u32::try_from(self.entries.len()).unwrap_or(u32::MAX) - self.used
+    }
+
     /// True when there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -427,8 +432,8 @@ impl ConnectionTable {
         None
     }
 
-    /// Fetches the buckets that removing an expired connection takes, and those of the ones behind it in its list whose time
-    /// is over as well: of [`EXPIRED_TOGETHER`].
+    /// Fetches the buckets that it takes to remove an expired connection and, of the next [`EXPIRED_TOGETHER`] in its list,
+    /// those whose time is over as well.
     pub(crate) fn prefetch_expired(&self, first: EntryIndex, now: u64) {
         let lookup = self.lookup();
         let fetch = |key: PlainKey| {

@@ -140,12 +140,22 @@ impl Flows {
 
     /// The same with those that are for one virtual server.
     fn open_all(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Others {
-        let [unclear, full] = self.open_each(service, same, burst);
-        if full.is_empty() || !self.make_room(full.len(), burst.snapshot, burst.now) {
-            return unclear.with(full);
+        let (mut unclear, mut rest, mut evicted) = (Others::NONE, same, false);
+        loop {
+            let [more, full] = self.open_each(service, rest, burst);
+            unclear = unclear.with(more);
+            if full.is_empty() {
+                return unclear;
+            }
+            // If connections were made in vain, nobody need be evicted for the next ones.
+            if self.table.free() == 0 {
+                if evicted || !self.make_room(full.len(), burst.snapshot, burst.now) {
+                    return unclear.with(full);
+                }
+                evicted = true;
+            }
+            rest = full;
         }
-        let [more_unclear, still_full] = self.open_each(service, full, burst);
-        unclear.with(more_unclear).with(still_full)
     }
 
     /// The same as far as there is room in the table. The second result is those that want nothing but that.

@@ -260,8 +260,8 @@ impl Side {
             }
             let (server, state) = (connection.server(), connection.state());
             let idle = connection.idle(u64::MAX);
-            let goes_on = connection.is_shared();
-            format!("{key:?} {server:?} {state:?} {idle} {goes_on} {reply:?}")
+            let goes_on = (connection.sends_to(), connection.exchanges_with());
+            format!("{key:?} {server:?} {state:?} {idle} {goes_on:?} {reply:?}")
         });
         let mut connections: Vec<_> = connections.collect();
         connections.sort_unstable();
@@ -421,6 +421,38 @@ fn a_full_chain_leaves_no_trace() {
     let [_, (_, (_, _, counters))] = results;
     let full = DropReason::TableFull as usize;
     assert_eq!((counters.drops[full], counters.connections_evicted), (6, 0));
+}
+
+/// Those that get no port take no room, so that nobody has to make some.
+#[test]
+fn without_ports_nobody_is_evicted() {
+    const PORTS: u8 = 40;
+    let first = |host| First {
+        client: [10, 1, 0, host],
+        port: 7,
+        lives: 64,
+        payload: 0,
+    };
+    let results = [true, false].map(|way| {
+        let room = u32::from(PORTS) + 1;
+        let mut side = Side::new(snapshot(ForwardingMethod::FullNat, way), room, FEW_PORTS);
+        for host in 0..PORTS {
+            side.burst(&[first(host).packet(2)], 0);
+        }
+        let late = [PORTS, PORTS + 1, PORTS + 2].map(|host| first(host).packet(2));
+        let sent = side.burst(&late, 0);
+        (sent, side.state())
+    });
+    assert_eq!(results[0], results[1]);
+    let [(sent, (connections, _, counters)), _] = results;
+    assert!(
+        sent.iter()
+            .all(|(verdict, _)| *verdict == Verdict::Drop(DropReason::NoLocalPort))
+    );
+    assert_eq!(
+        (connections.len(), counters.connections_evicted),
+        (PORTS.into(), 0)
+    );
 }
 
 /// What the two ways share: a reply half says where replies leave.
