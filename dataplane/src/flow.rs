@@ -40,9 +40,6 @@ const UDP: u8 = Protocol::Udp as u8;
 const SCTP: u8 = Protocol::Sctp as u8;
 
 impl PlainKey {
-    /// The key of no connection.
-    pub const EMPTY: Self = Self([0; 2]);
-
     /// What of a header's second eight bytes is the key's.
     const MASK: u64 = u64::from_ne_bytes([0, 0xff, 0, 0, 0xff, 0xff, 0xff, 0xff]);
 

@@ -85,7 +85,7 @@ pub struct Routes {
     vias: Vec<Option<Via>>,
     /// The same of IPv4 addresses alone, as numbers in host byte order.
     v4_starts: Vec<u32>,
-    /// By which gateway replies go there; [`WayWord::default`] if by none.
+    /// By which gateway replies go there; [`NO_GATEWAY`] if by none.
     v4_gateways: Vec<WayWord>,
     gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
@@ -160,6 +160,9 @@ impl Routes {
     }
 }
 
+/// Not that of any gateway.
+const NO_GATEWAY: WayWord = WayWord::from_word(0);
+
 /// Those ranges, ascending and without a gap, that have IPv4 addresses, and only these of them.
 #[expect(
     clippy::cast_possible_truncation,
@@ -175,7 +178,7 @@ fn v4_ranges(ranges: &[(u128, Option<Via>)]) -> impl Iterator<Item = (u32, WayWo
         .map(move |((start, via), _)| {
             let way = match via {
                 Some(Via::Gateway(gateway)) => WayWord::gateway(*gateway),
-                Some(Via::Link(_)) | None => WayWord::default(),
+                Some(Via::Link(_)) | None => NO_GATEWAY,
             };
             ((*start).max(first) as u32, way)
         })
@@ -277,8 +280,9 @@ mod tests {
 
     /// Prefixes of few bits, so that many are in each other.
     fn prefixes() -> impl Strategy<Value = Prefix> {
-        let v4 = (0..8_u8, 0..=32_u8).prop_map(|(bits, length)| {
-            Prefix::new(Address::v4([bits << 5 | bits, 0, bits, bits]), length)
+        let v4 = (0..8_u8, 0..=32_u8).prop_map(|(bits, length)| match bits {
+            7 => Prefix::new(Address::v4([255; 4]), length),
+            _ => Prefix::new(Address::v4([bits << 5 | bits, 0, bits, bits]), length),
         });
         let v6 = (0..4_u8, 0..=128_u8).prop_map(|(bits, length)| {
             let mut octets = [bits << 6 | bits; 16];
@@ -291,7 +295,10 @@ mod tests {
     proptest! {
         #[test]
         fn ranges_say_what_prefixes_do(prefixes in vec(prefixes(), 0..20)) {
-            let vias = (0..).map(|id| Via::Gateway(GatewayId(id)));
+            let vias = (0..).map(|id| match id % 3 {
+                0 => Via::Link(PortIndex(id)),
+                _ => Via::Gateway(GatewayId(id)),
+            });
             let all: Vec<(Prefix, Via)> = prefixes.into_iter().zip(vias).collect();
             let routes = Routes::new(all.iter().copied(), Vec::new(), Vec::new());
             // At all ends of prefixes, and beside them.
@@ -309,10 +316,10 @@ mod tests {
                     prop_assert_eq!(routes.route(address), via);
                     if address.is_v4() {
                         let word = u32::from_ne_bytes(address.last_octets());
-                        let gateway = via.map(|via| match via {
-                            Via::Gateway(gateway) => WayWord::gateway(gateway),
-                            Via::Link(_) => unreachable!("none was made"),
-                        });
+                        let gateway = match via {
+                            Some(Via::Gateway(gateway)) => Some(WayWord::gateway(gateway)),
+                            Some(Via::Link(_)) | None => None,
+                        };
                         prop_assert_eq!(routes.v4_gateway(word), gateway);
                     }
                 }

@@ -61,6 +61,14 @@ impl Bucket {
         None
     }
 
+    /// A free slot, if it is known that no entry with this tag is in the chain, which is this bucket alone.
+    #[inline(always)]
+    fn vacant(&self, tag: u16) -> Option<u32> {
+        let free = self.matches(0);
+        let is_new = self.matches(tag) == 0 && self.overflow == NONE;
+        (is_new && free != 0).then(|| free.trailing_zeros() / 2)
+    }
+
     /// An entry and its tag.
     #[inline(always)]
     fn set(&mut self, slot: u32, tag: u16, entry: u32) {
@@ -317,13 +325,11 @@ impl Index {
     #[inline(always)]
     pub(super) fn gap(&self, place: Place) -> Option<Gap> {
         let bucket = self.buckets.get(place.bucket() as usize)?;
-        let free = bucket.matches(0);
-        let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
-        if !is_new || free == 0 {
+        let Some(slot) = bucket.vacant(place.tag()) else {
             cold_path();
             return self.gap_in_chain(place);
-        }
-        Gap::new(place, free.trailing_zeros() / 2)
+        };
+        Gap::new(place, slot)
     }
 
     /// Fills a gap for a place at once. False, and nothing changed, if there is none ([`gap`](Self::gap)).
@@ -333,14 +339,12 @@ impl Index {
         let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) else {
             return false;
         };
-        let free = bucket.matches(0);
-        let is_new = bucket.matches(place.tag()) == 0 && bucket.overflow == NONE;
-        if !is_new || free == 0 {
+        let Some(slot) = bucket.vacant(place.tag()) else {
             cold_path();
             let gap = self.gap_in_chain(place);
             return gap.map(|gap| self.fill(gap, entry)).is_some();
-        }
-        bucket.set(free.trailing_zeros() / 2, place.tag(), entry);
+        };
+        bucket.set(slot, place.tag(), entry);
         true
     }
 
@@ -530,9 +534,12 @@ mod tests {
         let gap = index.gap(places[31]).unwrap();
         assert_eq!(gap.slot(), 3, "what was removed leaves a gap");
         index.fill(gap, 31);
-        fill(&mut index, 32..33);
+        assert!(index.fill_gap(places[32], 32));
+        assert!(!index.fill_gap(places[32], 33), "the tag is there now");
         let full = index.gap(places[33]).unwrap();
         assert_eq!(full.slot(), Gap::APPENDED);
+        assert!(index.fill_gap(places[33], 33));
+        assert!(find(&index, places[32], 32) && find(&index, places[33], 33));
     }
 
     #[test]

@@ -461,20 +461,20 @@ impl Flows {
 
     /// True if the budget ended before the timers that are due.
     pub(super) fn expire(&mut self, snapshot: &Snapshot, now: u64) -> bool {
-        let (mut budget, mut removed) = (TIMERS_PER_BURST, 0);
+        let (mut budget, mut found) = (TIMERS_PER_BURST, 0);
         while let Some(entry) = self.table.expired(now, &mut budget) {
-            if removed % EXPIRED_TOGETHER == 0 {
+            if found % EXPIRED_TOGETHER == 0 {
                 self.table.prefetch_expired(entry, now);
             }
+            found += 1;
             let idle = self.idle(entry, now);
             if idle < self.table.get(entry).idle(now) {
                 self.table.set_idle(entry, idle, now);
                 continue;
             }
             self.remove(snapshot, entry, now);
-            removed += 1;
+            self.counters.connections_expired += 1;
         }
-        self.counters.connections_expired += u64::from(removed);
         budget == 0
     }
 

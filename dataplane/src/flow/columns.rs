@@ -84,7 +84,7 @@ impl<const N: usize> PlainKeys<N> {
     }
 
     /// Become the keys of the replies to these requests, in the eights of `wanted`: real servers see them come from
-    /// `sources`, or without these from the client.
+    /// `sources`, or without these from the client. Port 0 of a real server is that of the request.
     #[inline(always)]
     pub(crate) fn answer(
         &mut self,
@@ -190,7 +190,7 @@ const FIRST_PORT: u32 = u32::from_ne_bytes([0xff, 0xff, 0, 0]);
 #[derive(Debug)]
 pub(crate) struct PlainEnds<const N: usize> {
     addresses: [u32; N],
-    /// Each is the first of the two bytes' halves, as in [`PlainKeys`].
+    /// In the first half, as a source's in [`PlainKeys`].
     ports: [u32; N],
 }
 

@@ -111,12 +111,11 @@ mod eight {
     use std::arch::x86_64::*;
 
     use super::{Headers, Packets, PlainBurst, parse_rest};
-    use crate::flow::{FlowHasher, Secret};
+    use crate::flow::{FlowHasher, LANES, Secret};
     use crate::service::Protocol;
     use crate::wire::{ethernet, ipv4, tcp, udp};
     use crate::xsk::umem::HEAD;
 
-    const LANES: usize = 8;
     const L3: usize = ethernet::HEADER_LEN;
     const L4: usize = L3 + ipv4::HEADER_LEN;
 

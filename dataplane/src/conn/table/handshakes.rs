@@ -14,7 +14,9 @@ impl ConnectionTable {
     pub fn set_handshake(&mut self, entry: EntryIndex, handshake: Handshake) {
         if let Some(place) = self.handshakes.get_mut(entry.0 as usize) {
             *place = handshake;
-            self.entries[entry.0 as usize].set(mark::PROXIED, true);
+            let connection = &mut self.entries[entry.0 as usize];
+            connection.set(mark::PROXIED, true);
+            connection.find_straight();
         }
     }
 

@@ -105,6 +105,8 @@ impl Method for FullNat<'_> {
         opening: &Opening<'_>,
     ) -> Others {
         let mut lacking = Others::NONE;
+        // In their order and before any is given back, so that those without one are the last of them, as when each is
+        // decided by itself.
         for number in opened.numbers() {
             let Some(local) = self.ports.allocate(self.service, true) else {
                 cold_path();
@@ -141,7 +143,7 @@ pub(super) struct Translated<'a> {
 }
 
 impl Translated<'_> {
-    /// First stage. The straight way of [`Flows::reply`] and what is around it.
+    /// First stage.
     #[inline(always)]
     fn begin(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
         let Path::Translated(hop) = self.snapshot.paths().get(first.server.0 as usize)? else {
@@ -155,7 +157,7 @@ impl Translated<'_> {
         Some((hop.port, bytes(&self.packets, at)))
     }
 
-    /// The other stages. `LOCAL` if the real servers see the director's own ends. `undo` is called with the replies' keys of
+    /// The other stages: the straight way of [`Flows::reply`] and what is around it. `LOCAL` if the real servers see the director's own ends. `undo` is called with the replies' keys of
     /// those that need a closer look.
     #[inline(always)]
     fn finish<const LOCAL: bool>(
