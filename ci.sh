@@ -34,10 +34,10 @@ readonly STEPS=(
 	"clippy       no lint is broken, in any target"
 	"docs         the API documentation builds without a warning"
 	"bench        every target builds, the bench crate and its C libraries too"
-	"release      the binaries that users run build"
 	"unit         unit tests and documentation tests"
 	"conformance  packet cases, AF_XDP on veth, commands, documents: all integration tests"
 	"fuzz         each fuzz target survives $FUZZ_SECONDS seconds"
+	"release      the binaries that users run build"
 	"budget       no forwarding method takes 3 % more instructions than bench/instructions.tsv says"
 	"configs      every file in configs/ passes 'appliance check', or import"
 	"netns        real traffic, real nginx and curl in network namespaces"
@@ -90,10 +90,6 @@ step_bench() {
 	cargo build --workspace --all-targets
 }
 
-step_release() {
-	cargo build --release
-}
-
 step_unit() {
 	# Not --bins: that runs fuzz targets, too, until something fails.
 	without_leftovers cargo test "${WORKSPACE[@]}" --lib --bin appliance --bin pktgen
@@ -106,6 +102,10 @@ step_conformance() {
 
 step_fuzz() {
 	tests/fuzz/run.sh --seconds "$FUZZ_SECONDS"
+}
+
+step_release() {
+	cargo build --release
 }
 
 step_budget() {
@@ -243,12 +243,6 @@ install_packages() {
 
 # --- The run -------------------------------------------------------------------------------------
 
-# Begins the release build beside the steps before it: where one crate is left to compile, a CPU would be idle. The step
-# waits for it, by cargo's lock, and says what is wrong. No test runs beside it.
-build_ahead() {
-	cargo build --release --quiet >/dev/null 2>&1 </dev/null &
-}
-
 # run_step NAME: runs it, and sets `result` to ok, FAILED or `skipped: why`.
 run_step() {
 	local status=0
@@ -257,7 +251,9 @@ run_step() {
 	# processes ignore SIGINT, and tests send it.
 	env --default-signal=INT,QUIT timeout --kill-after=20 "$STEP_LIMIT" \
 		bash ci.sh --inside "$1" </dev/null &
-	wait "$!" || status=$?
+	child=$!
+	wait "$child" || status=$?
+	child=
 	case "$status" in
 	0) result=ok ;;
 	"$SKIPPED")
@@ -298,11 +294,11 @@ main() {
 
 	CI_SCRATCH=$(mktemp --directory)
 	export CI_SCRATCH
+	child=
 	trap 'rm -rf "$CI_SCRATCH"' EXIT
-	trap 'jobs -pr | xargs --no-run-if-empty kill; exit 130' INT TERM
+	trap '[[ -z $child ]] || kill "$child"; exit 130' INT TERM
 
 	install_packages "${selected[@]}"
-	[[ " ${selected[*]} " != *" clippy "*" release "* ]] || build_ahead
 	for step in "${selected[@]}"; do
 		printf '\n== %s\n' "$step"
 		start=$SECONDS
