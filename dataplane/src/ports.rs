@@ -10,7 +10,6 @@
 //! forget it.
 
 use std::collections::VecDeque;
-use std::hint::cold_path;
 use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
@@ -72,7 +71,6 @@ impl Ports {
         }
     }
 
-    #[inline(always)]
     fn allocate(&mut self) -> Option<u16> {
         let port = self.free.pop_front()?;
         if let Some((word, bit)) = self.bit(port) {
@@ -187,22 +185,6 @@ impl LocalPorts {
     #[inline]
     #[must_use]
     pub fn allocate(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
-        let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
-        let place = *own.pools.get(own.turn as usize)?;
-        if let Some((address, ports)) = self.pools.get_mut(place as usize)
-            && let Some(port) = ports.allocate()
-        {
-            own.advance(1);
-            let address = *address;
-            return Some(Endpoint { address, port });
-        }
-        cold_path();
-        self.allocate_elsewhere(service, is_v4)
-    }
-
-    /// The same where the address whose turn it is has none left.
-    #[inline(never)]
-    fn allocate_elsewhere(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
         let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
         let (before, after) = own.pools.split_at_checked(own.turn as usize)?;
         for (tried, place) in (1..).zip(after.iter().chain(before)) {
