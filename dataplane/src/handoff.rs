@@ -16,7 +16,8 @@
 //!   connection's state; fragments, ICMP errors, IPv6, and what it takes more than two keys to translate.
 //! - **Who owns it** is asked of a table that all share (`directory`). Where that has no answer, the
 //!   workers are asked in turn, each of them once; who is asked last gives the packet to the kernel.
-//!   So later fragments, ICMP errors and what the table had no room for reach their connection, too.
+//!   So fragments, a client's as well, ICMP errors and what the table had no room for reach their connection, too; a first
+//!   fragment that nobody knows comes back to who received it, and may begin one there.
 //!   An alternative without a table would be to choose the owner by a hash of the client's
 //!   address and port, which a reply has as well: then no queue is the right one for requests either, and
 //!   with *n* workers all but one in *n* of all packets are handed over, with DR as well.

@@ -219,6 +219,17 @@ impl Templates {
         }
     }
 
+    /// These templates end, whatever they count. Looks at all of them: not for a worker.
+    pub fn forget(&self, is_meant: impl Fn(&Template) -> bool) {
+        for set in self.sets.get().into_iter().flatten() {
+            let mut set = lock(set);
+            let templates = set.iter_mut();
+            templates
+                .filter(|template| is_meant(template))
+                .for_each(|template| *template = Template::FREE);
+        }
+    }
+
     /// Every template that is not over, for listings.
     pub fn for_each(&self, now: u64, mut visit: impl FnMut(&Template)) {
         for set in self.sets.get().into_iter().flatten() {

@@ -9,12 +9,12 @@
 //! is used first, so that a server that still remembers its last connection has the most time to
 //! forget it.
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
 use hashbrown::{HashMap, HashSet};
 
 use crate::forward::rewrite::Endpoint;
+use crate::processor::prefetch;
 use crate::service::{Address, VirtualServerId};
 
 /// Ports that are handed out: none of those below, which are servers' (RFC 6335 §6).
@@ -50,53 +50,65 @@ impl PortRange {
     }
 }
 
-/// The ports of one address.
+/// The ports of one address. They are numbered from 0, from the range's first on.
 #[derive(Debug)]
 struct Ports {
     range: PortRange,
-    /// The one that has been free the longest is in front. Never grows: it is made with room for all.
-    free: VecDeque<u16>,
-    /// One bit for each port of the range, set while it is in use: a port that is given back twice
-    /// would otherwise serve two connections.
-    used: Box<[u64]>,
+    /// Of each free port the one that was given back next, or [`NONE`]. Of those in use [`USED`]: a port that is given
+    /// back twice would otherwise serve two connections.
+    next: Box<[u16]>,
+    /// The one that has been free the longest; `NONE` if none is free.
+    first: u16,
+    /// The one that has been free the shortest, if one is.
+    last: u16,
 }
+
+/// In place of a port's number: there is none.
+const NONE: u16 = u16::MAX - 1;
+/// Likewise: it is not free.
+const USED: u16 = u16::MAX;
+
+const _: () = assert!(COUNT < NONE as u32);
 
 impl Ports {
     fn new(range: PortRange) -> Self {
-        let free: VecDeque<u16> = (range.first..=range.last).collect();
+        let last = range.last - range.first;
+        let next = (1..=last).chain(std::iter::once(NONE)).collect();
         Self {
-            used: vec![0; free.len().div_ceil(64)].into_boxed_slice(),
-            free,
             range,
+            next,
+            first: 0,
+            last,
         }
     }
 
+    #[inline(always)]
     fn allocate(&mut self) -> Option<u16> {
-        let port = self.free.pop_front()?;
-        if let Some((word, bit)) = self.bit(port) {
-            *word |= bit;
-        }
-        Some(port)
+        let number = self.first;
+        let next = self.next.get_mut(usize::from(number))?;
+        self.first = std::mem::replace(next, USED);
+        // After a while neighbours here are none in memory.
+        prefetch(&self.next, usize::from(self.first));
+        Some(self.range.first + number)
     }
 
     fn free(&mut self, port: u16) {
-        if let Some((word, bit)) = self.bit(port)
-            && *word & bit != 0
-        {
-            *word &= !bit;
-            self.free.push_back(port);
+        let Some(number) = port.checked_sub(self.range.first) else {
+            return;
+        };
+        match self.next.get_mut(usize::from(number)) {
+            Some(next) if *next == USED => *next = NONE,
+            Some(_) | None => return,
         }
+        match self.first {
+            NONE => self.first = number,
+            _ => self.next[usize::from(self.last)] = number,
+        }
+        self.last = number;
     }
 
     fn is_used(&self) -> bool {
-        self.used.iter().any(|word| *word != 0)
-    }
-
-    /// Where the bit of a port is; `None` for one that is not of the range.
-    fn bit(&mut self, port: u16) -> Option<(&mut u64, u64)> {
-        let number = port.checked_sub(self.range.first)?;
-        let word = self.used.get_mut(usize::from(number / 64))?;
-        Some((word, 1 << (number % 64)))
+        self.next.contains(&USED)
     }
 }
 
@@ -106,18 +118,36 @@ struct Own {
     /// Places in `pools`.
     pools: Vec<u32>,
     /// Whose turn it is.
-    turn: u32,
+    turn: usize,
 }
 
-impl Own {
-    /// Moves the turn so many on.
+/// Those of one virtual server and IP version.
+#[derive(Debug)]
+pub(crate) struct ServicePorts<'a> {
+    own: &'a mut Own,
+    pools: &'a mut [(Address, Ports)],
+}
+
+impl ServicePorts<'_> {
+    /// As [`LocalPorts::allocate`].
     #[inline(always)]
-    fn advance(&mut self, by: u32) {
-        let count = u32::try_from(self.pools.len()).unwrap_or(u32::MAX);
-        self.turn += by;
-        if self.turn >= count {
-            self.turn -= count;
+    #[must_use]
+    pub(crate) fn allocate(&mut self) -> Option<Endpoint> {
+        let count = self.own.pools.len();
+        for _ in 0..count {
+            let place = *self.own.pools.get(self.own.turn)?;
+            self.own.turn = match self.own.turn + 1 {
+                next if next < count => next,
+                _ => 0,
+            };
+            if let Some((address, ports)) = self.pools.get_mut(place as usize)
+                && let Some(port) = ports.allocate()
+            {
+                let address = *address;
+                return Some(Endpoint { address, port });
+            }
         }
+        None
     }
 }
 
@@ -146,7 +176,7 @@ impl LocalPorts {
     }
 
     /// Makes ready to allocate for these virtual servers on their addresses, and for no others. An address that is
-    /// not wanted any more is kept while a connection has a port of it. Allocates memory, about 140 kB an address.
+    /// not wanted any more is kept while a connection has a port of it. Allocates memory, about 130 kB an address.
     pub fn keep_only<'a>(
         &mut self,
         services: impl Iterator<Item = (VirtualServerId, &'a [Address])>,
@@ -180,23 +210,22 @@ impl LocalPorts {
         }
     }
 
+    /// The ports of a virtual server on its addresses of the wanted IP version, if it has such.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn of(&mut self, service: VirtualServerId, is_v4: bool) -> Option<ServicePorts<'_>> {
+        let own = self.services.get_mut(service.0 as usize)?;
+        Some(ServicePorts {
+            own: &mut own[usize::from(is_v4)],
+            pools: &mut self.pools,
+        })
+    }
+
     /// A free port on one of the virtual server's addresses of the wanted IP version, which is in use from now on;
     /// `None` if all are. Neighbouring connections get different addresses.
-    #[inline]
     #[must_use]
     pub fn allocate(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
-        let own = &mut self.services.get_mut(service.0 as usize)?[usize::from(is_v4)];
-        let (before, after) = own.pools.split_at_checked(own.turn as usize)?;
-        for (tried, place) in (1..).zip(after.iter().chain(before)) {
-            if let Some((address, ports)) = self.pools.get_mut(*place as usize)
-                && let Some(port) = ports.allocate()
-            {
-                let address = *address;
-                own.advance(tried);
-                return Some(Endpoint { address, port });
-            }
-        }
-        None
+        self.of(service, is_v4)?.allocate()
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.

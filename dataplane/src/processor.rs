@@ -89,6 +89,37 @@ impl Words {
     }
 }
 
+/// Eight words of twice that length.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(32))]
+pub(crate) struct Eight(pub(crate) [u32; 8]);
+
+impl Eight {
+    /// A bit for each word that is 0.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn zeros(&self) -> u8 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: every x86-64 processor has SSE2. The loads are of 16 bytes each, both halves of what the
+        // reference vouches for, and aligned as the type is; nothing else touches memory.
+        let [zeros, ..] = unsafe {
+            use core::arch::x86_64::{
+                _mm_cmpeq_epi32, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16,
+                _mm_packs_epi32, _mm_setzero_si128,
+            };
+            let (low, high) = self.0.split_at(4);
+            let zero = _mm_setzero_si128();
+            let is_zero =
+                |half: &[u32]| _mm_cmpeq_epi32(_mm_load_si128(half.as_ptr().cast()), zero);
+            let words = _mm_packs_epi32(is_zero(low), is_zero(high));
+            _mm_movemask_epi8(_mm_packs_epi16(words, zero)).to_le_bytes()
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let zeros = (0..8).fold(0, |zeros, n| zeros | u8::from(self.0[n] == 0) << n);
+        zeros
+    }
+}
+
 /// True if the bytes, with zero where bits of `mask` are not set, are the words as they stand in memory.
 #[inline(always)]
 #[must_use]
@@ -139,6 +170,17 @@ pub(crate) fn prefetch_address<T>(address: *const T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn zeros_are_found_wherever_they_are() {
+        for bits in 0..=u8::MAX {
+            let word = |lane: usize| match bits >> lane & 1 {
+                0 => 1 << (4 * lane + 3),
+                _ => 0,
+            };
+            assert_eq!(Eight(std::array::from_fn(word)).zeros(), bits);
+        }
+    }
 
     #[test]
     fn equal_words_are_found_whole() {

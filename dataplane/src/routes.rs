@@ -121,14 +121,22 @@ impl Routes {
         *self.vias.get(behind.checked_sub(1)?)?
     }
 
-    /// The way to an IPv4 address whose bytes in memory are as in a header, if its route has a gateway.
+    /// What is reached as an IPv4 address is, whose bytes in memory are as in a header.
     #[inline(always)]
     #[must_use]
-    pub(crate) fn v4_gateway(&self, address: u32) -> Option<WayWord> {
+    pub(crate) fn v4_range(&self, address: u32) -> V4Range {
         let address = u32::from_be(address);
         let behind = self.v4_starts.partition_point(|start| *start <= address);
-        let way = *self.v4_gateways.get(behind.checked_sub(1)?)?;
-        way.is_gateway().then_some(way)
+        let at = |starts: &[u32], number: usize| starts.get(number).copied();
+        let number = behind.checked_sub(1);
+        let first = number.and_then(|number| at(&self.v4_starts, number));
+        let last = at(&self.v4_starts, behind).map(|next| next - 1);
+        let way = number.and_then(|number| self.v4_gateways.get(number));
+        V4Range {
+            first: first.unwrap_or(0),
+            last: last.unwrap_or(u32::MAX),
+            gateway: way.copied().filter(|way| way.is_gateway()),
+        }
     }
 
     /// How packets reach a gateway; `None` while it is not resolved.
@@ -157,6 +165,31 @@ impl Routes {
     pub fn largest_mtu(&self) -> u16 {
         let mtus = self.ports.iter().map(|egress| egress.mtu);
         mtus.max().unwrap_or(u16::MAX)
+    }
+}
+
+/// IPv4 addresses that are all reached in one way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct V4Range {
+    /// In host byte order; behind `last` if there are none.
+    first: u32,
+    last: u32,
+    /// If they have one.
+    pub(crate) gateway: Option<WayWord>,
+}
+
+impl V4Range {
+    /// Without addresses.
+    pub(crate) const NONE: Self = Self {
+        first: 1,
+        last: 0,
+        gateway: None,
+    };
+
+    /// True for an address of them, whose bytes in memory are as in a header.
+    #[inline(always)]
+    pub(crate) fn has(&self, address: u32) -> bool {
+        (self.first..=self.last).contains(&u32::from_be(address))
     }
 }
 
@@ -320,7 +353,12 @@ mod tests {
                             Some(Via::Gateway(gateway)) => Some(WayWord::gateway(gateway)),
                             Some(Via::Link(_)) | None => None,
                         };
-                        prop_assert_eq!(routes.v4_gateway(word), gateway);
+                        let range = routes.v4_range(word);
+                        prop_assert!(range.has(word) && !V4Range::NONE.has(word));
+                        prop_assert_eq!(range.gateway, gateway);
+                        for end in [range.first, range.last] {
+                            prop_assert_eq!(routes.v4_range(end.to_be()).gateway, gateway);
+                        }
                     }
                 }
             }

@@ -237,6 +237,33 @@ fn workers_share_what_is_persistent() {
     assert_eq!(bench.on(0, 8, 2, "S"), Ok(2));
 }
 
+/// The connections that each template counts.
+fn counted(bench: &Bench) -> Vec<u32> {
+    let mut connections = Vec::new();
+    let templates = &bench.published.load().templates;
+    templates.for_each(bench.now, |template| connections.push(template.connections));
+    connections
+}
+
+#[test]
+fn a_template_goes_when_its_server_was_removed_meanwhile() {
+    let servers = [server(1), server(2)];
+    let mut bench = Bench::new(persistent(), Expiry::default(), &servers);
+    assert_eq!(bench.to(7, 1, "S"), Ok(1));
+    bench.publish(&servers[1..]);
+    for _ in 0..200 {
+        bench.seconds(1);
+        let now = bench.now;
+        let directors = bench.directors.iter_mut();
+        directors.for_each(|director| {
+            director.adopt();
+            while director.tick(now) {}
+        });
+    }
+    bench.publish(&servers);
+    assert_eq!(counted(&bench), [0_u32; 0]);
+}
+
 #[test]
 fn a_template_goes_when_its_connections_have_gone() {
     let mut bench = Bench::new(persistent(), Expiry::default(), &[server(1), server(2)]);
@@ -244,13 +271,7 @@ fn a_template_goes_when_its_connections_have_gone() {
     assert_eq!(bench.to(7, 1, "A"), Ok(1));
     // On the other worker, half open: 60 s.
     assert_eq!(bench.on(1, 7, 2, "S"), Ok(1));
-    let count = |bench: &Bench| {
-        let mut connections = Vec::new();
-        let templates = &bench.published.load().templates;
-        templates.for_each(bench.now, |template| connections.push(template.connections));
-        connections
-    };
-    assert_eq!(count(&bench), [2]);
+    assert_eq!(counted(&bench), [2]);
     for _ in 0..100 {
         bench.seconds(1);
         let now = bench.now;
@@ -260,7 +281,7 @@ fn a_template_goes_when_its_connections_have_gone() {
             .for_each(|director| while director.tick(now) {});
     }
     assert_eq!(
-        count(&bench),
+        counted(&bench),
         [1],
         "the established one is left, after the timeout"
     );
@@ -273,7 +294,7 @@ fn a_template_goes_when_its_connections_have_gone() {
             .iter_mut()
             .for_each(|director| while director.tick(now) {});
     }
-    assert_eq!(count(&bench), []);
+    assert_eq!(counted(&bench), []);
 }
 
 #[test]

@@ -10,7 +10,6 @@
 //! exactly one chain or in the free list.
 
 use std::hint::cold_path;
-use std::num::NonZeroU64;
 
 use crate::flow::{Hashes, LANES};
 use crate::processor::{Words, prefetch};
@@ -103,11 +102,6 @@ impl Place {
     #[expect(clippy::cast_possible_truncation, reason = "a tag has 16 bits")]
     const fn tag(self) -> u16 {
         (self.0 >> 32) as u16
-    }
-
-    /// The same tag in another bucket of the chain.
-    const fn in_bucket(self, number: u32) -> Self {
-        Self(self.0 & 0xffff_0000_0000 | number as u64)
     }
 
     /// A number that is the same for all packets with one key, and spread evenly over its lower bits.
@@ -226,35 +220,6 @@ impl Buckets<'_> {
     }
 }
 
-/// A free slot in the chain of a place, or one that the chain can be given: the place, with the slot's
-/// number above it. One word, so that it stays in a register.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gap(NonZeroU64);
-
-impl Gap {
-    /// Where the slot's number begins.
-    const SHIFT: u32 = 48;
-    /// Of a slot that there is none of yet.
-    const APPENDED: u32 = u16::MAX as u32;
-
-    /// `None` does not come: no tag is 0.
-    #[inline(always)]
-    fn new(place: Place, slot: u32) -> Option<Self> {
-        NonZeroU64::new(place.0 | u64::from(slot) << Self::SHIFT).map(Self)
-    }
-
-    /// Of the chain's bucket that has the slot.
-    #[inline(always)]
-    const fn place(self) -> Place {
-        Place(self.0.get() & !(u64::MAX << Self::SHIFT))
-    }
-
-    #[inline(always)]
-    const fn slot(self) -> u32 {
-        (self.0.get() >> Self::SHIFT) as u32
-    }
-}
-
 /// Buckets for a fixed number of entries.
 #[derive(Debug)]
 pub(super) struct Index {
@@ -320,29 +285,17 @@ impl Index {
         None
     }
 
-    /// A gap for a place, if it is known that no entry with the tag is there: what does not
-    /// have to be compared.
-    #[inline(always)]
-    pub(super) fn gap(&self, place: Place) -> Option<Gap> {
-        let bucket = self.buckets.get(place.bucket() as usize)?;
-        let Some(slot) = bucket.vacant(place.tag()) else {
-            cold_path();
-            return self.gap_in_chain(place);
-        };
-        Gap::new(place, slot)
-    }
-
-    /// Fills a gap for a place at once. False, and nothing changed, if there is none ([`gap`](Self::gap)).
+    /// Adds an entry if it is known that none with the tag is there: what does not have to be compared. False, and nothing
+    /// changed, if it is not, or if there is no room.
     #[inline(always)]
     #[must_use]
-    pub(super) fn fill_gap(&mut self, place: Place, entry: u32) -> bool {
+    pub(super) fn insert_new(&mut self, place: Place, entry: u32) -> bool {
         let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) else {
             return false;
         };
         let Some(slot) = bucket.vacant(place.tag()) else {
             cold_path();
-            let gap = self.gap_in_chain(place);
-            return gap.map(|gap| self.fill(gap, entry)).is_some();
+            return self.insert_new_in_chain(place, entry);
         };
         bucket.set(slot, place.tag(), entry);
         true
@@ -351,40 +304,27 @@ impl Index {
     /// The same, but for a chain that has or needs an overflow bucket.
     #[cold]
     #[inline(never)]
-    fn gap_in_chain(&self, place: Place) -> Option<Gap> {
-        let (mut number, mut length, mut gap) = (place.bucket(), 0, None);
+    fn insert_new_in_chain(&mut self, place: Place, entry: u32) -> bool {
+        !self.has_tag(place) && self.insert(place, entry)
+    }
+
+    /// True if [`insert_new`](Self::insert_new) would add an entry.
+    #[cold]
+    pub(super) fn has_room_for_new(&self, place: Place) -> bool {
+        let (mut number, mut length) = (place.bucket(), 0);
+        let mut has_room = false;
         while let Some(bucket) = self.buckets.get(number as usize) {
-            if bucket.matches(place.tag()) != 0 {
-                return None;
-            }
-            let free = bucket.matches(0);
-            if free != 0 && gap.is_none() {
-                gap = Gap::new(place.in_bucket(number), free.trailing_zeros() / 2);
-            }
+            has_room |= bucket.matches(0) != 0;
             number = bucket.overflow;
             length += 1;
         }
-        let is_extensible = length < MAX_CHAIN && self.free != NONE;
-        gap.or_else(|| Gap::new(place, Gap::APPENDED).filter(|_| is_extensible))
+        has_room |= length < MAX_CHAIN && self.free != NONE;
+        has_room && !self.has_tag(place)
     }
 
-    /// Adds an entry in a gap; nothing was added or removed since that was found.
-    #[inline(always)]
-    pub(super) fn fill(&mut self, gap: Gap, entry: u32) {
-        if gap.slot() == Gap::APPENDED {
-            return self.append(gap.place(), entry);
-        }
-        let place = gap.place();
-        if let Some(bucket) = self.buckets.get_mut(place.bucket() as usize) {
-            bucket.set(gap.slot(), place.tag(), entry);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn append(&mut self, place: Place, entry: u32) {
-        let added = self.insert(place, entry);
-        debug_assert!(added, "a gap is not lost");
+    /// True if an entry with the tag is in the chain.
+    fn has_tag(&self, place: Place) -> bool {
+        self.find(place, |_| true).is_some()
     }
 
     /// Adds an entry. False when the chain is at its limit or no overflow
@@ -394,9 +334,9 @@ impl Index {
         let mut number = place.bucket() as usize;
         for length in 1..=MAX_CHAIN {
             let bucket = &mut self.buckets[number];
-            if let Some(slot) = bucket.tags.0.iter().position(|&tag| tag == 0) {
-                bucket.tags.0[slot] = place.tag();
-                bucket.entries[slot] = entry;
+            let free = bucket.matches(0);
+            if free != 0 {
+                bucket.set(free.trailing_zeros() / 2, place.tag(), entry);
                 return true;
             }
             if length == MAX_CHAIN {
@@ -510,50 +450,46 @@ mod tests {
     }
 
     #[test]
-    fn gaps_are_filled_like_inserts() {
+    fn new_entries_are_added_where_there_is_room() {
         let mut index = Index::new(256);
         // Of one bucket, with other tags.
         let place = |tag: u64| index.buckets().place(2 * tag);
         let places: Vec<Place> = (0..40).map(place).collect();
         assert!(places.iter().all(|place| place.bucket() == 0));
-        let fill = |index: &mut Index, entries: std::ops::Range<u32>| {
-            for (entry, &place) in entries.clone().zip(&places[entries.start as usize..]) {
-                let gap = index.gap(place).unwrap();
-                index.fill(gap, entry);
-                assert_eq!(index.gap(place), None, "the tag is there now");
-            }
-        };
-        fill(&mut index, 0..7);
-        // The bucket's last slot, and then of buckets that there are none of yet.
-        fill(&mut index, 7..31);
-        assert_eq!(index.gap(places[20]), None, "in an overflow bucket");
+        // The bucket's last slot at 7, and then of buckets that there are none of yet.
+        for (entry, &place) in (0..31).zip(&places) {
+            assert!(index.has_room_for_new(place));
+            assert!(index.insert_new(place, entry));
+            assert!(!index.has_room_for_new(place), "the tag is there now");
+            assert!(!index.insert_new(place, 99), "the tag is there now");
+        }
         for (entry, &place) in (0..31).zip(&places) {
             assert!(find(&index, place, entry));
+            assert!(!find(&index, place, 99));
         }
         index.remove(places[3], 3);
-        let gap = index.gap(places[31]).unwrap();
-        assert_eq!(gap.slot(), 3, "what was removed leaves a gap");
-        index.fill(gap, 31);
-        assert!(index.fill_gap(places[32], 32));
-        assert!(!index.fill_gap(places[32], 33), "the tag is there now");
-        let full = index.gap(places[33]).unwrap();
-        assert_eq!(full.slot(), Gap::APPENDED);
-        assert!(index.fill_gap(places[33], 33));
+        assert!(index.insert_new(places[31], 31));
+        assert_eq!(
+            index.buckets[0].entries[3], 31,
+            "what was removed leaves a gap"
+        );
+        for (entry, &place) in (32..34).zip(&places[32..]) {
+            assert!(index.insert_new(place, entry));
+        }
         assert!(find(&index, places[32], 32) && find(&index, places[33], 33));
     }
 
     #[test]
-    fn a_chain_at_its_limit_has_no_gap() {
+    fn a_chain_at_its_limit_has_no_room() {
         let mut index = Index::new(100_000);
         let place = |tag: u64| index.buckets().place(2 * tag);
         let places: Vec<Place> = (0..100).map(place).collect();
-        let mut entries = 0..100;
-        let filled = places.iter().map_while(|&place| {
-            let gap = index.gap(place)?;
-            index.fill(gap, entries.next()?);
-            Some(())
+        let added = (0..100).zip(&places).take_while(|(entry, place)| {
+            let has_room = index.has_room_for_new(**place);
+            assert_eq!(index.insert_new(**place, *entry), has_room);
+            has_room
         });
-        assert_eq!(filled.count(), SLOTS * MAX_CHAIN);
+        assert_eq!(added.count(), SLOTS * MAX_CHAIN);
     }
 
     #[test]

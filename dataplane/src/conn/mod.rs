@@ -22,11 +22,9 @@ pub use index::Place;
 pub(crate) use index::Places;
 pub use sctp::Association;
 pub use state::{Seen, Signal, State};
-pub(crate) use table::{
-    Beginning, EXPIRED_TOGETHER, NoVacancy, ReplyHalf, StraightConnections, Vacancy, WayWord,
-};
 pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, Lookup, New, Reply, TableFull,
     Way,
 };
+pub(crate) use table::{EXPIRED_TOGETHER, NoVacancy, ReplyHalf, StraightConnections, WayWord};
 pub use timeouts::Timeouts;

@@ -45,9 +45,7 @@ impl Signal {
     #[must_use]
     pub fn is_request(self) -> bool {
         match self {
-            Self::Tcp(tcp_flags) => {
-                tcp_flags & (flags::SYN | flags::ACK | flags::RST | flags::FIN) == flags::SYN
-            }
+            Self::Tcp(tcp_flags) => flags::is_request(tcp_flags),
             Self::Udp => true,
             Self::Sctp(chunk) => chunk == Chunk::Init,
         }

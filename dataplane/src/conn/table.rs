@@ -24,7 +24,7 @@ mod straight;
 pub use self::connection::Connection;
 use self::connection::{Course, mark};
 pub use self::lookup::Lookup;
-pub(crate) use self::opening::{Beginning, NoVacancy, ReplyHalf, Vacancy};
+pub(crate) use self::opening::{NoVacancy, ReplyHalf};
 pub(crate) use self::reply::WayWord;
 use self::reply::WideReply;
 pub use self::reply::{Reply, Way};
@@ -234,7 +234,7 @@ impl ConnectionTable {
     ) -> Option<(EntryIndex, Reply, Direction)> {
         let entry = EntryIndex(candidate.0 & !REPLY);
         let connection = self.entries.get(entry.number())?;
-        if connection.is(mark::PARTICULAR | mark::PROXIED) {
+        if connection.is(mark::PARTICULAR | mark::PROXIED | mark::FOR_ONE_PACKET) {
             return None;
         }
         let reply = self.reply(entry)?;

@@ -103,6 +103,28 @@ fn translated_connections_are_found_both_ways() {
     assert!(table.is_empty());
 }
 
+/// Nothing that only its keys say goes on by a connection that ends with its first packet.
+#[test]
+fn a_connection_for_one_packet_takes_no_second_one() {
+    let mut table = table(10);
+    table.translate_replies();
+    let own = key(1);
+    let reply = Reply {
+        key: key(2),
+        ..Reply::default()
+    };
+    let new = New {
+        server: ServerId(1),
+        state: State::Udp,
+        reply: Some(reply),
+        templated: false,
+        for_one_packet: true,
+    };
+    table.insert(table.place(&own), own, new, 0).unwrap();
+    let candidate = table.lookup().candidate::<true>(table.place(&own), || ());
+    assert!(table.translated(candidate, &own).is_none());
+}
+
 /// Removes all that has expired, with the smallest budget, and names it.
 fn expire(table: &mut ConnectionTable, now: u64) -> Vec<u32> {
     let mut gone = Vec::new();

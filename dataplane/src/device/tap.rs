@@ -3,8 +3,8 @@
 //!
 //! What only a worker can tell is not ours goes here: a packet from a real server's port that is
 //! of no connection, a fragment of something else, a service removed a
-//! moment ago. The kernel then does what it would have done: gives it to a socket or
-//! routes it onward.
+//! moment ago; and what is for a real server that is this host itself. The kernel then does what it would have done:
+//! gives it to a socket or routes it onward.
 //!
 //! ```text
 //!   interface ─► steering program ─► worker ─► Tap ─► tap interface ─► kernel

@@ -7,7 +7,7 @@ use std::num::NonZeroU64;
 
 use super::opening::Begun;
 use super::{Slot, What};
-use crate::conn::{Candidate, ConnectionTable, Lookup, Places, Signal};
+use crate::conn::{Candidate, ConnectionTable, Lookup, Places};
 use crate::device::BURST;
 use crate::flow::PlainKey;
 use crate::forward::tunnel::Outers;
@@ -131,6 +131,8 @@ pub(super) struct Read {
     pub(super) unusual: Others,
     /// Plain, but of TCP's segments that begin or end something.
     pub(super) changing: Others,
+    /// Of all these, those that may be the first of a connection.
+    pub(super) requests: Others,
     /// Of all frames.
     pub(super) bytes: u64,
 }
@@ -169,6 +171,7 @@ impl Notes {
         Read {
             unusual,
             changing: Others(found.changing),
+            requests: Others(found.requests),
             bytes: found.bytes,
         }
     }
@@ -190,7 +193,7 @@ impl Notes {
         if !read.unusual.is_empty() {
             self.find_unusual(read.unusual, table);
         }
-        for number in read.changing.numbers() {
+        for number in read.changing.without(self.plain.unknown).numbers() {
             // It does not go straight on.
             let candidate = &mut self.plain.candidates[number];
             self.slots[number].candidate = std::mem::replace(candidate, Candidate::NONE);
@@ -206,21 +209,6 @@ impl Notes {
         }
     }
 
-    /// Those of `unknown` that begin a connection.
-    #[inline(always)]
-    pub(super) fn beginning(&self, unknown: Others, read: &Read, packets: &Packets<'_>) -> Others {
-        let unknown = unknown.without(read.unusual);
-        let tcp = Others(self.plain.headers.keys.of_tcp());
-        let mut begin = unknown.without(read.changing).without(tcp);
-        for number in unknown.among(read.changing).numbers() {
-            let flags = wire::plain_tcp_flags(packets.head(number), true);
-            if Signal::Tcp(flags).is_request() {
-                begin.add(number);
-            }
-        }
-        begin
-    }
-
     /// Those whose virtual server's address is that of this plain frame's.
     #[inline(always)]
     pub(super) fn same_service(&self, number: usize) -> Others {
@@ -231,9 +219,14 @@ impl Notes {
     pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
         for number in others.without(read.unusual).numbers() {
             let key = PlainKey::of(packets.head(number));
-            let (what, candidate) = match read.changing.has(number) {
-                true => (What::Packet, self.slots[number].candidate),
-                false => (What::Plain, self.plain.candidates[number]),
+            let what = match read.changing.has(number) {
+                true => What::Packet,
+                false => What::Plain,
+            };
+            // As `find_candidates` left it.
+            let candidate = match read.changing.without(self.plain.unknown).has(number) {
+                true => self.slots[number].candidate,
+                false => self.plain.candidates[number],
             };
             self.slots[number] = Slot {
                 key: key.into(),

@@ -90,17 +90,7 @@ impl Flows {
     /// A connection ended, or was not made: its template counts it no more.
     pub(super) fn release(&self, snapshot: &Snapshot, chosen: Chosen, client: Address, now: u64) {
         let Chosen { server, templated } = chosen;
-        if !templated {
-            return;
-        }
-        let service = snapshot
-            .server(server)
-            .and_then(|server| snapshot.service_of(server));
-        // Without it nobody will ask for the template, or find it changed.
-        if let Some(service) = service
-            && let Some(persistence) = &service.persistence
-        {
-            let key = persistence.key(service.id, client);
+        if templated && let Some(key) = self.limits.template(server, client) {
             snapshot.templates.release(&key, server, now);
         }
     }

@@ -69,7 +69,7 @@ impl Flows {
     }
 
     /// What no connection and no virtual server of this worker's is another worker's, or may be: until
-    /// each of them was asked.
+    /// each of them was asked. So is a first fragment of no connection, whoever's virtual server it is for.
     pub(super) fn elsewhere(&mut self, packet: &Packet<'_>, frame: &Frame) -> Option<Verdict> {
         let owners = self.owners.as_ref()?;
         if packet.asked == 0 {
@@ -90,7 +90,14 @@ impl Flows {
                 return Some(Verdict::HandOff(owners.owner(listed)));
             }
         }
-        (packet.asked.max(1) < owners.workers).then_some(Verdict::Offer)
+        self.may_be_elsewhere(packet).then_some(Verdict::Offer)
+    }
+
+    /// Not all workers have been asked whose it is. A first fragment that nobody knows comes back to who received it: the
+    /// card gives that worker its datagram's others, and those of the next one.
+    pub(super) fn may_be_elsewhere(&self, packet: &Packet<'_>) -> bool {
+        let back = u16::from(packet.slot.what == What::FirstFragment);
+        (self.owners.as_ref()).is_some_and(|owners| packet.asked.max(1) < owners.workers + back)
     }
 
     /// Shares an own connection with the other workers, if there are any and its plain packets go straight on:

@@ -221,6 +221,10 @@ impl Flows {
                 Err(Refused::Drop(reason)) => Err(Refusal::Drop(reason)),
                 Ok(()) => Ok((entry, direction)),
             },
+            // A card gives fragments to a worker by their addresses alone.
+            None if slot.what == What::FirstFragment && self.may_be_elsewhere(packet) => {
+                Err(Refusal::NotOurs(DropReason::NoVirtualServer))
+            }
             None => self.new_connection(packet, frame, signal),
         }
     }

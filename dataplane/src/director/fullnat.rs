@@ -21,6 +21,7 @@ use crate::flow::FlowKey;
 use crate::forward::fragment::{self, Oversize};
 use crate::forward::nat64::{self, Translation};
 use crate::forward::rewrite::{Endpoint, Endpoints};
+use crate::forward::toa::ClientOption;
 use crate::service::{Address, ClientAddress, ForwardingMethod, Hop, PortIndex, ServerId};
 use crate::snapshot::{Server, Snapshot};
 use crate::wire::tcp::{self, flags};
@@ -74,8 +75,21 @@ impl Flows {
         let way = service.map_or(ClientAddress::None, |own| own.full_nat.client_address);
         let ends = endpoints(&connection.key());
         if let Some(introduction) = self.introductions.get_mut(entry.number()) {
-            *introduction = Introduction::new(way, &ends, packet.slot);
+            // Of a SYN proxy's connection the first packet is an ACK.
+            let is_answer =
+                packet.slot.tcp_flags & flags::SYN != 0 && packet.slot.tcp_flags & flags::ACK != 0;
+            let begins = connection.state() == State::SynRecv && !is_answer;
+            *introduction = Introduction::new(way, &ends, packet.slot, begins);
         }
+    }
+
+    /// What a server that is told its clients by TOA has not acknowledged yet.
+    pub(super) fn client_option(&self, entry: EntryIndex) -> Option<ClientOption> {
+        // Of any other connection it is an earlier one's.
+        self.table.reply(entry).filter(|reply| reply.particular)?;
+        let introduction = self.introductions.get(entry.number())?;
+        let client = endpoints(&self.table.get(entry).key()).source;
+        matches!(introduction, Introduction::Option { .. }).then(|| ClientOption::new(client))
     }
 
     /// Sends a packet of a particular connection, whose state has been seen to, by `hop`.

@@ -3,6 +3,7 @@
 use super::flows::Flows;
 use super::sending::Refusal;
 use crate::limits::{Refused, ServiceTotals, SourceLimits, SourceRefusal, SynProxy};
+use crate::persistence::{Persistence, TemplateKey};
 use crate::service::{Address, ServerId, VirtualServerId};
 use crate::snapshot::{Service, Snapshot};
 
@@ -20,6 +21,8 @@ pub(super) struct ServiceLimits {
 struct State {
     /// By what a source's connections are counted.
     counted_by: Option<SourceLimits>,
+    /// What its templates are found by: what was last heard of it, as long as they count connections.
+    persistence: Option<Persistence>,
     /// What all other workers have, and when that was added up, in milliseconds.
     others: ServiceTotals,
     added_up: Option<u64>,
@@ -44,7 +47,9 @@ impl ServiceLimits {
                 self.services.resize(at + 1, State::default());
             }
             let counts = |limits: &SourceLimits| limits.max_connections.is_some();
-            self.services[at].counted_by = service.limits.source.filter(counts);
+            let state = &mut self.services[at];
+            state.counted_by = service.limits.source.filter(counts);
+            state.persistence = service.persistence.or(state.persistence);
         }
         for (server, service) in snapshot.memberships() {
             let at = server.0 as usize;
@@ -57,6 +62,13 @@ impl ServiceLimits {
 
     fn service_of(&self, server: ServerId) -> Option<VirtualServerId> {
         self.memberships.get(server.0 as usize).copied().flatten()
+    }
+
+    /// The template of a client that a server's virtual server bound to it, whether either is configured any more or not.
+    pub(super) fn template(&self, server: ServerId, client: Address) -> Option<TemplateKey> {
+        let service = self.service_of(server)?;
+        let state = self.services.get(service.0 as usize)?;
+        Some(state.persistence?.key(service, client))
     }
 }
 

@@ -21,10 +21,10 @@ use super::burst::{Notes, Others, PlainNotes, Read};
 use super::choose::{Chosen, Connections};
 use super::flows::Flows;
 use super::{Packet, Verdict};
-use crate::conn::{Beginning, ConnectionTable, Direction, NoVacancy, State};
+use crate::conn::{ConnectionTable, Direction, NoVacancy, State};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
-use crate::flow::{FlowKey, PlainKey};
+use crate::flow::FlowKey;
 use crate::forward::tunnel::Front;
 use crate::handoff::Arrival;
 use crate::limits::WhenFull;
@@ -50,6 +50,9 @@ pub(super) struct Burst<'a> {
 impl Burst<'_> {
     /// Notes what the general way asks for.
     fn complete(&mut self, others: Others) {
+        if others.is_empty() {
+            return;
+        }
         let packets = self.umem.packets(self.frames);
         self.notes.complete_plain(others, self.read, &packets);
     }
@@ -71,8 +74,9 @@ impl Burst<'_> {
 
 /// What is the same for all that a loop opens.
 struct Opening<'a> {
-    beginning: Beginning,
-    is_active: bool,
+    /// Of the connections.
+    state: State,
+    now: u64,
     statistics: &'a [ServerStatistics],
     plain: &'a PlainNotes,
 }
@@ -122,9 +126,8 @@ impl Flows {
     /// which are unchanged.
     #[inline(never)]
     fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
-        let packets = burst.umem.packets(burst.frames);
         let unknown = others.among(burst.notes.plain.unknown);
-        let mut begin = burst.notes.beginning(unknown, burst.read, &packets);
+        let mut begin = unknown.among(burst.read.requests);
         let mut left = others;
         while let Some(first) = begin.numbers().next() {
             let same = begin.among(burst.notes.same_service(first));
@@ -213,8 +216,8 @@ impl Flows {
         let plain = &*plain;
         let state = first_state(plain.headers.keys.get(first).is_tcp());
         let opening = Opening {
-            beginning: self.table.beginning(state, burst.now),
-            is_active: state.is_active(),
+            state,
+            now: burst.now,
             statistics: self.statistics.servers(),
             plain,
         };
@@ -384,11 +387,11 @@ impl<M: Method> Loop for By<'_, M> {
         let mut opened = if let Scheduler::RoundRobin(scheduler) = scheduler {
             // Without a call and what it would need.
             let mut state = schedulers.state(service.id);
-            let choose = |_: &PlainKey| scheduler.turn(state.as_deref_mut()?);
+            let choose = |_| scheduler.turn(state.as_deref_mut()?);
             opening.each(&mut method, same, to, choose)
         } else {
-            opening.each(&mut method, same, to, |key| {
-                let key = FlowKey::from(*key);
+            opening.each(&mut method, same, to, |number| {
+                let key = FlowKey::from(opening.plain.headers.keys.get(number));
                 let request = Request {
                     client: key.source(),
                     client_port: key.source_port(),
@@ -411,52 +414,61 @@ impl Opening<'_> {
         method: &mut M,
         same: Others,
         (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
-        mut choose: impl FnMut(&PlainKey) -> Option<ServerId>,
+        mut choose: impl FnMut(usize) -> Option<ServerId>,
     ) -> Opened {
-        let mut result = Opened::nothing_of(Others::NONE);
+        let [mut opened, mut unclear, mut full] = [Others::NONE; 3];
+        let mut chosen = None;
+        let is_active = self.state.is_active();
+        let mut newcomers = table.newcomers(self.state, M::REPLIES, self.now);
         for number in same.numbers() {
-            let (key, place) = (
-                self.plain.headers.keys.get(number),
-                self.plain.places.get(number),
-            );
-            // Asked anew: another frame of the burst may have had the same key.
-            let vacancy = match table.vacancy(place) {
-                Ok(vacancy) => vacancy,
+            let place = self.plain.places.get(number);
+            // Another frame of the burst may have had the same key: then it is there by now.
+            let entry = match newcomers.prepare(place) {
+                Ok(entry) => entry,
                 Err(NoVacancy::Full) => {
-                    result.full.add(number);
+                    full.add(number);
                     continue;
                 }
                 Err(NoVacancy::Unclear) => {
-                    result.unclear.add(number);
+                    unclear.add(number);
                     continue;
                 }
             };
-            let Some(server) = choose(&key) else {
-                result.unclear.add(number);
+            let Some(server) = choose(number) else {
+                newcomers.give_up(place);
+                unclear.add(number);
                 continue;
             };
             let first = First {
                 number,
-                key,
                 place,
                 life: self.plain.headers.lives[number],
                 server,
-                beginning: &self.beginning,
+                entry,
             };
-            let Some((egress, bytes)) = method.open(&first, vacancy) else {
-                result.chosen = Some((number, server));
+            let Some((egress, bytes)) = method.open(&first) else {
+                newcomers.give_up(place);
+                chosen = Some((number, server));
                 break;
             };
+            newcomers.begin(self.plain.headers.keys.get(number), server);
             verdicts[number] = Verdict::Transmit(egress);
-            result.opened.add(number);
+            opened.add(number);
             if let Some(statistics) = self.statistics.get(server.0 as usize) {
-                statistics.shift(None, Some(self.is_active));
-                if M::SENDS {
+                statistics.shift(None, Some(is_active));
+                if !M::REPLIES {
                     statistics.count_first(bytes);
                 }
             }
         }
-        result
+        newcomers.end(opened.len());
+        Opened {
+            opened,
+            unclear,
+            full,
+            chosen,
+            undone: Others::NONE,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! How frames leave that did not go the straight way, and what becomes of those that may not.
 
 use super::flows::Flows;
-use super::{Packet, Slot, Verdict, What, synproxy};
+use super::{Packet, Slot, Verdict, What};
 use crate::conn::{Direction, EntryIndex, Place};
 use crate::counters::DropReason;
 use crate::forward::fragment::{self, Oversize};
@@ -215,7 +215,7 @@ impl Flows {
                 Err(reason) => Verdict::Drop(reason),
             },
             Err(Refusal::AnswerSynAck { window }) => {
-                match synproxy::answer_syn_ack(packet, frame, window) {
+                match self.answer_syn_ack(packet, frame, window) {
                     Ok(()) => Verdict::Transmit(packet.ingress),
                     Err(reason) => Verdict::Drop(reason),
                 }

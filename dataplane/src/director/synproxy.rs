@@ -16,11 +16,15 @@ use super::sending::Refusal;
 use super::{Packet, Slot, What};
 use crate::conn::{Answer, Direction, EntryIndex, Handshake, SCALE, Seen, Signal};
 use crate::counters::DropReason;
+use crate::forward::rewrite::Endpoint;
 use crate::forward::segment::{self, Heading, Segment};
 use crate::forward::sequence;
+use crate::forward::toa::ClientOption;
+use crate::service::ClientAddress;
 use crate::snapshot::Service;
 use crate::wire::tcp::{self, flags};
 use crate::wire::tcp_offer::Offer;
+use crate::wire::{Malformed, icmp, ipv4, ipv6};
 use crate::xsk::umem::{Frame, Umem};
 
 /// What a client may send before its server has answered: a request or the first message of TLS, which
@@ -180,8 +184,9 @@ impl Flows {
             (v6, 60)
         };
         let mtu = packet.snapshot.routes.mtu(packet.ingress);
+        let longest = largest.min(mtu.saturating_sub(headers));
         let offer = Offer {
-            maximum_segment_size: Some(largest.min(mtu.saturating_sub(headers))),
+            maximum_segment_size: Some(longest.saturating_sub(introduction_len(packet))),
             window_scale: offered.window_scale.map(|_| SCALE),
             selective: offered.selective,
         };
@@ -219,26 +224,48 @@ impl Flows {
         };
         segment::replace(packet.umem, frame, Heading::Onward, &syn)?;
         self.table.set_handshake(entry, handshake);
-        self.table.get_mut(entry).refresh(packet.now);
+        // Those of one half-open state are in the order of their last packets.
+        let state = self.table.get(entry).state();
+        self.table.set_state(entry, state, packet.now);
         Ok(())
+    }
+
+    /// Makes the SYN-ACK of a real server in `frame` the ACK that answers it. A server that is told who the client is by TOA
+    /// reads that there.
+    pub(super) fn answer_syn_ack(
+        &self,
+        packet: &Packet<'_>,
+        frame: &mut Frame,
+        window: u16,
+    ) -> Result<(), DropReason> {
+        let came = read(packet, frame)?;
+        let found = self.table.find(packet.slot.place, &packet.slot.key);
+        let option = found.and_then(|(entry, _)| self.client_option(entry));
+        let ack = Segment {
+            sequence: came.acknowledgment(),
+            acknowledgment: came.sequence().wrapping_add(1),
+            flags: flags::ACK,
+            window,
+            options: option.as_ref().map_or(&[], ClientOption::bytes),
+        };
+        segment::replace(packet.umem, frame, Heading::Back, &ack)
     }
 }
 
-/// Makes the SYN-ACK of a real server in `frame` the ACK that answers it.
-pub(super) fn answer_syn_ack(
-    packet: &Packet<'_>,
-    frame: &mut Frame,
-    window: u16,
-) -> Result<(), DropReason> {
-    let came = read(packet, frame)?;
-    let ack = Segment {
-        sequence: came.acknowledgment(),
-        acknowledgment: came.sequence().wrapping_add(1),
-        flags: flags::ACK,
-        window,
-        options: &[],
-    };
-    segment::replace(packet.umem, frame, Heading::Back, &ack)
+/// What is added to the client's segments on their way to the server, in bytes.
+fn introduction_len(Packet { snapshot, slot, .. }: &Packet<'_>) -> u16 {
+    let client = slot.key.source();
+    let service = snapshot.service(client, &slot.key.service());
+    match service.map(|service| service.full_nat.client_address) {
+        Some(ClientAddress::Toa) => ClientOption::new(Endpoint {
+            address: client,
+            port: slot.key.source_port(),
+        })
+        .len()
+        .into(),
+        // The two do not go together.
+        Some(ClientAddress::None | ClientAddress::Proxy) | None => 0,
+    }
 }
 
 /// True if a packet that goes on becomes the SYN for the server.
@@ -260,13 +287,10 @@ pub(super) fn shift(
     let (bytes, l4) = (umem.bytes_mut(frame), usize::from(slot.l4_offset));
     match (slot.what, direction) {
         (What::IcmpError, Direction::Request) => {
-            // About a packet of the server. Behind the header, and the quoted one of IP.
-            let header = match (slot.is_v4, bytes.get(l4 + 8)) {
-                (true, Some(first)) => usize::from(first & 0x0f) * 4,
-                (true, None) => return,
-                (false, _) => 40,
-            };
-            sequence::shift_quoted(bytes, l4, l4 + 8 + header, handshake.unshift());
+            // About a packet of the server, which is quoted behind the header.
+            if let Ok(quoted) = quoted_segment(bytes, l4 + icmp::HEADER_LEN, slot.is_v4) {
+                sequence::shift_quoted(bytes, l4, quoted, handshake.unshift());
+            }
         }
         (What::IcmpError, Direction::Reply)
         | (What::TunnelError | What::LaterFragment | What::Unwanted(_), _) => {}
@@ -275,7 +299,45 @@ pub(super) fn shift(
     }
 }
 
+/// Where the segment of the IP packet that is quoted at `l3` begins.
+fn quoted_segment(bytes: &[u8], l3: usize, is_v4: bool) -> Result<usize, Malformed> {
+    if is_v4 {
+        return Ok(l3 + ipv4::Packet::header(bytes, l3)?.header_len());
+    }
+    let next_header = ipv6::Packet::header(bytes, l3)?.next_header();
+    Ok(ipv6::walk(bytes, l3, next_header)?.offset)
+}
+
 fn read<'a>(packet: &Packet<'a>, frame: &'a Frame) -> Result<tcp::Packet<&'a [u8]>, DropReason> {
     let [l3, l4] = [packet.slot.l3_offset, packet.slot.l4_offset].map(usize::from);
     segment::read(packet.umem.bytes(frame), l3, l4, packet.slot.is_v4)
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{Ipv6RawExtHeader, PacketBuilder, ip_number};
+
+    use super::*;
+
+    #[test]
+    fn a_quoted_segment_is_behind_all_headers_of_ip() {
+        let v4 = PacketBuilder::ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        let v6 = PacketBuilder::ipv6([0xfd; 16], [0xfc; 16], 64);
+        let write = |builder: etherparse::PacketBuilderStep<etherparse::IpHeaders>| {
+            let mut bytes = vec![0; 3];
+            let segment = builder.tcp(80, 40_000, 1, 2);
+            segment.write(&mut bytes, b"").expect("a packet");
+            bytes
+        };
+        let (v4, v6) = (write(v4), write(v6));
+        assert_eq!(quoted_segment(&v4, 3, true), Ok(3 + 20));
+        assert_eq!(quoted_segment(&v6, 3, false), Ok(3 + 40));
+        // A hop-by-hop header in between.
+        let mut extended = v6;
+        let options = Ipv6RawExtHeader::new_raw(ip_number::TCP, &[0; 6]).expect("a header");
+        extended[3 + 6] = 0;
+        extended.splice(43..43, options.to_bytes());
+        assert_eq!(quoted_segment(&extended, 3, false), Ok(3 + 48));
+        assert!(quoted_segment(&extended[..45], 3, false).is_err());
+    }
 }

@@ -6,7 +6,7 @@
 use std::array;
 
 use super::{FlowHasher, Hashes, PlainEnd, PlainKey, halves};
-use crate::service::Protocol;
+use crate::processor::Eight;
 use crate::wire::checksum::Delta;
 
 /// So many keys are treated at once.
@@ -49,14 +49,6 @@ impl<const N: usize> PlainKeys<N> {
         ])
     }
 
-    /// A bit for each key of TCP.
-    #[inline(always)]
-    pub(crate) fn of_tcp(&self) -> u64 {
-        const TCP: u32 = u32::from_ne_bytes([0, Protocol::Tcp as u8, 0, 0]);
-        let eights = self.protocols.as_chunks::<LANES>().0.iter();
-        bits(eights.map(|protocols| protocols.map(|protocol| protocol ^ TCP)))
-    }
-
     /// A bit for each key whose protocol, destination and its port are those of this one: what
     /// [`PlainKey::service_word`] compares.
     #[inline(always)]
@@ -67,20 +59,20 @@ impl<const N: usize> PlainKeys<N> {
             one(&self.destinations),
             one(&self.ports),
         );
-        let protocols = self.protocols.as_chunks::<LANES>().0.iter();
-        let ends = (self.destinations.as_chunks::<LANES>().0.iter())
-            .zip(self.ports.as_chunks::<LANES>().0);
-        bits(
-            protocols
-                .zip(ends)
-                .map(|(protocols, (destinations, ports))| {
-                    array::from_fn(|lane| {
-                        protocols[lane] ^ protocol
-                            | destinations[lane] ^ destination
-                            | (ports[lane] ^ port) & !FIRST_PORT
-                    })
-                }),
-        )
+        let mut same = 0;
+        for eight in 0..N / LANES {
+            let of = |column: &[u32; N]| column.as_chunks::<LANES>().0[eight];
+            let (protocols, ports) = (of(&self.protocols), of(&self.ports));
+            let destinations = of(&self.destinations);
+            let mut different = Eight([0; LANES]);
+            for lane in 0..LANES {
+                different.0[lane] = protocols[lane] ^ protocol
+                    | destinations[lane] ^ destination
+                    | (ports[lane] ^ port) & !FIRST_PORT;
+            }
+            same |= u64::from(different.zeros()) << (eight * LANES);
+        }
+        same
     }
 
     /// Become the keys of the replies to these requests, in the eights of `wanted`: real servers see them come from
@@ -172,17 +164,6 @@ impl<const N: usize> PlainKeys<N> {
     }
 }
 
-/// A bit for each lane that is 0.
-#[inline(always)]
-fn bits(eights: impl Iterator<Item = [u32; LANES]>) -> u64 {
-    let bytes = eights
-        .map(|lanes| (0..LANES).fold(0, |bits, lane| bits | u64::from(lanes[lane] == 0) << lane));
-    let shifted = bytes
-        .enumerate()
-        .map(|(eight, byte)| byte << (eight * LANES));
-    shifted.fold(0, |all, byte| all | byte)
-}
-
 /// The first of a key's ports, as the word of both has it.
 const FIRST_PORT: u32 = u32::from_ne_bytes([0xff, 0xff, 0, 0]);
 
@@ -229,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::flow::FlowKey;
-    use crate::service::Address;
+    use crate::service::{Address, Protocol};
 
     const COUNT: usize = 64;
 
@@ -280,7 +261,6 @@ mod tests {
             for (number, (client, service, is_tcp)) in parts.iter().enumerate() {
                 let request = key(*client, *service, *is_tcp);
                 prop_assert_eq!(keys.get(number), request);
-                prop_assert_eq!(keys.of_tcp() >> number & 1 == 1, *is_tcp);
                 let same = keys.same_service(number);
                 for (other, (_, other_service, is_other_tcp)) in parts.iter().enumerate() {
                     let is_same = (service, is_tcp) == (other_service, is_other_tcp);

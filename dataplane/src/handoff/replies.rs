@@ -123,6 +123,9 @@ impl Line {
     }
 }
 
+/// How far one worker's clock may be ahead of another's, in milliseconds: far more than ever.
+const LEAD: u32 = 60_000;
+
 /// What all workers share of their connections' replies.
 #[derive(Debug)]
 pub(super) struct SharedReplies {
@@ -175,8 +178,8 @@ impl SharedReplies {
     pub(super) fn idle(&self, listed: Listed, now: u64) -> Option<u32> {
         let heard = self.line(listed)?.heard.load(Ordering::Relaxed);
         let idle = low_half(now).wrapping_sub(heard);
-        // The other worker may have looked at the clock later.
-        Some(if idle > u32::MAX / 2 { 0 } else { idle })
+        // The other worker may have looked at the clock later, by no more than a burst takes.
+        Some(if idle > u32::MAX - LEAD { 0 } else { idle })
     }
 }
 
@@ -303,6 +306,9 @@ mod tests {
         heard.at(start + 400);
         assert_eq!(replies.idle(LINE, start + 500), Some(100));
         assert_eq!(replies.idle(LINE, start + 399), Some(0), "not yet");
+        let month = 30 * 24 * 3600 * 1000;
+        let idle = replies.idle(LINE, start + 400 + month);
+        assert_eq!(idle.map(u64::from), Some(month));
     }
 
     /// The owner gives a line to one connection after the other, while another worker looks for each.

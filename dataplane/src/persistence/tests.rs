@@ -128,6 +128,20 @@ fn workers_agree_under_contention() {
 }
 
 #[test]
+fn what_is_forgotten_is_scheduled_anew() {
+    let templates = templates();
+    let [first, second] = [key(1, 1), key(1, 2)];
+    assert_eq!(connect(&templates, &first, 3, 0), 3);
+    assert_eq!(connect(&templates, &second, 4, 0), 4);
+    templates.forget(|template| template.server == ServerId(3));
+    assert_eq!(templates.server(&first, 0), None);
+    assert_eq!(templates.server(&second, 0), Some(ServerId(4)));
+    // Of a connection that is older.
+    templates.release(&first, ServerId(3), 0);
+    assert_eq!(connect(&templates, &first, 5, 0), 5);
+}
+
+#[test]
 fn without_memory_nothing_is_kept() {
     let templates = Templates::new(0, FlowHasher::fixed());
     assert_eq!(connect(&templates, &key(1, 7), 3, 0), 3);

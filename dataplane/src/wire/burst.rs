@@ -16,6 +16,8 @@ pub(crate) struct PlainBurst {
     pub(crate) plain: u64,
     /// One for each that would be plain, but begins or ends something.
     pub(crate) changing: u64,
+    /// One for each of all these that may be the first of a connection.
+    pub(crate) requests: u64,
     /// Of all packets.
     pub(crate) bytes: u64,
 }
@@ -24,6 +26,7 @@ impl PlainBurst {
     const NOTHING: Self = Self {
         plain: 0,
         changing: 0,
+        requests: 0,
         bytes: 0,
     };
 }
@@ -99,6 +102,9 @@ fn parse_rest(
                 true => found.changing |= 1 << number,
                 false => found.plain |= 1 << number,
             }
+            if !read.key.is_tcp() || tcp::flags::is_request(read.tcp_flags) {
+                found.requests |= 1 << number;
+            }
         }
     }
     found
@@ -127,7 +133,7 @@ mod eight {
         headers: &mut Headers,
     ) -> PlainBurst {
         let secret = hasher.secret();
-        let (mut plain, mut changing) = (0, 0);
+        let (mut plain, mut changing, mut requests) = (0, 0, 0);
         let (mut bytes, mut first) = (_mm256_setzero_si256(), 0);
         let eights = (headers.hashes.upper.as_chunks_mut().0.iter_mut())
             .zip(headers.hashes.lower.as_chunks_mut().0)
@@ -147,6 +153,7 @@ mod eight {
             let read = read_eight(&heads, lengths);
             plain |= u64::from(read.plain) << first;
             changing |= u64::from(read.changing) << first;
+            requests |= u64::from(read.requests) << first;
             let [upper, lower] = hash(read.key, &secret);
             (*protocols, *sources) = (numbers(read.key[0]), numbers(read.key[1]));
             (*destinations, *ports) = (numbers(read.key[2]), numbers(read.key[3]));
@@ -158,6 +165,7 @@ mod eight {
         let found = PlainBurst {
             plain,
             changing,
+            requests,
             bytes: sum(bytes),
         };
         parse_rest(packets, hasher, headers, first, found)
@@ -169,6 +177,8 @@ mod eight {
         plain: u8,
         /// One for each that would be but changes a state.
         changing: u8,
+        /// One for each of these that may be the first of a connection.
+        requests: u8,
         /// The words of all keys.
         key: [__m256i; 4],
         /// The first two words of all IP headers.
@@ -210,15 +220,21 @@ mod eight {
             fits(length, udp::HEADER_LEN, total),
         );
         let (mut plain, mut changing) = (bits(_mm256_and_si256(usual, udp)), 0);
+        let mut requests = plain;
         if plain != u8::MAX {
-            let (whole, goes_on) = tcp(heads, protocol, total);
-            let (whole, goes_on) = (bits(_mm256_and_si256(usual, whole)), bits(goes_on));
+            let tcp = tcp(heads, protocol, total);
+            let whole = bits(_mm256_and_si256(usual, tcp.whole));
+            let goes_on = bits(tcp.goes_on);
             plain |= whole & goes_on;
             changing = whole & !goes_on;
+            if changing != 0 {
+                requests |= changing & bits(tcp.asks);
+            }
         }
         Eight {
             plain,
             changing,
+            requests,
             key: [protocol, w26, w30, w34],
             words: [w14, w18],
             life: one_hop_less(w22),
@@ -242,18 +258,34 @@ mod eight {
         _mm256_sub_epi32(next, _mm256_slli_epi32::<16>(carries))
     }
 
-    /// Those of TCP whose header fits; and of these those that neither begin nor end anything.
+    /// All bits of the lanes that are so.
+    struct Tcp {
+        /// Of TCP, and the header fits.
+        whole: __m256i,
+        /// If that is so: neither begins nor ends anything.
+        goes_on: __m256i,
+        /// Likewise: asks for a connection.
+        asks: __m256i,
+    }
+
     #[inline]
     #[target_feature(enable = "avx2")]
-    fn tcp(heads: &[&[u8; HEAD]; LANES], protocol: __m256i, total: __m256i) -> (__m256i, __m256i) {
+    fn tcp(heads: &[&[u8; HEAD]; LANES], protocol: __m256i, total: __m256i) -> Tcp {
         // Data offset and flags are the upper half.
         let w44 = column::<{ L4 + 10 }>(heads);
         let length = _mm256_and_si256(_mm256_srli_epi32::<18>(w44), all(0x3c));
-        let changing = i32::from(tcp::flags::SYN | tcp::flags::FIN | tcp::flags::RST) << 24;
-        let goes_on = is(_mm256_and_si256(w44, all(changing)), 0);
+        const SYN: i32 = (tcp::flags::SYN as i32) << 24;
+        const ENDS: i32 = ((tcp::flags::FIN | tcp::flags::RST) as i32) << 24;
+        const ACK: i32 = (tcp::flags::ACK as i32) << 24;
+        let goes_on = is(_mm256_and_si256(w44, all(SYN | ENDS)), 0);
+        let asks = is(_mm256_and_si256(w44, all(SYN | ENDS | ACK)), SYN);
         let is_tcp = is(protocol, (Protocol::Tcp as i32) << 8);
         let whole = _mm256_and_si256(is_tcp, fits(length, tcp::HEADER_LEN, total));
-        (whole, goes_on)
+        Tcp {
+            whole,
+            goes_on,
+            asks,
+        }
     }
 
     /// All lanes are `value`.

@@ -287,7 +287,7 @@ impl<'a> Packet<&'a [u8; HEADER_LEN]> {
     /// The fixed part of the header at `at`; its accessors check no bounds, and nothing else is
     /// checked either.
     #[inline(always)]
-    pub(super) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
+    pub(crate) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
         chunk(bytes, at).map(|buffer| Self { buffer })
     }
 

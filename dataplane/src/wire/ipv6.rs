@@ -168,7 +168,7 @@ impl<T: AsRef<[u8]>> Packet<T> {
 impl<'a> Packet<&'a [u8; HEADER_LEN]> {
     /// The fixed header at `at`; its accessors check no bounds, and nothing else is checked either.
     #[inline(always)]
-    pub(super) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
+    pub(crate) fn header(bytes: &'a [u8], at: usize) -> Result<Self, Malformed> {
         chunk(bytes, at).map(|buffer| Self { buffer })
     }
 }

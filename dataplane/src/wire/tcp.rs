@@ -44,6 +44,13 @@ pub mod flags {
     pub const fn changes_state(flags: u8) -> bool {
         flags & (SYN | FIN | RST) != 0
     }
+
+    /// True for a segment that asks for a connection: a SYN with nothing set that contradicts it.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_request(flags: u8) -> bool {
+        flags & (SYN | ACK | RST | FIN) == SYN
+    }
 }
 
 mod field {

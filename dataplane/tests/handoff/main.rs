@@ -101,6 +101,55 @@ fn fragments_of_a_reply_follow_the_first_one() {
     }
 }
 
+/// A card gives fragments to a worker by their addresses alone.
+#[test]
+fn fragments_of_a_request_follow_its_connection() {
+    for late_first in [false, true] {
+        let (mut workers, mut nets) = workers(3, 100);
+        nets[1].send(&udp((CLIENT, 5353), (VIP, 53), b"query"));
+        nets[1].send(&syn(CLIENT, 1111));
+        turn(&mut workers, 0);
+        nets[1].received();
+        let mut segment = Vec::new();
+        let builder = ethernet(CLIENT, VIP).tcp(1111, 80, 1001, 500).ack(2);
+        builder.write(&mut segment, &[7; 100]).expect("a packet");
+        let mut fragments = [
+            cut(&udp((CLIENT, 5353), (VIP, 53), &[7; 100]), 48),
+            cut(&segment, 48),
+        ]
+        .concat();
+        if late_first {
+            fragments.reverse();
+        }
+        for fragment in &fragments {
+            nets[2].send(fragment);
+            turn(&mut workers, 1);
+        }
+        let sent = nets[1].received();
+        assert_eq!(sent.len(), 4, "late first: {late_first}");
+        assert!(sent.iter().all(|packet| destination(packet).0 == SERVER));
+        let created = workers.iter().map(|own| own.counters().connections_created);
+        assert_eq!(created.collect::<Vec<_>>(), [0, 2, 0]);
+    }
+}
+
+/// Where nobody has the connection, the worker that the card chose begins it.
+#[test]
+fn fragments_that_begin_a_connection_find_one_worker() {
+    let (mut workers, mut nets) = workers(3, 100);
+    for _ in 0..2 {
+        for fragment in cut(&udp((CLIENT, 5353), (VIP, 53), &[7; 100]), 48) {
+            nets[2].send(&fragment);
+            turn(&mut workers, 1);
+        }
+    }
+    assert_eq!(nets[2].received().len(), 4);
+    let created = workers.iter().map(|own| own.counters().connections_created);
+    assert_eq!(created.collect::<Vec<_>>(), [0, 0, 1]);
+    let handed = workers.iter().map(|own| own.counters().handed_off_tx);
+    assert_eq!(handed.sum::<u64>(), 3, "the first fragment, once round");
+}
+
 #[test]
 fn icmp_errors_find_their_connection_from_either_side() {
     let (mut workers, mut nets) = workers(2, 100);

@@ -92,7 +92,7 @@ fn ends(packet: &SlicedPacket<'_>) -> (Vec<u8>, Vec<u8>, [u8; 4]) {
 }
 
 /// TOA: kind, length, the client's port and address.
-fn option(packet: &SlicedPacket<'_>) -> Vec<u8> {
+pub(super) fn option(packet: &SlicedPacket<'_>) -> Vec<u8> {
     let (source, _, [p, q, ..]) = ends(packet);
     let length = u8::try_from(source.len() + 4).unwrap_or(0);
     [&[254, length, p, q], &source[..]].concat()

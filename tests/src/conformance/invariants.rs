@@ -33,6 +33,8 @@ pub(super) fn check(
         .collect();
     let is_proxied =
         (config.virtual_servers.iter()).any(|service| service.options.syn_proxy.is_some());
+    let is_full_nat =
+        (config.virtual_servers.iter()).any(|service| service.local_addresses().next().is_some());
     let mut unused: Vec<_> = sent.iter().map(Some).collect();
     let (mut last, mut resets, mut answers) = (0, 0, 0);
     for (number, frame) in (1..).zip(received) {
@@ -40,7 +42,7 @@ pub(super) fn check(
             .iter()
             .enumerate()
             .find_map(|(at, cause)| {
-                let proxied = |cause| is_proxied.then(|| proxied_as(cause, frame))?;
+                let proxied = |cause| is_proxied.then(|| proxied_as(cause, frame, is_full_nat))?;
                 let what = |cause| leaves_as(cause, frame).or_else(|| proxied(cause));
                 cause.and_then(|cause| Some((at, cause, what(cause)?)))
             })
@@ -156,13 +158,16 @@ fn leaves_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
         .map(|(what, _)| what)
 }
 
-fn proxied_as(cause: &Frame, frame: &Frame) -> Option<Leaving> {
-    let candidates: [(Leaving, IsIt); 3] = [
+fn proxied_as(cause: &Frame, frame: &Frame, is_full_nat: bool) -> Option<Leaving> {
+    let candidates: [(Leaving, IsIt); 5] = [
         (Leaving::HandshakeAnswer, proxying::is_handshake_answer),
         (Leaving::Shifted, proxying::is_syn_of),
         (Leaving::Shifted, proxying::is_shifted),
+        (Leaving::Shifted, proxying::is_told_syn_of),
+        (Leaving::Shifted, proxying::is_shifted_between_others),
     ];
-    let mut candidates = candidates.into_iter();
+    // The last two are of FULLNAT.
+    let mut candidates = candidates.into_iter().take(if is_full_nat { 5 } else { 3 });
     candidates
         .find(|(_, is_it)| is_it(cause, frame))
         .map(|(what, _)| what)

@@ -3,8 +3,8 @@
 
 use etherparse::{NetSlice, SlicedPacket, TcpSlice, TransportSlice};
 
-use super::Frame;
 use super::rewriting::{header_is_right, is_right};
+use super::{Frame, full_nat};
 
 /// True if `frame` is the director's answer to `cause`: a SYN-ACK to a SYN, an ACK to a SYN-ACK, to where that came from.
 pub(super) fn is_handshake_answer(cause: &Frame, frame: &Frame) -> bool {
@@ -54,6 +54,30 @@ pub(super) fn is_shifted(cause: &Frame, frame: &Frame) -> bool {
             && before.urgent_pointer() == after.urgent_pointer()
     }) && cause.time <= frame.time
         && cause.bytes.len() == frame.bytes.len()
+}
+
+/// As [`is_syn_of`], by FULLNAT, and the server is told who the client is.
+pub(super) fn is_told_syn_of(cause: &Frame, frame: &Frame) -> bool {
+    judged(cause, frame, |ack, syn, before, _| {
+        ack.ack()
+            && !ack.syn()
+            && syn.syn()
+            && !syn.ack()
+            && syn.payload().is_empty()
+            && syn.sequence_number() == ack.sequence_number().wrapping_sub(1)
+            && syn.options().starts_with(&full_nat::option(before))
+    })
+}
+
+/// As [`is_shifted`], by FULLNAT: the server may be told who the client is.
+pub(super) fn is_shifted_between_others(cause: &Frame, frame: &Frame) -> bool {
+    judged(cause, frame, |before, after, from, _| {
+        let told = [&full_nat::option(from), before.options()].concat();
+        before.slice()[13] == after.slice()[13]
+            && (after.options() == before.options() || after.options() == told)
+            && before.payload() == after.payload()
+            && before.urgent_pointer() == after.urgent_pointer()
+    }) && cause.time <= frame.time
 }
 
 type Judge = fn(&TcpSlice<'_>, &TcpSlice<'_>, &SlicedPacket<'_>, &SlicedPacket<'_>) -> bool;

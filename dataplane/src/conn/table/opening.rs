@@ -1,32 +1,41 @@
 //! Adding connections of which nothing is asked but to be there: of IPv4, under keys whose
 //! places have room. Whatever else comes, [`ConnectionTable::insert`] adds.
+//!
+//! Those that begin together end up in one timer list, in the order in which they leave the free list. They are linked
+//! there already, so that only the ends of the list are changed, once for all ([`Newcomers::end`]).
 
 use std::hint::cold_path;
 
 use super::connection::Course;
 use super::reply::WayWord;
-use super::{ConnectionTable, EntryIndex, NONE, REPLY, append, truncate};
-use crate::conn::index::Gap;
-use crate::conn::wheel::ListId;
-use crate::conn::{Place, State};
+use super::{ConnectionTable, EntryIndex, NONE, REPLY, truncate};
+use crate::conn::index::Index;
+use crate::conn::wheel::{List, ListId};
+use crate::conn::{Connection, Place, State};
 use crate::flow::PlainKey;
 use crate::processor::prefetch;
 use crate::service::ServerId;
 use crate::wire::checksum::Delta;
 
-/// What is the same for all connections that begin in one state at one time.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Beginning {
-    state: State,
-    list: ListId,
-    now: u64,
-}
-
-/// Where a connection that is not in the table can be added.
+/// Connections that begin in one state at one time. Until [`end`](Self::end), the table has them in no list.
 #[derive(Debug)]
-pub(crate) struct Vacancy<'a> {
-    table: &'a mut ConnectionTable,
-    gap: Gap,
+#[must_use]
+pub(crate) struct Newcomers<'a> {
+    entries: &'a mut [Connection],
+    index: &'a mut Index,
+    /// The first one's entry, if there is one.
+    first: u32,
+    /// The last one's entry, or before there is one, that of who is last in the list.
+    last: u32,
+    /// The next one's entry; [`NONE`] if there is none.
+    next: u32,
+    state: State,
+    course: Course,
+    now: u32,
+    list: ListId,
+    ends: &'a mut List,
+    free: &'a mut u32,
+    used: &'a mut u32,
 }
 
 /// A reply half of IPv4.
@@ -37,7 +46,7 @@ pub(crate) struct ReplyHalf {
     pub(crate) way: WayWord,
 }
 
-/// Why there is none.
+/// Why a connection cannot be added.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum NoVacancy {
     /// The table is full.
@@ -46,45 +55,34 @@ pub(crate) enum NoVacancy {
     Unclear,
 }
 
-impl Beginning {
-    /// Since when, in the workers' milliseconds, plain packets of such a connection go straight on; `None` if they do
-    /// not yet.
-    pub(crate) fn straight_since(&self) -> Option<u64> {
-        self.state.is_kept().then_some(self.now)
-    }
-
-    /// The course, if plain packets of such a connection go straight on: what `find_straight` would come to.
-    fn once_kept(&self, course: Course) -> Course {
-        match self.state.is_kept() {
-            true => course,
-            false => Course::None,
-        }
-    }
-}
-
 impl ConnectionTable {
-    /// For connections of IPv4 in this state.
-    #[must_use]
-    pub(crate) fn beginning(&self, state: State, now: u64) -> Beginning {
-        let timeout = self.timeouts[state.index()];
-        Beginning {
-            state,
-            list: self.wheel.list_of(state, timeout, now),
-            now,
-        }
-    }
-
-    /// Where a connection with a key of this place can be added.
-    ///
-    /// # Errors
-    /// There may be no such place.
+    /// For connections of IPv4 in this state, without reply halves, or such that get one next
+    /// ([`add_reply`](Self::add_reply)).
     #[inline(always)]
-    pub(crate) fn vacancy(&mut self, place: Place) -> Result<Vacancy<'_>, NoVacancy> {
-        let gap = self.index.gap(place).ok_or(NoVacancy::Unclear)?;
-        if self.free == NONE {
-            return Err(NoVacancy::Full);
+    pub(crate) fn newcomers(&mut self, state: State, replies: bool, now: u64) -> Newcomers<'_> {
+        let timeout = self.timeouts[state.index()];
+        let list = self.wheel.list_of(state, timeout, now);
+        let ends = self.wheel.list_mut(list);
+        // What `find_straight` would come to.
+        let course = match (state.is_kept(), replies) {
+            (true, false) => Course::Sent,
+            (true, true) => Course::Exchanged,
+            (false, _) => Course::None,
+        };
+        Newcomers {
+            entries: &mut self.entries,
+            index: &mut self.index,
+            first: self.free,
+            last: ends.tail,
+            next: self.free,
+            state,
+            course,
+            now: truncate(now),
+            list,
+            ends,
+            free: &mut self.free,
+            used: &mut self.used,
         }
-        Ok(Vacancy { table: self, gap })
     }
 
     /// Adds the reply half of a connection that was begun, whose key has this place. False, and nothing changed, if
@@ -93,7 +91,7 @@ impl ConnectionTable {
     #[must_use]
     pub(crate) fn add_reply(&mut self, entry: EntryIndex, place: Place, reply: &ReplyHalf) -> bool {
         let number = entry.0 | REPLY;
-        if !self.index.fill_gap(place, number) {
+        if !self.index.insert_new(place, number) {
             cold_path();
             let is_there = self.find(place, &reply.key.into()).is_some();
             if is_there || !self.index.insert(place, number) {
@@ -106,50 +104,64 @@ impl ConnectionTable {
     }
 }
 
-impl Vacancy<'_> {
-    /// Adds a connection with the key whose place that is, without a reply half.
+impl Newcomers<'_> {
+    /// Puts the next one into the index, under a key of this place. What comes next is [`begin`](Self::begin) or
+    /// [`give_up`](Self::give_up).
+    ///
+    /// # Errors
+    /// It cannot be added; nothing has changed.
     #[inline(always)]
-    pub(crate) fn fill(self, key: PlainKey, server: ServerId, beginning: &Beginning) {
-        self.add(key, server, beginning, beginning.once_kept(Course::Sent));
+    pub(crate) fn prepare(&mut self, place: Place) -> Result<EntryIndex, NoVacancy> {
+        let entry = self.next;
+        if entry == NONE {
+            cold_path();
+            return Err(match self.index.has_room_for_new(place) {
+                true => NoVacancy::Full,
+                false => NoVacancy::Unclear,
+            });
+        }
+        match self.index.insert_new(place, entry) {
+            true => Ok(EntryIndex(entry)),
+            false => Err(NoVacancy::Unclear),
+        }
     }
 
-    /// Adds one whose reply half comes next ([`ConnectionTable::add_reply`]), or which is removed.
+    /// The one that was prepared begins, with the key of the place.
     #[inline(always)]
-    pub(crate) fn begin(
-        self,
-        key: PlainKey,
-        server: ServerId,
-        beginning: &Beginning,
-    ) -> EntryIndex {
-        self.add(
-            key,
-            server,
-            beginning,
-            beginning.once_kept(Course::Exchanged),
-        )
-    }
-
-    #[inline(always)]
-    fn add(
-        self,
-        key: PlainKey,
-        server: ServerId,
-        beginning: &Beginning,
-        course: Course,
-    ) -> EntryIndex {
-        let Beginning { state, list, now } = *beginning;
-        let table = self.table;
-        let entry = table.free;
-        let connection = &mut table.entries[entry as usize];
-        table.free = connection.next;
-        connection.begin(key, server, course);
-        connection.last_seen = truncate(now);
-        connection.state = state;
-        table.index.fill(self.gap, entry);
-        table.used += 1;
-        append(&mut table.entries, table.wheel.list_mut(list), list, entry);
+    pub(crate) fn begin(&mut self, key: PlainKey, server: ServerId) {
+        let entry = self.next;
+        let connection = &mut self.entries[entry as usize];
+        self.next = connection.next;
+        connection.begin(key, server, self.course);
+        connection.last_seen = self.now;
+        connection.previous = self.last;
+        connection.list = self.list.raw();
+        connection.state = self.state;
+        self.last = entry;
         // The next one's line comes while this one's packet is sent.
-        prefetch(&table.entries, table.free as usize);
-        EntryIndex(entry)
+        prefetch(self.entries, self.next as usize);
+    }
+
+    /// The one that was prepared does not begin.
+    #[cold]
+    pub(crate) fn give_up(&mut self, place: Place) {
+        self.index.remove(place, self.next);
+    }
+
+    /// So many have begun ([`begin`](Self::begin)): from now on the table knows them.
+    #[inline(always)]
+    pub(crate) fn end(self, count: u32) {
+        if count == 0 {
+            return;
+        }
+        match self.entries.get_mut(self.ends.tail as usize) {
+            Some(before) => before.next = self.first,
+            // There is none.
+            None => self.ends.head = self.first,
+        }
+        self.entries[self.last as usize].next = NONE;
+        self.ends.tail = self.last;
+        *self.free = self.next;
+        *self.used += count;
     }
 }

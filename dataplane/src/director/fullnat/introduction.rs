@@ -39,10 +39,9 @@ pub(super) enum Addition {
 }
 
 impl Introduction {
-    /// That of a new connection between `ends`, as the client sees them, with this first packet.
-    pub(super) fn new(way: ClientAddress, ends: &Endpoints, slot: &Slot) -> Self {
-        // The server knows nothing of a stream whose beginning was not seen here, and resets it.
-        let begins = slot.tcp_flags & (flags::SYN | flags::ACK) == flags::SYN;
+    /// That of a new connection between `ends`, as the client sees them. `begins`: its server gets a SYN; of a stream
+    /// that did not begin here it knows nothing, and resets it.
+    pub(super) fn new(way: ClientAddress, ends: &Endpoints, slot: &Slot, begins: bool) -> Self {
         match way {
             ClientAddress::Proxy if !slot.key.is_tcp() => Self::Datagrams,
             ClientAddress::Proxy if begins => Self::Stream(Splice {

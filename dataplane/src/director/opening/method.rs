@@ -1,12 +1,11 @@
 //! What each forwarding method does with the first packet of a connection.
 
 use super::Opening;
-use crate::conn::{Beginning, ConnectionTable, Place, Vacancy};
+use crate::conn::{ConnectionTable, EntryIndex, Place};
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::sending::variation;
 use crate::director::straight::L3;
-use crate::flow::PlainKey;
 use crate::forward::direct;
 use crate::forward::tunnel::Outers;
 use crate::service::{PortIndex, ServerId};
@@ -15,26 +14,26 @@ use crate::wire::ipv4::Life;
 use crate::xsk::umem::{Frame, Packets, Umem};
 
 /// A packet that begins a connection.
-pub(super) struct First<'a> {
+pub(super) struct First {
     /// In the burst.
     pub(super) number: usize,
-    pub(super) key: PlainKey,
     pub(super) place: Place,
     /// What the packet leaves with.
     pub(super) life: Life,
     /// Who was chosen.
     pub(super) server: ServerId,
-    pub(super) beginning: &'a Beginning,
+    /// The connection's, when it begins.
+    pub(super) entry: EntryIndex,
 }
 
 /// One way to the real servers.
 pub(super) trait Method {
-    /// Packets are sent, and counted, before [`finish`](Self::finish).
-    const SENDS: bool = true;
+    /// The connections get reply halves, in [`finish`](Self::finish), where their packets are sent, and counted, as well.
+    const REPLIES: bool = false;
 
-    /// Adds the connection, and sends the packet if `SENDS`. Returns where that leaves, and the bytes of the IP packet that
-    /// came; `None`, and nothing changed, if a closer look is needed.
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)>;
+    /// Sends the packet, or notes what `finish` needs. Returns where it leaves, and the bytes of the IP packet that came,
+    /// unless it is counted in `finish`; `None`, and nothing changed, if a closer look is needed.
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)>;
 
     /// Does what was left for when all of them are `opened`. Those that it returns need a closer look: their packets are
     /// unchanged, and their connections are gone.
@@ -57,14 +56,13 @@ pub(super) struct Direct<'a> {
 
 impl Method for Direct<'_> {
     #[inline(always)]
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)> {
         let Path::Direct(hop) = self.paths.get(first.server.0 as usize)? else {
             return None;
         };
         let bytes = bytes(&self.packets, first.number);
         let head = self.packets.head_mut(first.number);
         direct::forward_plain(head, first.life, &hop.addresses);
-        vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
 }
@@ -79,7 +77,7 @@ pub(super) struct Wrapped<'a> {
 
 impl Method for Wrapped<'_> {
     #[inline(always)]
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)> {
         let Path::Wrapped(path) = self.paths.get(first.server.0 as usize)? else {
             return None;
         };
@@ -89,7 +87,6 @@ impl Method for Wrapped<'_> {
         if !front.wrap(&mut self.packets, first.number, first.life, self.outers) {
             return None;
         }
-        vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
 }
@@ -106,7 +103,7 @@ pub(super) struct WrappedOtherwise<'a> {
 
 impl Method for WrappedOtherwise<'_> {
     #[inline(always)]
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)> {
         let Path::Wrapped(number) = self.paths.get(first.server.0 as usize)? else {
             return None;
         };
@@ -120,7 +117,6 @@ impl Method for WrappedOtherwise<'_> {
             return None;
         }
         *self.tx_bytes += u64::from(template.overhead());
-        vacancy.fill(first.key, first.server, first.beginning);
         Some((hop.port, bytes))
     }
 }

@@ -8,14 +8,15 @@ use std::hint::cold_path;
 
 use super::Opening;
 use super::method::{First, Method, bytes};
-use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, Vacancy, WayWord};
+use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, WayWord};
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::translate::way_to_neighbor;
 use crate::flow::{Hashes, PlainEnd, PlainEnds, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
 use crate::handoff::{Arrival, Owners, SharedReply};
-use crate::ports::LocalPorts;
+use crate::ports::{LocalPorts, ServicePorts};
+use crate::routes::V4Range;
 use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
 use crate::snapshot::{Path, Snapshot};
 use crate::wire::checksum::Delta;
@@ -64,11 +65,11 @@ impl Begun {
 pub(super) struct Nat<'a>(pub(super) Translated<'a>);
 
 impl Method for Nat<'_> {
-    const SENDS: bool = false;
+    const REPLIES: bool = true;
 
     #[inline(always)]
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
-        self.0.begin(first, vacancy)
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)> {
+        self.0.begin(first)
     }
 
     #[inline(always)]
@@ -90,11 +91,11 @@ pub(super) struct FullNat<'a> {
 }
 
 impl Method for FullNat<'_> {
-    const SENDS: bool = false;
+    const REPLIES: bool = true;
 
     #[inline(always)]
-    fn open(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
-        self.translated.begin(first, vacancy)
+    fn open(&mut self, first: &First) -> Option<(PortIndex, u64)> {
+        self.translated.begin(first)
     }
 
     #[inline(always)]
@@ -107,8 +108,9 @@ impl Method for FullNat<'_> {
         let mut lacking = Others::NONE;
         // In their order and before any is given back, so that those without one are the last of them, as when each is
         // decided by itself.
+        let mut ports = self.ports.of(self.service, true);
         for number in opened.numbers() {
-            let Some(local) = self.ports.allocate(self.service, true) else {
+            let Some(local) = ports.as_mut().and_then(ServicePorts::allocate) else {
                 cold_path();
                 discard(table, self.translated.begun.entries[number], opening);
                 lacking.add(number);
@@ -145,7 +147,7 @@ pub(super) struct Translated<'a> {
 impl Translated<'_> {
     /// First stage.
     #[inline(always)]
-    fn begin(&mut self, first: &First<'_>, vacancy: Vacancy<'_>) -> Option<(PortIndex, u64)> {
+    fn begin(&mut self, first: &First) -> Option<(PortIndex, u64)> {
         let Path::Translated(hop) = self.snapshot.paths().get(first.server.0 as usize)? else {
             return None;
         };
@@ -153,8 +155,8 @@ impl Translated<'_> {
         let (begun, at) = (&mut *self.begun, first.number);
         begun.server_ends.set(at, end);
         begun.servers[at] = first.server;
-        begun.entries[at] = vacancy.begin(first.key, first.server, first.beginning);
-        Some((hop.port, bytes(&self.packets, at)))
+        begun.entries[at] = first.entry;
+        Some((hop.port, 0))
     }
 
     /// The other stages: the straight way of [`Flows::reply`] and what is around it. `LOCAL` if the real servers see the
@@ -168,10 +170,7 @@ impl Translated<'_> {
         mut undo: impl FnMut(&PlainKey),
     ) -> Others {
         let Opening {
-            beginning,
-            statistics,
-            plain,
-            ..
+            statistics, plain, ..
         } = opening;
         let Begun {
             entries,
@@ -192,13 +191,17 @@ impl Translated<'_> {
         lookup.places_of(hashes, wanted, places);
         clients.deltas(keys, wanted, networks, transports);
         let all = &self.arrivals[0];
+        let mut range = V4Range::NONE;
         for number in opened.numbers() {
             lookup.prefetch(places.get(number));
-            let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
-            ways[number] = match self.snapshot.routes.v4_gateway(clients.sources[number]) {
-                Some(gateway) => gateway,
-                None => way_to_neighbor(ingress, self.packets.head(number)),
-            };
+            let client = clients.sources[number];
+            if !range.has(client) {
+                range = self.snapshot.routes.v4_range(client);
+            }
+            ways[number] = range.gateway.unwrap_or_else(|| {
+                let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
+                way_to_neighbor(ingress, self.packets.head(number))
+            });
         }
         let mut undone = Others::NONE;
         for number in opened.numbers() {
@@ -226,8 +229,8 @@ impl Translated<'_> {
             }
             if let Some(owners) = self.owners {
                 owners.list(hashes.get(number), entry);
-                if let Some(now) = beginning.straight_since() {
-                    owners.share(entry, &SharedReply::of(table.get(entry)), now);
+                if opening.state.is_kept() {
+                    owners.share(entry, &SharedReply::of(table.get(entry)), opening.now);
                 }
             }
         }
@@ -241,6 +244,6 @@ impl Translated<'_> {
 fn discard(table: &mut ConnectionTable, entry: EntryIndex, opening: &Opening<'_>) {
     let server = table.remove(entry).server();
     if let Some(statistics) = opening.statistics.get(server.0 as usize) {
-        statistics.shift(Some(opening.is_active), None);
+        statistics.shift(Some(opening.state.is_active()), None);
     }
 }
