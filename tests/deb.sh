@@ -187,8 +187,19 @@ serves() {
 }
 complains() { grep -E "WARN|ERROR" "$1" | grep -vE "zero-copy|next hop|192.168.1.101"; }
 
-# The unit itself.
+# The unit itself. What it tracks is a process of another user.
 as_unit() {
+	cat >>"$root/etc/appliance/appliance.toml" <<'END'
+[[vrrp_track_process]]
+name = "init"
+process = "systemd"
+[[vrrp_instance]]
+name = "VI_1"
+interface = "eth0"
+virtual_router_id = 51
+virtual_ipaddress = ["192.168.1.102/24"]
+track_process = ["init weight 0"]
+END
 	inside systemd-analyze verify --man=no appliance.service >"$work/log" 2>&1 || fail "systemd-analyze verify"
 	[[ ! -s $work/log ]] || fail "systemd-analyze verify"
 	cable inside
@@ -207,6 +218,8 @@ as_unit() {
 	local told
 	told=$(inside systemctl show --property WatchdogTimestampMonotonic --value appliance)
 	((told > 0)) || fail "the watchdog is not told"
+	inside appliance show vrrp --json >"$work/log"
+	! grep -q FAULT "$work/log" || fail "it does not find a process of another user"
 	inside systemctl stop appliance || fail "systemctl stop"
 	[[ $(inside systemctl show --property Result --value appliance) == success ]] || fail "it did not end well"
 	inside journalctl --no-pager --unit appliance >"$work/log"

@@ -66,6 +66,9 @@ pub enum Event {
     Route {
         destination: IpAddr,
         route: Option<Route>,
+        /// It is an address of this host.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        local: bool,
     },
     /// Answer to [`Action::ListRoutes`].
     Routes { routes: Vec<TableRoute> },
@@ -88,6 +91,12 @@ pub enum VrrpEvent {
         name: String,
         succeeds: bool,
         /// How its last run ended, in words.
+        reason: String,
+    },
+    /// A `vrrp_script` cannot be run, and never could be: it does not count until it has a result.
+    ScriptNotRun {
+        name: String,
+        /// Why, in words.
         reason: String,
     },
     /// The number in a `track_file` changed.
@@ -257,6 +266,8 @@ pub enum Action {
     },
     /// Tell somebody: `notify_*`, `quorum_*`.
     RunScript {
+        /// What it is about, in words: such scripts are run one after the other.
+        about: String,
         script: Script,
         /// More than its own.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]

@@ -29,12 +29,28 @@ pub struct Question {
 }
 
 impl Question {
-    /// By the name of the protocol, in capitals or not; `None` if there is none of the name.
-    #[must_use]
-    pub fn new(protocol: &str, client: SocketAddr, virtual_server: SocketAddr) -> Option<Self> {
+    /// By the name of the protocol, in capitals or not.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong: there is no such protocol, or no such packet.
+    pub fn new(
+        protocol: &str,
+        client: SocketAddr,
+        virtual_server: SocketAddr,
+    ) -> Result<Self, String> {
         let key = format!("{} {virtual_server}", protocol.to_ascii_uppercase());
-        let key = key.parse::<ServiceKey>().ok()?;
-        Some(Self {
+        let Ok(key) = key.parse::<ServiceKey>() else {
+            return Err(format!(
+                "found the protocol {protocol:?}, expected tcp, udp or sctp"
+            ));
+        };
+        if client.is_ipv4() != virtual_server.is_ipv4() {
+            return Err(format!(
+                "found {client} and {virtual_server}, expected addresses of one IP version: no packet has both"
+            ));
+        }
+        Ok(Self {
             protocol: key.protocol,
             client,
             virtual_server,
@@ -64,7 +80,7 @@ pub(crate) struct Known {
     pub(crate) existing: Option<Existing>,
     pub(crate) loads: BTreeMap<ServerId, Load>,
     /// Names of the interfaces; empty: offline, next hops are not known.
-    pub(crate) interfaces: Vec<String>,
+    pub(crate) interfaces: BTreeMap<PortIndex, String>,
     /// Why a real server is down.
     pub(crate) reasons: BTreeMap<ServerId, String>,
     /// The workers' time, in milliseconds.
@@ -337,8 +353,7 @@ fn leave(answer: &mut Explanation, question: &Question, server: &Server, known: 
         match server.next_hop {
             Some(hop) => {
                 let (destination, source) = macs(&hop.addresses);
-                let PortIndex(port) = hop.port;
-                let interface = known.interfaces.get(usize::from(port));
+                let interface = known.interfaces.get(&hop.port);
                 answer.next_hop = Some(NextHop {
                     interface: interface.cloned().unwrap_or_default(),
                     mac: destination.to_string(),

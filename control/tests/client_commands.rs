@@ -197,9 +197,22 @@ fn environment_names_the_socket() {
 #[test]
 fn wrong_use_exits_with_2() {
     let nowhere = Path::new("/nonexistent/appliance.sock");
-    for arguments in [&["show", "backends"][..], &["show", "services", "--all"]] {
+    for (arguments, expected) in [
+        (&["show", "backends"][..], "services"),
+        (&["show", "services", "--all"], "--all"),
+        (
+            &["explain", "198.51.100.7", "192.0.2.1:80"],
+            "expected an address and a port, as 192.168.1.100:80",
+        ),
+        (
+            &["explain", "[2001:db8::7]:1", "192.0.2.1:80"],
+            "expected addresses of one IP version",
+        ),
+        (&["top", "--count", "0"], "0 is not in 1.."),
+    ] {
         let (status, stdout, stderr) = run(nowhere, arguments);
         assert_eq!((status, &*stdout), (2, ""), "{stderr}");
+        assert!(stderr.contains(expected), "{stderr}");
         assert!(!stderr.contains("no appliance answers"), "{stderr}");
     }
 }

@@ -311,7 +311,7 @@ fn what_the_appliance_cannot_do_is_said() {
     for (line, said) in [
         ("-A -f 7", "firewall mark"),
         ("-a -t 10.0.0.100:80 -r 10.0.0.1 -w 70000", "65535"),
-        ("-a -t 10.0.0.100:80 -r 127.0.0.1", "loopback"),
+        ("-a -t 10.0.0.100:80 -r 127.0.0.1 -m", "by DR"),
         (
             "-a -t 10.0.0.100:80 -r 10.0.0.1 -i --tun-type gre --tun-csum",
             "--tun-csum",

@@ -249,3 +249,125 @@ fn a_file_check_has_the_file_and_the_weight_of_a_track_file() {
         [("/run/load", 2), ("/run/load", -1), ("/run/up", 1)]
     );
 }
+
+/// keepalived sends no name then, and says nothing.
+#[test]
+fn enable_sni_without_a_name_is_a_warning() {
+    let text = "virtual_server 192.0.2.1 443 {\n protocol TCP\n lb_kind DR\n real_server 192.0.2.2 443 {\n\
+                SSL_GET {\n enable_sni\n url {\n path /\n }\n }\n }\n }";
+    let warnings = parse_keepalived(text, Path::new("test.conf"))
+        .unwrap()
+        .warnings;
+    let said = warnings.to_string();
+    assert!(said.contains("enable_sni: no virtualhost"), "{said}");
+}
+
+/// keepalived: "zero port only valid for persistent services - setting".
+#[test]
+fn a_virtual_server_of_every_port_is_persistent() {
+    let config = config(
+        "virtual_server 192.0.2.1 {\n protocol TCP\n lb_kind DR\n }\n\
+         virtual_server 192.0.2.2 0 {\n protocol TCP\n lb_kind DR\n persistence_timeout 50\n }\n\
+         virtual_server_group G {\n192.0.2.3 80\n192.0.2.4\n}\n\
+         virtual_server group G {\n protocol TCP\n lb_kind DR\n }\n\
+         virtual_server 192.0.2.5 80 {\n protocol TCP\n lb_kind DR\n }",
+    );
+    let persistence = config.virtual_servers.iter().map(|server| {
+        let persistence = server.options.persistence?;
+        Some(persistence.timeout.as_secs())
+    });
+    let expected = [Some(360), Some(50), Some(360), Some(360), None];
+    assert_eq!(persistence.collect::<Vec<_>>(), expected);
+}
+
+/// As `keepalived -t` takes them, in one line or several.
+#[test]
+fn words_of_a_block_may_share_a_line() {
+    let instance = |name: &str, id: u8| {
+        format!(
+            "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {id}\n\
+             virtual_ipaddress {{\n 192.0.2.{id}\n }}\n }}\n"
+        )
+    };
+    let config = config(&format!(
+        "global_defs {{\n notification_email {{ a@b.org c@d.org }}\n smtp_server 192.0.2.9\n }}\n{}{}{}\
+         vrrp_sync_group G {{\n group {{\n VI_1 VI_2\n VI_3\n }}\n }}",
+        instance("VI_1", 1),
+        instance("VI_2", 2),
+        instance("VI_3", 3),
+    ));
+    assert_eq!(config.vrrp_sync_groups[0].group, ["VI_1", "VI_2", "VI_3"]);
+    let mail = config.notifications.mail.unwrap();
+    assert_eq!(mail.to, ["a@b.org", "c@d.org"]);
+}
+
+/// Wherever it is written, and in each virtual server of a group.
+#[test]
+fn the_weight_of_a_virtual_server_is_the_default_of_its_real_servers() {
+    let config = config(
+        "virtual_server_group G {\n192.0.2.1-2 80\n}\n\
+         virtual_server group G {\n protocol TCP\n lb_kind DR\n real_server 192.0.2.3 80 {\n }\n\
+           weight 7\n real_server 192.0.2.4 80 {\n weight 2\n }\n real_server 192.0.2.5 80 {\n weight 0\n }\n }",
+    );
+    assert_eq!(config.virtual_servers.len(), 2);
+    for service in &config.virtual_servers {
+        let weights = service.real_servers.iter().map(|server| server.weight);
+        assert_eq!(weights.collect::<Vec<_>>(), [7, 2, 0]);
+    }
+}
+
+/// As keepalived 2.2.7 dumps them, but for the `connect_timeout` of a host that
+/// has none: there it is 0, and such a check never succeeds.
+#[test]
+fn every_host_of_an_smtp_check_is_checked() {
+    let config = config(
+        "virtual_server 192.0.2.1 25 {\n protocol TCP\n real_server 192.0.2.2 25 {\n\
+           SMTP_CHECK {\n connect_port 27\n connect_timeout 9\n helo_name early\n retry 2\n\
+             host {\n connect_ip 192.0.2.3\n }\n\
+             host {\n connect_port 26\n connect_timeout 4\n bindto 192.0.2.9\n }\n\
+             helo_name later\n }\n }\n }",
+    );
+    let checks = config.virtual_servers[0].real_servers[0].checks.iter();
+    let checks = checks.map(|check| {
+        let CheckKind::SmtpCheck {
+            helo_name: Some(name),
+        } = &check.kind
+        else {
+            panic!("{:?}", check.kind);
+        };
+        let (target, bindto) = (check.target, check.source.bindto);
+        let timeout = check.connect_timeout;
+        format!(
+            "{target} from {bindto:?} {name} {} {timeout:?}",
+            check.retry
+        )
+    });
+    let expected = [
+        "192.0.2.2:27 from None later 2 9s",
+        "192.0.2.3:25 from None later 2 9s",
+        "192.0.2.2:26 from Some(192.0.2.9) later 2 4s",
+    ];
+    assert_eq!(checks.collect::<Vec<_>>(), expected);
+}
+
+/// With more than all servers weigh the sorry server would have everything for
+/// ever. `keepalived -t` says the same of these, and the values are those it dumps.
+#[test]
+fn a_quorum_is_no_more_than_the_real_servers_weigh() {
+    let cases = [
+        ("quorum 5", "3", (3, 0)),
+        ("quorum 5\nhysteresis 4", "3", (3, 2)),
+        ("quorum 2\nhysteresis 2", "9", (2, 1)),
+        ("quorum 3\nhysteresis 1", "9", (3, 1)),
+        // Drained: the sorry server has everything, as in keepalived.
+        ("quorum 5", "0", (1, 0)),
+    ];
+    for (quorum, weight, expected) in cases {
+        let config = config(&format!(
+            "virtual_server 192.0.2.1 80 {{\n protocol TCP\n lb_kind DR\n {quorum}\n sorry_server 192.0.2.9 80\n\
+             real_server 192.0.2.2 80 {{\n weight {weight}\n }}\n }}"
+        ));
+        let found = &config.virtual_servers[0].quorum;
+        assert_eq!((found.quorum, found.hysteresis), expected, "{quorum}");
+    }
+}

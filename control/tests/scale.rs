@@ -90,7 +90,14 @@ fn find_all(controller: &mut Controller) {
             gateway: None,
         });
         let destination = *destination;
-        black_box(controller.handle(Event::Route { destination, route }, now));
+        black_box(controller.handle(
+            Event::Route {
+                destination,
+                route,
+                local: false,
+            },
+            now,
+        ));
     }
     for address in addresses {
         let neighbor = NetworkEvent::Neighbor {

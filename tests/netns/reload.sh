@@ -14,6 +14,9 @@ start_director
 answers=$(names 100 http://$VIP/)
 between "rs2 at weight 1:1" "$(served rs2 <<<"$answers")" 48 52
 
+shown=$("$APPLIANCE" show config --socket "$SOCKET")
+contains "the socket of show config" "$shown" "control_socket = \"$SOCKET\""
+
 weights 1 3
 contains "what the reload says" "$(reload)" '10\.77\.0\.102.*3'
 answers=$(names 100 http://$VIP/)

@@ -44,6 +44,16 @@ reload
 wait_until 3 "we preempt" only director
 equal "priority" "$(ask vrrp '.instances[0].priority')" 200
 
+echo "-- a reload makes it another virtual router: keepalived is told"
+: >"$WORK/peer.log"
+sed -i "s/virtual_router_id = 51/virtual_router_id = 61/; s/$VIP/10.77.0.222/" "$CONFIG"
+reload
+wait_until 2 "it takes over" only peer
+grep -q 'received priority 0' "$WORK/peer.log" || fail "keepalived was not told: $(<"$WORK/peer.log")"
+ours 'priority = 200'
+reload
+wait_until 3 "we preempt" only director
+
 echo "-- our link goes down and up"
 unplug director
 wait_until 2 "it takes over" only peer

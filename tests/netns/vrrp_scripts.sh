@@ -35,6 +35,9 @@ interval = 0.1
 timeout = 0.2
 weight = 5
 init_fail = true
+[[vrrp_script]]
+name = "chk_absent"
+script = "$WORK/absent"
 [[track_file]]
 name = "load"
 file = "$WORK/load"
@@ -51,7 +54,7 @@ virtual_router_id = 51
 version = 3
 advert_int = 0.1
 virtual_ipaddress = ["$VIP/24"]
-track_script = ["chk_file", "chk_hard", "chk_slow"]
+track_script = ["chk_file", "chk_hard", "chk_slow", "chk_absent"]
 track_file = ["load"]
 track_process = ["served"]
 notify_priority_changes = true
@@ -67,7 +70,7 @@ start_director
 is_told() { grep -qx -- "$1" "$told"; }
 priority() { ask vrrp '.instances[0].priority'; }
 wait_until 2 "it is master" is_told 'any INSTANCE VI_1 MASTER 100'
-wait_until 1 "the group is told" is_told 'group GROUP VG_1 MASTER 100'
+wait_until 1 "the group is told" is_told 'group GROUP VG_1 MASTER 0'
 wait_until 1 "notify_master has no arguments" is_told 'master'
 
 echo "-- a check with a weight fails"

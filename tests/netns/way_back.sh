@@ -1,6 +1,7 @@
 # What a worker finds to be no virtual server's goes back to the kernel: fragments
 # to another port of the VIP, and what a NAT real server sends for itself from the
-# port of its service. Without /dev/net/tun that is dropped, and said. The
+# port of its service. So does what is for a real server that is the director itself.
+# Without /dev/net/tun that is dropped, and said. The
 # interface goes with the appliance, also when that is killed.
 source "$(dirname "$0")/lib.sh"
 needs
@@ -20,6 +21,12 @@ real_server 10.77.0.101:8000 1
 virtual_server "[$VIP6]:5300" UDP rr
 real_server "[fd77::101]:5300" 1
 
+# The director itself is a real server, by DR.
+virtual_server $VIP:8080 TCP rr
+real_server $DIRECTOR:8080 1 'TCP_CHECK = {}'
+virtual_server "[$VIP6]:8080" TCP rr
+real_server "[::1]:8080" 1 'TCP_CHECK = {}'
+
 counted() { ask workers "map(.$1) | add"; }
 taps() { on_ip director -oneline link show | grep -c ': appliance[0-9]' || true; }
 ask_udp() { on client python3 "$HERE/udp_ask.py" "$@"; }
@@ -35,6 +42,9 @@ setting client net.ipv4.tcp_max_tw_buckets=0
 mkdir "$WORK/client"
 echo client >"$WORK/client/name"
 exec_on client python3 -m http.server --directory "$WORK/client" 9000 >"$WORK/httpd" 2>&1 &
+mkdir "$WORK/director"
+echo director >"$WORK/director/name"
+exec_on director python3 -m http.server --bind :: --directory "$WORK/director" 8080 >"$WORK/httpd2" 2>&1 &
 exec_on rs1 python3 "$HERE/udp_echo.py" rs1 10.77.0.101 5300 $VIP6 5300 &
 wait_until 5 "the client's own server answers" \
     on client curl -sfo "$WORK/answer" http://10.88.0.2:9000/name
@@ -54,6 +64,17 @@ done
 before=$(counted returned_to_kernel)
 equal "the real server's own connection" "$(own_connection)" client
 between "its packets" $(($(counted returned_to_kernel) - before)) 4 20
+for _ in {1..5}; do
+    for address in $VIP "[$VIP6]"; do
+        equal "the real server that is the director" "$(one_answer "http://$address:8080/name")" director
+    done
+done
+equal "its connections" "$(ask services \
+    'map(select(.address | endswith(":8080")) | .real_servers[0].connections_total) | add')" 10
+for address in $DIRECTOR ::1; do
+    equal "next hop of $address" "$(ask neighbors ".[] | select(.real_server == \"$address\") |
+        .interface + \" \" + .state")" "appliance0 resolved"
+done
 equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
 equal "not taken" "$(ask workers 'map(.way_back.tx_invalid + .way_back.tx_dropped) | add')" 0
 equal "rx + made - tx - waiting" "$(ask workers 'map(

@@ -205,7 +205,10 @@ async fn guard(
         };
         let authorization = request.headers().get(header::AUTHORIZATION);
         let found = authorization.and_then(|value| value.to_str().ok());
-        let found = found.and_then(|value| value.strip_prefix("Bearer "));
+        // RFC 9110, 11.1: the name of a scheme has no case.
+        let found = found.and_then(|value| value.split_once(' '));
+        let found = found.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"));
+        let found = found.map(|(_, token)| token);
         if !found.is_some_and(|found| equal(found.as_bytes(), expected.as_bytes())) {
             let why = "changes need the header \"Authorization: Bearer TOKEN\" with the content of \
                        appliance.http_token_file";

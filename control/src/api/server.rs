@@ -274,10 +274,7 @@ async fn explain(
         ))
     })?;
     let question = Question::new(&protocol, client, virtual_server);
-    let question = question.ok_or_else(|| {
-        let why = format!("found the protocol {protocol:?}, expected TCP, UDP or SCTP");
-        Failure::BadRequest(why)
-    })?;
+    let question = question.map_err(Failure::BadRequest)?;
     let query = |reply| Query::Explain(question, reply);
     api.ask(query, api.limits.reload).await.map(Json)
 }

@@ -24,10 +24,10 @@ use crate::replay;
 #[command(verbatim_doc_comment, after_help = EXIT_STATUS)]
 pub struct Explain {
     /// Where the packet comes from: 198.51.100.7:40000
-    #[arg(value_name = "CLIENT:PORT")]
+    #[arg(value_name = "CLIENT:PORT", value_parser = endpoint)]
     client: SocketAddr,
     /// Where it goes: 192.168.1.100:80
-    #[arg(value_name = "VIP:PORT")]
+    #[arg(value_name = "VIP:PORT", value_parser = endpoint)]
     virtual_server: SocketAddr,
     /// tcp, udp or sctp
     #[arg(long, default_value = "tcp")]
@@ -40,21 +40,21 @@ pub struct Explain {
     json: bool,
 }
 
+fn endpoint(text: &str) -> Result<SocketAddr, &'static str> {
+    let expected = "expected an address and a port, as 192.168.1.100:80 or [2001:db8::1]:80";
+    text.parse().map_err(|_| expected)
+}
+
 impl Explain {
     /// Runs the command.
     ///
     /// # Errors
     ///
-    /// Exit status 2 when the configuration has an error; 1 when no appliance
+    /// Exit status 2 when the configuration has an error, or no packet is like that; 1 when no appliance
     /// answers or stdout is broken.
     pub fn run(self, socket: &Path) -> Result<(), Failure> {
         let question = Question::new(&self.protocol, self.client, self.virtual_server);
-        let question = question.ok_or_else(|| {
-            let found = &self.protocol;
-            Failure::Usage(anyhow!(
-                "--protocol: found {found:?}, expected tcp, udp or sctp"
-            ))
-        })?;
+        let question = question.map_err(|why| Failure::Usage(anyhow!(why)))?;
         let answer = match &self.config {
             Some(file) => offline(&question, file)?,
             None => online(&question, socket)?,

@@ -19,7 +19,7 @@ use crate::lab::{self, Options};
 /// in it with the file unchanged (the second director has a lower priority),
 /// sends real requests and prints what each real server served. Then a real
 /// server dies and returns, then the master director: how long did it take,
-/// how many requests failed? It can do DR and NAT.
+/// how many requests failed? It can do DR, NAT and FULLNAT.
 ///
 /// Nothing of this machine's own network is touched, and everything that was
 /// made is removed at the end, also after Ctrl-C. Needs root and iproute2.

@@ -40,7 +40,7 @@ pub struct Top {
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     interval: f64,
     /// End after this many pictures [default: never]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 

@@ -24,6 +24,8 @@ use super::raw::{Entry, Spec, Table};
 use super::report::Report;
 use super::{Config, syntax};
 
+pub(super) use health::CONNECTION;
+
 /// A configuration that can be used, and what its user should know about it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checked {

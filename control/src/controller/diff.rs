@@ -67,6 +67,19 @@ pub(super) fn touched(before: &Config, after: &Config) -> Touched {
     all.filter(|key| !is_same(key)).copied().collect()
 }
 
+/// The virtual servers whose `persistence_granularity` changes, comes or goes.
+pub(super) fn regrouped(before: &Config, after: &Config) -> BTreeSet<ServiceKey> {
+    let (old, new) = (by_key(before), by_key(after));
+    let granularity = |services: &HashMap<ServiceKey, &VirtualServer>, key: &ServiceKey| {
+        let persistence = services.get(key)?.options.persistence.as_ref();
+        persistence.map(|persistence| persistence.granularity)
+    };
+    let all = old.keys().chain(new.keys());
+    all.filter(|key| granularity(&old, key) != granularity(&new, key))
+        .copied()
+        .collect()
+}
+
 fn by_key(config: &Config) -> HashMap<ServiceKey, &VirtualServer> {
     let services = config.virtual_servers.iter();
     services.map(|service| (service.key, service)).collect()

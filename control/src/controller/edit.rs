@@ -35,6 +35,7 @@ impl Controller {
         let changes = diff::changes(&self.config, &config);
         if *self.config != config {
             let touched = diff::touched(&self.config, &config);
+            self.regroup(&config);
             self.config = Arc::new(config);
             self.take_up(&touched, now, &mut actions);
         }

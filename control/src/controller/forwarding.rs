@@ -73,9 +73,23 @@ impl Controller {
             available: (available || server.inhibit_on_failure)
                 && !self.drains.is_over((service.key, server.address)),
             drained: self.drains.is_drained((service.key, server.address)),
-            next_hop: self.next_hops.next_hop(server.address.ip()).ok(),
+            next_hop: self.next_hop_of(server),
             thresholds: server.thresholds,
         })
+    }
+
+    /// Where workers send packets for a real server; `None` while that is not known.
+    #[must_use]
+    pub fn next_hop_of(&self, server: &RealServer) -> Option<service::NextHop> {
+        let hop = self.next_hops.next_hop(server.address.ip()).ok();
+        hop.filter(|_| self.is_reached(server))
+    }
+
+    /// What this host's own kernel gets has to be for an address of its own, as it came: answers leave without passing a
+    /// worker, which could not translate them.
+    pub(super) fn is_reached(&self, server: &RealServer) -> bool {
+        let is_direct = server.lb_kind == service::ForwardingMethod::Direct;
+        is_direct || !self.next_hops.is_local(server.address.ip())
     }
 
     /// The weight of a server now, and whether its connections are served. Of

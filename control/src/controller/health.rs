@@ -264,9 +264,10 @@ impl Health {
         } else if taken.weight >= taken.needed() {
             // As keepalived at its start: said to the script, no news for the log.
             taken.has_quorum = true;
-            let cause = format!("virtual_server {} has its quorum", service.key);
+            let about = format!("virtual_server {}", service.key);
+            let cause = format!("{about} has its quorum");
             taken.tell_of_quorum(true, &cause, actions);
-            actions.extend(run(taken.quorum.up.as_ref(), cause));
+            actions.extend(run(about, taken.quorum.up.as_ref(), cause));
         }
         self.services.insert(service.key, taken);
     }
@@ -366,16 +367,18 @@ impl Health {
             if let Some(service) = service
                 && server.is_up()
             {
-                let cause = format!("{}: the appliance stops", check_id(*key, 0));
+                let about = check_id(*key, 0).to_string();
+                let cause = format!("{about}: the appliance stops");
                 service.tell_of(key.1, server.mails, false, &cause, actions);
-                actions.extend(run(server.notify_down.as_ref(), cause));
+                actions.extend(run(about, server.notify_down.as_ref(), cause));
             }
         }
         for (key, service) in &self.services {
             if service.omega && service.has_quorum {
-                let cause = format!("virtual_server {key}: the appliance stops");
+                let about = format!("virtual_server {key}");
+                let cause = format!("{about}: the appliance stops");
                 service.tell_of_quorum(false, &cause, actions);
-                actions.extend(run(service.quorum.down.as_ref(), cause));
+                actions.extend(run(about, service.quorum.down.as_ref(), cause));
             }
         }
     }
@@ -424,7 +427,8 @@ fn settle_server(
     let line = format!("{id} is {word}: {reason}; {now_up} of {total} real servers are up");
     actions.push(Action::Log(line.clone()));
     service.tell_of(id.real_server, server.mails, is_up == 1, &line, actions);
-    actions.extend(run(script.as_ref(), format!("{id} is {word}")));
+    let cause = format!("{id} is {word}");
+    actions.extend(run(id.to_string(), script.as_ref(), cause));
     actions.push(Action::Publish);
     settle_quorum(service, actions);
 }
@@ -448,19 +452,21 @@ fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
         Some(_) if has_quorum => "; the real servers serve".into(),
         Some(sorry) => format!("; the sorry server {} serves", sorry.address),
     };
-    let cause = format!("virtual_server {key}: quorum {word}: weight {weight} of {needed}");
+    let about = format!("virtual_server {key}");
+    let cause = format!("{about}: quorum {word}: weight {weight} of {needed}");
     // Of the default, how many servers are up says as much.
     if service.quorum != Quorum::default() {
         actions.push(Action::Log(format!("{cause}{serves}")));
     }
     service.tell_of_quorum(has_quorum, &cause, actions);
-    actions.extend(run(script.as_ref(), cause));
+    actions.extend(run(about, script.as_ref(), cause));
     actions.push(Action::Publish);
 }
 
-fn run(script: Option<&Script>, cause: String) -> Option<Action> {
+fn run(about: String, script: Option<&Script>, cause: String) -> Option<Action> {
     let script = script?.clone();
     Some(Action::RunScript {
+        about,
         script,
         arguments: Vec::new(),
         cause,

@@ -5,7 +5,7 @@
 //! name it. A server that comes back before that gets its old id, and with
 //! it its connections, as IPVS's destination trash does.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 
 use dataplane::counters::ServerTotals;
@@ -96,16 +96,17 @@ impl Servers {
         }
     }
 
-    /// Frees ids of removed servers without connections. `oldest` is the
+    /// Frees ids of removed servers without connections, and says which. `oldest` is the
     /// oldest generation any worker works with, `newest` the last published.
     pub(super) fn free(
         &mut self,
         oldest: u64,
         newest: u64,
         totals: impl Fn(ServerId) -> ServerTotals,
-    ) {
+    ) -> HashSet<ServerId> {
+        let mut freed = HashSet::new();
         if !self.removed_any {
-            return;
+            return freed;
         }
         let mut waiting = false;
         self.entries.retain(|_, entry| {
@@ -119,12 +120,14 @@ impl Servers {
             if oldest >= *removed && totals.active == 0 && totals.inactive == 0 {
                 self.used.remove(&entry.id.0);
                 self.baselines.insert(entry.id.0, totals);
+                freed.insert(entry.id);
                 return false;
             }
             waiting = true;
             true
         });
         self.removed_any = waiting;
+        freed
     }
 
     #[must_use]

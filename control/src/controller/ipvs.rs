@@ -136,10 +136,12 @@ fn numbers(numbers: Numbers) -> ipvs::Numbers {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
     use std::path::Path;
     use std::time::Duration;
 
     use dataplane::service::Address;
+    use dataplane::snapshot::Snapshot;
 
     use super::*;
 
@@ -156,6 +158,48 @@ mod tests {
         [[virtual_server.real_server]]
         address = "10.0.0.2:80"
     "#;
+
+    #[test]
+    fn templates_end_with_what_they_are_found_by() {
+        let parse = |text: &str| {
+            crate::config::parse(text, Path::new("file"))
+                .unwrap()
+                .config
+        };
+        let config = parse(FILE);
+        let service = &config.virtual_servers[0];
+        let (key, persistence) = (service.key, service.options.persistence.unwrap());
+        let servers: Vec<_> = service.real_servers.iter().map(|own| own.address).collect();
+        let now = std::time::Instant::now();
+        let mut controller = Controller::new(config, Vec::new());
+        controller.start(now);
+        controller.templates().allocate();
+        let connect = |controller: &Controller, client: u8, server: SocketAddr| {
+            let ids = controller.servers();
+            let server = ids.id(key, server).unwrap();
+            let service = ids.virtual_server_id(key).unwrap();
+            let key = persistence.key(service, Address::v4([10, 0, client, 1]));
+            let timeout = Duration::from_secs(1);
+            let _ = controller.templates().bind(&key, server, None, timeout, 0);
+        };
+        let count = |controller: &Controller| controller.templates().count(0).len();
+        connect(&controller, 1, servers[0]);
+        connect(&controller, 2, servers[1]);
+        // A server that has gone, with its last connection.
+        let without = FILE.replace("10.0.0.1:80", "10.0.0.3:80");
+        controller.reload(parse(&without), Vec::new(), now).unwrap();
+        assert_eq!(count(&controller), 2);
+        controller.free_ids(u64::MAX, |_| ServerTotals::default());
+        assert_eq!(count(&controller), 1);
+        // Clients are told apart in another way.
+        let coarser = without.replace("255.255.255.0", "255.255.0.0");
+        controller.reload(parse(&coarser), Vec::new(), now).unwrap();
+        let generation = controller.snapshot(&Snapshot::empty()).generation;
+        controller.free_ids(generation - 1, |_| ServerTotals::default());
+        assert_eq!(count(&controller), 1, "workers may make more");
+        controller.free_ids(generation, |_| ServerTotals::default());
+        assert_eq!(count(&controller), 0);
+    }
 
     #[test]
     fn persistence_is_shown_with_its_clients() {

@@ -28,6 +28,7 @@ mod vmac;
 mod vrrp;
 mod ways;
 
+use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -76,6 +77,8 @@ pub struct Controller {
     drains: Drains,
     refusals: Refusals,
     templates: Arc<Templates>,
+    /// Virtual servers that tell their clients apart in another way since workers got their last snapshot.
+    regrouped: HashSet<VirtualServerId>,
     ways: Ways,
 }
 
@@ -102,6 +105,7 @@ impl Controller {
             statistics: Statistics::default(),
             drains: Drains::default(),
             refusals: Refusals::default(),
+            regrouped: HashSet::new(),
             ways: Ways::default(),
         }
     }
@@ -136,10 +140,19 @@ impl Controller {
                 .health
                 .result(&id, healthy, reason, weight, &mut actions),
             Event::Network(event) => self.network(event, now, &mut actions),
-            Event::Route { destination, route } => {
+            Event::Route {
+                destination,
+                route,
+                local,
+            } => {
+                let was_local = self.next_hops.is_local(destination);
                 let before = self.next_hops.next_hop(destination);
-                self.next_hops.route(destination, route, now, &mut actions);
+                (self.next_hops).route(destination, route, local, now, &mut actions);
                 let after = self.next_hops.next_hop(destination);
+                if local && !was_local {
+                    let services = self.config.virtual_servers.iter();
+                    self.say_what_is_unreached(services, Some(destination), &mut actions);
+                }
                 if before.ok() != after.ok() {
                     actions.push(Action::Log(match after {
                         Ok(hop) => format!(
@@ -167,6 +180,34 @@ impl Controller {
             }
         }
         actions
+    }
+
+    /// Which real servers of these virtual servers, at this address or any, are this host itself, and not by DR.
+    fn say_what_is_unreached<'c>(
+        &self,
+        services: impl Iterator<Item = &'c VirtualServer>,
+        address: Option<IpAddr>,
+        actions: &mut Vec<Action>,
+    ) {
+        let servers = services.flat_map(|service| {
+            let servers = service.all_servers();
+            servers.map(move |server| (service.key, server))
+        });
+        let unreached = servers.filter(|(_, server)| {
+            address.is_none_or(|address| address == server.address.ip()) && !self.is_reached(server)
+        });
+        actions.extend(unreached.map(|(key, server)| {
+            Action::Log(format!(
+                "virtual_server {key}: real_server {}: is this host itself, which {} does not reach, as its \
+                 answers would not pass the workers: it gets nothing; use lb_kind DR",
+                server.address, server.lb_kind
+            ))
+        }));
+    }
+
+    /// Workers reach this host's kernel by this interface.
+    pub fn use_way_back(&mut self, port: Port) {
+        self.next_hops.use_way_back(port);
     }
 
     /// Whether a running appliance can take the configuration up.
@@ -198,12 +239,21 @@ impl Controller {
         changes.extend(diff::changes(&self.config, &config));
         let mut actions = Vec::new();
         let touched = diff::touched(&self.config, &config);
+        self.regroup(&config);
         self.config = config;
         self.next_hops.use_ports(ports.clone());
         let before = std::mem::replace(&mut self.ports, ports);
         self.vrrp_ports(&before, now, &mut actions);
         self.take_up(&touched, now, &mut actions);
         Ok((changes, actions))
+    }
+
+    /// Takes note of the virtual servers whose clients are told apart in another way from now on: nobody would find their
+    /// templates, nor end them.
+    fn regroup(&mut self, config: &Config) {
+        let regrouped = diff::regrouped(&self.config, config).into_iter();
+        let ids = regrouped.filter_map(|key| self.servers.virtual_server_id(key));
+        self.regrouped.extend(ids);
     }
 
     /// Makes the state that of the configuration, of whose virtual servers only those in `touched` differ.
@@ -215,13 +265,19 @@ impl Controller {
         self.servers.keep_only(config, touched);
         self.drains.keep_only(config);
         self.follow(actions);
+        let services = config.virtual_servers.iter();
+        let changed = services.filter(|service| touched.contains(&service.key));
+        self.say_what_is_unreached(changed, None, actions);
         if self.translates_replies() {
             actions.push(Action::ListRoutes);
         }
         actions.push(Action::Publish);
         // Workers know it all before its packets come.
         self.steering.take_up(rules, actions);
-        let outputs = self.vrrp.take_up(config, now);
+        let (removed, outputs) = self.vrrp.take_up(config, now);
+        for (instance, outputs) in removed {
+            self.dismiss(&instance, outputs, actions);
+        }
         self.want_addresses(actions);
         self.carry(outputs, actions);
     }
@@ -298,8 +354,8 @@ impl Controller {
                 let present = self.addresses.all().any(|kept| kept == address);
                 self.steering
                     .local_address(&self.config, address, present, actions);
-                // The route to a host's own address alone leads nowhere else: a thousand virtual
-                // addresses are not a thousand times every lookup.
+                // The route to a host's own address alone leads nowhere else, and is told of as a changed route, too: a
+                // thousand virtual addresses are not a thousand times every lookup.
                 if prefix_length < if address.is_ipv4() { 32 } else { 128 } {
                     self.routes_changed(actions);
                 }
@@ -392,10 +448,19 @@ impl Controller {
         lines.into_iter().map(Action::Log).collect()
     }
 
-    /// Frees the ids of removed servers that no worker refers to any more.
+    /// Frees the ids of removed servers that no worker refers to any more. Their next servers do not inherit clients. Ends
+    /// the templates that workers made before they told clients apart in another way.
     pub fn free_ids(&mut self, oldest_generation: u64, totals: impl Fn(ServerId) -> ServerTotals) {
-        self.servers
-            .free(oldest_generation, self.generation, totals);
+        let freed = (self.servers).free(oldest_generation, self.generation, totals);
+        if !freed.is_empty() {
+            self.templates
+                .forget(|template| freed.contains(&template.server));
+        }
+        if oldest_generation >= self.generation && !self.regrouped.is_empty() {
+            let regrouped = std::mem::take(&mut self.regrouped);
+            self.templates
+                .forget(|template| regrouped.contains(&template.key.service));
+        }
     }
 
     /// Takes note of what the workers counted for each real server, for

@@ -40,6 +40,8 @@ pub enum Resolution {
     NoRoute,
     /// The route leads over an interface that the appliance does not use.
     OtherInterface,
+    /// The real server is this host itself, and there is no way back to the kernel.
+    ThisHost,
     Unresolved,
 }
 
@@ -52,6 +54,7 @@ impl Resolution {
             Self::Unknown => "unknown",
             Self::NoRoute => "no route",
             Self::OtherInterface => "not on a used interface",
+            Self::ThisHost => "this host, without a way back to its kernel",
             Self::Unresolved => "unresolved",
         }
     }
@@ -61,6 +64,8 @@ impl Resolution {
 struct Destination {
     /// `None` until the kernel answered; then its answer.
     route: Option<Option<Route>>,
+    /// It is an address of this host.
+    is_local: bool,
     asked: Option<Instant>,
 }
 
@@ -76,6 +81,8 @@ impl Destination {
 #[derive(Debug)]
 pub struct NextHops {
     ports: Vec<Port>,
+    /// By which workers reach this host's kernel.
+    way_back: Option<Port>,
     neighbors: HashMap<(u32, IpAddr), [u8; 6]>,
     destinations: BTreeMap<IpAddr, Destination>,
     /// How many destinations are reached through a neighbour: looked up for each change of any.
@@ -86,6 +93,7 @@ impl NextHops {
     pub(super) fn new(ports: Vec<Port>) -> Self {
         Self {
             ports,
+            way_back: None,
             neighbors: HashMap::new(),
             destinations: BTreeMap::new(),
             reached_through: HashMap::new(),
@@ -95,6 +103,11 @@ impl NextHops {
     /// From now on these interfaces are used.
     pub(super) fn use_ports(&mut self, ports: Vec<Port>) {
         self.ports = ports;
+    }
+
+    /// Real servers that are this host itself are reached by this interface.
+    pub(super) fn use_way_back(&mut self, port: Port) {
+        self.way_back = Some(port);
     }
 
     /// Follows exactly these addresses; asks for the routes of new ones.
@@ -142,6 +155,7 @@ impl NextHops {
         &mut self,
         destination: IpAddr,
         route: Option<Route>,
+        is_local: bool,
         now: Instant,
         actions: &mut Vec<Action>,
     ) {
@@ -150,6 +164,7 @@ impl NextHops {
         };
         let before = entry.neighbor(destination);
         entry.route = Some(route);
+        entry.is_local = is_local;
         entry.asked = None;
         let after = entry.neighbor(destination);
         if before != after {
@@ -222,6 +237,15 @@ impl NextHops {
 
     /// The next hop of a real server, and if there is none, why.
     pub fn next_hop(&self, address: IpAddr) -> Result<NextHop, Resolution> {
+        if self.is_local(address) {
+            let way_back = self.way_back.as_ref().ok_or(Resolution::ThisHost)?;
+            let mac = MacAddress(way_back.mac);
+            return Ok(NextHop {
+                port: way_back.number,
+                destination: mac,
+                source: mac,
+            });
+        }
         let route = self.route_to(address)?;
         let interface = self.port_of(route).ok_or(Resolution::OtherInterface)?;
         let neighbor = route.gateway.unwrap_or(address);
@@ -236,6 +260,12 @@ impl NextHops {
         })
     }
 
+    /// True if a real server is this host itself.
+    #[must_use]
+    pub fn is_local(&self, address: IpAddr) -> bool {
+        (self.destinations.get(&address)).is_some_and(|destination| destination.is_local)
+    }
+
     /// Gateway of the route to a real server, if it is not on the link.
     #[must_use]
     pub fn gateway(&self, address: IpAddr) -> Option<IpAddr> {
@@ -246,6 +276,9 @@ impl NextHops {
     /// whether or not the next hop is resolved.
     #[must_use]
     pub fn interface(&self, address: IpAddr) -> Option<&Port> {
+        if self.is_local(address) {
+            return self.way_back.as_ref();
+        }
         self.port_of(self.route_to(address).ok()?)
     }
 
@@ -304,6 +337,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn this_host_itself_is_reached_by_the_way_back() {
+        let mut next_hops = NextHops::new(Vec::new());
+        let server: IpAddr = "10.9.0.2".parse().unwrap();
+        let mut actions = Vec::new();
+        next_hops.follow([server].into_iter(), &mut actions);
+        next_hops.route(server, None, true, Instant::now(), &mut actions);
+        assert_eq!(next_hops.next_hop(server), Err(Resolution::ThisHost));
+        let way_back = Port {
+            number: PortIndex(255),
+            index: 0,
+            name: "appliance0".to_owned(),
+            mac: [2, 0, 0, 0, 0, 9],
+            up: true,
+        };
+        next_hops.use_way_back(way_back.clone());
+        let hop = next_hops.next_hop(server).unwrap();
+        assert_eq!(
+            (hop.port, hop.destination.0),
+            (way_back.number, way_back.mac)
+        );
+        assert_eq!(next_hops.interface(server), Some(&way_back));
+        // The address moved elsewhere.
+        next_hops.route(server, None, false, Instant::now(), &mut actions);
+        assert_eq!(next_hops.next_hop(server), Err(Resolution::NoRoute));
+    }
+
+    #[test]
     fn the_interface_is_known_before_the_neighbour_is() {
         let port = |index, name: &str| Port {
             number: PortIndex(u16::try_from(index).unwrap()),
@@ -325,6 +385,7 @@ mod tests {
             next_hops.route(
                 destination,
                 Some(Route { index, gateway }),
+                false,
                 now,
                 &mut actions,
             );
@@ -357,7 +418,7 @@ mod tests {
         for (server, gateway) in servers.into_iter().zip(gateways) {
             let gateway = gateway.parse().ok();
             let route = Route { index: 9, gateway };
-            next_hops.route(server, Some(route), now, &mut actions);
+            next_hops.route(server, Some(route), false, now, &mut actions);
         }
         let mut asked = Vec::new();
         next_hops.tick(now + RESOLVE_INTERVAL, &mut asked);

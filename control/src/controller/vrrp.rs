@@ -10,6 +10,9 @@ use crate::notify::{Notice, state_word};
 use crate::vrrp::machine::{Output, State};
 use crate::vrrp::router::{Complaint, Instance, Outputs};
 
+/// What keepalived tells the scripts of a group, which has none.
+const NO_PRIORITY: u8 = 0;
+
 impl Controller {
     pub(super) fn vrrp(&mut self, event: VrrpEvent, now: Instant, actions: &mut Vec<Action>) {
         let outputs = match event {
@@ -27,6 +30,11 @@ impl Controller {
                 let word = if succeeds { "succeeds" } else { "fails" };
                 actions.push(Action::Log(format!("vrrp_script {name} {word}: {reason}")));
                 self.vrrp.script(&name, succeeds, now)
+            }
+            VrrpEvent::ScriptNotRun { name, reason } => {
+                let line = format!("vrrp_script {name} does not count: {reason}");
+                actions.push(Action::Log(line));
+                self.vrrp.script_not_run(&name, now)
             }
             VrrpEvent::File { name, value } => {
                 actions.push(Action::Log(format!("track_file {name}: {value}")));
@@ -152,7 +160,9 @@ impl Controller {
             match output {
                 Output::Send { priority } => {
                     self.raise_vmac(&instance, actions);
-                    self.send_adverts(&instance, priority, actions);
+                    if let Some(known) = self.vrrp.instance(&instance) {
+                        self.send_adverts(known, priority, actions);
+                    }
                 }
                 Output::AddAddresses => self.want_addresses(actions),
                 Output::RemoveAddresses => {
@@ -174,6 +184,50 @@ impl Controller {
                 }
             }
         }
+    }
+
+    /// Does at last what an instance wants that the file has no more: in its old words, as another one may
+    /// have its name. Its addresses, and the macvlan that it sends by, are to go after the last advertisement of all.
+    pub(super) fn dismiss(
+        &mut self,
+        instance: &Instance,
+        outputs: Outputs,
+        actions: &mut Vec<Action>,
+    ) {
+        for (name, output) in outputs {
+            match output {
+                Output::Send { priority } => self.send_adverts(instance, priority, actions),
+                Output::RemoveAddresses => {
+                    actions.push(Action::StopAnnouncing { instance: name });
+                }
+                Output::Changed { from, to, why } => {
+                    let line = format!("vrrp_instance {name}: {from} -> {to}: {why}");
+                    actions.push(Action::Log(line));
+                    self.tell_of_removal(instance, actions);
+                }
+                Output::AddAddresses | Output::Announce { .. } | Output::Priority { .. } => {}
+            }
+        }
+    }
+
+    /// As keepalived does it: FAULT for those who are told of any change, nothing for the script of that
+    /// state, for a group, or by mail.
+    fn tell_of_removal(&self, instance: &Instance, actions: &mut Vec<Action>) {
+        let config = instance.config();
+        let (state, priority) = (State::Fault, instance.machine().priority());
+        if self.config.notifications.want_vrrp() {
+            let name = config.name.clone();
+            actions.push(Action::Tell(Notice::Instance {
+                name,
+                state,
+                priority,
+            }));
+        }
+        let notify = Notify {
+            any: config.notify.any.clone(),
+            ..Notify::default()
+        };
+        tell(&notify, "INSTANCE", &config.name, state, priority, actions);
     }
 
     /// What a master sends comes from the MAC address of its virtual router, from the first on.
@@ -204,7 +258,7 @@ impl Controller {
     fn notify(&mut self, instance: &str, state: State, why: &str, actions: &mut Vec<Action>) {
         let group = self.vrrp.group_change(instance, state);
         let Some(known) = self.vrrp.instance(instance) else {
-            return; // removed from the file, and its scripts with it
+            return;
         };
         let priority = known.machine().priority();
         let own = Notice::Instance {
@@ -241,26 +295,23 @@ impl Controller {
                 "GROUP",
                 &group.name,
                 state,
-                priority,
+                NO_PRIORITY,
                 actions,
             );
         }
     }
 
-    fn send_adverts(&self, instance: &str, priority: u8, actions: &mut Vec<Action>) {
-        let Some(known) = self.vrrp.instance(instance) else {
-            return; // removed from the file: the others find out by its silence
-        };
-        let config = known.config();
+    fn send_adverts(&self, instance: &Instance, priority: u8, actions: &mut Vec<Action>) {
+        let config = instance.config();
         let Some(base) = self.vrrp.index(config) else {
             return; // its interface is gone
         };
         let vmac = config.vmac.as_ref().filter(|vmac| !vmac.xmit_base);
         let vmac = vmac.and_then(|vmac| self.addresses.vmacs.index(&vmac.name));
         let index = vmac.unwrap_or(base);
-        let packets = known.packets(priority).into_iter();
+        let packets = instance.packets(priority).into_iter();
         actions.extend(packets.map(|packet| Action::SendAdvert {
-            instance: instance.to_owned(),
+            instance: config.name.clone(),
             index,
             source: packet.source,
             destination: packet.destination,
@@ -287,16 +338,17 @@ fn tell(
         State::Init => &notify.stop,
     };
     let word = state_word(state);
-    let cause = format!("{} {name} is {word}", kind.to_lowercase());
+    let about = format!("{} {name}", kind.to_lowercase());
+    let cause = format!("{about} is {word}");
     let arguments = [kind, name, word, &priority.to_string()].map(str::to_owned);
     let told = [(of_state, Vec::new()), (&notify.any, arguments.into())];
     for (script, arguments) in told {
         if let Some(script) = script.clone() {
-            let cause = cause.clone();
             actions.push(Action::RunScript {
+                about: about.clone(),
                 script,
                 arguments,
-                cause,
+                cause: cause.clone(),
             });
         }
     }

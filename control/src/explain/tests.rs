@@ -55,6 +55,24 @@ fn question(protocol: Protocol, virtual_server: &str) -> Question {
     }
 }
 
+#[test]
+fn a_packet_has_addresses_of_one_ip_version() {
+    let new = |protocol, client: &str, virtual_server: &str| {
+        let (client, virtual_server) = (client.parse(), virtual_server.parse());
+        Question::new(protocol, client.unwrap(), virtual_server.unwrap())
+    };
+    assert!(new("udp", "192.0.2.1:1", "192.0.2.2:2").is_ok());
+    assert!(new("TCP", "[2001:db8::1]:1", "[2001:db8::2]:2").is_ok());
+    assert_eq!(
+        new("tcp", "[2001:db8::1]:1", "192.0.2.2:2").unwrap_err(),
+        "found [2001:db8::1]:1 and 192.0.2.2:2, expected addresses of one IP version: no packet has both"
+    );
+    assert_eq!(
+        new("icmp", "192.0.2.1:1", "192.0.2.2:2").unwrap_err(),
+        "found the protocol \"icmp\", expected tcp, udp or sctp"
+    );
+}
+
 fn ask(question: &Question, known: &Known) -> Explanation {
     let snapshot = replay::snapshot(&file());
     explain(question, &snapshot, known, |service| {
@@ -144,7 +162,7 @@ fn an_existing_connection_stays_where_it_is() {
             state: State::Established,
             worker: 3,
         }),
-        interfaces: vec!["eth0".to_owned()],
+        interfaces: [(PortIndex(0), "eth0".to_owned())].into(),
         ..Known::default()
     };
     let question = question(Protocol::Tcp, "192.168.1.100:80");

@@ -37,7 +37,7 @@ impl ConnectError {
             Self::TimedOut(_) | Self::Refused(_) | Self::NoWay(NoWay::NextHop) => {
                 Outcome::Failed(reason)
             }
-            Self::NoWay(NoWay::Server | NoWay::Source) | Self::Local { .. } => {
+            Self::NoWay(NoWay::Server | NoWay::ThisHost | NoWay::Source) | Self::Local { .. } => {
                 Outcome::Inconclusive(reason)
             }
         }

@@ -40,6 +40,8 @@ pub(super) enum NoWay {
     Server,
     #[error("the next hop's MAC address is not known")]
     NextHop,
+    #[error("the real server is this host itself: check it without through_vip")]
+    ThisHost,
     #[error("the interface to the real server has no address of that IP version; set bindto")]
     Source,
 }

@@ -22,11 +22,9 @@ impl Appliance {
         let service = snapshot.service(client, &question.key());
         let name = service.and_then(|service| self.name_of(service));
         let mut known = Known {
-            interfaces: self
-                .controller
-                .ports()
-                .iter()
-                .map(|p| p.name.clone())
+            interfaces: (self.controller.ports().iter())
+                .chain(&self.workers.way_back)
+                .map(|port| (port.number, port.name.clone()))
                 .collect(),
             now: self.workers.clock(),
             ..Known::default()

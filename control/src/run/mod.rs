@@ -83,6 +83,8 @@ pub struct Options {
 /// Everything that runs, and the hands that do what the controller wants.
 struct Appliance {
     file: Option<(PathBuf, Format)>,
+    /// Where the control socket is, whatever the file says.
+    socket: PathBuf,
     /// What the next reload begins with.
     known: Option<Known>,
     controller: Controller,
@@ -429,10 +431,11 @@ impl Appliance {
                     self.checker.stop(&id);
                 }
                 Action::RunScript {
+                    about,
                     script,
                     arguments,
                     cause,
-                } => self.notifier.run(script, arguments, cause),
+                } => self.notifier.run(about, script, arguments, cause),
                 Action::Tell(notice) => self.notifier.tell(&notice),
                 Action::Mail(message) => self.notifier.mail(message),
             }
@@ -449,6 +452,7 @@ impl Appliance {
                 Ok(route) => {
                     let event = Event::Route {
                         destination: *destination,
+                        local: matches!(route, netlink::Route::Local),
                         route: forwarding(route),
                     };
                     actions.extend(self.controller.handle(event, Instant::now()));
@@ -573,8 +577,7 @@ fn announce_on(port: &Port) -> announce::Interface {
     }
 }
 
-/// A real server that is this host itself cannot be reached by DR: it is as
-/// unreachable as one without a route.
+/// The way over an interface.
 fn forwarding(route: netlink::Route) -> Option<Route> {
     match route {
         netlink::Route::Forward(hop) => Some(Route {

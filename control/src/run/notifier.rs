@@ -1,8 +1,13 @@
 //! Scripts, FIFOs and people that are told about changes.
 
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use crate::config::{CheckKind, Config};
@@ -22,6 +27,8 @@ pub(super) struct Notifier {
     fifos: Fifos,
     post: Post,
     running: JoinSet<()>,
+    /// One turn for each that scripts are about: what is told last was the last to happen.
+    turns: BTreeMap<String, Arc<Semaphore>>,
 }
 
 impl Notifier {
@@ -31,12 +38,25 @@ impl Notifier {
             post: Post::default(),
             runner,
             running: JoinSet::new(),
+            turns: BTreeMap::new(),
         }
     }
 
-    pub(super) fn run(&mut self, script: Script, arguments: Vec<String>, cause: String) {
+    /// Runs a script after those that are about the same. One that hangs keeps the others waiting until it
+    /// is killed.
+    pub(super) fn run(
+        &mut self,
+        about: String,
+        script: Script,
+        arguments: Vec<String>,
+        cause: String,
+    ) {
         let runner = self.runner.clone();
+        let turn = self.turns.entry(about);
+        let turn = Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(1))));
         self.running.spawn(async move {
+            // An error: it is closed, and nobody waits any more.
+            let _turn = turn.acquire().await;
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             match runner.run(&script, &arguments, PATIENCE).await {
                 Outcome::Exited(0) => info!("{cause}: {script} was told"),
@@ -67,13 +87,19 @@ impl Notifier {
     /// Forgets those that have ended.
     pub(super) fn tidy_up(&mut self) {
         while self.running.try_join_next().is_some() {}
+        self.turns.retain(|_, turn| Arc::strong_count(turn) > 1);
     }
 
-    /// Closes the FIFOs, sends what is to be sent, and lets those that run come to an end, within limits.
+    /// Closes the FIFOs, sends what is to be sent, and lets those that run come to an end, within limits:
+    /// half of the time in turn, then all that are left at once.
     pub(super) async fn finish(&mut self) {
         tokio::join!(self.fifos.finish(), self.post.finish());
-        let all = async { while self.running.join_next().await.is_some() {} };
-        if tokio::time::timeout(PATIENCE_AT_END, all).await.is_err() {
+        let mut all = pin!(async { while self.running.join_next().await.is_some() {} });
+        if timeout(PATIENCE_AT_END / 2, &mut all).await.is_ok() {
+            return;
+        }
+        self.turns.values().for_each(|turn| turn.close());
+        if timeout(PATIENCE_AT_END / 2, all).await.is_err() {
             warn!("scripts still run after {PATIENCE_AT_END:?}: they are killed");
         }
     }
@@ -113,5 +139,61 @@ pub(super) fn complain(runner: &Runner, config: &Config) {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+    use crate::scripts::Policy;
+
+    fn shell(line: &str) -> Script {
+        Script {
+            words: ["/bin/sh", "-c", line].map(str::to_owned).to_vec(),
+            user: None,
+        }
+    }
+
+    /// Runs lines, each about something, to the end; what they wrote into `told`.
+    async fn run(told: &Path, lines: &[(&str, &str)]) -> String {
+        let mut notifier = Notifier::new(Runner::new(Policy::default()));
+        for (about, line) in lines {
+            let line = format!("({line}) >>{}", told.display());
+            notifier.run((*about).to_owned(), shell(&line), Vec::new(), String::new());
+        }
+        notifier.finish().await;
+        assert!(notifier.running.is_empty());
+        notifier.tidy_up();
+        assert!(notifier.turns.is_empty());
+        fs::read_to_string(told).unwrap().replace('\n', " ")
+    }
+
+    #[tokio::test]
+    async fn scripts_about_the_same_run_in_turn() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let lines = [
+            ("instance VI_1", "sleep 0.3; echo STOP"),
+            ("instance VI_1", "sleep 0.1; echo BACKUP"),
+            ("instance VI_1", "echo MASTER"),
+            ("instance VI_2", "echo other"),
+        ];
+        assert_eq!(run(&told, &lines).await, "other STOP BACKUP MASTER ");
+    }
+
+    #[tokio::test]
+    async fn at_the_end_a_script_that_hangs_keeps_nobody_waiting() {
+        let directory = tempfile::tempdir().unwrap();
+        let told = directory.path().join("told");
+        let lines = [
+            ("instance VI_1", "exec sleep 4"),
+            ("instance VI_1", "echo STOP"),
+        ];
+        let begin = std::time::Instant::now();
+        assert_eq!(run(&told, &lines).await, "STOP ");
+        assert!(begin.elapsed() < PATIENCE_AT_END + Duration::from_secs(1));
     }
 }

@@ -18,8 +18,8 @@ use super::Appliance;
 use super::workers::WorkerHandle;
 use crate::api::Query;
 use crate::api::view::{self, AttachMode, Health, Traffic};
-use crate::config::{self, RealServer, VirtualServer};
-use crate::controller::{CheckState, PassiveStatus, ServerKey, check_id};
+use crate::config::{self, Config, RealServer, VirtualServer};
+use crate::controller::{CheckState, PassiveStatus, Port, ServerKey, check_id};
 use crate::health::LastResult;
 
 /// How long a worker is waited for while it lists its connections.
@@ -42,13 +42,9 @@ impl Appliance {
             Query::Drops(reply) => drop(reply.send(self.drops())),
             Query::Health(reply) => drop(reply.send(self.health().await)),
             Query::Vrrp(reply) => drop(reply.send(self.show_vrrp())),
-            Query::Config(reply) => {
-                let toml = config::to_toml(self.controller.config());
-                drop(reply.send(view::Config { toml }));
-            }
+            Query::Config(reply) => drop(reply.send(self.show_config(Config::clone))),
             Query::PublicConfig(reply) => {
-                let toml = config::to_toml(&self.controller.config().without_passwords());
-                drop(reply.send(view::Config { toml }));
+                drop(reply.send(self.show_config(Config::without_passwords)));
             }
             Query::Explain(question, reply) => self.explain(question, reply),
             Query::Ipvs(reply) => drop(reply.send(self.ipvs())),
@@ -61,6 +57,16 @@ impl Appliance {
                 drop(reply.send(result));
             }
         }
+    }
+
+    /// What is in effect: the socket may be another than the file's.
+    fn show_config(&self, copy: impl Fn(&Config) -> Config) -> view::Config {
+        let mut config = copy(self.controller.config());
+        // A relative path is one of where the appliance was started.
+        let socket = std::path::absolute(&self.socket);
+        config.appliance.control_socket = socket.unwrap_or_else(|_| self.socket.clone());
+        let toml = config::to_toml(&config);
+        view::Config { toml }
     }
 
     async fn services(&mut self) -> Vec<view::Service> {
@@ -168,7 +174,7 @@ impl Appliance {
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
         let next_hops = self.controller.next_hops();
-        let next_hop = next_hops.next_hop(server.address.ip()).ok();
+        let next_hop = self.controller.next_hop_of(server);
         let interface = next_hops.interface(server.address.ip());
         view::RealServer {
             address: server.address,
@@ -229,9 +235,10 @@ impl Appliance {
 
     fn workers(&self) -> Vec<view::Worker> {
         let steering: BTreeMap<&str, view::Steering> = self.steering().collect();
+        let way_back = self.workers.way_back.as_ref();
         (0..)
             .zip(&self.workers.handles)
-            .map(|(number, handle)| worker(number, handle, &steering))
+            .map(|(number, handle)| worker(number, handle, way_back, &steering))
             .collect()
     }
 
@@ -451,11 +458,12 @@ fn connection(
 fn worker(
     number: u32,
     handle: &WorkerHandle,
+    way_back: Option<&Port>,
     steering: &BTreeMap<&str, view::Steering>,
 ) -> view::Worker {
     let counters = handle.statistics.counters();
     // The way back is the first device.
-    let first = usize::from(handle.way_back.is_some());
+    let first = usize::from(way_back.is_some());
     let interfaces = (first..).zip(&handle.queues).map(|(device, queue)| {
         let statistics = handle.statistics.device(device);
         view::WorkerInterface {
@@ -491,10 +499,10 @@ fn worker(
             .map(|(name, value)| (name.to_owned(), value))
             .into(),
         dropped_packets: counters.dropped(),
-        way_back: handle.way_back.as_ref().map(|interface| {
+        way_back: way_back.map(|port| {
             let statistics = handle.statistics.device(0);
             view::WayBack {
-                interface: interface.clone(),
+                interface: port.name.clone(),
                 tx_invalid: statistics.tx_invalid,
                 tx_dropped: statistics.tx_dropped,
             }

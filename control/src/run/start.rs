@@ -39,7 +39,10 @@ pub(super) async fn start(
     sender: mpsc::Sender<Event>,
 ) -> anyhow::Result<Appliance> {
     let Options {
-        file, config, text, ..
+        file,
+        config,
+        text,
+        socket,
     } = options;
     let config = Arc::new(config);
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
@@ -64,12 +67,16 @@ pub(super) async fn start(
     let published = unpublished();
     let cores = cpus.for_workers(&config.appliance.cores)?;
     let workers = Workers::start(&interfaces, &cores, &config.appliance, &published)?;
+    if let Some(port) = &workers.way_back {
+        controller.use_way_back(port.clone());
+    }
     let runner = Runner::new(config.scripts.clone());
     notifier::complain(&runner, &config);
     descriptors::make_room(&config);
     let scripts = Scripts::new(runner.clone(), sender.clone());
     let mut appliance = Appliance {
         file,
+        socket,
         known: text.map(|text| Known {
             config: Arc::clone(&config),
             text,

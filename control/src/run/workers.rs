@@ -24,7 +24,7 @@ use tracing::{info, warn};
 
 use super::interfaces::{self, Interface, WAY_BACK};
 use super::threads::{self, Thread};
-use crate::{config, in_words};
+use crate::{config, controller, in_words};
 
 /// Frames of a worker besides those of its queues: for packets that wait.
 const SPARE_FRAMES: u32 = 512;
@@ -45,10 +45,8 @@ pub(super) struct Queue {
 #[derive(Debug)]
 pub(super) struct WorkerHandle {
     pub(super) core: usize,
-    /// In the order of the worker's devices, of which the way back is the first.
+    /// In the order of the worker's devices, of which the way back is the first, if there is one.
     pub(super) queues: Vec<Queue>,
-    /// The interface that leads back to the kernel.
-    pub(super) way_back: Option<String>,
     pub(super) statistics: Arc<WorkerStatistics>,
     pub(super) requests: mpsc::Sender<Request<AnyDevice>>,
     /// Of its packet memory.
@@ -61,6 +59,8 @@ pub(super) struct WorkerHandle {
 #[derive(Debug)]
 pub(super) struct Workers {
     pub(super) handles: Vec<WorkerHandle>,
+    /// The interface that leads back to the kernel.
+    pub(super) way_back: Option<controller::Port>,
     pub(super) steering: BTreeMap<PortIndex, Steering>,
     /// Of all workers' packet memory.
     pub(super) frame_size: FrameSize,
@@ -158,6 +158,13 @@ impl Workers {
         );
         let mut this = Self {
             handles: Vec::with_capacity(prepared.len()),
+            way_back: way_back.as_ref().map(|interface| controller::Port {
+                number: WAY_BACK,
+                index: 0, // no route leads through it
+                name: interface.name().to_owned(),
+                mac: interface.mac().0,
+                up: true,
+            }),
             steering,
             frame_size,
             wanted,
@@ -172,9 +179,6 @@ impl Workers {
             this.handles.push(WorkerHandle {
                 core: threads::core(number, &this.threads),
                 queues,
-                way_back: way_back
-                    .as_ref()
-                    .map(|interface| interface.name().to_owned()),
                 statistics: Arc::clone(&statistics[number]),
                 requests,
                 frames,

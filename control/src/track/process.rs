@@ -224,4 +224,14 @@ mod tests {
         assert_eq!(at(8, 4), None);
         assert_eq!(at(9, 4), Some(false));
     }
+
+    #[test]
+    fn the_unit_of_systemd_hides_no_processes() {
+        let unit = include_str!("../../../packaging/appliance.service");
+        let hides = ["ProtectProc=", "ProcSubset="];
+        let hidden = unit
+            .lines()
+            .find(|line| hides.iter().any(|key| line.starts_with(key)));
+        assert_eq!(hidden, None, "other users' processes would not be found");
+    }
 }

@@ -20,7 +20,7 @@ use self::tally::Tally;
 use super::machine::{Fault, Output, State};
 use super::packet::{Advert, Datagram, PRIORITY_OWNER, Refusal};
 use crate::config::{
-    Config, TrackFile, TrackProcess, Tracks, VrrpInstance, VrrpScript, VrrpSyncGroup,
+    Config, TrackFile, TrackProcess, Tracked, Tracks, VrrpInstance, VrrpScript, VrrpSyncGroup,
 };
 
 /// What an instance wants done.
@@ -43,6 +43,8 @@ pub struct Router {
     scripts: Vec<VrrpScript>,
     /// Scripts that fail; those without a result count as succeeding.
     failed_scripts: BTreeSet<String>,
+    /// Scripts that cannot be run: as if nobody tracked them.
+    idle_scripts: BTreeSet<String>,
     files: Vec<TrackFile>,
     /// The numbers in them; 0 until one was read.
     numbers: BTreeMap<String, i32>,
@@ -64,13 +66,19 @@ pub struct Complaint(pub String);
 
 impl Router {
     /// Takes the instances of `config` up: those that are there already keep
-    /// their state.
-    pub fn take_up(&mut self, config: &Config, now: Instant) -> Outputs {
+    /// their state. Those that it has no more come back with what they want done
+    /// at last, because another one may have their name by now.
+    pub fn take_up(
+        &mut self,
+        config: &Config,
+        now: Instant,
+    ) -> (Vec<(Instance, Outputs)>, Outputs) {
         let mut outputs = Outputs::new();
         let mut before = std::mem::take(&mut self.instances);
         self.groups.clone_from(&config.vrrp_sync_groups);
         let is_known = |name: &String| config.vrrp_scripts.iter().any(|s| s.name == *name);
         self.failed_scripts.retain(is_known);
+        self.idle_scripts.retain(is_known);
         for script in config.vrrp_scripts.iter().filter(|script| script.init_fail) {
             if self.scripts.iter().all(|known| known.name != script.name) {
                 self.failed_scripts.insert(script.name.clone());
@@ -99,14 +107,23 @@ impl Router {
                 }
             }
         }
-        for mut instance in before {
-            instance.abandon(now, &mut outputs);
-        }
+        let removed = before.into_iter().map(|mut instance| {
+            let mut last = Outputs::new();
+            instance.abandon(now, &mut last);
+            (instance, last)
+        });
+        let removed = removed.collect();
         for place in 0..self.instances.len() {
             self.observe(place, now, &mut outputs);
             self.instances[place].start(now, &mut outputs);
         }
-        self.follow_groups(now, outputs)
+        // Whose fault it was may be in the group no more.
+        for place in 0..self.instances.len() {
+            let group = self.group_of(&self.instances[place].config().name);
+            let at_fault = group.is_some_and(|group| self.is_at_fault(&group.group));
+            self.instances[place].set_group_fault(at_fault, now, &mut outputs);
+        }
+        (removed, self.follow_groups(now, outputs))
     }
 
     /// An interface is there, up or not.
@@ -134,11 +151,18 @@ impl Router {
 
     /// A script's result changed.
     pub fn script(&mut self, name: &str, succeeds: bool, now: Instant) -> Outputs {
+        self.idle_scripts.remove(name);
         if succeeds {
             self.failed_scripts.remove(name);
         } else {
             self.failed_scripts.insert(name.to_owned());
         }
+        self.observe_all(now)
+    }
+
+    /// A script cannot be run. It does not count until its next result.
+    pub fn script_not_run(&mut self, name: &str, now: Instant) -> Outputs {
+        self.idle_scripts.insert(name.to_owned());
         self.observe_all(now)
     }
 
@@ -331,7 +355,8 @@ impl Router {
             let fine = self.is_up(&tracked.name);
             tally.count("track_interface", tracked, 0, fine);
         }
-        for tracked in &tracks.script {
+        let counts = |script: &&Tracked| !self.idle_scripts.contains(&script.name);
+        for tracked in tracks.script.iter().filter(counts) {
             let mut scripts = self.scripts.iter();
             let script = scripts.find(|script| script.name == tracked.name);
             let fine = !self.failed_scripts.contains(&tracked.name);
@@ -373,6 +398,13 @@ impl Router {
         here.find(|address| fits(address) && (is_owner || !is_managed(address)))
     }
 
+    /// Whether one of these is at fault. One whose only fault is the group's is not at fault itself.
+    fn is_at_fault(&self, members: &[String]) -> bool {
+        let is_member = |instance: &&Instance| members.contains(&instance.config().name);
+        let mut members = self.instances.iter().filter(is_member);
+        members.any(Instance::is_at_fault_itself)
+    }
+
     /// Lets the other members of a sync group follow what changed.
     fn follow_groups(&mut self, now: Instant, mut outputs: Outputs) -> Outputs {
         if self.stopping {
@@ -389,10 +421,8 @@ impl Router {
                 continue;
             };
             let members = group.group.clone();
+            let at_fault = self.is_at_fault(&members);
             let is_member = |instance: &Instance| members.contains(&instance.config().name);
-            // One whose only fault is the group's is not at fault itself.
-            let at_fault = self.instances.iter().filter(|i| is_member(i));
-            let at_fault = at_fault.clone().any(Instance::is_at_fault_itself);
             for instance in self.instances.iter_mut().filter(|i| is_member(i)) {
                 instance.set_group_fault(at_fault, now, &mut outputs);
                 if instance.config().name == name {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use control::config::VirtualServer;
+use control::config::{Quorum, RealServer, VirtualServer};
 use dataplane::limits::{Limits, Rate, SourceLimits, SynProxy};
 use dataplane::matching::Match;
 use dataplane::persistence::Persistence;
@@ -66,7 +66,8 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
             options(is_v4, protocol),
         )
             .prop_map(
-                move |(real_servers, scheduler, quorum, (omega, smtp_alert), mut options)| {
+                move |(real_servers, scheduler, mut quorum, (omega, smtp_alert), mut options)| {
+                    reduce(&mut quorum, &real_servers);
                     let servers = real_servers.iter().chain(&quorum.sorry_server);
                     let fits = is_tcp
                         && options.full_nat.client_address != ClientAddress::Proxy
@@ -103,6 +104,15 @@ fn virtual_server() -> impl Strategy<Value = VirtualServer> {
                 },
             )
     })
+}
+
+/// To what the real servers weigh.
+fn reduce(quorum: &mut Quorum, real_servers: &[RealServer]) {
+    let all: u32 = real_servers.iter().map(|server| server.weight).sum();
+    if !real_servers.is_empty() {
+        quorum.quorum = quorum.quorum.min(all.max(1));
+        quorum.hysteresis = quorum.hysteresis.min(quorum.quorum - 1);
+    }
 }
 
 fn full_nat(is_v4: bool, protocol: Protocol) -> impl Strategy<Value = FullNat> {

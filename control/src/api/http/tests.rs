@@ -136,6 +136,8 @@ fn changes_need_the_token() {
     let (head, body) = reload(&bearer(TOKEN));
     assert!(head.starts_with("http/1.0 200"), "{head}");
     assert!(body.contains("\"generation\":8"), "{body}");
+    let lower_case = bearer(TOKEN).replace("Bearer", "bearer");
+    assert!(reload(&lower_case).0.starts_with("http/1.0 200"));
     // Another token takes effect at once.
     fs::write(file.path(), "another-token-of-20-c\n").unwrap();
     assert!(reload(&bearer(TOKEN)).0.starts_with("http/1.0 403"));

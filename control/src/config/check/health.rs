@@ -45,7 +45,7 @@ pub(super) static PARAMETERS: Spec = Spec {
 };
 
 /// What all checks have that send packets.
-pub(super) static CONNECTION: Spec = Spec {
+pub(in super::super) static CONNECTION: Spec = Spec {
     heading: "where a check connects",
     keys: &[
         "connect_ip",

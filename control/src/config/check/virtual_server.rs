@@ -57,6 +57,7 @@ pub(super) static VIRTUAL_SERVER: Spec = Spec {
         "source_granularity",
         "syn_proxy",
         "syn_proxy_threshold",
+        "weight",
         "inhibit_on_failure",
         "virtualhost",
         "max_fails",
@@ -118,6 +119,8 @@ pub(super) static REAL_SERVER: Spec = Spec {
 
 const PORT: RangeInclusive<i64> = 1..=65535;
 const WEIGHT: RangeInclusive<i64> = 0..=65535;
+/// Of a virtual server, for its real servers: as in keepalived not 0.
+const DEFAULT_WEIGHTS: RangeInclusive<i64> = 1..=65535;
 const DEFAULT_WEIGHT: u32 = 1;
 
 /// Those of the document, or those of `pieces` that it has the headers of.
@@ -164,9 +167,7 @@ fn virtual_server(
     let (written, matches) = destination(table, report);
     let address = match &matches {
         Some(matches) => service_options::identity(matches),
-        None => written
-            .as_ref()
-            .and_then(|v| socket_address(v, true, report)),
+        None => written.as_ref().and_then(|v| virtual_address(v, report)),
     };
     let protocol = match table.get("protocol") {
         Some(value) => value.choice(&Protocol::NAMES, &[], report),
@@ -195,6 +196,7 @@ fn virtual_server(
         matches: options.matches.clone(),
         lb_kind,
         protocol,
+        weight: weight(table, &DEFAULT_WEIGHTS, report),
         inhibit_on_failure: inhibit_on_failure(table, report),
         passive: passive::Inherited::default().overridden_by(table, report),
         checks: Inherited::default().overridden_by(table, report),
@@ -250,6 +252,7 @@ struct Defaults {
     matches: Vec<Match>,
     lb_kind: Option<ForwardingMethod>,
     protocol: Option<Protocol>,
+    weight: Option<u32>,
     inhibit_on_failure: Option<bool>,
     passive: passive::Inherited,
     checks: Inherited,
@@ -296,8 +299,7 @@ fn real_server<'d>(
     let address = written
         .as_ref()
         .and_then(|v| socket_address(v, defaults.is_every_port(), report));
-    let weight = table.get("weight");
-    let weight = weight.and_then(|v| v.integer(&WEIGHT, report));
+    let weight = weight(&table, &WEIGHT, report).or(defaults.weight);
     let thresholds = service_options::thresholds(&table, report);
     let inhibit = inhibit_on_failure(&table, report).or(defaults.inhibit_on_failure);
     let inherited = defaults.checks.overridden_by(&table, report);
@@ -416,6 +418,12 @@ fn fits_method(
             format_args!("use the server's {version} address"),
             report,
         );
+    } else if address.ip().is_loopback() && method != ForwardingMethod::Direct {
+        written.reject(
+            format_args!("an address of another host ({method} does not reach this one)"),
+            "write that, or forward to it by DR",
+            report,
+        );
     } else if address.ip() == service.ip() || service_options::is_destination(matches, address.ip())
     {
         written.reject(
@@ -431,6 +439,10 @@ fn fits_method(
             report,
         );
     }
+}
+
+fn weight(table: &Table<'_>, range: &RangeInclusive<i64>, report: &mut Report<'_>) -> Option<u32> {
+    table.get("weight")?.integer(range, report)
 }
 
 fn inhibit_on_failure(table: &Table<'_>, report: &mut Report<'_>) -> Option<bool> {
@@ -455,6 +467,20 @@ fn destination<'d>(
     }
     let matches = service_options::matches(&group, report);
     (Some(group), Some(matches.unwrap_or_default()))
+}
+
+/// A virtual server's.
+fn virtual_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<SocketAddr> {
+    let address = socket_address(value, true, report)?;
+    if address.ip().is_loopback() {
+        value.reject(
+            "an address that other hosts can reach",
+            "write one, packets to a loopback address never leave a host",
+            report,
+        );
+        return None;
+    }
+    Some(address)
 }
 
 /// `192.168.1.100:80` or `[2001:db8::1]:80`.
@@ -482,14 +508,6 @@ fn socket_address(
     }
     if address.port() == 0 && !every_port {
         value.reject("a port of 1 to 65535", "write the server's port", report);
-        return None;
-    }
-    if address.ip().is_loopback() {
-        value.reject(
-            "an address that other hosts can reach",
-            "loopback addresses never leave a host",
-            report,
-        );
         return None;
     }
     value.check_host(address.ip(), report)?;

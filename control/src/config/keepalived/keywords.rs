@@ -53,18 +53,22 @@ pub(super) enum Kind {
     Timeouts,
     /// A block of lines: a list of texts.
     Lines,
+    /// A block of words, on one line or several: a list of texts.
+    WordList,
     /// A block of addresses with options: a list of texts.
     Addresses,
     /// A block of routes or rules: a list of texts.
     Routing,
     /// A block: a table.
     Section(&'static Block),
-    /// A block whose keywords could as well stand around it.
-    Inline(&'static Block),
+    /// Blocks in one of [`Kind::SmtpChecks`]: each a check of its own.
+    Hosts(&'static Block),
     /// Blocks: a list of tables.
     Sections(&'static Block),
     /// The same, of `FILE_CHECK`: with the file and the weight of a `track_file`.
     FileChecks(&'static Block),
+    /// The same, of `SMTP_CHECK`: one check, and one for each [`Kind::Hosts`] in it.
+    SmtpChecks(&'static Block),
     /// Blocks with a name: a list of tables with the key `name`.
     Named(&'static Block),
     /// `virtual_server`, with its address, mark or group.
@@ -132,15 +136,17 @@ impl Block {
         match keyword.kind {
             Kind::Nothing => false,
             // They become keys of other sections.
-            Kind::Timeouts | Kind::Group | Kind::Inline(_) => true,
+            Kind::Timeouts | Kind::Group | Kind::Hosts(_) => true,
             Kind::Value(_)
             | Kind::Method
             | Kind::Lines
+            | Kind::WordList
             | Kind::Addresses
             | Kind::Routing
             | Kind::Section(_)
             | Kind::Sections(_)
             | Kind::FileChecks(_)
+            | Kind::SmtpChecks(_)
             | Kind::Named(_)
             | Kind::VirtualServer
             | Kind::RealServer => spec.is_some_and(has_key),
@@ -153,8 +159,9 @@ impl Block {
             Kind::Section(block)
             | Kind::Sections(block)
             | Kind::FileChecks(block)
-            | Kind::Named(block)
-            | Kind::Inline(block) => Some(block),
+            | Kind::SmtpChecks(block)
+            | Kind::Hosts(block)
+            | Kind::Named(block) => Some(block),
             Kind::VirtualServer => Some(&VIRTUAL_SERVER),
             Kind::RealServer => Some(&REAL_SERVER),
             Kind::Nothing
@@ -162,6 +169,7 @@ impl Block {
             | Kind::Method
             | Kind::Timeouts
             | Kind::Lines
+            | Kind::WordList
             | Kind::Addresses
             | Kind::Routing
             | Kind::Group => None,
@@ -171,7 +179,12 @@ impl Block {
 
 /// Every block, the file's own level first, each once.
 pub(super) fn blocks() -> Vec<&'static Block> {
-    let mut blocks: Vec<&'static Block> = vec![&ROOT];
+    blocks_of(&ROOT)
+}
+
+/// A block and every one inside of it, the outer ones first, each once.
+pub(super) fn blocks_of(block: &'static Block) -> Vec<&'static Block> {
+    let mut blocks = vec![block];
     let mut next = 0;
     while let Some(block) = blocks.get(next) {
         for inner in block.inner() {

@@ -13,6 +13,7 @@ use std::borrow::Cow;
 use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
+use super::super::check::CONNECTION;
 use super::super::place::Place;
 use super::super::raw::shorten;
 use super::super::report::Report;
@@ -131,12 +132,7 @@ impl<'d> Mapper<'d, '_, '_> {
                 self.block(statements, block, &place, &mut section);
                 put(target, key, at, table(at, section));
             }
-            Kind::Inline(block) => {
-                if let Some((statements, place)) = self.inner(known) {
-                    self.block(statements, block, &place, target);
-                }
-            }
-            Kind::Sections(block) => {
+            Kind::Sections(block) | Kind::Hosts(block) => {
                 if let Some((statements, place)) = self.inner(known) {
                     let mut section = DeTable::new();
                     self.block(statements, block, &place, &mut section);
@@ -149,6 +145,15 @@ impl<'d> Mapper<'d, '_, '_> {
                     self.block(statements, block, &place, &mut section);
                     self.tracked_file(at, &place, &mut section);
                     push(target, key, at, table(at, section));
+                }
+            }
+            Kind::SmtpChecks(block) => {
+                if let Some((statements, place)) = self.inner(known) {
+                    let mut section = DeTable::new();
+                    self.block(statements, block, &place, &mut section);
+                    for check in smtp_checks(section) {
+                        push(target, key, at, table(at, check));
+                    }
                 }
             }
             Kind::Named(block) => {
@@ -169,6 +174,13 @@ impl<'d> Mapper<'d, '_, '_> {
             Kind::Lines => {
                 for line in self.lines(known) {
                     push(target, key, at, text(line.keyword.at, value::words(line)));
+                }
+            }
+            Kind::WordList => {
+                for line in self.lines(known) {
+                    for word in std::iter::once(&line.keyword).chain(&line.arguments) {
+                        push(target, key, at, text(word.at, &word.text));
+                    }
                 }
             }
             Kind::Addresses => {
@@ -276,6 +288,33 @@ impl<'d> Mapper<'d, '_, '_> {
             }
         }
     }
+}
+
+/// The check that an `SMTP_CHECK` is, and one more for each `host`. As keepalived
+/// has it, a host goes by what the block says, except for where it connects to:
+/// where that is not in the host it is the real server.
+fn smtp_checks(mut section: DeTable<'_>) -> Vec<DeTable<'_>> {
+    let hosts = section.remove("host").map(Spanned::into_inner);
+    let Some(DeValue::Array(hosts)) = hosts else {
+        return vec![section];
+    };
+    let mut checks = vec![section.clone()];
+    for host in hosts {
+        let DeValue::Table(host) = host.into_inner() else {
+            continue;
+        };
+        let mut check = section.clone();
+        for key in CONNECTION.keys {
+            check.remove(*key);
+        }
+        for (key, value) in host {
+            // The key of what is replaced would keep its span.
+            check.remove(&key);
+            check.insert(key, value);
+        }
+        checks.push(check);
+    }
+    checks
 }
 
 /// Adds a key, or replaces its value.

@@ -261,18 +261,20 @@ fn as_written(block: &Block, keyword: &Keyword) -> String {
         Kind::Timeouts => "`tcp`, `tcpfin` and `udp` of `[appliance.timeouts]`".into(),
         Kind::Group => "one virtual server for each address".into(),
         Kind::Method => format!("`{key}`, `tun_type` and `tun_port` of `{heading}`"),
-        Kind::Inline(_) => "as if it stood around the block".into(),
+        Kind::Hosts(_) => "one more SMTP_CHECK".into(),
         Kind::VirtualServer | Kind::RealServer | Kind::Named(_) => {
             format!("`[[{}]]`", key_path(block, key))
         }
         Kind::Nothing
         | Kind::Value(_)
         | Kind::Lines
+        | Kind::WordList
         | Kind::Addresses
         | Kind::Routing
         | Kind::Section(_)
         | Kind::Sections(_)
-        | Kind::FileChecks(_) => {
+        | Kind::FileChecks(_)
+        | Kind::SmtpChecks(_) => {
             if key == keyword.name {
                 String::new()
             } else {

@@ -27,7 +27,7 @@ impl Way {
         let snapshot = self.published.load();
         let server = snapshot.server(self.server).ok_or(NoWay::Server)?;
         let hop = server.next_hop.ok_or(NoWay::NextHop)?;
-        let egress = snapshot.routes.egress(hop.port).ok_or(NoWay::NextHop)?;
+        let egress = snapshot.routes.egress(hop.port).ok_or(NoWay::ThisHost)?;
         let source = if target.is_ipv4() {
             egress.v4
         } else {

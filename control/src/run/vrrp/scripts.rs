@@ -118,21 +118,28 @@ async fn track(runner: Runner, config: VrrpScript, events: mpsc::Sender<Event>) 
         ..
     } = config;
     let mut verdict = Verdict::new(rise, fall);
+    // Whether it was run at all, once that is known.
+    let mut has_run = None;
     loop {
         let outcome = runner.run(&script, &[], timeout).await;
-        // Also one that cannot be run: nobody knows whether all is well.
-        let success = outcome == Outcome::Exited(0);
-        if let Some(succeeds) = verdict.result(success) {
-            let name = name.clone();
-            let reason = outcome.to_string();
-            let event = VrrpEvent::Script {
+        let (name, reason) = (name.clone(), outcome.to_string());
+        let event = if matches!(outcome, Outcome::NotRun(_)) && has_run != Some(true) {
+            let is_news = has_run.replace(false).is_none();
+            is_news.then_some(VrrpEvent::ScriptNotRun { name, reason })
+        } else {
+            has_run = Some(true);
+            // One that could be run and cannot any more fails: nobody knows whether all is well.
+            let verdict = verdict.result(outcome == Outcome::Exited(0));
+            verdict.map(|succeeds| VrrpEvent::Script {
                 name,
                 succeeds,
                 reason,
-            };
-            if events.send(Event::Vrrp(event)).await.is_err() {
-                return;
-            }
+            })
+        };
+        if let Some(event) = event
+            && events.send(Event::Vrrp(event)).await.is_err()
+        {
+            return;
         }
         tokio::time::sleep(interval).await;
     }
@@ -142,5 +149,56 @@ impl Appliance {
     /// Runs what the configuration tracks now.
     pub(in super::super) fn take_up_scripts(&mut self) {
         self.scripts.take_up(self.controller.config());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt as _;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scripts::{Policy, Script};
+
+    #[tokio::test]
+    async fn a_script_counts_once_it_can_be_run() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("check");
+        let config = VrrpScript {
+            name: "chk".to_owned(),
+            script: Script {
+                words: vec![path.to_str().unwrap().to_owned()],
+                user: None,
+            },
+            interval: Duration::from_millis(1),
+            timeout: Duration::from_secs(10),
+            rise: 1,
+            fall: 1,
+            init_fail: false,
+            weight: 0,
+        };
+        let (sender, mut events) = mpsc::channel(1);
+        let runner = Runner::new(Policy::default());
+        let _task = tokio::spawn(track(runner, config, sender));
+        let mut next = async || match events.recv().await {
+            Some(Event::Vrrp(VrrpEvent::Script { succeeds, .. })) => Some(succeeds),
+            Some(Event::Vrrp(VrrpEvent::ScriptNotRun { .. })) => None,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(next().await, None, "there is no such file");
+        put(&path, "#!/bin/sh\n");
+        assert_eq!(next().await, Some(true));
+        fs::remove_file(&path).unwrap();
+        assert_eq!(next().await, Some(false), "it was there");
+    }
+
+    /// A script that is there all at once, and not open for writing any more.
+    fn put(path: &Path, text: &str) {
+        let new = path.with_extension("new");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(new, path).unwrap();
     }
 }

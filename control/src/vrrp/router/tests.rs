@@ -275,6 +275,27 @@ fn a_script_may_fail_until_its_first_result() {
 }
 
 #[test]
+fn a_script_that_cannot_be_run_does_not_count() {
+    let tracked = TWO.replace("track_interface = [\"eth1\"]", "track_script = [\"chk\"]");
+    let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\n";
+    let mut bench = Bench::new(&format!("{script}init_fail = true\n{tracked}"));
+    assert_eq!(bench.states(), [State::Fault, State::Backup]);
+    bench.router.script_not_run("chk", bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    bench.router.script("chk", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Backup]);
+
+    // Nor is it a success that raises the priority.
+    let mut bench = Bench::new(&format!("{script}weight = 20\n{tracked}"));
+    let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+    assert_eq!(priority(&bench), 120);
+    bench.router.script_not_run("chk", bench.now);
+    assert_eq!(priority(&bench), 100);
+    bench.router.script("chk", true, bench.now);
+    assert_eq!(priority(&bench), 120);
+}
+
+#[test]
 fn tracked_files_and_processes() {
     let tracked = r#"
 [[track_file]]
@@ -370,6 +391,17 @@ fn a_sync_group_is_master_backup_and_at_fault_together() {
 }
 
 #[test]
+fn the_fault_of_a_removed_member_goes_with_it() {
+    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
+    bench.router.link(1, "eth1", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Fault]);
+    let second = TWO.rfind("[[vrrp_instance]]").unwrap();
+    let without_first = format!("{}{}", &TWO[second..], GROUP.replace("\"VI_1\", ", ""));
+    bench.router.take_up(&config(&without_first), bench.now);
+    assert_eq!(bench.states(), [State::Backup]);
+}
+
+#[test]
 fn a_reload_keeps_the_state() {
     let mut bench = Bench::new(TWO);
     bench.run_for(Duration::from_secs(4));
@@ -377,15 +409,51 @@ fn a_reload_keeps_the_state() {
         "virtual_router_id = 51",
         "virtual_router_id = 51\npriority = 50",
     );
-    let outputs = bench.router.take_up(&config(&text), bench.now);
+    let (removed, outputs) = bench.router.take_up(&config(&text), bench.now);
+    assert!(removed.is_empty());
     assert_eq!(outputs, []);
     assert_eq!(bench.states(), [State::Master, State::Master]);
     assert_eq!(bench.router.instances()[0].machine().priority(), 50);
 
-    let outputs = bench.router.take_up(&config(""), bench.now);
-    let removed = outputs
-        .iter()
-        .filter(|(_, o)| *o == Output::RemoveAddresses);
-    assert_eq!(removed.count(), 2);
+    let (removed, outputs) = bench.router.take_up(&config(""), bench.now);
+    assert_eq!(outputs, []);
     assert!(bench.router.instances().is_empty());
+    for (instance, outputs) in removed {
+        let name = &instance.config().name;
+        let said = outputs.iter().map(|(of, output)| (of == name, output));
+        let said: Vec<_> = said.collect();
+        assert!(
+            matches!(
+                said[..],
+                [
+                    (true, Output::Send { priority: 0 }),
+                    (true, Output::RemoveAddresses),
+                    (
+                        true,
+                        Output::Changed {
+                            from: State::Master,
+                            to: State::Init,
+                            ..
+                        }
+                    )
+                ]
+            ),
+            "{said:?}"
+        );
+    }
+}
+
+/// It is another virtual router, which was never master; the others of the old one are to know.
+#[test]
+fn another_virtual_router_of_the_same_name_begins_anew() {
+    let mut bench = Bench::new(TWO);
+    bench.run_for(Duration::from_secs(4));
+    let text = TWO.replace("virtual_router_id = 51", "virtual_router_id = 61");
+    let (removed, _) = bench.router.take_up(&config(&text), bench.now);
+    let [(old, outputs)] = &removed[..] else {
+        panic!("one is removed, not {}", removed.len());
+    };
+    assert_eq!(old.config().virtual_router_id, 51);
+    assert_eq!(outputs[0].1, Output::Send { priority: 0 });
+    assert_eq!(bench.states(), [State::Backup, State::Master]);
 }

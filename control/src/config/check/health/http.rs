@@ -88,11 +88,8 @@ pub(super) fn ssl_get(
     let get = get(table, parameters, Some(tls), report);
     let nameless = get.virtualhost.is_none() && get.urls.iter().any(|u| u.virtualhost.is_none());
     if let (Some(value), true) = (enable_sni, tls.enable_sni && nameless) {
-        value.reject(
-            "it beside a virtualhost, the name that is sent",
-            "add virtualhost, or remove it",
-            report,
-        );
+        let message = "no virtualhost: as in keepalived, no name is sent";
+        report.warning(value.at, &value.place, message);
     }
     Some(CheckKind::HttpGet(get))
 }

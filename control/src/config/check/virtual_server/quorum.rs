@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use dataplane::service::{ForwardingMethod, Thresholds};
 
 use super::super::super::raw::{Table, Value};
-use super::super::super::report::Report;
+use super::super::super::report::{Dialect, Report};
 use super::super::super::{Quorum, RealServer};
 use super::super::scripts::script;
 use super::{DEFAULT_WEIGHT, Defaults, fits_method, socket_address};
@@ -20,40 +20,69 @@ pub(super) fn quorum(
     real_servers: &[RealServer],
     report: &mut Report<'_>,
 ) -> Quorum {
-    let written = table.get("quorum");
-    let quorum = written.as_ref().and_then(|v| v.integer(&QUORUM, report));
-    let quorum: u32 = quorum.unwrap_or(1);
-    let hysteresis = table.get("hysteresis");
-    let tolerated = hysteresis.as_ref();
-    let tolerated = tolerated.and_then(|v| v.integer(&HYSTERESIS, report));
-    let tolerated: u32 = tolerated.unwrap_or(0);
-    if let (Some(value), true) = (hysteresis, tolerated >= quorum) {
-        value.reject(
-            format_args!("less than the quorum, {quorum}"),
-            "lower it, or raise quorum",
-            report,
-        );
-    }
-    let all: u32 = real_servers.iter().map(|server| server.weight).sum();
-    if let (Some(value), true) = (written, all < quorum.saturating_add(tolerated)) {
-        let needed = quorum.saturating_add(tolerated);
-        report.warning(
-            value.at,
-            &value.place,
-            format!(
-                "the real servers' weights add up to {all}: a quorum of {needed} is never reached"
-            ),
-        );
-    }
+    let (quorum, hysteresis) = needed(table, real_servers, report);
     let mut notify = |key| table.get(key).and_then(|v| script(&v, report));
     let (up, down) = (notify("quorum_up"), notify("quorum_down"));
     Quorum {
         quorum,
-        hysteresis: tolerated,
+        hysteresis,
         up,
         down,
         sorry_server: sorry_server(table, defaults, real_servers, report),
     }
+}
+
+/// The quorum and its hysteresis. With more than the real servers weigh together
+/// the sorry server would have everything for ever: keepalived lowers it, too.
+fn needed(table: &Table<'_>, real_servers: &[RealServer], report: &mut Report<'_>) -> (u32, u32) {
+    let quorum_value = table.get("quorum");
+    let quorum = quorum_value.as_ref();
+    let quorum = quorum.and_then(|v| v.integer(&QUORUM, report));
+    let written: u32 = quorum.unwrap_or(1);
+    let hysteresis_value = table.get("hysteresis");
+    let hysteresis = hysteresis_value.as_ref();
+    let hysteresis = hysteresis.and_then(|v| v.integer(&HYSTERESIS, report));
+    let hysteresis: u32 = hysteresis.unwrap_or(0);
+    if let (Some(value), Dialect::Toml) = (&hysteresis_value, report.dialect())
+        && hysteresis >= written
+    {
+        value.reject(
+            format_args!("less than the quorum, {written}"),
+            "lower it, or raise quorum",
+            report,
+        );
+        return (written, 0);
+    }
+    if real_servers.is_empty() {
+        return (written, hysteresis.min(written - 1));
+    }
+    let all: u32 = real_servers.iter().map(|server| server.weight).sum();
+    // Servers that all have weight 0 are drained: they have no quorum.
+    let quorum = written.min(all.max(1));
+    let reduced = hysteresis.min(quorum - 1);
+    if let (Some(value), true) = (&quorum_value, quorum < written) {
+        let message = format!(
+            "the real servers' weights add up to {all}: as in keepalived the quorum is {quorum}, not {written}"
+        );
+        report.warning(value.at, &value.place, message);
+    }
+    let Some(value) = hysteresis_value else {
+        return (quorum, 0);
+    };
+    let gained = quorum.saturating_add(reduced);
+    if reduced < hysteresis {
+        let message = format!(
+            "the quorum is {quorum}: as in keepalived the hysteresis is {reduced}, not {hysteresis}"
+        );
+        report.warning(value.at, &value.place, message);
+    }
+    if all < gained {
+        let message = format!(
+            "the real servers' weights add up to {all}: a quorum of {gained} is never reached"
+        );
+        report.warning(value.at, &value.place, message);
+    }
+    (quorum, reduced)
 }
 
 fn sorry_server(

@@ -1,6 +1,6 @@
 //! Health checks.
 
-use super::Kind::{Inline, Sections};
+use super::Kind::{Hosts, Sections};
 use super::Shape::{Command, Escaped, Flag, FlagOrWords, Number, Text, Time, Words};
 use super::{Block, Keyword, ignored, keyword, value};
 
@@ -86,11 +86,11 @@ static URL: Block = Block {
 pub(super) static SMTP_CHECK: Block = Block {
     name: "SMTP_CHECK",
     heading: "SMTP_CHECK",
-    keywords: &[value("helo_name", Escaped), keyword("host", Inline(&HOST))],
+    keywords: &[value("helo_name", Escaped), keyword("host", Hosts(&HOST))],
     shared: CONNECTION,
 };
 
-/// Where an older SMTP_CHECK connects to.
+/// Where else an older SMTP_CHECK connects to.
 static HOST: Block = Block {
     name: "host",
     heading: "SMTP_CHECK",

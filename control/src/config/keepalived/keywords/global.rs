@@ -1,6 +1,6 @@
 //! The top of the file, and `global_defs`.
 
-use super::Kind::{Group, Lines, Named, Section, Timeouts, VirtualServer};
+use super::Kind::{Group, Named, Section, Timeouts, VirtualServer, WordList};
 use super::Shape::{Escaped, Flag, Number, Script, Text, Time, Words};
 use super::vrrp::{SYNC_GROUP, TRACK_FILE, TRACK_PROCESS, VRRP_INSTANCE, VRRP_SCRIPT};
 use super::{Block, ignored, keyword, refused, silent, value};
@@ -136,7 +136,7 @@ static GLOBAL_DEFS: Block = Block {
         ignored("vmac_prefix", PROCESS),
         ignored("vmac_addr_prefix", PROCESS),
         // Mail, SNMP, D-Bus.
-        keyword("notification_email", Lines).or_warn(MAIL),
+        keyword("notification_email", WordList).or_warn(MAIL),
         value("notification_email_from", Text).or_warn(MAIL),
         value("smtp_server", Words).or_warn(MAIL),
         value("smtp_helo_name", Escaped).or_warn(MAIL),

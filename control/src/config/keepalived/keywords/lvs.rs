@@ -1,6 +1,6 @@
 //! Virtual servers and real servers.
 
-use super::Kind::{FileChecks, Method, RealServer, Sections};
+use super::Kind::{FileChecks, Method, RealServer, Sections, SmtpChecks};
 use super::Shape::{Address, Flag, Number, Persistence, Script, Text, Upper};
 use super::checks::{
     DNS_CHECK, FILE_CHECK, HTTP_GET, MISC_CHECK, PARAMETERS, PING_CHECK, SMTP_CHECK, SSL_GET,
@@ -38,6 +38,7 @@ pub(in super::super) static VIRTUAL_SERVER: Block = Block {
         value("virtualhost", Text),
         value("quorum", Number),
         value("hysteresis", Number),
+        value("weight", Number),
         value("quorum_up", Script).or_warn(NOTIFY),
         value("quorum_down", Script).or_warn(NOTIFY),
         value("omega", Flag).or_warn("no script is run when the appliance stops"),
@@ -69,7 +70,7 @@ pub(in super::super) static REAL_SERVER: Block = Block {
         keyword("TCP_CHECK", Sections(&TCP_CHECK)),
         keyword("HTTP_GET", Sections(&HTTP_GET)),
         keyword("SSL_GET", Sections(&SSL_GET)).or_refuse(NEVER_DOWN),
-        keyword("SMTP_CHECK", Sections(&SMTP_CHECK)).or_refuse(NEVER_DOWN),
+        keyword("SMTP_CHECK", SmtpChecks(&SMTP_CHECK)).or_refuse(NEVER_DOWN),
         keyword("DNS_CHECK", Sections(&DNS_CHECK)).or_refuse(NEVER_DOWN),
         keyword("MISC_CHECK", Sections(&MISC_CHECK)).or_refuse(NEVER_DOWN),
         keyword("PING_CHECK", Sections(&PING_CHECK)).or_refuse(NEVER_DOWN),

@@ -1,6 +1,6 @@
 //! VRRP instances, scripts and groups.
 
-use super::Kind::{Addresses, Lines, Routing, Section};
+use super::Kind::{Addresses, Lines, Routing, Section, WordList};
 use super::Shape::{Command, Escaped, Flag, FlagOrWords, Number, Script, Text, Time, Words};
 use super::{Block, ignored, keyword, refused, silent, value};
 
@@ -60,7 +60,7 @@ pub(super) static SYNC_GROUP: Block = Block {
     name: "vrrp_sync_group",
     heading: "[[vrrp_sync_group]]",
     keywords: &[
-        keyword("group", Lines),
+        keyword("group", WordList),
         keyword("track_interface", Lines),
         keyword("track_script", Lines),
         keyword("track_file", Lines),
@@ -134,8 +134,10 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("notify_backup", Script).or_warn(NOTIFY),
         value("notify_fault", Script).or_warn(NOTIFY),
         value("notify_stop", Script).or_warn(NOTIFY),
-        value("notify_deleted", Script).or_warn(NOTIFY),
-        value("notify_master_rx_lower_pri", Script).or_warn(NOTIFY),
+        value("notify_deleted", Script)
+            .or_warn("an instance that a reload removes is told of as FAULT, keepalived's default"),
+        value("notify_master_rx_lower_pri", Script)
+            .or_warn("no script is run when an advertisement of a lower priority comes"),
         value("notify", Script).or_warn(NOTIFY),
         value("notify_priority_changes", Flag).or_warn(PRIORITY),
         value("smtp_alert", Flag).or_warn(MAIL),

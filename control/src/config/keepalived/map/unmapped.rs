@@ -2,7 +2,7 @@
 
 use super::super::super::place::Place;
 use super::super::super::raw::{nearest, shorten};
-use super::super::keywords::{Block, Otherwise, blocks};
+use super::super::keywords::{Block, Otherwise, blocks, blocks_of};
 use super::super::tree::Statement;
 use super::{Known, Mapper, Mode};
 
@@ -55,10 +55,12 @@ impl<'d> Mapper<'d, '_, '_> {
     ) {
         let name = &statement.keyword.text;
         let known = || block.keywords().map(|keyword| keyword.name);
-        let elsewhere = || blocks().into_iter().find(|b| b.keyword(name).is_some());
+        // What is in a block further in has been written too early.
+        let inside = blocks_of(block).into_iter();
+        let mut owners = inside.chain(blocks()).filter(|b| b.keyword(name).is_some());
         let remedy = if let Some(near) = nearest(name, known()) {
             format!("did you mean {near}?")
-        } else if let Some(owner) = elsewhere() {
+        } else if let Some(owner) = owners.next() {
             format!("move it, it belongs in {}", owner.name)
         } else {
             "remove it".to_owned()

@@ -12,7 +12,7 @@ use super::super::words::{Word, unescape};
 use super::{Known, Mapper, put, table, text};
 
 /// keepalived's `persistence_timeout` when it has no number, in seconds.
-const PERSISTENCE: &str = "360";
+pub(super) const PERSISTENCE: &str = "360";
 
 /// Options of an address that are kept, and have an argument.
 const KEPT_OPTIONS: [&str; 3] = ["dev", "label", "scope"];
@@ -274,6 +274,10 @@ impl<'d> Mapper<'d, '_, '_> {
                 }
                 let why = "the address is placed without it";
                 self.part_left_out(option.at, place, &format!("the option {name}"), why);
+            } else if name == "peer" {
+                arguments.next();
+                let why = "the route to the peer would be missing: write it in virtual_routes";
+                self.part_refused(option.at, place, "the option peer", why);
             } else {
                 kept.push(name);
             }

@@ -11,6 +11,7 @@ use super::super::super::raw::shorten;
 use super::super::keywords::{REAL_SERVER, VIRTUAL_SERVER};
 use super::super::tree::Statement;
 use super::super::words::Word;
+use super::value::PERSISTENCE;
 use super::{Known, Mapper, push, put, table, text};
 
 /// Of a range of a `virtual_server_group`.
@@ -22,6 +23,13 @@ struct Address {
     at: usize,
 }
 
+impl Address {
+    fn is_every_port(&self) -> bool {
+        let address = self.text.parse::<SocketAddr>();
+        address.is_ok_and(|address| address.port() == 0)
+    }
+}
+
 impl<'d> Mapper<'d, '_, '_> {
     /// One virtual server for each address.
     pub(super) fn virtual_servers(&mut self, known: Known<'d, '_>, target: &mut DeTable<'d>) {
@@ -31,12 +39,17 @@ impl<'d> Mapper<'d, '_, '_> {
         let Some((place, addresses)) = self.addresses(known) else {
             return;
         };
+        // As in keepalived, one of a group is enough.
+        let is_every_port = addresses.iter().any(Address::is_every_port);
         for address in addresses {
             let mut server = DeTable::new();
             let written = text(address.at, address.text);
             put(&mut server, "address", address.at, written);
             self.block(statements, &VIRTUAL_SERVER, &place, &mut server);
             self.defaults(known.at(), &place, &mut server);
+            if is_every_port && server.get("persistence_timeout").is_none() {
+                self.persistence(known.at(), &place, &mut server);
+            }
             self.reset_ports(&place, &mut server);
             let at = known.at();
             push(target, known.keyword.key, at, table(at, server));
@@ -132,6 +145,19 @@ impl<'d> Mapper<'d, '_, '_> {
             let message = "no lb_kind: keepalived takes NAT; write it to be sure";
             self.report.warning(at, place, message);
             put(server, "lb_kind", at, text(at, "NAT"));
+        }
+    }
+
+    /// A virtual server of every port is persistent: the connections of an FTP
+    /// client, or of a browser to 80 and 443, have to reach one real server.
+    fn persistence(&mut self, at: usize, place: &Place<'_>, server: &mut DeTable<'d>) {
+        let message = format!(
+            "port 0 without persistence_timeout: as in keepalived it is persistent, for {PERSISTENCE} s; write a time, or a port"
+        );
+        self.report.warning(at, place, message);
+        if let Ok(timeout) = DeValue::parse(PERSISTENCE) {
+            let timeout = Spanned::new(at..at, timeout.into_inner());
+            put(server, "persistence_timeout", at, timeout);
         }
     }
 
