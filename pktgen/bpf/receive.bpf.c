@@ -2,6 +2,8 @@
 // stamp, or TCP segments from or to one port, for handshakes without state. It leaves all others to the kernel: ARP, health checks and whatever else keeps the
 // network alive.
 //
+// Of a packet in fragments the first has the stamp, and is taken; the others have none.
+//
 // A frame may carry up to two VLAN tags and be inside a tunnel (IPIP, GRE, GUE), as the director
 // sends it to real servers. Each is counted; then it is dropped, or goes to the AF_XDP socket of
 // its queue with the time of its arrival in front, so that what user space adds to it does not
@@ -38,6 +40,9 @@ struct config {
 	u16 pad;
 };
 const volatile struct config CONFIG;
+
+// Set by user space once every queue has its socket, and cleared before it stops looking.
+volatile u32 OPEN;
 
 // [0] frames, [1] bytes
 struct {
@@ -77,6 +82,8 @@ struct arrival {
 #define TCP 6
 #define UDP 17
 #define IPV6_IN_IP 41
+#define IPV6_FRAGMENT 44
+#define FRAGMENT_HEADER 8
 #define GRE 47
 #define GRE_CHECKSUM 0x80
 #define GUE_HEADER 4
@@ -110,6 +117,12 @@ static __attribute__((always_inline)) int is_ours(u8 *p, u8 *end)
 				return 0;
 			protocol = p[6];
 			p += 40;
+			if (protocol == IPV6_FRAGMENT) {
+				if (p + FRAGMENT_HEADER > end)
+					return 0;
+				protocol = p[0];
+				p += FRAGMENT_HEADER;
+			}
 		} else {
 			return 0;
 		}
@@ -153,7 +166,7 @@ static __attribute__((always_inline)) void add(u32 index, u64 value)
 
 SEC("xdp") int receive(struct xdp_md *ctx)
 {
-	if (!is_ours((u8 *)(u64)ctx->data, (u8 *)(u64)ctx->data_end))
+	if (!OPEN || !is_ours((u8 *)(u64)ctx->data, (u8 *)(u64)ctx->data_end))
 		return XDP_PASS;
 	add(0, 1);
 	add(1, ctx->data_end - ctx->data);

@@ -1,22 +1,30 @@
 //! Binding to a CPU.
 
+use core_affinity::CoreId;
+
 /// Binds this thread, and those it starts, to one CPU.
 ///
 /// # Errors
 /// There is no such CPU, or this process may not run on it.
 pub fn pin(core: usize) -> Result<(), PinError> {
-    let known = core_affinity::get_core_ids().unwrap_or_default();
-    let Some(id) = known.iter().find(|id| id.id == core) else {
-        return Err(PinError::Unknown {
-            core,
-            known: known.iter().map(|id| id.id).collect(),
-        });
-    };
-    if core_affinity::set_for_current(*id) {
+    if core_affinity::set_for_current(find(core)?) {
         Ok(())
     } else {
         Err(PinError::Refused { core })
     }
+}
+
+/// The CPU with that number.
+///
+/// # Errors
+/// There is none that this process may run on.
+pub fn find(core: usize) -> Result<CoreId, PinError> {
+    let known = core_affinity::get_core_ids().unwrap_or_default();
+    let found = known.iter().find(|id| id.id == core).copied();
+    found.ok_or_else(|| PinError::Unknown {
+        core,
+        known: known.iter().map(|id| id.id).collect(),
+    })
 }
 
 /// The thread cannot be bound.

@@ -259,6 +259,13 @@ impl Template {
         self
     }
 
+    /// The same frames, said to be of another protocol.
+    #[must_use]
+    pub fn of_ethertype(mut self, ethertype: u16) -> Self {
+        self.header[12..14].copy_from_slice(&ethertype.to_be_bytes());
+        self
+    }
+
     /// The same frames with stamps of this run.
     #[must_use]
     pub fn of_run(mut self, run: u8) -> Self {

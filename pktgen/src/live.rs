@@ -6,8 +6,9 @@
 //!
 //! The interface's other end must take redirected frames. A veth does only when NAPI is on at its
 //! *receiving* end: by an XDP program there or by `ethtool -K DEV gro on`; otherwise the frames
-//! vanish, which [`Sent::dropped`] shows.
+//! vanish, which [`are_taken`] finds out and [`Sent::dropped`] shows.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -16,11 +17,13 @@ use std::time::{Duration, Instant};
 use aya::maps::{Array, MapData, MapError};
 use aya::programs::{ProgramError, TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use dataplane::service::Protocol;
 use signal_hook::consts::{SIGALRM, SIGINT, SIGTERM};
 
-use crate::flows::{FIRST_PORT, Flows, stride};
-use crate::frame::{FrameError, Layout, MOST_FLOWS, TEMPLATE, Template};
+use crate::flows::{FIRST_PORT, Flows, FlowsError, Prefix, stride};
+use crate::frame::{ETHERNET, FrameError, Layout, MOST_FLOWS, TEMPLATE, Template};
 use crate::interface::{Interface, InterfaceError};
+use crate::receive::now;
 use crate::units::{Rate, Size};
 
 /// Frames that the kernel makes before it sends them together.
@@ -35,6 +38,9 @@ const CONFIG: usize = 64 + MAX_SHAPES * SHAPE;
 const STATE_WORDS: usize = 8;
 /// Longest frame, in bytes: a page without the kernel's own headers, headroom and tailroom.
 const LONGEST: usize = 3300;
+
+/// The header that IPv6 fragments have, in bytes (RFC 8200 §4.5).
+const IPV6_FRAGMENT: usize = 8;
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -53,29 +59,22 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// The frames of each length, in the order in which they are sent, in turn. If they are to be
-    /// `fragmented`, they may be longer than the interface's MTU.
+    /// The frames of each length, in the order in which they are sent, in turn. If they are sent as fragments of
+    /// so many bytes, those must fit, and not the frames.
     ///
     /// # Errors
     /// They cannot be made, are longer than `interface` takes, or have more flows than stamps can name.
     pub fn templates(
         &self,
         interface: &Interface,
-        fragmented: bool,
+        fragment: Option<u16>,
     ) -> Result<Vec<Template>, LiveError> {
-        if self.flows.count() > MOST_FLOWS {
-            return Err(LiveError::Flows(self.flows.count()));
+        let flows = self.flows.offset().saturating_add(self.flows.count());
+        if flows > MOST_FLOWS {
+            return Err(LiveError::Flows(flows));
         }
-        let longest = LONGEST.min(interface.mtu + crate::frame::ETHERNET);
         let template = |length| {
-            if length > longest && !fragmented {
-                return Err(LiveError::TooLong {
-                    length,
-                    longest,
-                    interface: interface.name.clone(),
-                    mtu: interface.mtu,
-                });
-            }
+            fits(interface, self.longest_sent(length, fragment))?;
             let mut template = Template::new(self.layout, &self.flows, length)?.of_run(self.run);
             if self.syn_only {
                 template = template.syn_only();
@@ -88,6 +87,38 @@ impl Plan {
         let lengths = self.size.lengths(&self.layout);
         lengths.into_iter().map(template).collect()
     }
+
+    /// Of a frame of `length` bytes, what is sent as one.
+    fn longest_sent(&self, length: usize, fragment: Option<u16>) -> usize {
+        let Some(bytes) = fragment else {
+            return length;
+        };
+        let l4 = self.layout.l4();
+        let own = if self.layout.destination.is_ipv6() {
+            IPV6_FRAGMENT
+        } else {
+            0
+        };
+        l4 + own + length.saturating_sub(l4).min(bytes.into())
+    }
+}
+
+/// # Errors
+/// `interface` takes no frames of `length` bytes, or they cannot be made.
+fn fits(interface: &Interface, length: usize) -> Result<(), LiveError> {
+    let longest = interface.mtu + ETHERNET;
+    if length > LONGEST && longest > LONGEST {
+        return Err(LiveError::BeyondPage(length));
+    }
+    if length > longest {
+        return Err(LiveError::TooLong {
+            length,
+            longest,
+            interface: interface.name.clone(),
+            mtu: interface.mtu,
+        });
+    }
+    Ok(())
 }
 
 /// What was sent.
@@ -97,7 +128,7 @@ pub struct Sent {
     pub frames: u64,
     /// Their bytes, without the frame check sequence.
     pub bytes: u64,
-    /// From the first frame to the last.
+    /// From the first frame to when the one after the last would be due.
     pub elapsed: Duration,
     /// Frames that the interface did not take, by its own count; other traffic of the interface
     /// hides as many.
@@ -117,13 +148,48 @@ impl Sent {
     }
 }
 
-/// What to do about frames that the interface takes none of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Vanished {
-    /// They are counted.
-    Count,
-    /// Nothing more is sent.
-    Refuse,
+/// Whether `interface` takes frames that the kernel makes. It is asked to send a few: of the EtherType for
+/// experiments and to its own address, so that nobody takes notice.
+///
+/// # Errors
+/// The kernel refuses to run the program.
+pub fn are_taken(interface: &Interface) -> Result<bool, LiveError> {
+    const EXPERIMENTAL: u16 = 0x88b5; // IEEE Std 802, Local Experimental Ethertype 1
+    const FRAMES: u32 = 16;
+    /// Some drivers count late.
+    const PATIENCE: Duration = Duration::from_millis(100);
+    let layout = Layout {
+        source_mac: interface.mac,
+        destination_mac: interface.mac,
+        destination: SocketAddr::from(([192, 0, 2, 1], 9)),
+        protocol: Protocol::Udp,
+    };
+    let source = Prefix::host(Ipv4Addr::new(192, 0, 2, 2).into());
+    let plan = Plan {
+        layout,
+        flows: Flows::new(source, 1)?,
+        size: Size::Fixed(layout.shortest()),
+        rate: Rate::Max,
+        vlan: None,
+        run: 0,
+        syn_only: false,
+    };
+    let templates = plan.templates(interface, None)?.into_iter();
+    let templates = templates.map(|template| template.of_ethertype(EXPERIMENTAL));
+    let source = Source::of(interface.clone(), &plan, &templates.collect::<Vec<_>>())?;
+    let before = interface.sent()?;
+    source.run(FRAMES)?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // Not any at all: other programs send, too.
+        if interface.sent()?.saturating_sub(before) >= u64::from(FRAMES) {
+            return Ok(true);
+        }
+        if Instant::now() >= deadline {
+            return Ok(false);
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// A loaded source, ready to send.
@@ -132,6 +198,8 @@ pub struct Source {
     program: Ebpf,
     interface: Interface,
     first: Vec<u8>,
+    /// Between frames.
+    gap: Duration,
 }
 
 impl Source {
@@ -141,13 +209,17 @@ impl Source {
     /// A frame of the plan cannot be made or is too long for the interface, or the kernel refuses
     /// the program.
     pub fn load(interface: Interface, plan: &Plan) -> Result<Self, LiveError> {
-        let templates = plan.templates(&interface, false)?;
+        let templates = plan.templates(&interface, None)?;
+        Self::of(interface, plan, &templates)
+    }
+
+    fn of(interface: Interface, plan: &Plan, templates: &[Template]) -> Result<Self, LiveError> {
         let first = templates
             .iter()
             .max_by_key(|template| template.length())
             .map(|template| template.frame(&plan.flows, 0, 0, 0))
             .unwrap_or_default();
-        let config = config(&interface, plan, &templates);
+        let config = config(&interface, plan, templates);
         let mut program = EbpfLoader::new()
             .override_global("CONFIG", &config[..], true)
             .load(aya::include_bytes_aligned!("../bpf/generate.bpf.o"))?;
@@ -160,6 +232,7 @@ impl Source {
             program,
             interface,
             first,
+            gap: Duration::from_nanos(gap_ps(plan.rate) / 1000),
         })
     }
 
@@ -178,20 +251,17 @@ impl Source {
         Ok(made)
     }
 
-    /// Sends until `duration` has passed or SIGINT or SIGTERM arrives. Once a second `progress` is
+    /// Sends until `duration` has passed since the first frame or SIGINT or SIGTERM arrives. Once a second `progress` is
     /// told what was sent so far, from another thread.
-    ///
-    /// With [`Vanished::Refuse`], frames that the interface does not take are an error after a moment.
     ///
     /// To be called on the main thread: it is the one that the kernel interrupts for a signal
     /// to the process.
     ///
     /// # Errors
-    /// The kernel refuses to run the program; [`LiveError::Vanished`].
+    /// The kernel refuses to run the program.
     pub fn send(
         &mut self,
         duration: Duration,
-        vanished: Vanished,
         mut progress: impl FnMut(Sent) + Send,
     ) -> Result<Sent, LiveError> {
         let stop = Arc::new(AtomicBool::new(false));
@@ -210,14 +280,16 @@ impl Source {
         let state: Array<MapData, [u64; STATE_WORDS]> = state.try_into()?;
         let before = self.interface.sent()?;
         let done = AtomicBool::new(false);
-        let vanish = AtomicBool::new(false);
+        // The frame that would be due at the end is not sent any more.
+        let duration = duration.saturating_sub(self.gap.min(Duration::from_millis(2)) / 2);
         let ran = thread::scope(|scope| {
             scope.spawn(|| {
-                let start = Instant::now();
+                let mut start = None;
                 let mut next = Duration::from_secs(1);
-                let mut looked = vanished == Vanished::Count;
                 while !done.load(Ordering::Acquire) {
-                    let elapsed = start.elapsed();
+                    // The kernel takes a while to begin.
+                    start = start.or_else(|| state.get(&0, 0).ok().and_then(first_frame));
+                    let elapsed = start.map_or(Duration::ZERO, since);
                     if elapsed >= duration || stop.load(Ordering::Relaxed) {
                         stop.store(true, Ordering::Release);
                         // Repeated, in case the call had not begun or just been begun anew.
@@ -226,25 +298,16 @@ impl Source {
                         thread::sleep(Duration::from_millis(5));
                         continue;
                     }
-                    if !looked && let Ok(words) = state.get(&0, 0) {
-                        let sent = sent(words).frames;
-                        // A batch is counted by the interface when it has taken it.
-                        if sent > 2 * u64::from(BATCH) {
-                            looked = true;
-                            if self.interface.sent().is_ok_and(|taken| taken == before) {
-                                vanish.store(true, Ordering::Relaxed);
-                                stop.store(true, Ordering::Release);
-                                continue;
-                            }
-                        }
-                    }
                     if elapsed >= next {
                         next += Duration::from_secs(1);
                         if let Ok(words) = state.get(&0, 0) {
-                            progress(sent(words));
+                            progress(sent(words, self.gap));
                         }
                     }
-                    let pause = next.min(duration).saturating_sub(elapsed);
+                    let pause = match start {
+                        Some(_) => next.min(duration).saturating_sub(elapsed),
+                        None => Duration::from_millis(1),
+                    };
                     thread::park_timeout(pause.min(Duration::from_millis(50)));
                 }
             });
@@ -253,10 +316,7 @@ impl Source {
             ran
         });
         ran?;
-        if vanish.into_inner() {
-            return Err(LiveError::Vanished(self.interface.name.clone()));
-        }
-        let mut total = sent(state.get(&0, 0)?);
+        let mut total = sent(state.get(&0, 0)?, self.gap);
         // The interface counts a batch when it has taken it.
         let taken = self.interface.sent()?.saturating_sub(before);
         total.dropped = total.frames.saturating_sub(taken);
@@ -265,19 +325,23 @@ impl Source {
 
     fn run_until(&self, stop: &AtomicBool) -> Result<(), LiveError> {
         while !stop.load(Ordering::Acquire) {
-            let run = self.xdp()?.test_run(TestRunOptions {
-                data_in: Some(&self.first),
-                repeat: 1 << 30,
-                attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
-                ..TestRunOptions::new()
-            });
-            match run {
-                Ok(_) => {}
-                Err(ProgramError::SyscallError(error))
+            match self.run(1 << 30) {
+                Err(LiveError::Program(ProgramError::SyscallError(error)))
                     if error.io_error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error.into()),
+                ran => ran?,
             }
         }
+        Ok(())
+    }
+
+    /// Runs the program so many times, each of which sends a frame or none.
+    fn run(&self, times: u32) -> Result<(), LiveError> {
+        self.xdp()?.test_run(TestRunOptions {
+            data_in: Some(&self.first),
+            repeat: times,
+            attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
+            ..TestRunOptions::new()
+        })?;
         Ok(())
     }
 
@@ -289,20 +353,32 @@ impl Source {
     }
 }
 
-/// `struct state` as the program keeps it.
-fn sent(words: [u64; STATE_WORDS]) -> Sent {
+/// `struct state` as the program keeps it, of frames with this gap between them. The last frame's gap is part
+/// of the time: else one frame a second for two seconds would be two a second.
+fn sent(words: [u64; STATE_WORDS], gap: Duration) -> Sent {
     let [frames, bytes, _next, last, first, ..] = words;
+    let gap = if frames > 0 { gap } else { Duration::ZERO };
     Sent {
         frames,
         bytes,
-        elapsed: Duration::from_nanos(last.saturating_sub(first)),
+        elapsed: Duration::from_nanos(last.saturating_sub(first)) + gap,
         dropped: 0,
     }
 }
 
-/// `struct config` as the program reads it.
-fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8> {
-    let gap_ps: u64 = match plan.rate {
+/// When the first frame was sent, in nanoseconds of `CLOCK_MONOTONIC`.
+fn first_frame(words: [u64; STATE_WORDS]) -> Option<u64> {
+    let [_frames, _bytes, _next, _last, first, ..] = words;
+    (first > 0).then_some(first)
+}
+
+fn since(time: u64) -> Duration {
+    Duration::from_nanos(now().saturating_sub(time))
+}
+
+/// Picoseconds from frame to frame.
+fn gap_ps(rate: Rate) -> u64 {
+    match rate {
         Rate::Max => 0,
         #[expect(
             clippy::cast_possible_truncation,
@@ -310,7 +386,12 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
             reason = "1 to 100 million a second: 10^4 to 10^12 picoseconds"
         )]
         Rate::PerSecond(rate) => (1e12 / rate) as u64,
-    };
+    }
+}
+
+/// `struct config` as the program reads it.
+fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8> {
+    let gap_ps = gap_ps(plan.rate);
     let source = match plan.flows.first() {
         std::net::IpAddr::V4(v4) => v4.to_bits(),
         std::net::IpAddr::V6(v6) => {
@@ -330,7 +411,7 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
         templates.first().map_or(0, |first| small(first.words())),
         small(templates.len()),
         u32::from(layout.destination.is_ipv6()),
-        u32::from(layout.protocol == dataplane::service::Protocol::Tcp),
+        u32::from(layout.protocol == Protocol::Tcp),
         u32::from(plan.vlan.is_some()),
         u32::from(plan.run) << 24,
         plan.flows.offset(),
@@ -361,8 +442,10 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
 pub enum LiveError {
     #[error(transparent)]
     Frame(#[from] FrameError),
+    #[error(transparent)]
+    Sources(#[from] FlowsError),
     #[error(
-        "frames of {length} bytes: {interface} takes at most {longest} (MTU {mtu}): give a smaller --size or raise the MTU"
+        "frames of {length} bytes: {interface} takes at most {longest} (MTU {mtu}): give a smaller --size or --fragment, or raise the MTU"
     )]
     TooLong {
         length: usize,
@@ -370,6 +453,10 @@ pub enum LiveError {
         interface: String,
         mtu: usize,
     },
+    #[error(
+        "frames of {0} bytes: the generator makes at most {LONGEST}, whatever the MTU: give a smaller --size, or --fragment"
+    )]
+    BeyondPage(usize),
     #[error(
         "{0} takes no frames made in the kernel. On a veth the other end must have an XDP program or \
          GRO: `ethtool -K PEER gro on`"
@@ -391,4 +478,42 @@ pub enum LiveError {
     Signal(#[source] std::io::Error),
     #[error("the built-in object lacks {0}: rebuild it with pktgen/bpf/build.sh")]
     Object(&'static str),
+}
+
+impl LiveError {
+    /// It is the plan that is wrong, not what happened on the way.
+    #[must_use]
+    pub fn is_of_plan(&self) -> bool {
+        match self {
+            Self::Frame(_)
+            | Self::Sources(_)
+            | Self::TooLong { .. }
+            | Self::BeyondPage(_)
+            | Self::Flows(_) => true,
+            Self::Vanished(_)
+            | Self::Interface(_)
+            | Self::Load(_)
+            | Self::Program(_)
+            | Self::Map(_)
+            | Self::Signal(_)
+            | Self::Object(_) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_the_gaps() {
+        let second = 1_000_000_000;
+        let two = sent(
+            [2, 120, 0, 6 * second, 5 * second, 0, 0, 0],
+            Duration::from_secs(1),
+        );
+        assert_eq!((two.elapsed, two.rate()), (Duration::from_secs(2), 1.0));
+        let none = sent([0; STATE_WORDS], Duration::from_secs(1));
+        assert_eq!((none.elapsed, none.rate()), (Duration::ZERO, 0.0));
+    }
 }

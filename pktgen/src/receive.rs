@@ -9,7 +9,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aya::maps::{MapError, PerCpuArray, XskMap};
+use aya::maps::{Array, MapError, PerCpuArray, XskMap};
 use aya::programs::{ProgramError, Xdp, XdpMode};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use dataplane::device::af_xdp::{AfXdp, BindMode, FRAMES_PER_QUEUE, QueueSpec, open_worker};
@@ -136,14 +136,31 @@ impl Receiver {
         for device in &devices {
             sockets.set(device.spec().queue, device.as_fd(), 0)?;
         }
-        Ok(Self {
+        let mut receiver = Self {
             program,
             umem,
             pool,
             devices,
             burst: Vec::with_capacity(BURST),
             out: Vec::with_capacity(2 * BURST),
-        })
+        };
+        // The program comes first, as it may set queues up anew, and takes nothing until the sockets are there.
+        receiver.open(true)?;
+        Ok(receiver)
+    }
+
+    /// Takes no more frames: those that wait are the last ones.
+    ///
+    /// # Errors
+    /// The kernel refuses to write the map.
+    pub fn close(&mut self) -> Result<(), ReceiveError> {
+        self.open(false)
+    }
+
+    fn open(&mut self, open: bool) -> Result<(), ReceiveError> {
+        let map = self.program.map_mut(".bss");
+        let mut map: Array<_, u32> = Array::try_from(map.ok_or(ReceiveError::Object("map .bss"))?)?;
+        Ok(map.set(0, u32::from(open), 0)?)
     }
 
     /// Frames of the generator, and their bytes, that arrived since the start; more than came here if

@@ -10,8 +10,10 @@ use crate::spread::Spread;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Sent {
     pub interface: String,
+    /// Empty for a capture, as is the protocol.
     pub destination: String,
     pub protocol: String,
+    /// 0 for a capture.
     pub flows: u32,
     pub size: String,
     /// Frames.
@@ -37,7 +39,7 @@ pub struct Received {
     pub seconds: f64,
     pub mpps: f64,
     pub gbit_per_second: f64,
-    /// Frames that arrived but were not looked at, because this process was too slow.
+    /// Frames that arrived but were not looked at, or with `--respond` not answered, because this process was too slow.
     pub missed: u64,
     /// Segments that were answered, with `--respond`.
     pub answered: Option<u64>,
@@ -56,7 +58,7 @@ pub struct Found {
     pub bad_l4_checksums: u64,
     /// Flows of which something arrived.
     pub flows: u64,
-    /// Flows with a lower number than the highest, of which nothing arrived.
+    /// Flows with a lower number than the highest, of which nothing arrived, though there was a whole round of all.
     pub silent_flows: u64,
     /// Flows that more than one server got.
     pub moved_flows: u64,
@@ -67,8 +69,8 @@ pub struct Found {
     pub duplicates: u64,
     /// Frames behind a later one of their flow (RFC 4737 §3).
     pub reordered: u64,
-    /// Frames that say nothing about loss: of flows that were under way when this began, or too many to follow.
-    pub early: u64,
+    /// Frames of flows that are too many to follow.
+    pub unfollowed: u64,
     pub servers: Vec<Server>,
     /// `None` with fewer than two servers.
     pub spread: Option<Spread>,

@@ -21,6 +21,7 @@ pub mod flood;
 pub mod several;
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -74,7 +75,7 @@ pub enum Mode {
 }
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Flows in use at any time, each a connection.
     pub flows: u32,
@@ -87,6 +88,15 @@ pub struct Plan {
     pub duration: Duration,
     /// Measure this many packets instead.
     pub packets: Option<u64>,
+    /// Set by a signal: what was measured until then is the result.
+    pub stop: Arc<AtomicBool>,
+}
+
+impl Plan {
+    /// Looked at between batches: a timed part has nothing in it but the worker.
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
 }
 
 /// What was measured.
@@ -116,28 +126,33 @@ impl Measured {
 /// Runs `plan`: every flow is established first, then it is measured.
 ///
 /// # Errors
-/// The flows cannot be had, memory is short, or the data plane did not forward every packet:
-/// then there is nothing to measure.
+/// The flows cannot be had, memory is short, the data plane did not forward every packet, or it was stopped
+/// before the first: then there is nothing to measure.
 pub fn run(plan: &Plan) -> Result<Measured, RingError> {
     let mut ring = Ring::new(plan)?;
-    ring.warm_up();
+    ring.warm_up(plan)?;
     let clock = clock_cost();
     let mut slices = Vec::new();
     let mut packets = 0;
     let most = plan.packets.unwrap_or(u64::MAX);
     let start = ring.worker_time;
-    let is_over = |ring: &Ring| plan.packets.is_none() && ring.worker_time - start >= plan.duration;
+    let is_over = |ring: &Ring| {
+        plan.is_stopped() || plan.packets.is_none() && ring.worker_time - start >= plan.duration
+    };
     while packets < most && !is_over(&ring) {
         let slice = SLICE.min(most - packets);
         let mut spent = Duration::ZERO;
         let mut done = 0;
-        while done < slice && !is_over(&ring) {
+        while done < slice && (done == 0 || !is_over(&ring)) {
             let batch = BATCH.min(usize::try_from(slice - done).unwrap_or(BATCH));
             spent += ring.batch(batch, measured).saturating_sub(clock);
             done += batch as u64;
         }
         slices.push(spent.as_nanos() as f64 / done as f64);
         packets += done;
+    }
+    if slices.is_empty() {
+        return Err(RingError::Interrupted);
     }
     slices.sort_by(f64::total_cmp);
     ring.check_new_flows()?;
@@ -282,16 +297,20 @@ impl Ring {
     }
 
     /// Sends each flow's first packet and, for TCP, the one that establishes it.
-    fn warm_up(&mut self) {
+    fn warm_up(&mut self, plan: &Plan) -> Result<(), RingError> {
         for _ in 0..2 {
             let mut left = self.window.size as usize;
             while left > 0 {
+                if plan.is_stopped() {
+                    return Err(RingError::Interrupted);
+                }
                 let batch = BATCH.min(left);
                 self.batch(batch, unmeasured);
                 left -= batch;
             }
         }
         self.warm_at = self.worker_time;
+        Ok(())
     }
 
     /// Fills, directs and takes back `count` frames, at most [`BATCH`]; returns how long directing
@@ -533,7 +552,7 @@ pub enum RingError {
         "of {wanted} flows {connections} became connections (dropped: {drops}): what was measured is not making them"
     )]
     NotConnected {
-        wanted: u32,
+        wanted: u64,
         connections: u64,
         drops: String,
     },
@@ -541,6 +560,8 @@ pub enum RingError {
     Lost { flows: u32, connections: usize },
     #[error("{connections} connections do not time out: what was measured is not ending them")]
     NotEnded { connections: u64 },
+    #[error("interrupted before the first result")]
+    Interrupted,
 }
 
 #[cfg(test)]

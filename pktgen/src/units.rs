@@ -120,6 +120,16 @@ pub fn count(text: &str) -> Result<u32, String> {
     number.ok_or_else(|| "write a number of at least 1, such as 500, 10k or 1M".to_owned())
 }
 
+/// Reads a part of a hundred: `0`, `0.1`, `2`.
+///
+/// # Errors
+/// A sentence that says how to write it.
+pub fn percent(text: &str) -> Result<f64, String> {
+    let number = text.parse::<f64>().ok();
+    let number = number.filter(|number| (0.0..100.0).contains(number));
+    number.ok_or_else(|| "write a number from 0 to less than 100, such as 0.1".to_owned())
+}
+
 /// Reads `10`, `2.5s`, `250ms` or `3m`; a bare number is seconds.
 ///
 /// # Errors
@@ -176,6 +186,16 @@ mod tests {
         assert_eq!(count("1M"), Ok(1_000_000));
         for text in ["", "0", "k", "-1", "1.5k", "5000M"] {
             assert!(count(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn percents() {
+        assert_eq!(percent("0"), Ok(0.0));
+        assert_eq!(percent("0.1"), Ok(0.1));
+        assert_eq!(percent("99.9"), Ok(99.9));
+        for text in ["", "nan", "inf", "-1", "100", "200", "2%"] {
+            assert!(percent(text).is_err(), "{text}");
         }
     }
 

@@ -5,6 +5,7 @@
 //! taken for granted.
 
 mod flow;
+mod pages;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use crate::interface::parse_mac;
 use crate::report::{self, Found, Latency};
 use crate::spread;
 use flow::{Flow, Place};
+use pages::{PAGE, Pages};
 
 /// The longest latency that is told apart from longer ones, in nanoseconds.
 const LONGEST: u64 = 60_000_000_000;
@@ -37,8 +39,10 @@ const MOST_TRACKED: usize = 2 * MOST_FLOWS as usize;
 pub enum Mode {
     /// By the destination's Ethernet address.
     Dr,
-    /// By the destination's address and port; FULLNAT, too.
+    /// By the destination's address and port.
     Nat,
+    /// The same.
+    FullNat,
     /// By the outer destination address.
     Tun,
 }
@@ -49,7 +53,8 @@ impl FromStr for Mode {
     fn from_str(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {
             "dr" => Ok(Self::Dr),
-            "nat" | "fullnat" => Ok(Self::Nat),
+            "nat" => Ok(Self::Nat),
+            "fullnat" => Ok(Self::FullNat),
             "tun" => Ok(Self::Tun),
             _ => Err("write dr, nat, fullnat or tun".to_owned()),
         }
@@ -61,6 +66,7 @@ impl fmt::Display for Mode {
         f.write_str(match self {
             Self::Dr => "dr",
             Self::Nat => "nat",
+            Self::FullNat => "fullnat",
             Self::Tun => "tun",
         })
     }
@@ -115,6 +121,40 @@ impl FromStr for Expected {
     }
 }
 
+impl Expected {
+    /// Sees that the server is named as frames name it in that mode.
+    ///
+    /// # Errors
+    /// It never comes in a frame under this name.
+    pub fn check(&self, mode: Mode) -> Result<(), WrongName> {
+        let (named_so, expected) = match mode {
+            Mode::Dr => (matches!(self.server, Server::Mac(_)), "Ethernet address"),
+            Mode::Nat | Mode::FullNat => (matches!(self.server, Server::Socket(_)), "address:port"),
+            Mode::Tun => (matches!(self.server, Server::Host(_)), "address"),
+        };
+        let server = self.server;
+        match named_so {
+            true => Ok(()),
+            false => Err(WrongName {
+                server,
+                mode,
+                expected,
+            }),
+        }
+    }
+}
+
+/// A real server that is not named as frames name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "--server {server}: with --mode {mode} frames name a real server by its {expected}: write that"
+)]
+pub struct WrongName {
+    server: Server,
+    mode: Mode,
+    expected: &'static str,
+}
+
 impl fmt::Display for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.server, self.weight)
@@ -133,9 +173,28 @@ struct Share {
 /// The flows of one run of the generator.
 #[derive(Debug)]
 struct Run {
-    /// The round from which on every frame is expected here.
-    base: u32,
-    flows: Vec<Flow>,
+    /// Of its first frame.
+    first_round: u32,
+    /// The furthest from that.
+    rounds: u32,
+    flows: Pages,
+}
+
+impl Run {
+    /// It was under way when its first frame came: nothing is known of what went before, nor how far each of
+    /// several workers is, which count rounds by themselves.
+    fn is_under_way(&self) -> bool {
+        self.first_round > 0
+    }
+
+    /// Flows below the highest of which nothing came, though there was a whole round in which each had its turn.
+    fn silent(&self) -> u64 {
+        let whole = if self.is_under_way() { 2 } else { 1 };
+        if self.rounds < whole {
+            return 0;
+        }
+        self.flows.silent()
+    }
 }
 
 /// Everything that was found so far.
@@ -147,7 +206,7 @@ pub struct Verifier {
     shares: Vec<Share>,
     numbers: HashMap<Server, u16>,
     runs: HashMap<u8, Run>,
-    /// Flows of all runs.
+    /// Flows of all runs, in whole pages.
     tracked: usize,
     latency: Histogram<u64>,
     /// A packet out of a tunnel, behind an Ethernet header.
@@ -190,7 +249,7 @@ impl Verifier {
                 Ok(None) => self.found.malformed += 1,
                 Err(malformed) => self.complain(malformed),
             },
-            Mode::Dr | Mode::Nat => self.look_inside(frame, None, now),
+            Mode::Dr | Mode::Nat | Mode::FullNat => self.look_inside(frame, None, now),
         }
         self.inner = inner;
     }
@@ -218,7 +277,7 @@ impl Verifier {
         }
         let server = outer.unwrap_or_else(|| match self.mode {
             Mode::Dr => Server::Mac(ethernet::destination(frame).unwrap_or_default().0),
-            Mode::Nat | Mode::Tun => {
+            Mode::Nat | Mode::FullNat | Mode::Tun => {
                 let address = IpAddr::from(parsed.destination);
                 Server::Socket((address, parsed.destination_port).into())
             }
@@ -229,21 +288,27 @@ impl Verifier {
     /// Where the frame is in its flow, and whether its server is the flow's.
     fn place(&mut self, stamp: Stamp, server: Server) {
         let run = self.runs.entry(stamp.run).or_insert_with(|| Run {
-            // Of a run that is under way, the flows before this one in its round have gone by.
-            base: if stamp.round == 0 { 0 } else { stamp.round + 1 },
-            flows: Vec::new(),
+            first_round: stamp.round,
+            rounds: 0,
+            flows: Pages::default(),
         });
+        // Those of a worker that is behind the first one's are none.
+        let ahead = stamp.round.wrapping_sub(run.first_round).cast_signed();
+        run.rounds = run.rounds.max(u32::try_from(ahead).unwrap_or(0));
         let number = stamp.flow as usize;
-        if let Some(more) = (number + 1).checked_sub(run.flows.len()) {
-            if self.tracked + more > MOST_TRACKED {
-                self.found.early += 1;
+        if !run.flows.has_page(number) {
+            if self.tracked + PAGE > MOST_TRACKED {
+                self.found.unfollowed += 1;
                 return;
             }
-            self.tracked += more;
-            run.flows.resize(number + 1, Flow::beginning(run.base));
+            self.tracked += PAGE;
         }
-        let flow = &mut run.flows[number];
+        let is_under_way = run.is_under_way();
+        let flow = run.flows.flow(number);
         let first = flow.server;
+        if first.is_none() && is_under_way {
+            *flow = Flow::beginning(stamp.round);
+        }
         if let Some(first) = first
             && let Some(share) = self.shares.get_mut(usize::from(first))
             && share.server == server
@@ -261,10 +326,6 @@ impl Verifier {
                 self.found.moved_flows += u64::from(!flow.moved);
                 flow.moved = true;
             }
-        }
-        if stamp.round < run.base && run.base - stamp.round < 2 {
-            self.found.early += 1;
-            return;
         }
         match flow.note(stamp.round) {
             Place::Newest => {}
@@ -289,11 +350,12 @@ impl Verifier {
     #[must_use]
     pub fn found(&self) -> Found {
         let mut found = self.found.clone();
-        for flow in self.runs.values().flat_map(|run| &run.flows) {
-            let is_known = flow.server.is_some();
-            found.flows += u64::from(is_known);
-            found.silent_flows += u64::from(!is_known);
-            found.lost += flow.missing();
+        for run in self.runs.values() {
+            found.silent_flows += run.silent();
+            for flow in run.flows.known() {
+                found.flows += 1;
+                found.lost += flow.missing();
+            }
         }
         let mut shares = self.shares.clone();
         shares.sort_by_key(|share| share.server);

@@ -5,9 +5,9 @@
 
 use dataplane::service::{MacAddress, Protocol};
 use pktgen::flows::Flows;
-use pktgen::frame::{Layout, STAMP, Stamp, TAG};
+use pktgen::frame::{Layout, MOST_FLOWS, STAMP, Stamp, TAG};
 use pktgen::interface::Interface;
-use pktgen::live::{Plan, Source};
+use pktgen::live::{LiveError, Plan, Source};
 use pktgen::units::{Rate, Size};
 
 fn plan(destination: &str, protocol: Protocol, flows: u32, size: Size) -> Plan {
@@ -33,15 +33,19 @@ fn plan(destination: &str, protocol: Protocol, flows: u32, size: Size) -> Plan {
     }
 }
 
-/// Compares `count` frames that the kernel makes with those that they should be.
-fn compare(plan: &Plan, count: usize) {
-    let interface = Interface {
+fn interface(plan: &Plan) -> Interface {
+    Interface {
         name: "none".to_owned(),
         index: 1,
         mac: plan.layout.source_mac,
         mtu: 1500,
-    };
-    let templates = plan.templates(&interface, false).unwrap();
+    }
+}
+
+/// Compares `count` frames that the kernel makes with those that they should be.
+fn compare(plan: &Plan, count: usize) {
+    let interface = interface(plan);
+    let templates = plan.templates(&interface, None).unwrap();
     let source = Source::load(interface, plan).unwrap();
     let mut last = 0;
     let payload = plan.layout.payload() + if plan.vlan.is_some() { TAG } else { 0 };
@@ -56,6 +60,56 @@ fn compare(plan: &Plan, count: usize) {
     }
     let stamped = templates[0].length() >= payload + STAMP;
     assert_eq!(last > 0, stamped);
+}
+
+#[test]
+fn no_part_has_flows_that_stamps_cannot_tell_apart() {
+    let all = plan("192.0.2.1:80", Protocol::Udp, 1, Size::Fixed(60));
+    let flows = Flows::new("10.0.0.0/8".parse().unwrap(), MOST_FLOWS + 2).unwrap();
+    let refused = [0, 1].map(|number| {
+        let flows = flows.part(number, 2).unwrap();
+        let templates = Plan {
+            flows,
+            ..all.clone()
+        }
+        .templates(&interface(&all), None);
+        matches!(templates, Err(LiveError::Flows(_)))
+    });
+    assert_eq!(refused, [false, true]);
+}
+
+#[test]
+fn frames_or_their_fragments_fit_the_interface() {
+    let fits = |destination, mtu, length, fragment| {
+        let plan = plan(destination, Protocol::Udp, 1, Size::Fixed(length));
+        let interface = Interface {
+            mtu,
+            ..interface(&plan)
+        };
+        plan.templates(&interface, fragment).map(|_| ())
+    };
+    let [v4, v6] = ["192.0.2.1:80", "[2001:db8:ffff::1]:443"];
+    for (destination, fragment) in [(v4, 1480), (v6, 1448)] {
+        assert!(fits(destination, 1500, 1514, None).is_ok());
+        assert!(fits(destination, 1500, 6000, Some(fragment)).is_ok());
+        let refused = [
+            fits(destination, 1500, 1515, None),
+            fits(destination, 1500, 6000, Some(fragment + 8)),
+        ];
+        for error in refused.map(Result::unwrap_err) {
+            assert!(
+                matches!(error, LiveError::TooLong { mtu: 1500, .. }),
+                "{error}"
+            );
+        }
+    }
+    // A packet shorter than a fragment is one.
+    assert!(fits(v4, 1500, 1000, Some(3200)).is_ok());
+    let error = fits(v4, 9000, 5000, None).unwrap_err().to_string();
+    assert!(
+        error.contains("at most 3300") && !error.contains("raise"),
+        "{error}"
+    );
 }
 
 #[test]

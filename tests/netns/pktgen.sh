@@ -25,6 +25,7 @@ mac() { on "$1" cat "/sys/class/net/$2/address"; }
 measure() {
     local port=$1 flows=$2 rate=$3
     shift 3
+    : >"$WORK/sink.log" # or the one before would be found ready
     exec_on switch "$PKTGEN" sink --interface director --json "$@" >"$WORK/sink" 2>"$WORK/sink.log" &
     local sink=$!
     wait_until 10 "the sink is ready" grep -q ready "$WORK/sink.log"
@@ -47,7 +48,7 @@ all_is_well() {
     equal "looked at" "$(found .frames)" "$count"
     equal "flows" "$(found .flows)" "$1"
     for what in malformed bad_ip_checksums bad_l4_checksums silent_flows moved_flows moved_frames lost \
-        duplicates reordered early; do
+        duplicates reordered unfollowed; do
         equal "$what" "$(found ".$what")" 0
     done
     equal "spread as the weights want it" "$(found .spread.fits)" true

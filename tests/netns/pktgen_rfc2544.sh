@@ -27,6 +27,10 @@ between "results of an interrupted run" "$(jq '.measurements | length' "$WORK/so
 left=$(ip netns list | awk -v lab="lab-$run-" 'index($1, lab) == 1')
 equal "namespaces left" "$left" ""
 
+# What cannot be sent is known before anything is measured.
+(exec_measure --frames 64,9000 --flows 10 2>&1) >"$WORK/long.log" && fail "9000 bytes were sent"
+contains "frames that are too long" "$(<"$WORK/long.log")" '^pktgen: 9000 bytes, flows: 10: pktgen tx: '
+
 # Two runs beside each other, without measuring.
 compared=$("$PKTGEN" rfc2544 --from "$WORK/run.json" --compare "$WORK/some.json" --html "$WORK/report.html")
 contains "the comparison" "$compared" 'before +change'

@@ -7,9 +7,14 @@ mod sink;
 mod tx;
 
 use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use dataplane::service::Protocol;
+use pktgen::cpu::PinError;
+use pktgen::flows::FlowsError;
+use pktgen::live::LiveError;
+use pktgen::verify::WrongName;
 use serde::Serialize;
 
 /// Sends and measures packets.
@@ -34,7 +39,7 @@ enum Command {
     Completions(manual::Completions),
 }
 
-/// Runs the command given on the command line; exits with status 2 when that is wrong.
+/// Runs the command given on the command line; exits with status 2 when clap finds that wrong.
 pub(crate) fn run() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Tx(arguments) => tx::run(&arguments),
@@ -44,6 +49,21 @@ pub(crate) fn run() -> anyhow::Result<()> {
         Command::Man(arguments) => manual::man(&arguments),
         Command::Completions(arguments) => manual::completions(&arguments),
     }
+}
+
+/// The command line, or a configuration that it names, is wrong; clap has not seen it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
+/// 2 for a wrong command line or configuration, as of clap; 1 for an operation that failed.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    let is_usage = error.is::<Usage>()
+        || error.is::<FlowsError>()
+        || error.is::<WrongName>()
+        || matches!(error.downcast_ref(), Some(PinError::Unknown { .. }))
+        || matches!(error.downcast_ref(), Some(error) if LiveError::is_of_plan(error));
+    ExitCode::from(if is_usage { 2 } else { 1 })
 }
 
 fn protocol(text: &str) -> Result<Protocol, String> {

@@ -1,6 +1,7 @@
 //! `pktgen rfc2544`
 
-use std::io::{IsTerminal as _, Write as _};
+use std::fs::OpenOptions;
+use std::io::{IsTerminal as _, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, bail};
 use dataplane::service::{MacAddress, Protocol};
-use pktgen::frame::{ETHERNET, STAMP};
+use pktgen::frame::Layout;
 use pktgen::interface::parse_mac;
 use pktgen::report::{Found, Received};
 use pktgen::rfc2544::bed::Subject;
@@ -31,7 +32,7 @@ pub(crate) struct Arguments {
     /// The director's configuration: it is run in a lab of network namespaces
     #[arg(value_name = "CONFIG", required_unless_present_any = ["from", "tx_interface"])]
     config: Option<PathBuf>,
-    /// The virtual server to measure [default: the first with UDP, or the first]
+    /// The virtual server to measure [default: the first with --protocol; without that, with UDP, or the first]
     #[arg(long, value_name = "VIP:PORT", requires = "config")]
     virtual_server: Option<SocketAddr>,
     /// The director's program [default: appliance, beside this one or in PATH]
@@ -39,6 +40,9 @@ pub(crate) struct Arguments {
     appliance: Option<PathBuf>,
     #[command(flatten)]
     given: Given,
+    /// udp or tcp [default: the virtual server's, with interfaces udp]
+    #[arg(long, value_name = "udp|tcp", value_parser = super::protocol)]
+    protocol: Option<Protocol>,
     /// Frame lengths in bytes, with FCS as RFC 2544 counts
     #[arg(long, value_name = "N,…", value_delimiter = ',', default_values_t = FRAMES)]
     frames: Vec<usize>,
@@ -49,10 +53,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "D", default_value = "10s", value_parser = units::duration)]
     trial: Duration,
     /// Loss that counts as none, in percent; RFC 2544 wants 0
-    #[arg(long, value_name = "PERCENT", default_value_t = 0.0)]
+    #[arg(long, value_name = "PERCENT", default_value = "0", value_parser = units::percent)]
     tolerance: f64,
     /// How exactly rates are searched for, in percent
-    #[arg(long, value_name = "PERCENT", default_value_t = 2.0)]
+    #[arg(long, value_name = "PERCENT", default_value = "2", value_parser = units::percent)]
     resolution: f64,
     /// CPU for sending and receiving [default: one that the lab's director does not use]
     #[arg(long, value_name = "CPU")]
@@ -64,7 +68,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "OLD.json")]
     compare: Option<PathBuf>,
     /// Measure nothing: report on the results of an earlier run
-    #[arg(long, value_name = "RUN.json", conflicts_with_all = ["config", "tx_interface"])]
+    #[arg(long, value_name = "RUN.json", conflicts_with_all = ["config", "tx_interface", "protocol", "frames", "flows", "trial", "tolerance", "resolution", "core"])]
     from: Option<PathBuf>,
     /// Print the results as JSON
     #[arg(long)]
@@ -89,34 +93,85 @@ struct Given {
     /// Source addresses [default: the sending interface's own]
     #[arg(long, value_name = "CIDR", requires = "tx_interface")]
     src: Option<String>,
-    /// udp or tcp
-    #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = super::protocol)]
-    protocol: Protocol,
     /// How the director forwards
-    #[arg(long, value_name = "dr|nat|fullnat|tun", default_value = "dr")]
+    #[arg(
+        long,
+        value_name = "dr|nat|fullnat|tun",
+        default_value = "dr",
+        conflicts_with_all = ["config", "from"]
+    )]
     mode: Mode,
     /// A real server and its weight; may be repeated [default: all that get something, alike]
     #[arg(long, value_name = "SERVER=WEIGHT", requires = "tx_interface")]
     server: Vec<Expected>,
 }
 
+/// What was measured, and what ended it before all was.
+struct Outcome {
+    results: Results,
+    failed: Option<anyhow::Error>,
+}
+
 pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    if let Some(path) = &arguments.html {
+        can_be_written(path)?;
+    }
     let old = arguments.compare.as_deref().map(read).transpose()?;
-    let results = match (&arguments.from, &arguments.config) {
-        (Some(path), _) => read(path)?,
+    let Outcome { results, failed } = match (&arguments.from, &arguments.config) {
+        (Some(path), _) => Outcome {
+            results: read(path)?,
+            failed: None,
+        },
         (None, Some(config)) => in_a_lab(arguments, config)?,
         (None, None) => between_interfaces(arguments)?,
     };
+    let mut out = std::io::stdout().lock();
+    report(arguments, &results, old.as_ref(), &mut out)?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// Finds out before half an hour of measuring whether its report can be written.
+fn can_be_written(path: &Path) -> anyhow::Result<()> {
+    let is_there = path.exists();
+    let failed = || format!("cannot write {}", path.display());
+    let options = &mut OpenOptions::new();
+    options
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(failed)?;
+    if !is_there {
+        std::fs::remove_file(path).with_context(failed)?;
+    }
+    Ok(())
+}
+
+/// Prints the results and writes the page; if one fails, the other is done all the same.
+fn report(
+    arguments: &Arguments,
+    results: &Results,
+    old: Option<&Results>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let printed = print(arguments, results, old, out);
     if let Some(path) = &arguments.html {
-        let page = html::page(&results, old.as_ref());
+        let page = html::page(results, old);
         std::fs::write(path, page).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    let mut out = std::io::stdout().lock();
+    printed
+}
+
+fn print(
+    arguments: &Arguments,
+    results: &Results,
+    old: Option<&Results>,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     if arguments.json {
-        serde_json::to_writer_pretty(&mut out, &results)?;
+        serde_json::to_writer_pretty(&mut *out, results)?;
         writeln!(out)?;
     } else {
-        write!(out, "{}", table::text(&results, old.as_ref()))?;
+        write!(out, "{}", table::text(results, old))?;
     }
     Ok(())
 }
@@ -132,8 +187,9 @@ fn read(path: &Path) -> anyhow::Result<Results> {
     serde_json::from_str(&text).with_context(failed)
 }
 
-fn in_a_lab(arguments: &Arguments, config: &Path) -> anyhow::Result<Results> {
-    let subject = Subject::read(config, arguments.virtual_server)?;
+fn in_a_lab(arguments: &Arguments, config: &Path) -> anyhow::Result<Outcome> {
+    let subject = Subject::read(config, arguments.virtual_server, arguments.protocol)
+        .map_err(|error| super::Usage(format!("{error:#}")))?;
     let appliance = match &arguments.appliance {
         Some(path) => path.clone(),
         None => appliance()?,
@@ -149,7 +205,7 @@ fn in_a_lab(arguments: &Arguments, config: &Path) -> anyhow::Result<Results> {
         destination: virtual_server.address(),
         destination_mac: Some(ready.destination_mac),
         sources: Some(ready.sources),
-        protocol: virtual_server.protocol().to_string().to_lowercase(),
+        protocol: virtual_server.protocol(),
         mode: ready.mode,
         servers: ready.servers,
         core: arguments.core.or(ready.core),
@@ -168,8 +224,11 @@ fn in_a_lab(arguments: &Arguments, config: &Path) -> anyhow::Result<Results> {
     measure(arguments, &tester, setup)
 }
 
-fn between_interfaces(arguments: &Arguments) -> anyhow::Result<Results> {
+fn between_interfaces(arguments: &Arguments) -> anyhow::Result<Outcome> {
     let given = &arguments.given;
+    for server in &given.server {
+        server.check(given.mode)?;
+    }
     let place = |interface: &Option<String>| Place {
         namespace: None,
         interface: interface.clone().unwrap_or_default(),
@@ -181,7 +240,7 @@ fn between_interfaces(arguments: &Arguments) -> anyhow::Result<Results> {
         destination: given.dst.context("--tx-interface needs --dst")?,
         destination_mac: given.dst_mac.map(|mac| mac.to_string()),
         sources: given.src.clone(),
-        protocol: given.protocol.to_string().to_lowercase(),
+        protocol: arguments.protocol.unwrap_or(Protocol::Udp),
         mode: given.mode.to_string(),
         servers: given.server.iter().map(ToString::to_string).collect(),
         core: arguments.core,
@@ -198,7 +257,7 @@ fn between_interfaces(arguments: &Arguments) -> anyhow::Result<Results> {
 fn setup(arguments: &Arguments, tester: &Tester, network: String) -> Setup {
     Setup {
         virtual_server: tester.destination.to_string(),
-        protocol: tester.protocol.to_uppercase(),
+        protocol: tester.protocol.to_string(),
         method: tester.mode.to_uppercase(),
         scheduler: None,
         real_servers: tester.servers.len(),
@@ -209,8 +268,8 @@ fn setup(arguments: &Arguments, tester: &Tester, network: String) -> Setup {
     }
 }
 
-/// All measurements, or those until a signal.
-fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Result<Results> {
+/// All measurements, or those until a signal or an error.
+fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Result<Outcome> {
     let settings = Settings {
         tolerance: setup.tolerance,
         resolution: setup.resolution.max(0.001),
@@ -222,15 +281,15 @@ fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Resu
         setup,
         measurements: Vec::new(),
     };
-    let frames = lengths(arguments, tester);
+    let frames = lengths(&arguments.frames, tester.destination, tester.protocol);
     let total = frames.len() * arguments.flows.len();
+    if let Err(error) = try_out(tester, &frames, &arguments.flows) {
+        return ended(results, total, error);
+    }
     for &flows in &arguments.flows {
         for &frame in &frames {
             let number = results.measurements.len() + 1;
-            let progress = Progress::of(format!(
-                "{number}/{total}: {frame} bytes, flows: {}",
-                short(flows)
-            ));
+            let progress = Progress::of(format!("{number}/{total}: {}", named(frame, flows)));
             let load = Load {
                 flows,
                 length: frame - FCS,
@@ -242,25 +301,74 @@ fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Resu
                     progress.done(&measurement);
                     results.measurements.push(measurement);
                 }
-                Err(error) if error.is::<Interrupted>() => {
-                    progress.end();
-                    if results.measurements.is_empty() {
-                        bail!("interrupted before the first result");
-                    }
-                    eprintln!(
-                        "interrupted: these are the {} results of {total} so far",
-                        number - 1
-                    );
-                    return Ok(results);
-                }
                 Err(error) => {
                     progress.end();
-                    return Err(error);
+                    return ended(results, total, error.context(progress.what));
                 }
             }
         }
     }
-    Ok(results)
+    Ok(Outcome {
+        results,
+        failed: None,
+    })
+}
+
+/// A signal or an error keeps what was measured until then, if anything.
+fn ended(results: Results, total: usize, error: anyhow::Error) -> anyhow::Result<Outcome> {
+    let done = results.measurements.len();
+    match (done, error.is::<Interrupted>()) {
+        (0, true) => bail!("interrupted before the first result"),
+        (0, false) => Err(error),
+        (_, true) => {
+            eprintln!("interrupted: these are the {done} results of {total} so far");
+            Ok(Outcome {
+                results,
+                failed: None,
+            })
+        }
+        (_, false) => Ok(Outcome {
+            results,
+            failed: Some(error),
+        }),
+    }
+}
+
+/// Sends the longest frames of the most flows for a moment: if that fails, it is known before anything is measured.
+fn try_out(tester: &Tester, frames: &[usize], flows: &[u32]) -> anyhow::Result<()> {
+    let (Some(&frame), Some(&flows)) = (frames.iter().max(), flows.iter().max()) else {
+        return Ok(());
+    };
+    let load = Load {
+        flows,
+        length: frame - FCS,
+        rate: Rate::PerSecond(1000.0),
+        duration: Duration::from_millis(100),
+    };
+    let tried = count(tester, load).with_context(|| named(frame, flows));
+    tried.map(|_| ())
+}
+
+fn named(frame: usize, flows: u32) -> String {
+    format!("{frame} bytes, flows: {}", short(flows))
+}
+
+/// One trial that only counts.
+fn count(tester: &Tester, load: Load) -> anyhow::Result<Trial> {
+    let (sent, received) = tester.count(load)?;
+    if sent.sent > 0 && received.received == 0 {
+        bail!(
+            "none of {} packets came to {}: is the director running, and does it forward {} there, at this length?",
+            sent.sent,
+            tester.receive.interface,
+            tester.destination
+        );
+    }
+    Ok(Trial {
+        sent: sent.sent,
+        received: received.received,
+        seconds: sent.seconds,
+    })
 }
 
 /// The highest rate, and the latency at shares of it.
@@ -275,20 +383,7 @@ fn one(
             Rate::Max => "trying full speed".to_owned(),
             Rate::PerSecond(rate) => format!("trying {:.3} Mpps", rate / 1e6),
         });
-        let (sent, received) = tester.count(Load { rate, ..load })?;
-        if sent.sent > 0 && received.received == 0 {
-            bail!(
-                "none of {} packets came to {}: is the director running, and does it forward {} there?",
-                sent.sent,
-                tester.receive.interface,
-                tester.destination
-            );
-        }
-        Ok(Trial {
-            sent: sent.sent,
-            received: received.received,
-            seconds: sent.seconds,
-        })
+        count(tester, Load { rate, ..load })
     })?;
     let mut measurement = Measurement {
         by_tester: highest.by_tester,
@@ -326,14 +421,18 @@ fn at_load(load: u32, sent: u64, received: &Received) -> AtLoad {
     }
 }
 
-/// The frame lengths, those too short for a stamp raised to the shortest with one.
-fn lengths(arguments: &Arguments, tester: &Tester) -> Vec<usize> {
-    let ip = if tester.destination.is_ipv6() { 40 } else { 20 };
-    let l4 = if tester.protocol == "tcp" { 20 } else { 8 };
-    let shortest = ETHERNET + ip + l4 + STAMP + FCS;
-    let raised = arguments.frames.iter().map(|&frame| {
+/// The frame lengths, those too short for headers and stamp raised to the shortest with both.
+fn lengths(frames: &[usize], destination: SocketAddr, protocol: Protocol) -> Vec<usize> {
+    let layout = Layout {
+        source_mac: MacAddress::default(),
+        destination_mac: MacAddress::default(),
+        destination,
+        protocol,
+    };
+    let shortest = layout.shortest_stamped() + FCS;
+    let raised = frames.iter().map(|&frame| {
         if frame < shortest {
-            eprintln!("{frame}-byte frames have no room for a stamp: {shortest} bytes instead");
+            eprintln!("{frame}-byte frames are too short: {shortest} bytes instead, the shortest with a stamp");
         }
         frame.max(shortest)
     });
@@ -404,3 +503,7 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "rfc2544/tests.rs"]
+mod tests;

@@ -1,6 +1,8 @@
 //! `pktgen ring`
 
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -13,11 +15,15 @@ use pktgen::ring::several::{self, Compared, Share};
 use pktgen::ring::{self, Measured, Plan};
 use pktgen::units;
 use serde::Serialize;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Their connections take 9 GB.
+const MOST_FLOWS: u32 = 100_000_000;
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// Number of flows, each a connection
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100_000_000))]
+    /// Number of flows, each a connection; k and M are understood
+    #[arg(long, value_name = "N", default_value = "1", value_parser = flows)]
     flows: u32,
     /// Forwarding method
     #[arg(long, value_enum, default_value_t = Mode::Dr)]
@@ -84,8 +90,17 @@ enum Max {
 fn new_flows(text: &str) -> Result<NewFlows, String> {
     match text {
         "max" => Ok(NewFlows::Max(Max::Max)),
-        number => (number.parse().map(NewFlows::PerSecond))
-            .map_err(|_| "write a number below 2^32, or max".to_owned()),
+        "0" => Ok(NewFlows::PerSecond(0)),
+        number => (units::count(number).map(NewFlows::PerSecond))
+            .map_err(|_| "write a number below 2^32, such as 500, 10k or 1M, or max".to_owned()),
+    }
+}
+
+fn flows(text: &str) -> Result<u32, String> {
+    let number = units::count(text)?;
+    match number <= MOST_FLOWS {
+        true => Ok(number),
+        false => Err("write 100M at most".to_owned()),
     }
 }
 
@@ -139,6 +154,8 @@ struct Flood {
     evicted: u64,
     /// Otherwise it is an error.
     connections_lost: u64,
+    /// With the flood, of any packet.
+    mpps: f64,
     /// Without the flood.
     ns_per_packet_calm: f64,
     /// With it, of any packet.
@@ -174,6 +191,8 @@ struct Comparison {
     workers: u16,
     /// By each worker, in each round.
     packets: u64,
+    /// Of all workers together, each with a processor of its own.
+    mpps: f64,
     ns_per_packet_alone: f64,
     /// Of each worker's processor.
     ns_per_packet: f64,
@@ -189,14 +208,18 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     if let Some(core) = arguments.core {
         cpu::pin(core)?;
     }
-    let plan = plan(arguments);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))?;
+    }
+    let plan = plan(arguments, stop);
     if let Some(workers) = arguments.workers {
         return compare(arguments, &plan, workers);
     }
     if let Some(percent) = arguments.syn_flood {
         anyhow::ensure!(
             arguments.protocol == Protocol::Tcp,
-            "--syn-flood is of TCP: add --protocol tcp"
+            super::Usage("--syn-flood is of TCP: add --protocol tcp".to_owned())
         );
         return print_flood(arguments, &flood::run(&plan, percent)?);
     }
@@ -230,25 +253,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
 }
 
 fn print_flood(arguments: &Arguments, flooded: &Flooded) -> anyhow::Result<()> {
-    let Flooded {
-        packets,
-        syns,
-        calm,
-        flooded,
-        evicted,
-    } = *flooded;
-    let report = Flood {
-        mode: arguments.mode,
-        flows: arguments.flows,
-        packets,
-        syns,
-        evicted,
-        connections_lost: 0,
-        ns_per_packet_calm: calm.ns_per_packet,
-        ns_per_packet: flooded.ns_per_packet,
-        instructions_per_packet_calm: calm.instructions_per_packet,
-        instructions_per_packet: flooded.instructions_per_packet,
-    };
+    let report = flood_report(arguments, flooded);
     let mut out = std::io::stdout().lock();
     if arguments.json {
         return super::print_json(&mut out, &report);
@@ -257,13 +262,15 @@ fn print_flood(arguments: &Arguments, flooded: &Flooded) -> anyhow::Result<()> {
         |count: Option<f64>| count.map_or_else(|| "-".to_owned(), |count| format!("{count:.0}"));
     writeln!(
         out,
-        "established   {packets} packets, all forwarded; no connection lost"
+        "established   {} packets, all forwarded; no connection lost",
+        flooded.packets
     )?;
     writeln!(
         out,
-        "flood         {syns} SYNs, {evicted} half-open connections evicted"
+        "flood         {} SYNs, {} half-open connections evicted",
+        flooded.syns, flooded.evicted
     )?;
-    for (name, share) in [("calm", calm), ("flooded", flooded)] {
+    for (name, share) in [("calm", flooded.calm), ("flooded", flooded.flooded)] {
         writeln!(
             out,
             "{name:<13} {:.1} ns/packet, {} instructions",
@@ -272,6 +279,29 @@ fn print_flood(arguments: &Arguments, flooded: &Flooded) -> anyhow::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn flood_report(arguments: &Arguments, flooded: &Flooded) -> Flood {
+    let Flooded {
+        packets,
+        syns,
+        calm,
+        flooded,
+        evicted,
+    } = *flooded;
+    Flood {
+        mode: arguments.mode,
+        flows: arguments.flows,
+        packets,
+        syns,
+        evicted,
+        connections_lost: 0,
+        mpps: mpps(flooded.ns_per_packet),
+        ns_per_packet_calm: calm.ns_per_packet,
+        ns_per_packet: flooded.ns_per_packet,
+        instructions_per_packet_calm: calm.instructions_per_packet,
+        instructions_per_packet: flooded.instructions_per_packet,
+    }
 }
 
 fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<()> {
@@ -311,7 +341,7 @@ fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<(
     Ok(())
 }
 
-fn plan(arguments: &Arguments) -> Plan {
+fn plan(arguments: &Arguments, stop: Arc<AtomicBool>) -> Plan {
     Plan {
         flows: arguments.flows,
         mode: match arguments.mode {
@@ -329,6 +359,7 @@ fn plan(arguments: &Arguments) -> Plan {
         },
         duration: arguments.duration,
         packets: arguments.packets,
+        stop,
     }
 }
 
@@ -375,6 +406,7 @@ fn comparison(arguments: &Arguments, compared: &Compared) -> Comparison {
         flows: arguments.flows,
         workers: compared.workers,
         packets: compared.packets,
+        mpps: f64::from(compared.workers) * mpps(ns(&each)),
         ns_per_packet_alone: ns(&alone),
         ns_per_packet: ns(&each),
         instructions_per_packet_alone: instructions(&alone),
@@ -382,6 +414,15 @@ fn comparison(arguments: &Arguments, compared: &Compared) -> Comparison {
         speedup: at(speedups.len() / 2),
         speedup_min: at(0),
         speedup_max: at(speedups.len().saturating_sub(1)),
+    }
+}
+
+/// The rate of one processor.
+fn mpps(ns_per_packet: f64) -> f64 {
+    if ns_per_packet > 0.0 {
+        1e3 / ns_per_packet
+    } else {
+        0.0
     }
 }
 
@@ -398,7 +439,7 @@ fn report(arguments: &Arguments, measured: &Measured, churned: Option<&Churned>)
         flows: arguments.flows,
         new_flows_per_second: arguments.new_flows_per_second,
         packets: measured.packets,
-        mpps: if ns > 0.0 { 1e3 / ns } else { 0.0 },
+        mpps: mpps(ns),
         ns_per_packet: ns,
         ns_per_packet_min: measured.slices.first().copied().unwrap_or(ns),
         ns_per_packet_max: measured.slices.last().copied().unwrap_or(ns),
@@ -428,5 +469,86 @@ fn percentiles(all: &Histogram<u64>) -> Percentiles {
         p99: all.value_at_quantile(0.99),
         p99_9: all.value_at_quantile(0.999),
         max: all.max(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn parse(line: &str) -> Result<Arguments, clap::Error> {
+        Line::try_parse_from(line.split(' ')).map(|line| line.arguments)
+    }
+
+    #[test]
+    fn flows_are_written_as_for_the_other_commands() {
+        let flows = |text: &str| parse(&format!("ring --flows {text}")).map(|it| it.flows);
+        assert_eq!(flows("7").unwrap(), 7);
+        assert_eq!(flows("10k").unwrap(), 10_000);
+        assert_eq!(flows("100M").unwrap(), 100_000_000);
+        for text in ["0", "101M", "5000M", "x"] {
+            assert!(flows(text).is_err(), "{text}");
+        }
+        for text in ["0", "10k", "max"] {
+            assert!(parse(&format!("ring --new-flows-per-second {text}")).is_ok());
+        }
+        assert!(parse("ring --new-flows-per-second x").is_err());
+    }
+
+    #[test]
+    fn every_report_has_the_keys_of_the_contract() {
+        let arguments = parse("ring --protocol tcp").unwrap();
+        let share = Share {
+            ns_per_packet: 100.0,
+            instructions_per_packet: None,
+        };
+        let measured = Measured {
+            packets: 1,
+            slices: vec![100.0],
+            instructions_per_packet: None,
+            connections: 1,
+        };
+        let flooded = Flooded {
+            packets: 1,
+            syns: 1,
+            calm: flood::Share {
+                ns_per_packet: 50.0,
+                instructions_per_packet: None,
+            },
+            flooded: flood::Share {
+                ns_per_packet: 100.0,
+                instructions_per_packet: None,
+            },
+            evicted: 0,
+        };
+        let compared = Compared {
+            workers: 2,
+            packets: 1,
+            rounds: vec![(share, share)],
+        };
+        let reports = [
+            serde_json::to_value(report(&arguments, &measured, None)).unwrap(),
+            serde_json::to_value(flood_report(&arguments, &flooded)).unwrap(),
+            serde_json::to_value(comparison(&arguments, &compared)).unwrap(),
+        ];
+        for report in &reports {
+            assert_eq!(report["mode"], "dr");
+            assert_eq!(report["flows"], 1);
+            assert_eq!(report["ns_per_packet"], 100.0);
+            assert_eq!(report.get("instructions_per_packet"), Some(&Value::Null));
+        }
+        assert_eq!(
+            reports.each_ref().map(|it| it["mpps"].as_f64()),
+            [10.0, 10.0, 20.0].map(Some)
+        );
     }
 }

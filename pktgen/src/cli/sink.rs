@@ -30,7 +30,8 @@ pub(crate) struct Arguments {
     /// A real server and its weight; may be repeated [default: all that get something, alike]
     #[arg(long, value_name = "SERVER=WEIGHT")]
     server: Vec<Expected>,
-    /// Only count, in the kernel: nothing is verified, and the sender is not slowed down
+    /// Only count, in the kernel: nothing is verified, the sender is not slowed down, and the rate is that of the
+    /// sink's whole time
     #[arg(long, conflicts_with = "server")]
     count: bool,
     /// Be a server: answer TCP segments to this port, for `tx --handshakes`
@@ -59,6 +60,9 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
+    for server in &arguments.server {
+        server.check(arguments.mode)?;
+    }
     let interface = Interface::find(&arguments.interface)?;
     let take = match arguments.respond {
         Some(port) => Take::ToPort(port),
@@ -71,19 +75,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     eprintln!("ready");
     let start = Instant::now();
     let mut times: Option<(u64, u64)> = None;
-    let mut answered = 0;
-    let mut answer = Vec::new();
+    let mut responses = Responses::default();
     let mut drain = |receiver: &mut Receiver| {
         receiver.exchange(|frame, arrived, out| {
             times = Some(times.map_or((arrived, arrived), |(first, _)| (first, arrived)));
             if arguments.respond.is_none() {
                 return verifier.look(frame, arrived);
             }
-            if let Some(mut segment) = Segment::read(frame).and_then(|it| respond(&it)) {
-                segment.destination_mac = arguments.reply_mac.unwrap_or(segment.destination_mac);
-                segment.write(&mut answer);
-                answered += u64::from(out.send(&answer));
-            }
+            responses.look(frame, arguments.reply_mac, |answer| out.send(answer));
         })
     };
     while !stop.load(Ordering::Relaxed)
@@ -98,6 +97,7 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             progress.say(&receiver)?;
         }
     }
+    receiver.close()?;
     while drain(&mut receiver) > 0 {}
     progress.end();
 
@@ -108,7 +108,11 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         None => start.elapsed().as_secs_f64(),
     };
     let (mpps, gbit_per_second) = rates(received, bytes, seconds);
-    let looked_at = found.as_ref().map_or(received, |found| found.frames);
+    let looked_at = match (take, &found) {
+        (Take::ToPort(_), _) => responses.done,
+        (_, Some(found)) => found.frames,
+        (_, None) => received,
+    };
     print(
         &Received {
             interface: interface.name,
@@ -117,12 +121,41 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
             seconds,
             mpps,
             gbit_per_second,
-            answered: arguments.respond.map(|_| answered),
+            answered: arguments.respond.map(|_| responses.answered),
             missed: received.saturating_sub(looked_at),
             found,
         },
         arguments.json,
     )
+}
+
+/// What `--respond` did.
+#[derive(Debug, Default)]
+struct Responses {
+    /// Segments that need nothing more: they were answered, or need no answer.
+    done: u64,
+    answered: u64,
+    answer: Vec<u8>,
+}
+
+impl Responses {
+    /// Answers a segment, by `send`, which is false when it cannot.
+    fn look(
+        &mut self,
+        frame: &[u8],
+        reply_mac: Option<MacAddress>,
+        send: impl FnOnce(&[u8]) -> bool,
+    ) {
+        if let Some(mut segment) = Segment::read(frame).and_then(|it| respond(&it)) {
+            segment.destination_mac = reply_mac.unwrap_or(segment.destination_mac);
+            segment.write(&mut self.answer);
+            if !send(&self.answer) {
+                return;
+            }
+            self.answered += 1;
+        }
+        self.done += 1;
+    }
 }
 
 /// A line on a terminal, once a second.
@@ -183,7 +216,13 @@ fn print(report: &Received, json: bool) -> anyhow::Result<()> {
         packets_per_second(report.mpps),
         report.gbit_per_second
     )?;
-    if report.missed > 0 {
+    if report.missed > 0 && report.answered.is_some() {
+        let missed = report.missed;
+        writeln!(
+            out,
+            "missed    {missed} of them came faster than they could be answered"
+        )?;
+    } else if report.missed > 0 {
         writeln!(
             out,
             "missed    {} of them came faster than they could be looked at: what follows is of the others, \
@@ -206,32 +245,23 @@ fn print_found(out: &mut impl std::io::Write, found: &Found) -> anyhow::Result<(
         (found.bad_ip_checksums, "with a wrong IP checksum"),
         (found.bad_l4_checksums, "with a wrong UDP or TCP checksum"),
     ];
-    writeln!(
-        out,
-        "packets   {}",
-        summary(&bad, "all whole, checksums right")
-    )?;
+    let well = match found.frames {
+        0 => "none",
+        _ => "all whole, checksums right",
+    };
+    writeln!(out, "packets   {}", summary(&bad, well))?;
     writeln!(
         out,
         "sequence  {} lost, {} duplicates, {} out of order{}",
         found.lost,
         found.duplicates,
         found.reordered,
-        match found.early {
+        match found.unfollowed {
             0 => String::new(),
-            early => format!("; {early} not judged, as they were under way at the start"),
+            frames => format!("; {frames} not judged, as their flows are too many to follow"),
         }
     )?;
-    let astray = [
-        (found.moved_flows, "flows at more than one server"),
-        (
-            found.moved_frames,
-            "packets at another server than their flow's first",
-        ),
-        (found.silent_flows, "flows of which nothing came"),
-    ];
-    let astray = summary(&astray, "each at one server");
-    writeln!(out, "flows     {}: {astray}", found.flows)?;
+    writeln!(out, "flows     {}", flows(found))?;
     for server in &found.servers {
         writeln!(
             out,
@@ -271,6 +301,26 @@ fn print_found(out: &mut impl std::io::Write, found: &Found) -> anyhow::Result<(
     Ok(())
 }
 
+/// Whether each flow had one server, and whether any is missing.
+fn flows(found: &Found) -> String {
+    if found.flows == 0 {
+        return "none".to_owned();
+    }
+    let astray = [
+        (found.moved_flows, "at more than one server"),
+        (
+            found.moved_frames,
+            "packets at another server than their flow's first",
+        ),
+    ];
+    let silent = match found.silent_flows {
+        0 => String::new(),
+        flows => format!("; nothing came of {flows} others"),
+    };
+    let astray = summary(&astray, "each at one server");
+    format!("{}: {astray}{silent}", found.flows)
+}
+
 /// What there is any of, or that all is well.
 fn summary(counts: &[(u64, &str)], well: &str) -> String {
     let some = counts.iter().filter(|(count, _)| *count > 0);
@@ -281,5 +331,60 @@ fn summary(counts: &[(u64, &str)], well: &str) -> String {
         well.to_owned()
     } else {
         some.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(found: &Found) -> String {
+        let mut out = Vec::new();
+        print_found(&mut out, found).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn flows_that_are_missing_do_not_hide_the_verdict() {
+        let found = Found {
+            frames: 20,
+            flows: 10,
+            silent_flows: 3,
+            ..Found::default()
+        };
+        assert!(
+            text(&found).contains("flows     10: each at one server; nothing came of 3 others\n")
+        );
+        let found = Found {
+            moved_flows: 2,
+            moved_frames: 5,
+            ..found
+        };
+        assert!(
+            text(&found).contains("flows     10: 2 at more than one server, 5 packets at another")
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_answered_is_not_done() {
+        let (client, server) = (([10, 0, 0, 1].into(), 1024), ([10, 0, 0, 2].into(), 80));
+        let syn = Segment::opening(Default::default(), client, server, 7);
+        let mut frame = Vec::new();
+        syn.write(&mut frame);
+        let mut responses = Responses::default();
+        responses.look(&frame, None, |_| true);
+        responses.look(&frame, None, |_| false);
+        assert_eq!((responses.answered, responses.done), (1, 1));
+        let ack = Segment { flags: 0x10, ..syn };
+        ack.write(&mut frame);
+        responses.look(&frame, None, |_| panic!("an ACK needs no answer"));
+        assert_eq!((responses.answered, responses.done), (1, 2));
+    }
+
+    #[test]
+    fn of_nothing_nothing_is_said_to_be_well() {
+        let text = text(&Found::default());
+        assert!(text.starts_with("packets   none\n"), "{text}");
+        assert!(text.contains("flows     none\n"), "{text}");
     }
 }

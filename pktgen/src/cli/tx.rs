@@ -3,23 +3,25 @@
 mod handshakes;
 mod workers;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{IsTerminal as _, Stderr, Write};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use dataplane::service::{MacAddress, Protocol};
 use pktgen::cpu;
 use pktgen::flows::{Flows, Prefix};
-use pktgen::frame::Layout;
+use pktgen::frame::{ETHERNET, Layout};
 use pktgen::interface::{Interface, parse_mac};
-use pktgen::live::{LiveError, Plan, Sent, Source, Vanished};
+use pktgen::live::{self, LiveError, Plan, Sent, Source};
 use pktgen::next_hop;
 use pktgen::report::{self, packets_per_second, rates};
 use pktgen::traffic::Traffic;
 use pktgen::units::{self, Rate, Size};
 use pktgen::user_space::Sender;
+
+use super::Usage;
 
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -27,7 +29,7 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "IF")]
     interface: String,
     /// Address and port to send to
-    #[arg(long, value_name = "VIP:PORT", required_unless_present = "pcap")]
+    #[arg(long, value_name = "VIP:PORT", required_unless_present = "pcap", value_parser = destination)]
     dst: Option<SocketAddr>,
     /// Source addresses [default: the interface's own]
     #[arg(long, value_name = "CIDR")]
@@ -47,9 +49,9 @@ pub(crate) struct Arguments {
     /// Packets per second, of all workers together; k and M are understood
     #[arg(long, value_name = "PPS|max", default_value_t = Rate::Max)]
     rate: Rate,
-    /// udp, or tcp: a SYN for each flow, then ACKs
-    #[arg(long, value_name = "udp|tcp", default_value = "udp", value_parser = super::protocol)]
-    protocol: Protocol,
+    /// udp, or tcp: a SYN for each flow, then ACKs [default: udp, or tcp with --syn and --handshakes]
+    #[arg(long, value_name = "udp|tcp", value_parser = super::protocol)]
+    protocol: Option<Protocol>,
     /// Send only SYNs: a flood, when there are many flows
     #[arg(long)]
     syn: bool,
@@ -57,13 +59,13 @@ pub(crate) struct Arguments {
     #[arg(long, conflicts_with_all = ["syn", "fragment", "malformed", "pcap", "vlan", "size", "engine", "workers"])]
     handshakes: bool,
     /// Send each packet in IP fragments with so many bytes of payload, a multiple of 8
-    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u16).range(8..=3200))]
+    #[arg(long, value_name = "BYTES", value_parser = fragment)]
     fragment: Option<u16>,
     /// Break so many percent of the frames: versions, lengths, checksums, truncation in turn
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", value_parser = percent)]
     malformed: Option<f64>,
     /// Send the frames of a capture, over and over, as they are
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["dst", "src", "dst_mac", "vlan", "size", "fragment", "workers"])]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["dst", "src", "dst_mac", "vlan", "flows", "size", "protocol", "syn", "fragment", "malformed", "workers"])]
     pcap: Option<PathBuf>,
     /// What makes the frames: live-frames, the kernel, or af-xdp, this process, which is slower but can
     /// send anything [default: live-frames where that does]
@@ -89,6 +91,28 @@ pub(crate) struct Arguments {
     part: Option<workers::Part>,
 }
 
+/// Reads an address and port that can be sent to.
+fn destination(text: &str) -> Result<SocketAddr, String> {
+    let destination = text.parse().ok();
+    let destination = destination.filter(|destination: &SocketAddr| destination.port() > 0);
+    destination.ok_or_else(|| {
+        "write address:port, such as 192.0.2.1:80 or [2001:db8::1]:80, the port not 0".to_owned()
+    })
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let percent = text.parse().ok();
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent.ok_or_else(|| "write percent, 0 to 100".to_owned())
+}
+
+/// Reads a fragment's length: all but a packet's last are multiples of 8 (RFC 791 §3.2).
+fn fragment(text: &str) -> Result<u16, String> {
+    let bytes = text.parse().ok();
+    let bytes = bytes.filter(|bytes: &u16| (8..=3200).contains(bytes) && bytes.is_multiple_of(8));
+    bytes.ok_or_else(|| "write a multiple of 8, from 8 to 3200".to_owned())
+}
+
 /// What makes frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Engine {
@@ -107,36 +131,37 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         cpu::pin(core)?;
     }
     let interface = Interface::find(&arguments.interface)?;
-    let name = interface.name.clone();
-    let sent;
-    let size;
+    let plan = match arguments.pcap {
+        Some(_) => None,
+        None => Some(plan(arguments, &interface)?),
+    };
+    let mut used = Engine::AfXdp;
     let mut connections = None;
-    if let Some(path) = &arguments.pcap {
-        size = "capture".to_owned();
-        let mut traffic = Traffic::capture(path)?;
-        if arguments.engine == Some(Engine::LiveFrames) {
-            bail!("--pcap needs --engine af-xdp: the kernel's generator makes frames of its own");
+    let (sent, size) = match (&plan, &arguments.pcap) {
+        (Some(plan), _) if arguments.handshakes => {
+            let progress = progress(arguments);
+            let (sent, made) = handshakes::run(plan, &interface, arguments.duration, progress)?;
+            connections = Some(made);
+            (sent, "handshakes".to_owned())
         }
-        sent = by_user_space(arguments, &interface, &mut traffic)?;
-    } else if arguments.handshakes {
-        let plan = plan(arguments, &interface)?;
-        size = "handshakes".to_owned();
-        let done = handshakes::run(&plan, &interface, arguments.duration, progress())?;
-        sent = done.0;
-        connections = Some(done.1);
-    } else {
-        let plan = plan(arguments, &interface)?;
-        size = plan.size.to_string();
-        sent = send(arguments, interface, &plan)?;
-    }
+        (Some(plan), _) => {
+            used = engine(arguments, &interface, plan)?;
+            let sent = send(arguments, used, &interface, plan)?;
+            (sent, plan.size.to_string())
+        }
+        (None, Some(path)) => (capture(arguments, &interface, path)?, "capture".to_owned()),
+        (None, None) => bail!("give --dst or --pcap"),
+    };
     let seconds = sent.elapsed.as_secs_f64();
     let (mpps, gbit_per_second) = rates(sent.frames, sent.bytes, seconds);
     let destination = arguments.dst.map(|destination| destination.to_string());
     let report = report::Sent {
-        interface: name,
+        interface: interface.name.clone(),
         destination: destination.unwrap_or_default(),
-        protocol: arguments.protocol.to_string().to_lowercase(),
-        flows: arguments.flows,
+        protocol: plan.as_ref().map_or_else(String::new, |plan| {
+            plan.layout.protocol.to_string().to_lowercase()
+        }),
+        flows: plan.map_or(0, |_| arguments.flows),
         size,
         sent: sent.frames,
         dropped: sent.dropped,
@@ -146,21 +171,27 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
         gbit_per_second,
         connections,
     };
+    if arguments.part.is_none() {
+        say_if_none_taken(&report, used, &interface);
+    }
     print(&report, arguments.json)
 }
 
 /// What the command line asks for.
 fn plan(arguments: &Arguments, interface: &Interface) -> anyhow::Result<Plan> {
-    let Some(destination) = arguments.dst else {
-        bail!("--dst is missing");
+    let destination = arguments.dst.context("--dst is missing")?;
+    let protocol = match arguments.protocol {
+        _ if !arguments.syn && !arguments.handshakes => arguments.protocol.unwrap_or(Protocol::Udp),
+        None | Some(Protocol::Tcp) => Protocol::Tcp,
+        Some(_) => bail!(Usage(
+            "--syn and --handshakes are of TCP: leave --protocol out".to_owned()
+        )),
     };
-    if destination.port() == 0 {
-        bail!("--dst {destination}: port 0 cannot be sent to");
-    }
     let sources = match arguments.src {
         Some(prefix) => prefix,
         None => Prefix::host(next_hop::source_address(destination)?),
     };
+    let mut flows = Flows::new(sources, arguments.flows)?;
     let destination_mac = match arguments.dst_mac {
         Some(mac) => mac,
         None => next_hop::resolve(interface, destination.ip())?,
@@ -169,23 +200,13 @@ fn plan(arguments: &Arguments, interface: &Interface) -> anyhow::Result<Plan> {
         source_mac: interface.mac,
         destination_mac,
         destination,
-        protocol: if arguments.syn || arguments.handshakes {
-            Protocol::Tcp
-        } else {
-            arguments.protocol
-        },
+        protocol,
     };
-    let mut flows = Flows::new(sources, arguments.flows)?;
     let mut run = run_number();
     if let Some(part) = arguments.part {
         run = part.run;
-        flows = match flows.part(part.number, part.of) {
-            Some(part) => part,
-            None => bail!(
-                "--workers {}: there are fewer flows: give more --flows",
-                part.of
-            ),
-        };
+        let own = flows.part(part.number, part.of);
+        flows = own.context("--part: there are fewer flows")?;
     }
     Ok(Plan {
         layout,
@@ -200,38 +221,58 @@ fn plan(arguments: &Arguments, interface: &Interface) -> anyhow::Result<Plan> {
     })
 }
 
-/// By the engine that was asked for, or the fastest that can.
-fn send(arguments: &Arguments, interface: Interface, plan: &Plan) -> anyhow::Result<Sent> {
+/// The engine that was asked for, or the fastest that can, for a plan that is sound: to find out, frames are sent.
+fn engine(arguments: &Arguments, interface: &Interface, plan: &Plan) -> anyhow::Result<Engine> {
+    plan.templates(interface, arguments.fragment)?;
     let is_special = arguments.fragment.is_some() || arguments.malformed.is_some();
-    let vanished = match (arguments.engine, is_special) {
-        (Some(Engine::LiveFrames), true) => {
-            bail!("--fragment and --malformed need --engine af-xdp: the kernel's generator cannot")
+    match arguments.engine {
+        Some(Engine::LiveFrames) if is_special => {
+            bail!(Usage(
+                "--fragment and --malformed need --engine af-xdp: the kernel's generator cannot"
+                    .to_owned()
+            ))
         }
-        (Some(Engine::AfXdp), _) | (None, true) => None,
-        (Some(Engine::LiveFrames), false) => Some(Vanished::Count),
-        (None, false) => Some(Vanished::Refuse),
-    };
-    if let Some(vanished) = vanished {
-        let mut source = Source::load(interface.clone(), plan)?;
-        match source.send(arguments.duration, vanished, progress()) {
-            Err(error @ LiveError::Vanished(_)) => {
-                eprintln!("pktgen: {error}. Sending by AF_XDP instead, which is slower");
-            }
-            sent => return Ok(sent?),
+        Some(engine) => Ok(engine),
+        None if is_special => Ok(Engine::AfXdp),
+        None if live::are_taken(interface)? => Ok(Engine::LiveFrames),
+        None => {
+            let error = LiveError::Vanished(interface.name.clone());
+            eprintln!("pktgen: {error}. Sending by AF_XDP instead, which is slower");
+            Ok(Engine::AfXdp)
         }
     }
-    let templates = plan.templates(&interface, arguments.fragment.is_some())?;
+}
+
+fn send(
+    arguments: &Arguments,
+    engine: Engine,
+    interface: &Interface,
+    plan: &Plan,
+) -> anyhow::Result<Sent> {
+    if engine == Engine::LiveFrames {
+        let mut source = Source::load(interface.clone(), plan)?;
+        return Ok(source.send(arguments.duration, progress(arguments))?);
+    }
+    let templates = plan.templates(interface, arguments.fragment)?;
     let mut traffic = match arguments.fragment {
         Some(bytes) => Traffic::fragments(plan.flows, templates, bytes),
         None => Traffic::of_flows(plan.flows, templates),
     };
     if let Some(percent) = arguments.malformed {
-        if !(0.0..=100.0).contains(&percent) {
-            bail!("--malformed {percent}: write percent, 0 to 100");
-        }
         traffic = traffic.with_damage(percent / 100.0);
     }
-    by_user_space(arguments, &interface, &mut traffic)
+    by_user_space(arguments, interface, &mut traffic)
+}
+
+fn capture(arguments: &Arguments, interface: &Interface, path: &Path) -> anyhow::Result<Sent> {
+    if arguments.engine == Some(Engine::LiveFrames) {
+        bail!(Usage(
+            "--pcap needs --engine af-xdp: the kernel's generator makes frames of its own"
+                .to_owned()
+        ));
+    }
+    let mut traffic = Traffic::capture(path)?;
+    by_user_space(arguments, interface, &mut traffic)
 }
 
 fn by_user_space(
@@ -240,7 +281,12 @@ fn by_user_space(
     traffic: &mut Traffic,
 ) -> anyhow::Result<Sent> {
     let mut sender = Sender::open(interface, arguments.queue, traffic.longest())?;
-    Ok(sender.send(traffic, arguments.rate, arguments.duration, progress())?)
+    Ok(sender.send(
+        traffic,
+        arguments.rate,
+        arguments.duration,
+        progress(arguments),
+    )?)
 }
 
 /// Unlike that of the run before, by chance.
@@ -276,40 +322,121 @@ fn print(report: &report::Sent, json: bool) -> anyhow::Result<()> {
             connections.per_second
         )?;
     }
-    if report.sent > 0 && report.dropped == report.sent {
-        let error = LiveError::Vanished(report.interface.clone());
-        eprintln!("pktgen: {error}");
-    }
     Ok(())
 }
 
-/// Says once a second what was sent: on a terminal in one line, else every ten seconds.
-fn progress() -> impl FnMut(Sent) + Send {
-    let terminal = std::io::stderr().is_terminal();
-    let mut last = Sent::default();
-    let mut seconds = 0u64;
-    move |sent: Sent| {
-        seconds += 1;
+/// Why, probably, the interface took no frame at all.
+fn say_if_none_taken(report: &report::Sent, engine: Engine, interface: &Interface) {
+    if report.sent == 0 || report.dropped < report.sent {
+        return;
+    }
+    let Interface { name, mtu, .. } = interface;
+    match engine {
+        Engine::LiveFrames => eprintln!("pktgen: {}", LiveError::Vanished(name.clone())),
+        Engine::AfXdp => eprintln!(
+            "pktgen: {name} took none of the frames: it takes those of {ETHERNET} to {} bytes (MTU {mtu})",
+            mtu + ETHERNET
+        ),
+    }
+}
+
+/// What is told of the progress; of several workers, the first process says it.
+fn progress(arguments: &Arguments) -> impl FnMut(Sent) + Send {
+    let mut progress = arguments.part.is_none().then(Progress::new);
+    move |sent| {
+        if let Some(progress) = &mut progress {
+            progress.say(sent);
+        }
+    }
+}
+
+/// Says once a second what was sent: on a terminal in one line, which ends with this, else every ten seconds.
+struct Progress<W: Write> {
+    out: W,
+    is_terminal: bool,
+    seconds: u64,
+    last: Sent,
+}
+
+impl Progress<Stderr> {
+    fn new() -> Self {
+        let out = std::io::stderr();
+        let is_terminal = out.is_terminal();
+        Self::to(out, is_terminal)
+    }
+}
+
+impl<W: Write> Progress<W> {
+    fn to(out: W, is_terminal: bool) -> Self {
+        Self {
+            out,
+            is_terminal,
+            seconds: 0,
+            last: Sent::default(),
+        }
+    }
+
+    /// To be told once a second what was sent until now.
+    fn say(&mut self, sent: Sent) {
+        self.seconds += 1;
+        if !self.is_terminal && !self.seconds.is_multiple_of(10) {
+            return;
+        }
         let rate = Sent {
-            frames: sent.frames - last.frames,
-            elapsed: sent.elapsed.saturating_sub(last.elapsed),
+            frames: sent.frames.saturating_sub(self.last.frames),
+            elapsed: sent.elapsed.saturating_sub(self.last.elapsed),
             ..sent
         }
         .rate();
-        if terminal {
-            eprint!(
-                "\r{seconds} s, {} packets, {:.3} Mpps ",
-                sent.frames,
-                rate / 1e6
-            );
-            last = sent;
-        } else if seconds.is_multiple_of(10) {
-            eprintln!(
-                "{seconds} s, {} packets, {:.3} Mpps",
-                sent.frames,
-                rate / 1e6
-            );
-            last = sent;
+        let (begin, end) = if self.is_terminal {
+            ("\r", " ")
+        } else {
+            ("", "\n")
+        };
+        // Without a progress the run goes on.
+        let _ = write!(
+            self.out,
+            "{begin}{} s, {} packets, {:.3} Mpps{end}",
+            self.seconds,
+            sent.frames,
+            rate / 1e6
+        );
+        self.last = sent;
+    }
+}
+
+impl<W: Write> Drop for Progress<W> {
+    fn drop(&mut self) {
+        if self.is_terminal && self.seconds > 0 {
+            let _ = writeln!(self.out);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(is_terminal: bool, seconds: u64) -> String {
+        let mut out = Vec::new();
+        let mut progress = Progress::to(&mut out, is_terminal);
+        for second in 1..=seconds {
+            progress.say(Sent {
+                frames: second * 1000,
+                elapsed: Duration::from_secs(second),
+                ..Sent::default()
+            });
+        }
+        drop(progress);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn progress_is_one_line_on_a_terminal_and_a_line_in_ten_seconds_elsewhere() {
+        let twice = "\r1 s, 1000 packets, 0.001 Mpps \r2 s, 2000 packets, 0.001 Mpps \n";
+        assert_eq!(said(true, 2), twice);
+        assert_eq!(said(true, 0), "");
+        assert_eq!(said(false, 9), "");
+        assert_eq!(said(false, 19), "10 s, 10000 packets, 0.001 Mpps\n");
     }
 }

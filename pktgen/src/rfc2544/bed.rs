@@ -14,6 +14,7 @@ use control::config::{self, Config, VirtualServer};
 use control::lab::Options;
 use control::lab::plan::Plan;
 use control::lab::testbed::{Port, Testbed};
+use dataplane::service::Protocol;
 
 use super::tester::Place;
 
@@ -49,30 +50,45 @@ pub struct Ready {
 }
 
 impl Subject {
-    /// Reads the director's configuration and chooses the virtual server with that address, or the first
-    /// with UDP, or the first.
+    /// Reads the director's configuration and chooses the virtual server with that address and protocol; of
+    /// several the first with UDP, or the first.
     ///
     /// # Errors
     /// The file is wrong, has no such virtual server, or describes nothing that a lab can be built for.
-    pub fn read(path: &Path, wanted: Option<SocketAddr>) -> anyhow::Result<Self> {
+    pub fn read(
+        path: &Path,
+        address: Option<SocketAddr>,
+        protocol: Option<Protocol>,
+    ) -> anyhow::Result<Self> {
         let checked = config::load(path).map_err(|diagnostics| anyhow!("{diagnostics}"))?;
         let config = checked.config;
-        let with_servers = |one: &&VirtualServer| !one.real_servers.is_empty();
-        let all = || config.virtual_servers.iter().filter(with_servers);
-        let is_udp = |one: &&VirtualServer| one.protocol().to_string().eq_ignore_ascii_case("udp");
-        let virtual_server = match wanted {
-            Some(address) => all().find(|one| one.address() == address),
-            None => all().find(is_udp).or_else(|| all().next()),
+        let can_be_measured = |one: &&VirtualServer| {
+            !one.real_servers.is_empty() && matches!(one.protocol(), Protocol::Udp | Protocol::Tcp)
         };
-        let virtual_server = virtual_server.with_context(|| {
-            let known: Vec<String> = all().map(|one| one.address().to_string()).collect();
-            let wanted =
-                wanted.map_or_else(|| "with a real server".to_owned(), |it| it.to_string());
-            let path = path.display();
-            format!(
-                "{path}: no virtual server {wanted}: it has {}",
-                known.join(", ")
-            )
+        let all = || config.virtual_servers.iter().filter(can_be_measured);
+        let wanted = || {
+            all().filter(|one| {
+                address.is_none_or(|address| one.address() == address)
+                    && protocol.is_none_or(|protocol| one.protocol() == protocol)
+            })
+        };
+        let with_udp = wanted().find(|one| one.protocol() == Protocol::Udp);
+        let virtual_server = with_udp.or_else(|| wanted().next()).with_context(|| {
+            let name = |one: &VirtualServer| format!("{} {}", one.protocol(), one.address());
+            let known: Vec<String> = all().map(name).collect();
+            let which = [
+                protocol.map(|it| it.to_string()),
+                address.map(|it| it.to_string()),
+            ];
+            let which: Vec<String> = which.into_iter().flatten().collect();
+            let (path, which) = (path.display(), which.join(" "));
+            match known.is_empty() {
+                true => format!("{path}: no virtual server with UDP or TCP and a real server"),
+                false => format!(
+                    "{path}: no virtual server {which}: it has {}",
+                    known.join(", ")
+                ),
+            }
         })?;
         if virtual_server.key.port == 0 {
             bail!(
@@ -223,4 +239,41 @@ fn ethernet_address(port: &Port) -> anyhow::Result<String> {
         );
     }
     Ok(address)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The virtual server that is chosen of `configs/udp-dns.toml`, which has UDP and TCP at one address.
+    fn chosen(address: Option<&str>, protocol: Option<Protocol>) -> anyhow::Result<String> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../configs/udp-dns.toml");
+        let address = address.map(|address| address.parse().unwrap());
+        let subject = Subject::read(&path, address, protocol)?;
+        let virtual_server = subject.virtual_server();
+        Ok(format!(
+            "{} {}",
+            virtual_server.protocol(),
+            virtual_server.address()
+        ))
+    }
+
+    #[test]
+    fn address_and_protocol_choose_the_virtual_server() {
+        const ADDRESS: Option<&str> = Some("192.168.1.100:53");
+        let (udp, tcp) = (Some(Protocol::Udp), Some(Protocol::Tcp));
+        for (address, protocol, expected) in [
+            (None, None, "UDP 192.168.1.100:53"),
+            (ADDRESS, None, "UDP 192.168.1.100:53"),
+            (None, udp, "UDP 192.168.1.100:53"),
+            (None, tcp, "TCP 192.168.1.100:53"),
+            (ADDRESS, tcp, "TCP 192.168.1.100:53"),
+        ] {
+            assert_eq!(chosen(address, protocol).unwrap(), expected);
+        }
+        let error = chosen(Some("192.168.1.100:80"), tcp).unwrap_err();
+        let error = error.to_string();
+        let said = "no virtual server TCP 192.168.1.100:80: it has UDP 192.168.1.100:53, TCP 192.168.1.100:53";
+        assert!(error.ends_with(said), "{error}");
+    }
 }

@@ -12,6 +12,11 @@ const LEFT: f64 = 54.0;
 const RIGHT: f64 = 14.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 40.0;
+/// Of a digit, in the widest of the usual fonts.
+const DIGIT: f64 = 7.6;
+/// Colours and patterns of lines that the page's style has.
+const COLOURS: usize = 6;
+const PATTERNS: usize = 3;
 
 /// A chart over a few named places.
 #[derive(Clone, Debug)]
@@ -33,10 +38,23 @@ pub(super) struct Line {
     pub(super) name: String,
     /// One a place.
     pub(super) values: Vec<Option<f64>>,
-    /// Number of the colour, from 0.
+    /// Number of the colour, from 0; after the last they come again in another pattern.
     pub(super) colour: usize,
     /// Of the other run.
     pub(super) dashed: bool,
+}
+
+impl Line {
+    /// By which the page's style knows how it looks.
+    fn class(&self) -> String {
+        let colour = self.colour % COLOURS;
+        let pattern = match self.colour / COLOURS % PATTERNS {
+            0 => String::new(),
+            more => format!(" p{more}"),
+        };
+        let old = if self.dashed { " old" } else { "" };
+        format!("c{colour}{pattern}{old}")
+    }
 }
 
 impl Chart {
@@ -73,9 +91,8 @@ impl Chart {
     fn legend(&self) -> String {
         let entry = |line: &Line| {
             format!(
-                "<li class=\"c{}{}\"><svg viewBox=\"0 0 22 10\"><path d=\"M1 5H21\"/></svg>{}</li>",
-                line.colour,
-                if line.dashed { " old" } else { "" },
+                "<li class=\"{}\"><svg viewBox=\"0 0 22 10\"><path d=\"M1 5H21\"/></svg>{}</li>",
+                line.class(),
                 escape(&line.name)
             )
         };
@@ -96,7 +113,7 @@ impl Chart {
                 y + 4.0
             );
         }
-        for (index, place) in self.places.iter().enumerate() {
+        for (index, place) in self.places.iter().enumerate().step_by(self.named()) {
             let _ = write!(
                 svg,
                 "<text class=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -128,19 +145,31 @@ impl Chart {
             let _ = write!(path, "{step}{x:.1} {y:.1}");
             let _ = write!(dots, "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"/>");
         }
-        let old = if line.dashed { " old" } else { "" };
         let _ = write!(
             svg,
-            "<g class=\"c{}{old}\"><title>{}</title><path d=\"{path}\"/>{dots}</g>",
-            line.colour,
+            "<g class=\"{}\"><title>{}</title><path d=\"{path}\"/>{dots}</g>",
+            line.class(),
             escape(&line.name)
         );
     }
 
+    /// Every how many places there is room for a name.
+    fn named(&self) -> usize {
+        let longest = self.places.iter().map(|place| place.chars().count()).max();
+        let needed = (longest.unwrap_or(0) + 1) as f64 * DIGIT;
+        let every = 1..=self.places.len();
+        let mut every = every.filter(|step| *step as f64 * self.width() >= needed);
+        every.next().unwrap_or_else(|| self.places.len().max(1))
+    }
+
+    /// Of a place.
+    fn width(&self) -> f64 {
+        (WIDTH - LEFT - RIGHT) / self.places.len().max(1) as f64
+    }
+
     /// The middle of a place.
     fn x(&self, index: usize) -> f64 {
-        let width = (WIDTH - LEFT - RIGHT) / self.places.len().max(1) as f64;
-        LEFT + width * (index as f64 + 0.5)
+        LEFT + self.width() * (index as f64 + 0.5)
     }
 }
 
@@ -251,6 +280,72 @@ mod tests {
     fn numbers_are_short() {
         let texts = [0.0, 0.25, 5.0, 1000.0, 20e3, 1e6].map(number);
         assert_eq!(texts, ["0", "0.25", "5", "1000", "20k", "1M"]);
+    }
+
+    fn chart(places: Vec<String>, lines: usize) -> Chart {
+        let line = |colour: usize| Line {
+            name: colour.to_string(),
+            values: vec![Some(1.0); places.len()],
+            colour,
+            dashed: false,
+        };
+        Chart {
+            title: String::new(),
+            unit: "Mpps",
+            across: "bytes",
+            lines: (0..lines).map(line).collect(),
+            places,
+            logarithmic: false,
+        }
+    }
+
+    #[test]
+    fn names_of_places_do_not_touch() {
+        for (first, step, count, named) in [
+            (1000, 35, 15, 8),
+            (1_234_567, 1, 7, 4),
+            (1_234_567, 1, 40, 5),
+            (1000, 74, 7, 7),
+            (64, 1, 1, 1),
+        ] {
+            let places = (0..count).map(|n| (first + n * step).to_string());
+            let chart = chart(places.collect(), 1);
+            let drawn = chart.draw();
+            let names: Vec<(f64, usize)> = drawn
+                .split("<text class=\"middle\" x=\"")
+                .skip(1)
+                .map(|rest| {
+                    let (x, rest) = rest.split_once('"').unwrap();
+                    let name = rest.split_once('>').unwrap().1.split_once('<').unwrap().0;
+                    (x.parse().unwrap(), name.len())
+                })
+                .collect();
+            assert_eq!(names.len(), named, "{first} {count}");
+            for pair in names.windows(2) {
+                let (length, between) = (pair[0].1.max(pair[1].1), pair[1].0 - pair[0].0);
+                assert!(
+                    between >= length as f64 * DIGIT,
+                    "{first} {count}: {names:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn many_lines_look_different_and_the_style_has_them_all() {
+        let drawn = chart(vec!["64".to_owned()], COLOURS * PATTERNS).draw();
+        let mut classes: Vec<&str> = drawn
+            .split("<g class=\"")
+            .skip(1)
+            .map(|rest| rest.split_once('"').unwrap().0)
+            .collect();
+        let style = include_str!("report.css");
+        for class in classes.iter().flat_map(|classes| classes.split(' ')) {
+            assert!(style.contains(&format!(".{class} ")), "{class}");
+        }
+        classes.sort_unstable();
+        classes.dedup();
+        assert_eq!(classes.len(), COLOURS * PATTERNS);
     }
 
     #[test]

@@ -3,8 +3,7 @@
 use std::fmt::Write as _;
 
 use super::chart::{Chart, Line};
-use super::results::{AtLoad, Measurement, Results, short};
-use crate::report::Latency;
+use super::results::{AtLoad, Measurement, QUANTILES, Results, percent, short};
 
 const STYLE: &str = include_str!("report.css");
 
@@ -89,7 +88,7 @@ fn facts(page: &mut String, results: &Results, old: Option<&Results>) {
         facts.push((
             "Compared with",
             format!(
-                "{}, {} {}, on {}, Linux {}: dashed lines",
+                "{}, {} {}, on {}, Linux {}: dashed lines, hollow points",
                 old.date,
                 old.setup.method,
                 old.setup.virtual_server,
@@ -180,15 +179,6 @@ fn over_flows(results: &Results, old: Option<&Results>) -> Chart {
         logarithmic: false,
     }
 }
-
-type Quantile = (&'static str, fn(&Latency) -> f64);
-const QUANTILES: [Quantile; 5] = [
-    ("p50", |latency| latency.p50),
-    ("p90", |latency| latency.p90),
-    ("p99", |latency| latency.p99),
-    ("p99.9", |latency| latency.p999),
-    ("max", |latency| latency.max),
-];
 
 /// A line for each percentile, over frame lengths.
 fn latencies(results: &Results, old: Option<&Results>, flows: u32, load: u32) -> Chart {
@@ -326,11 +316,6 @@ fn change(now: f64, before: Option<f64>) -> String {
         Some(before) if before > 0.0 => format!("{:+.1} %", (now / before - 1.0) * 100.0),
         Some(_) | None => "–".to_owned(),
     }
-}
-
-fn percent(part: f64) -> String {
-    let text = format!("{:.3}", part * 100.0);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// Text as it stands in HTML and in its attributes.

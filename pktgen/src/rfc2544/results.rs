@@ -138,6 +138,14 @@ pub struct AtLoad {
     pub latency: Option<Latency>,
 }
 
+impl AtLoad {
+    /// Of the packets sent, 0 to 1.
+    #[must_use]
+    pub fn loss(&self) -> f64 {
+        self.lost as f64 / self.sent.max(1) as f64
+    }
+}
+
 impl Results {
     /// The numbers of flows, in order.
     #[must_use]
@@ -199,6 +207,7 @@ impl Results {
         let mut complaints: Vec<String> = some
             .map(|(count, what)| format!("{count} {what}"))
             .collect();
+        complaints.extend(self.overload());
         let limited = self.measurements.iter().filter(|one| one.by_tester).count();
         if limited > 0 {
             complaints.push(format!(
@@ -207,6 +216,40 @@ impl Results {
         }
         complaints
     }
+
+    /// Loss in latency trials: there may be some at a rate that was found without.
+    fn overload(&self) -> Option<String> {
+        let tolerance = self.setup.tolerance;
+        let all = self.measurements.iter().flat_map(|one| &one.latency);
+        let losses: Vec<f64> = all
+            .map(AtLoad::loss)
+            .filter(|loss| *loss > tolerance)
+            .collect();
+        let most = losses.iter().copied().reduce(f64::max)?;
+        Some(format!(
+            "{} latency trials lost more than {} % of their packets, up to {} %: their latency is of an overload, \
+             perhaps the tester's, which looks at every packet there and only counts in the search",
+            losses.len(),
+            percent(tolerance),
+            percent(most)
+        ))
+    }
+}
+
+type Quantile = (&'static str, fn(&Latency) -> f64);
+/// What of a latency is shown, in this order.
+pub(super) const QUANTILES: [Quantile; 5] = [
+    ("p50", |latency| latency.p50),
+    ("p90", |latency| latency.p90),
+    ("p99", |latency| latency.p99),
+    ("p99.9", |latency| latency.p999),
+    ("max", |latency| latency.max),
+];
+
+/// A part of one, in percent: `0.1`, `22.161`.
+pub(super) fn percent(part: f64) -> String {
+    let text = format!("{:.3}", part * 100.0);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// `10k`, `1M`: a number of flows, short where that is exact.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::results::{Results, short};
+use super::results::{QUANTILES, Results, short};
 
 /// Tables for a terminal, 80 columns wide.
 #[must_use]
@@ -47,25 +47,27 @@ pub fn text(results: &Results, old: Option<&Results>) -> String {
     if !results.loads().is_empty() {
         let _ = writeln!(
             text,
-            "\n{:>7}{:>7}{:>6}{:>10}{:>10}{:>10}{:>10}{:>10}  µs",
-            "flows", "frame", "load", "p50", "p90", "p99", "p99.9", "max"
+            "\n{:>7}{:>7}{:>6}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}  µs",
+            "flows", "frame", "load", "lost", "p50", "p90", "p99", "p99.9", "max"
         );
     }
     for one in &results.measurements {
         for at in &one.latency {
-            let Some(latency) = &at.latency else { continue };
-            let _ = writeln!(
+            let _ = write!(
                 text,
-                "{:>7}{:>7}{:>4} %{:>10.1}{:>10.1}{:>10.1}{:>10.1}{:>10.1}",
+                "{:>7}{:>7}{:>4} %{:>9}",
                 short(one.flows),
                 one.frame,
                 at.load,
-                latency.p50,
-                latency.p90,
-                latency.p99,
-                latency.p999,
-                latency.max
+                at.lost
             );
+            for (_, value) in QUANTILES {
+                let _ = match &at.latency {
+                    Some(latency) => write!(text, "{:>9.1}", value(latency)),
+                    None => write!(text, "{:>9}", "–"),
+                };
+            }
+            text.push('\n');
         }
     }
     for complaint in results.complaints() {

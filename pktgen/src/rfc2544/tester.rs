@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dataplane::service::Protocol;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::de::DeserializeOwned;
 
@@ -44,9 +45,8 @@ pub struct Tester {
     pub destination_mac: Option<String>,
     /// Prefix of the sources; `None`: the interface's own address.
     pub sources: Option<String>,
-    /// `udp` or `tcp`.
-    pub protocol: String,
-    /// `dr`, `nat` or `tun`.
+    pub protocol: Protocol,
+    /// `dr`, `nat`, `fullnat` or `tun`.
     pub mode: String,
     /// `SERVER=WEIGHT` each.
     pub servers: Vec<String>,
@@ -109,7 +109,7 @@ impl Tester {
             "--dst".to_owned(),
             self.destination.to_string(),
             "--protocol".to_owned(),
-            self.protocol.clone(),
+            self.protocol.to_string().to_lowercase(),
             "--flows".to_owned(),
             load.flows.to_string(),
             "--size".to_owned(),

@@ -83,7 +83,7 @@ fn per(all: &Histogram<u64>, connections: u64) -> f64 {
     }
 }
 
-/// Fills and drains the table until the duration or packets of `plan` are over, at least once.
+/// Fills and drains the table until the duration or packets of `plan` are over, at least once unless it is stopped.
 ///
 /// # Errors
 /// As [`run`](super::run); or connections were not made or do not end.
@@ -92,13 +92,13 @@ pub fn run(plan: &Plan) -> Result<Churned, RingError> {
     let most = plan.packets.unwrap_or(u64::MAX);
     let start = Instant::now();
     loop {
-        churn.fill(plan.flows)?;
-        churn.drain()?;
+        churn.fill(plan)?;
+        churn.drain(plan)?;
         let is_over = match plan.packets {
             Some(_) => churn.filled.connections >= most,
             None => start.elapsed() >= plan.duration,
         };
-        if is_over {
+        if is_over || plan.is_stopped() {
             return Ok(churn.result());
         }
     }
@@ -126,51 +126,59 @@ impl Churn {
         })
     }
 
-    /// From no connection to `flows`.
-    fn fill(&mut self, flows: u32) -> Result<(), RingError> {
+    /// From no connection to all of the plan's.
+    fn fill(&mut self, plan: &Plan) -> Result<(), RingError> {
         let (mut spent, mut done) = (Duration::ZERO, 0);
-        for number in 0..flows {
+        let flows = u64::from(plan.flows);
+        // Fewer if it is stopped.
+        let mut wanted = flows;
+        for number in 1..=flows {
             let Some((flow, _)) = self.ring.window.order.next() else {
                 break;
             };
             // Always the flow's first packet: for TCP, a SYN.
             self.ring.put(flow, 0);
-            let is_last = number + 1 == flows;
-            if self.ring.sending.len() < BURST && !is_last {
+            if self.ring.sending.len() < BURST && number < flows {
                 continue;
+            }
+            if plan.is_stopped() {
+                wanted = number;
             }
             done += self.ring.sending.len() as u64;
             spent += self.burst(measured, |churn| &mut churn.filled);
-            if done >= SLICE || is_last {
+            if done >= SLICE || number == wanted {
                 self.slices.push(spent.as_nanos() as f64 / done as f64);
                 (spent, done) = (Duration::ZERO, 0);
             }
+            if number == wanted {
+                break;
+            }
         }
-        self.filled.connections += u64::from(flows);
+        self.filled.connections += wanted;
         // A worker whose bursts are full publishes its counters when there is time.
         self.ring.deliver(|worker, now, _| {
             worker.turn(now);
             Duration::ZERO
         });
         let connections = self.connections();
-        if connections == u64::from(flows) {
+        if connections == wanted {
             return Ok(());
         }
         Err(RingError::NotConnected {
-            wanted: flows,
+            wanted,
             connections,
             drops: drops(self.ring.worker.counters()),
         })
     }
 
     /// All connections time out at once; the worker may not do all that at once.
-    fn drain(&mut self) -> Result<(), RingError> {
+    fn drain(&mut self, plan: &Plan) -> Result<(), RingError> {
         self.ring.worker_time += TIMEOUT;
         let (mut left, mut idle) = (self.connections(), 0);
-        self.drained.connections += left;
-        while left > 0 {
+        while left > 0 && !plan.is_stopped() {
             self.burst(drained, |churn| &mut churn.drained);
             let before = std::mem::replace(&mut left, self.connections());
+            self.drained.connections += before.saturating_sub(left);
             idle = if left < before { 0 } else { idle + 1 };
             if idle > IDLE_TURNS {
                 return Err(RingError::NotEnded { connections: left });

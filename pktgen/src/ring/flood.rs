@@ -45,10 +45,10 @@ pub struct Flooded {
 /// flood instead.
 ///
 /// # Errors
-/// As [`run`](super::run); or an established connection was lost.
+/// As [`run`](super::run); an established connection was lost; or it was stopped before the flood was measured.
 pub fn run(plan: &Plan, percent: u8) -> Result<Flooded, RingError> {
     let mut ring = Ring::with_room(plan, SYNS, ROOM)?;
-    ring.warm_up();
+    ring.warm_up(plan)?;
     let packets = plan.packets.unwrap_or(PACKETS);
     let mut flood = Flood {
         ring,
@@ -56,17 +56,18 @@ pub fn run(plan: &Plan, percent: u8) -> Result<Flooded, RingError> {
         syns: 0,
         hundredths: 0,
     };
-    let (calm, _) = flood.measure(packets, 0);
+    let (calm, _, _) = flood.measure(plan, packets, 0)?;
     // Until the table is full.
     flood.send(
+        plan,
         u64::from(ROOM) * 100 / u64::from(percent.max(1)) + 1,
         percent,
     );
     let evicted = flood.evicted();
-    let (flooded, syns) = flood.measure(packets, percent);
+    let (flooded, packets, syns) = flood.measure(plan, packets, percent)?;
     flood.check(plan)?;
     Ok(Flooded {
-        packets: packets - syns,
+        packets,
         syns,
         calm,
         flooded,
@@ -84,13 +85,19 @@ struct Flood {
 }
 
 impl Flood {
-    /// Sends so many packets; the second is how many of them were SYNs.
-    fn measure(&mut self, packets: u64, percent: u8) -> (Share, u64) {
+    /// Sends so many packets, unless it is stopped; the others are how many were of established connections, and
+    /// how many SYNs.
+    fn measure(
+        &mut self,
+        plan: &Plan,
+        packets: u64,
+        percent: u8,
+    ) -> Result<(Share, u64, u64), RingError> {
         let clock = clock_cost();
         let mut counter = instructions();
         let mut spent = Duration::ZERO;
         let (mut left, syns) = (packets, self.syns);
-        while left > 0 {
+        while left > 0 && !plan.is_stopped() {
             let batch = self.fill(left, percent);
             spent += self.ring.deliver(|worker, now, sent| {
                 // An error shows as a count of zero, which is left out below.
@@ -103,19 +110,24 @@ impl Flood {
             });
             left -= batch;
         }
+        let packets = packets - left;
+        if packets == 0 {
+            return Err(RingError::Interrupted);
+        }
         let counted = counter.and_then(|mut counter| counter.read().ok());
         let counted = counted.filter(|&count| count > 0);
         let share = Share {
             ns_per_packet: spent.as_nanos() as f64 / packets as f64,
             instructions_per_packet: counted.map(|count| count as f64 / packets as f64),
         };
-        (share, self.syns - syns)
+        let syns = self.syns - syns;
+        Ok((share, packets - syns, syns))
     }
 
     /// The same without looking.
-    fn send(&mut self, packets: u64, percent: u8) {
+    fn send(&mut self, plan: &Plan, packets: u64, percent: u8) {
         let mut left = packets;
-        while left > 0 {
+        while left > 0 && !plan.is_stopped() {
             left -= self.fill(left, percent);
             self.ring.deliver(|worker, now, sent| {
                 let start = std::time::Instant::now();

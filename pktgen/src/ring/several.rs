@@ -15,7 +15,7 @@
 //! What the workers share is half full, as it is with half of `max_connections`: the directory has room for all but one
 //! connection in 7000, whose answers are handed over.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
@@ -80,14 +80,21 @@ impl Compared {
 }
 
 /// Compares `workers` workers with one, each with the flows of `plan`; they are bound to the CPUs
-/// from 0 on, if there are as many.
+/// from 0 on, if there are as many. When it is stopped, the rounds until then are the result.
 ///
 /// # Errors
 /// As [`run`](super::run); or there are no threads or eventfds to be had.
 pub fn compare(plan: &Plan, workers: u16) -> Result<Compared, RingError> {
     let mut rounds = Vec::with_capacity(ROUNDS);
     for _ in 0..ROUNDS {
-        rounds.push((measure(plan, 1)?, measure(plan, workers)?));
+        let round = (measure(plan, 1)?, measure(plan, workers)?);
+        if plan.is_stopped() {
+            break;
+        }
+        rounds.push(round);
+    }
+    if rounds.is_empty() {
+        return Err(RingError::Interrupted);
     }
     Ok(Compared {
         workers,
@@ -105,23 +112,30 @@ struct Meeting {
     taken: Vec<AtomicU64>,
     /// Who has sent all.
     done: AtomicUsize,
+    /// Nobody sends any more, nor waits for what others send.
+    stop: Arc<AtomicBool>,
 }
 
 impl Meeting {
-    fn new(workers: usize) -> Self {
+    fn new(workers: usize, stop: Arc<AtomicBool>) -> Self {
         let counts = || (0..workers).map(|_| AtomicU64::new(0)).collect();
         Self {
             mail: (0..workers).map(|_| Mutex::default()).collect(),
             given: counts(),
             taken: counts(),
             done: AtomicUsize::new(0),
+            stop,
         }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
     }
 }
 
 fn measure(plan: &Plan, workers: u16) -> Result<Share, RingError> {
     let lanes = lanes(plan, workers)?;
-    let meeting = Meeting::new(lanes.len());
+    let meeting = Meeting::new(lanes.len(), Arc::clone(&plan.stop));
     let shares: Vec<(Share, Lane)> = std::thread::scope(|scope| {
         let threads: Vec<_> = (lanes.into_iter())
             .map(|lane| scope.spawn(|| lane.run(plan, &meeting)))
@@ -265,15 +279,12 @@ impl Lane {
         let _ = cpu::pin(self.number);
         // Every flow twice, and with its answers: TCP's are established then.
         let packets = u64::from(plan.flows) * if self.answered { 4 } else { 2 };
-        for _ in 0..packets.div_ceil(BATCH as u64) + 2 {
-            self.batch(meeting);
-        }
+        self.batches(packets.div_ceil(BATCH as u64) + 2, meeting);
         self.instructions = Builder::new(Hardware::INSTRUCTIONS).build().ok();
         (self.spent, self.looks) = (Duration::ZERO, 0);
         let before = self.sent;
-        for _ in 0..plan.packets.unwrap_or(PACKETS).div_ceil(BATCH as u64) {
-            self.batch(meeting);
-        }
+        let packets = plan.packets.unwrap_or(PACKETS);
+        self.batches(packets.div_ceil(BATCH as u64), meeting);
         let packets = (self.sent - before) as f64;
         let clocks = clock_cost().as_nanos() as f64 * self.looks as f64;
         let counter = self.instructions.as_mut();
@@ -290,6 +301,16 @@ impl Lane {
             self.take_over(meeting);
         }
         (share, self)
+    }
+
+    /// So many, unless it is stopped.
+    fn batches(&mut self, count: u64, meeting: &Meeting) {
+        for _ in 0..count {
+            if meeting.is_stopped() {
+                break;
+            }
+            self.batch(meeting);
+        }
     }
 
     /// Fills, directs and takes back [`BATCH`] frames.
@@ -379,12 +400,15 @@ impl Lane {
         }
     }
 
-    /// So many answers to requests of the worker before this one.
+    /// So many answers to requests of the worker before this one; fewer when that may have stopped.
     fn answers(&mut self, meeting: &Meeting, wanted: usize) -> Vec<Vec<u8>> {
         loop {
             let mut mail = lock(&meeting.mail[self.number]);
             if let Some(rest) = mail.len().checked_sub(wanted) {
                 return mail.split_off(rest);
+            }
+            if meeting.is_stopped() {
+                return std::mem::take(&mut *mail);
             }
             drop(mail);
             self.take_over(meeting);

@@ -11,7 +11,21 @@ fn plan(flows: u32, protocol: Protocol) -> Plan {
         new_flows_per_second: 0,
         duration: Duration::from_secs(1),
         packets: Some(5_000),
+        stop: Arc::default(),
     }
+}
+
+/// What becomes of a plan that has no end but a signal, after `after`; it takes seconds at most.
+fn stopped<T>(mut plan: Plan, after: Duration, run: impl FnOnce(&Plan) -> T) -> T {
+    plan.packets = Some(u64::MAX / 1024);
+    let stop = Arc::clone(&plan.stop);
+    let signal = std::thread::spawn(move || {
+        std::thread::sleep(after);
+        stop.store(true, Ordering::Relaxed);
+    });
+    let result = run(&plan);
+    signal.join().unwrap();
+    result
 }
 
 #[test]
@@ -134,4 +148,40 @@ fn several_workers_forward_everything_also_answers_of_each_other() {
         assert_eq!((compared.workers, compared.packets), (2, 5_000));
         assert!(compared.speedups().iter().all(|speedup| *speedup > 0.0));
     }
+}
+
+#[test]
+fn a_signal_ends_a_run_with_what_was_measured_until_then() {
+    const SOON: Duration = Duration::from_millis(300);
+    let tcp = || plan(1000, Protocol::Tcp);
+    let measured = stopped(tcp(), SOON, run).unwrap();
+    assert_eq!(measured.connections, 1000);
+    assert!(measured.packets > 0 && measured.ns_per_packet() > 0.0);
+
+    let churned = stopped(tcp(), SOON, churn::run).unwrap();
+    assert!(churned.made.connections > 1000);
+    assert_eq!(churned.made.packets, churned.made.connections);
+    assert!(churned.drain.connections <= churned.made.connections);
+
+    // In the middle of filling the table.
+    let churned = stopped(plan(2_000_000, Protocol::Udp), SOON, churn::run).unwrap();
+    assert!((1..2_000_000).contains(&churned.made.connections));
+    assert_eq!(churned.drain.connections, 0);
+
+    // What is compared with the flood would have no end, either.
+    let error = stopped(tcp(), SOON, |plan| flood::run(plan, 50)).unwrap_err();
+    assert!(matches!(error, RingError::Interrupted), "{error}");
+
+    let nat = Plan {
+        mode: Mode::Nat,
+        ..tcp()
+    };
+    let error = stopped(nat, SOON, |plan| several::compare(plan, 2)).unwrap_err();
+    assert!(matches!(error, RingError::Interrupted), "{error}");
+}
+
+#[test]
+fn a_signal_before_the_first_packet_is_an_error() {
+    let error = stopped(plan(2_000_000, Protocol::Udp), Duration::ZERO, run).unwrap_err();
+    assert_eq!(error.to_string(), "interrupted before the first result");
 }

@@ -77,9 +77,23 @@ fn loss_duplicates_and_order_are_per_flow() {
 }
 
 #[test]
-fn of_a_run_under_way_only_whole_rounds_count() {
-    let found = found(&[(0, 1, 5), (0, 2, 5), (0, 0, 6), (0, 1, 7)]);
-    assert_eq!((found.early, found.lost, found.flows), (2, 1, 3));
+fn a_flow_is_silent_only_when_it_had_its_turn() {
+    let silent = |frames: &[(usize, u32, u32)]| found(frames).silent_flows;
+    assert_eq!(silent(&[(0, 0, 0), (0, 2, 0)]), 0);
+    assert_eq!(silent(&[(0, 0, 0), (0, 2, 0), (0, 0, 1)]), 1);
+    // Of a run under way, a part of the first round went by.
+    assert_eq!(silent(&[(0, 2, 5), (0, 0, 6)]), 0);
+    assert_eq!(silent(&[(0, 2, 5), (0, 0, 6), (0, 2, 7)]), 1);
+}
+
+#[test]
+fn of_a_run_under_way_each_flow_begins_with_its_first_frame() {
+    // Flows 0 and 1 are of one worker, 2 and 3 of another, which is two rounds ahead.
+    let rounds = [(0, 1, 5), (0, 2, 7), (0, 0, 6), (0, 3, 7), (0, 1, 6)];
+    let clean = found(&rounds);
+    assert_eq!((clean.lost, clean.reordered, clean.flows), (0, 0, 4));
+    let gap = found(&[&rounds[..], &[(0, 2, 9), (0, 1, 7)]].concat());
+    assert_eq!((gap.lost, gap.reordered), (1, 0));
 }
 
 #[test]
@@ -121,12 +135,37 @@ fn each_changed_byte_is_noticed() {
 #[test]
 fn no_input_panics() {
     let whole = frame(0, 0, 0);
-    for mode in [Mode::Dr, Mode::Nat, Mode::Tun] {
+    for mode in [Mode::Dr, Mode::Nat, Mode::FullNat, Mode::Tun] {
         let mut verifier = Verifier::new(mode, &[]);
         for length in 0..whole.len() {
             verifier.look(&whole[..length], 0);
         }
         assert_eq!(verifier.found().flows, 0);
+    }
+}
+
+#[test]
+fn servers_to_expect_are_named_as_the_mode_does() {
+    let names = ["02:00:00:00:00:01=2", "10.0.0.101:8080=2", "10.0.0.101"];
+    let modes = [Mode::Dr, Mode::Nat, Mode::FullNat, Mode::Tun];
+    let fits = |name: &str| {
+        let expected: Expected = name.parse().unwrap();
+        modes.map(|mode| expected.check(mode).is_ok())
+    };
+    assert_eq!(fits(names[0]), [true, false, false, false]);
+    assert_eq!(fits(names[1]), [false, true, true, false]);
+    assert_eq!(fits(names[2]), [false, false, false, true]);
+    let expected: Expected = "10.0.0.1=1".parse().unwrap();
+    assert_eq!(
+        expected.check(Mode::Dr).unwrap_err().to_string(),
+        "--server 10.0.0.1: with --mode dr frames name a real server by its Ethernet address: write that"
+    );
+}
+
+#[test]
+fn modes_are_written_as_they_are_read() {
+    for name in ["dr", "nat", "fullnat", "tun"] {
+        assert_eq!(name.parse::<Mode>().unwrap().to_string(), name);
     }
 }
 

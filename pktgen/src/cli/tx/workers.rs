@@ -2,19 +2,23 @@
 //!
 //! Processes, not threads: a signal has to interrupt each one's system call.
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use clap::ValueEnum as _;
+use pktgen::cpu;
 use pktgen::interface::Interface;
+use pktgen::live::Sent;
 use pktgen::report::{self, rates};
 use pktgen::units::Rate;
 use rustix::process::{Pid, Signal, kill_process};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{Arguments, run_number};
+use super::super::Usage;
+use super::{Arguments, Engine, Progress, engine, plan, say_if_none_taken};
 
 /// One of several workers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,30 +47,71 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<report::Sent> {
     for signal in [SIGINT, SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let run = run_number();
+    if let Some(core) = arguments.core {
+        cpu::find(core)?;
+    }
     let interface = Interface::find(&arguments.interface)?;
+    // What is wrong with the command line is wrong with all of them.
+    let plan = plan(arguments, &interface)?;
+    if plan.flows.count() < arguments.workers {
+        bail!(Usage(format!(
+            "--workers {}: there are fewer flows, {}: give more --flows",
+            arguments.workers,
+            plan.flows.count()
+        )));
+    }
+    // Asked once for all: what the interface takes from one would hide what it does not take from another.
+    let engine = engine(arguments, &interface, &plan)?;
     let before = interface.sent()?;
     let mut children = Vec::new();
     for number in 0..arguments.workers {
-        children.push(start(arguments, number, run)?);
+        children.push(start(arguments, engine, number, plan.run)?);
     }
-    while children
-        .iter_mut()
-        .any(|child| matches!(child.try_wait(), Ok(None)))
-    {
-        if stop.swap(false, Ordering::Relaxed) {
+    let mut progress = Progress::new();
+    let begin = Instant::now();
+    let mut next = Duration::from_secs(1);
+    let mut failed = false;
+    loop {
+        let ended: Vec<Option<ExitStatus>> = children
+            .iter_mut()
+            .map(Child::try_wait)
+            .collect::<Result<_, _>>()?;
+        if ended.iter().all(Option::is_some) {
+            break;
+        }
+        let fails = |status: &ExitStatus| !status.success();
+        let fails = !failed && ended.iter().flatten().any(fails);
+        failed |= fails;
+        if fails || stop.swap(false, Ordering::Relaxed) {
             children.iter().for_each(interrupt);
+        }
+        let elapsed = begin.elapsed();
+        if elapsed >= next {
+            next += Duration::from_secs(1);
+            progress.say(Sent {
+                // What the interface took of all: the workers do not say.
+                frames: interface.sent()?.saturating_sub(before),
+                elapsed,
+                ..Sent::default()
+            });
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+    drop(progress);
+    let outputs: Vec<Output> = children
+        .into_iter()
+        .map(Child::wait_with_output)
+        .collect::<Result<_, _>>()?;
+    // One that was interrupted before it could handle that fails, too, but says nothing.
+    let failures = outputs.iter().filter(|output| !output.status.success());
+    if let Some(failure) = failures.max_by_key(|output| output.stderr.len()) {
+        let said = String::from_utf8_lossy(&failure.stderr);
+        let said = said.lines().last().unwrap_or("it said nothing");
+        bail!("a worker failed: {}", said.trim_start_matches("pktgen: "));
+    }
     let mut total: Option<report::Sent> = None;
-    for child in children {
-        let output = child.wait_with_output()?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let said = said.lines().last().unwrap_or("it said nothing");
-            bail!("a worker failed: {}", said.trim_start_matches("pktgen: "));
-        }
+    for output in outputs {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
         let one: report::Sent =
             serde_json::from_slice(&output.stdout).context("a worker's report")?;
         total = Some(total.map_or_else(|| one.clone(), |total| add(total, &one)));
@@ -75,15 +120,21 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<report::Sent> {
     // Each saw the interface take the others' frames, too.
     let taken = interface.sent()?.saturating_sub(before);
     total.dropped = total.sent.saturating_sub(taken);
+    say_if_none_taken(&total, engine, &interface);
     Ok(total)
 }
 
-fn start(arguments: &Arguments, number: u32, run: u8) -> anyhow::Result<Child> {
+fn start(arguments: &Arguments, engine: Engine, number: u32, run: u8) -> anyhow::Result<Child> {
     let of = arguments.workers;
     let mut command = Command::new(std::env::current_exe()?);
-    // All that was given, then what is its own: the last one counts.
+    // All that was given, then what is its own.
     command.args(std::env::args_os().skip(1));
     command.args(["--part", &format!("{number}/{of}/{run}")]);
+    if arguments.engine.is_none()
+        && let Some(engine) = engine.to_possible_value()
+    {
+        command.args(["--engine", engine.get_name()]);
+    }
     Ok(command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -1,4 +1,5 @@
 use super::*;
+use crate::report::Latency;
 use crate::rfc2544::results::{Machine, Setup};
 use crate::rfc2544::search::Trial;
 use crate::rfc2544::table;
@@ -26,8 +27,8 @@ fn results(rate: f64) -> Results {
         }],
         latency: vec![AtLoad {
             load: 50,
-            sent: 10,
-            lost: 0,
+            sent: 1000,
+            lost: 1,
             missed: 0,
             bad: 0,
             moved_flows: 0,
@@ -110,6 +111,29 @@ fn what_went_wrong_is_said() {
     assert!(page.contains("3 flows went to more than one real server"));
     assert!(page.contains("≥ 1.000"));
     assert!(table::text(&results, None).contains("≥ 1.000"));
+}
+
+#[test]
+fn loss_in_a_latency_trial_is_said_when_it_is_not_tolerated() {
+    let mut results = results(1e6);
+    results.measurements[1].latency[0].lost = 222;
+    results.measurements[3].latency[0].lost = 2;
+    results.measurements[3].latency[0].latency = None;
+    let text = table::text(&results, None);
+    assert!(text.contains("2 latency trials lost more than 0.1 % of their packets, up to 22.2 %"));
+    let row = text.lines().find(|line| line.contains("222")).unwrap();
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..6], ["1", "1518", "50", "%", "222", "12.0"]);
+    // A trial of which nothing came has a row, too.
+    let row = text.lines().find(|line| line.ends_with("–")).unwrap();
+    assert!(
+        row.starts_with("    10k   1518  50 %        2        –"),
+        "{row}"
+    );
+    assert!(
+        text.lines()
+            .all(|line| line.starts_with("2 latency") || line.chars().count() <= 80)
+    );
 }
 
 #[test]
