@@ -29,7 +29,7 @@ readonly SKIPPED=77      # exit status of a step that cannot run here
 readonly STEPS=(
 	"format       the code is formatted"
 	"files        no source file is longer than $MAX_LINES lines"
-	"selftest     this script fails when a step fails"
+	"selftest     this script and bench/budget fail when they should"
 	"bpf          the committed BPF objects are what their sources compile to"
 	"clippy       no lint is broken, in any target"
 	"docs         the API documentation builds without a warning"
@@ -65,6 +65,7 @@ step_files() {
 
 step_selftest() {
 	tests/ci_selftest.sh
+	tests/budget_selftest.sh
 }
 
 step_bpf() {
