@@ -346,7 +346,7 @@ reload() { "$APPLIANCE" reload --socket "$SOCKET"; }
 
 # names COUNT URL: who answered COUNT requests, each on a new connection.
 names() {
-    on client curl -sS --max-time 60 --connect-timeout 3 -H 'Connection: close' "$2?[1-$1]"
+    on client curl -sS --max-time 60 --connect-timeout 10 -H 'Connection: close' "$2?[1-$1]"
 }
 
 # served NAME <names: how often a server answered.

@@ -58,7 +58,13 @@ equal "rx + handed_off_rx - tx - handed_off_tx - drops - waiting of either worke
     | .rx_packets + .handed_off_rx - .tx_packets - .handed_off_tx - .dropped_packets - .waiting]
     | unique | tostring')" '[0]'
 equal "handed over and taken" "$(ask workers 'map(.handed_off_tx - .handed_off_rx) | add')" 0
-equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
+# When the machine is busy a server sends its FIN again, which is handed over and comes behind the last ACK, which is
+# not: the client knows nothing of it any more. No socket sends that RST, so a veth gives it to any worker.
+few_drops() {
+    equal "drops" "$(ask drops 'map(select(.reason != "tcp_midstream").packets_total) | add')" 0
+    between "drops of RST" "$(ask drops 'map(select(.reason == "tcp_midstream").packets_total) | add')" 0 5
+}
+few_drops
 
 # Fewer threads, more threads, another way to idle: the same workers with the same connections.
 kept=()
@@ -92,4 +98,4 @@ for port in 80 8000; do
     kept=("${kept[@]:1}")
     tail -1 "$WORK/kept$port"
 done
-equal "drops" "$(ask drops 'map(.packets_total) | add')" 0
+few_drops
