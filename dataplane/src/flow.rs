@@ -33,6 +33,27 @@ pub struct FlowKey([u64; 5]);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainKey([u64; 2]);
 
+/// What the headers of packets have whose key is the opposite of another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reversed {
+    pub(crate) source: [u8; 4],
+    pub(crate) destination: [u8; 4],
+    /// The source's first.
+    pub(crate) ports: [u8; 4],
+}
+
+impl Reversed {
+    /// Of a key with these, as [`PlainKeys`] has them.
+    #[inline(always)]
+    const fn of(source: u32, destination: u32, ports: u32) -> Self {
+        Self {
+            source: destination.to_ne_bytes(),
+            destination: source.to_ne_bytes(),
+            ports: ports.rotate_left(16).to_ne_bytes(),
+        }
+    }
+}
+
 /// Where a plain packet has its key.
 const KEY: usize = wire::PLAIN_L3_OFFSET as usize + ipv4::TTL;
 
@@ -293,23 +314,12 @@ impl PlainKey {
         }
     }
 
-    /// Both addresses as a packet the other way has them in its header.
+    /// What a packet the other way has in its headers.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn reversed_addresses(&self) -> ([u8; 4], [u8; 4]) {
-        let [.., a, b, c, d] = self.0[0].to_ne_bytes();
-        let [e, f, g, h, ..] = self.0[1].to_ne_bytes();
-        ([e, f, g, h], [a, b, c, d])
-    }
-
-    /// Both ports likewise.
-    #[inline(always)]
-    #[must_use]
-    pub(crate) const fn reversed_ports(&self) -> [u8; 4] {
-        let [.., a, b, c, d] = self.0[1].to_ne_bytes();
-        u32::from_ne_bytes([a, b, c, d])
-            .rotate_left(16)
-            .to_ne_bytes()
+    pub(crate) const fn reversed(&self) -> Reversed {
+        let [[_, source], [destination, ports]] = [halves(self.0[0]), halves(self.0[1])];
+        Reversed::of(source, destination, ports)
     }
 
     /// Destination, its port and the protocol in one word: with another one's it is equal if those are. Not 0.

@@ -14,7 +14,6 @@ use std::ops::RangeInclusive;
 use hashbrown::{HashMap, HashSet};
 
 use crate::forward::rewrite::Endpoint;
-use crate::processor::prefetch;
 use crate::service::{Address, VirtualServerId};
 
 /// Ports that are handed out: none of those below, which are servers' (RFC 6335 §6).
@@ -54,61 +53,71 @@ impl PortRange {
 #[derive(Debug)]
 struct Ports {
     range: PortRange,
-    /// Of each free port the one that was given back next, or [`NONE`]. Of those in use [`USED`]: a port that is given
-    /// back twice would otherwise serve two connections.
-    next: Box<[u16]>,
-    /// The one that has been free the longest; `NONE` if none is free.
-    first: u16,
-    /// The one that has been free the shortest, if one is.
-    last: u16,
+    /// A ring of as many places as ports: from `first` on the free ones, the one that has been free the longest first.
+    ring: Box<[u16]>,
+    /// Places in `ring`.
+    first: usize,
+    free: usize,
+    /// Whether each port is in use: one that is given back twice would otherwise serve two connections.
+    used: Box<[bool]>,
 }
-
-/// In place of a port's number: there is none.
-const NONE: u16 = u16::MAX - 1;
-/// Likewise: it is not free.
-const USED: u16 = u16::MAX;
-
-const _: () = assert!(COUNT < NONE as u32);
 
 impl Ports {
     fn new(range: PortRange) -> Self {
-        let last = range.last - range.first;
-        let next = (1..=last).chain(std::iter::once(NONE)).collect();
+        let ring: Box<[u16]> = (0..=range.last - range.first).collect();
         Self {
             range,
-            next,
             first: 0,
-            last,
+            free: ring.len(),
+            used: ring.iter().map(|_| false).collect(),
+            ring,
         }
     }
 
+    /// Gives the next of the wanted ones a port, up to so many of them, or fewer. Returns how many: none only if no
+    /// port is free.
     #[inline(always)]
-    fn allocate(&mut self) -> Option<u16> {
-        let number = self.first;
-        let next = self.next.get_mut(usize::from(number))?;
-        self.first = std::mem::replace(next, USED);
-        // After a while neighbours here are none in memory.
-        prefetch(&self.next, usize::from(self.first));
-        Some(self.range.first + number)
+    fn allocate(
+        &mut self,
+        most: usize,
+        wanted: &mut impl Iterator<Item = usize>,
+        mut give: impl FnMut(usize, u16),
+    ) -> usize {
+        let next = self.ring.get(self.first..).unwrap_or_default();
+        let count = most.min(self.free).min(next.len());
+        let (used, first) = (&mut *self.used, self.range.first);
+        for (number, wanted) in next[..count].iter().zip(wanted) {
+            if let Some(used) = used.get_mut(usize::from(*number)) {
+                *used = true;
+            }
+            give(wanted, first + number);
+        }
+        self.free -= count;
+        self.first += count;
+        if self.first == self.ring.len() {
+            self.first = 0;
+        }
+        count
     }
 
     fn free(&mut self, port: u16) {
         let Some(number) = port.checked_sub(self.range.first) else {
             return;
         };
-        match self.next.get_mut(usize::from(number)) {
-            Some(next) if *next == USED => *next = NONE,
+        match self.used.get_mut(usize::from(number)) {
+            Some(used) if *used => *used = false,
             Some(_) | None => return,
         }
-        match self.first {
-            NONE => self.first = number,
-            _ => self.next[usize::from(self.last)] = number,
-        }
-        self.last = number;
+        let place = match self.first + self.free {
+            place if place < self.ring.len() => place,
+            place => place - self.ring.len(),
+        };
+        self.ring[place] = number;
+        self.free += 1;
     }
 
     fn is_used(&self) -> bool {
-        self.next.contains(&USED)
+        self.free < self.ring.len()
     }
 }
 
@@ -119,7 +128,13 @@ struct Own {
     pools: Vec<u32>,
     /// Whose turn it is.
     turn: usize,
+    /// How many ports it has given in this turn.
+    given: usize,
 }
+
+/// So many ports an address gives before it is another one's turn: a burst's connections have few addresses, so that
+/// they are found at once.
+const TURN: usize = 16;
 
 /// Those of one virtual server and IP version.
 #[derive(Debug)]
@@ -129,25 +144,41 @@ pub(crate) struct ServicePorts<'a> {
 }
 
 impl ServicePorts<'_> {
-    /// As [`LocalPorts::allocate`].
+    /// Gives the wanted ones, of which there are `count`, a free port each, in their order: as [`LocalPorts::allocate`].
+    /// Returns how many got none, the last ones.
     #[inline(always)]
-    #[must_use]
-    pub(crate) fn allocate(&mut self) -> Option<Endpoint> {
-        let count = self.own.pools.len();
-        for _ in 0..count {
-            let place = *self.own.pools.get(self.own.turn)?;
-            self.own.turn = match self.own.turn + 1 {
-                next if next < count => next,
-                _ => 0,
+    pub(crate) fn allocate(
+        &mut self,
+        count: usize,
+        mut wanted: impl Iterator<Item = usize>,
+        mut give: impl FnMut(usize, Address, u16),
+    ) -> usize {
+        let (mut left, mut without) = (count, 0);
+        while left > 0 && without < self.own.pools.len() {
+            let turn = self.own.turn;
+            let pool = self.own.pools.get(turn).map(|place| *place as usize);
+            let given = match pool.and_then(|place| self.pools.get_mut(place)) {
+                Some((address, ports)) => {
+                    let (address, most) = (*address, left.min(TURN - self.own.given));
+                    ports.allocate(most, &mut wanted, |wanted, port| {
+                        give(wanted, address, port);
+                    })
+                }
+                None => 0,
             };
-            if let Some((address, ports)) = self.pools.get_mut(place as usize)
-                && let Some(port) = ports.allocate()
-            {
-                let address = *address;
-                return Some(Endpoint { address, port });
+            left -= given;
+            self.own.given += given;
+            without = if given == 0 { without + 1 } else { 0 };
+            if given == 0 || self.own.given == TURN {
+                self.own.given = 0;
+                self.own.turn = if turn + 1 < self.own.pools.len() {
+                    turn + 1
+                } else {
+                    0
+                };
             }
         }
-        None
+        left
     }
 }
 
@@ -176,7 +207,8 @@ impl LocalPorts {
     }
 
     /// Makes ready to allocate for these virtual servers on their addresses, and for no others. An address that is
-    /// not wanted any more is kept while a connection has a port of it. Allocates memory, about 130 kB an address.
+    /// not wanted any more is kept while a connection has a port of it. Allocates memory, about 200 kB an address
+    /// over all workers.
     pub fn keep_only<'a>(
         &mut self,
         services: impl Iterator<Item = (VirtualServerId, &'a [Address])>,
@@ -222,10 +254,15 @@ impl LocalPorts {
     }
 
     /// A free port on one of the virtual server's addresses of the wanted IP version, which is in use from now on;
-    /// `None` if all are. Neighbouring connections get different addresses.
+    /// `None` if all are. Addresses take turns.
     #[must_use]
     pub fn allocate(&mut self, service: VirtualServerId, is_v4: bool) -> Option<Endpoint> {
-        self.of(service, is_v4)?.allocate()
+        let mut found = None;
+        let only = std::iter::once(0);
+        (self.of(service, is_v4)?).allocate(1, only, |_, address, port| {
+            found = Some(Endpoint { address, port });
+        });
+        found
     }
 
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
@@ -299,15 +336,29 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_differ_in_address_and_freed_ports_wait_longest() {
+    fn addresses_take_turns() {
+        let own = addresses(3);
+        let range = PortRange {
+            first: 2000,
+            last: 2035,
+        };
+        let mut pool = pool(&own, range);
+        let all = rest(&mut pool);
+        let turns = all.chunk_by(|one, next| one.address == next.address);
+        assert_eq!(
+            turns.map(<[_]>::len).collect::<Vec<_>>(),
+            [16, 16, 16, 16, 16, 16, 4, 4, 4]
+        );
+    }
+
+    #[test]
+    fn freed_ports_wait_longest() {
         let own = addresses(2);
         let mut pool = pool(&own, FOUR);
         let first = pool.allocate(SERVICE, true).unwrap();
-        let second = pool.allocate(SERVICE, true).unwrap();
-        assert_ne!(first.address, second.address);
         pool.free(first);
         let next = rest(&mut pool);
-        assert_eq!(next.len(), 7);
+        assert_eq!(next.len(), 8);
         assert_eq!(
             next.iter().rfind(|end| end.address == first.address),
             Some(&first)

@@ -87,6 +87,48 @@ impl Words {
         });
         both_bytes
     }
+
+    /// In the lowest eight bits one for each word that is `first`, in the next eight one for each that is `second`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn equal_to_either(&self, first: u16, second: u16) -> u32 {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `equal_to`.
+        let found = unsafe {
+            use core::arch::x86_64::{
+                _mm_cmpeq_epi16, _mm_load_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+            };
+            let words = _mm_load_si128(self.0.as_ptr().cast());
+            let equal = |wanted: u16| _mm_cmpeq_epi16(words, _mm_set1_epi16(wanted.cast_signed()));
+            _mm_movemask_epi8(_mm_packs_epi16(equal(first), equal(second))).cast_unsigned()
+        };
+        #[cfg(not(target_arch = "x86_64"))]
+        let found = (0..8).fold(0, |found, n| {
+            let equal = |wanted: u16| u32::from(self.0[n] == wanted);
+            found | equal(first) << n | equal(second) << (8 + n)
+        });
+        found
+    }
+}
+
+/// The words in pairs, the first one of each below the second. They are put together at once, and so they are stored.
+#[inline(always)]
+#[must_use]
+pub(crate) fn double_words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor has SSE2.
+    let words = unsafe {
+        use core::arch::x86_64::{_mm_cvtsi128_si64, _mm_set_epi32, _mm_unpackhi_epi64};
+        let [a, b, c, d] = [a, b, c, d].map(u32::cast_signed);
+        let all = _mm_set_epi32(d, c, b, a);
+        [
+            _mm_cvtsi128_si64(all).cast_unsigned(),
+            _mm_cvtsi128_si64(_mm_unpackhi_epi64(all, all)).cast_unsigned(),
+        ]
+    };
+    #[cfg(not(target_arch = "x86_64"))]
+    let words = [[a, b], [c, d]].map(|[low, high]| u64::from(low) | u64::from(high) << 32);
+    words
 }
 
 /// Eight words of twice that length.
@@ -188,5 +230,8 @@ mod tests {
         assert_eq!(words.equal_to(7), 3 | 3 << 6 | 3 << 14);
         assert_eq!(words.equal_to(u16::MAX), 3 << 10);
         assert_eq!(words.equal_to(8), 0);
+        assert_eq!(words.equal_to_either(7, 0), 0b1000_1001 | 1 << 10);
+        assert_eq!(words.equal_to_either(8, u16::MAX), 1 << 13);
+        assert_eq!(words.equal_to_either(8, 9), 0);
     }
 }

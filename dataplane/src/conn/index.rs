@@ -15,7 +15,8 @@ use crate::flow::{Hashes, LANES};
 use crate::processor::{Words, prefetch};
 
 /// Slots in a bucket.
-const SLOTS: usize = 8;
+const SLOTS: usize = SLOT_COUNT as usize;
+const SLOT_COUNT: u32 = 8;
 /// Buckets in a chain, the first one included. With a mean load of at most
 /// six a chain of four is already one in 10^9.
 const MAX_CHAIN: usize = 8;
@@ -63,9 +64,10 @@ impl Bucket {
     /// A free slot, if it is known that no entry with this tag is in the chain, which is this bucket alone.
     #[inline(always)]
     fn vacant(&self, tag: u16) -> Option<u32> {
-        let free = self.matches(0);
-        let is_new = self.matches(tag) == 0 && self.overflow == NONE;
-        (is_new && free != 0).then(|| free.trailing_zeros() / 2)
+        let found = self.tags.equal_to_either(tag, 0);
+        // That of a slot with the tag comes to a large number, and so does none at all.
+        let free = found.trailing_zeros().wrapping_sub(SLOT_COUNT);
+        (free < SLOT_COUNT && self.overflow == NONE).then_some(free)
     }
 
     /// An entry and its tag.
@@ -295,16 +297,18 @@ impl Index {
         };
         let Some(slot) = bucket.vacant(place.tag()) else {
             cold_path();
-            return self.insert_new_in_chain(place, entry);
+            return self.insert_new_in_chain(place.bucket(), place.tag(), entry);
         };
         bucket.set(slot, place.tag(), entry);
         true
     }
 
-    /// The same, but for a chain that has or needs an overflow bucket.
+    /// The same, but for a chain that has or needs an overflow bucket. Takes what a loop has of the place, which then need
+    /// not make a word of it for each.
     #[cold]
     #[inline(never)]
-    fn insert_new_in_chain(&mut self, place: Place, entry: u32) -> bool {
+    fn insert_new_in_chain(&mut self, bucket: u32, tag: u16, entry: u32) -> bool {
+        let place = Place(u64::from(bucket) | u64::from(tag) << 32);
         !self.has_tag(place) && self.insert(place, entry)
     }
 

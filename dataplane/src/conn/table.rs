@@ -22,7 +22,7 @@ mod reply;
 mod straight;
 
 pub use self::connection::Connection;
-use self::connection::{Course, mark};
+use self::connection::{Course, Standing, mark};
 pub use self::lookup::Lookup;
 pub(crate) use self::opening::{NoVacancy, ReplyHalf};
 pub(crate) use self::reply::WayWord;
@@ -312,7 +312,7 @@ impl ConnectionTable {
     /// Changes the state (or repeats a half-open one), which restarts its timer.
     pub fn set_state(&mut self, entry: EntryIndex, state: State, now: u64) {
         let connection = &mut self.entries[entry.0 as usize];
-        connection.state = state;
+        connection.standing.state = state;
         connection.last_seen = truncate(now);
         connection.find_straight();
         self.unlink(entry.0);
@@ -368,7 +368,7 @@ impl ConnectionTable {
                 connection.begin_replies(key, reply.way.into(), deltas);
             }
         }
-        connection.state = new.state;
+        connection.standing.state = new.state;
         connection.set(mark::TRANSLATED, new.reply.is_some());
         connection.set(mark::PARTICULAR, reply.particular);
         connection.set(mark::TEMPLATED, new.templated);
@@ -470,17 +470,17 @@ impl ConnectionTable {
         let numbers = u32::try_from(start).unwrap_or(u32::MAX)..;
         (numbers.map(EntryIndex))
             .zip(&self.entries[start..end])
-            .filter(|(_, connection)| connection.list != FREE)
+            .filter(|(_, connection)| connection.standing.list != FREE)
     }
 
     /// Milliseconds that the connection may still be silent.
     fn remaining(&self, entry: u32, now: u64) -> u32 {
         let connection = &self.entries[entry as usize];
-        self.timeouts[connection.state.index()].saturating_sub(connection.idle(now))
+        self.timeouts[connection.standing.state.index()].saturating_sub(connection.idle(now))
     }
 
     fn link(&mut self, entry: u32, now: u64) {
-        let state = self.entries[entry as usize].state;
+        let state = self.entries[entry as usize].standing.state;
         let id = self.wheel.list_of(state, self.remaining(entry, now), now);
         append(&mut self.entries, self.wheel.list_mut(id), id, entry);
     }
@@ -489,7 +489,7 @@ impl ConnectionTable {
         let Connection {
             next,
             previous,
-            list,
+            standing: Standing { list, .. },
             ..
         } = self.entries[entry as usize];
         let id = ListId::from_raw(list);
@@ -514,7 +514,7 @@ fn append(entries: &mut [Connection], list: &mut List, id: ListId, entry: u32) {
         None => list.head = entry,
     }
     let connection = &mut entries[entry as usize];
-    connection.list = id.raw();
+    connection.standing.list = id.raw();
     connection.previous = tail;
     connection.next = NONE;
 }

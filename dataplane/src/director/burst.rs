@@ -67,6 +67,17 @@ impl Others {
         Self(self.0 & (u64::MAX << number << 1))
     }
 
+    /// So many of the highest numbers.
+    #[inline(always)]
+    pub(super) fn last(self, count: usize) -> Self {
+        if count == 0 {
+            return Self::NONE;
+        }
+        let before = (self.len() as usize).saturating_sub(count);
+        let before = self.numbers().take(before).last();
+        before.map_or(self, |last| self.after(last))
+    }
+
     #[inline(always)]
     pub(super) fn is_empty(self) -> bool {
         self.0 == 0

@@ -291,6 +291,7 @@ impl Flows {
                 let method = WrappedOtherwise {
                     paths: snapshot.paths(),
                     tunnels: snapshot.tunnel_paths(),
+                    places: &plain.places,
                     umem,
                     frames: burst.frames,
                     identification: &mut self.identification,
@@ -435,19 +436,18 @@ impl Opening<'_> {
                 }
             };
             let Some(server) = choose(number) else {
-                newcomers.give_up(place);
+                newcomers.give_up(&self.plain.places, number);
                 unclear.add(number);
                 continue;
             };
             let first = First {
                 number,
-                place,
                 life: self.plain.headers.lives[number],
                 server,
                 entry,
             };
             let Some((egress, bytes)) = method.open(&first) else {
-                newcomers.give_up(place);
+                newcomers.give_up(&self.plain.places, number);
                 chosen = Some((number, server));
                 break;
             };

@@ -5,8 +5,8 @@
 
 use std::array;
 
-use super::{FlowHasher, Hashes, PlainEnd, PlainKey, halves};
-use crate::processor::Eight;
+use super::{FlowHasher, Hashes, PlainEnd, PlainKey, Reversed, halves};
+use crate::processor::{Eight, double_words};
 use crate::wire::checksum::Delta;
 
 /// So many keys are treated at once.
@@ -42,11 +42,22 @@ impl<const N: usize> PlainKeys<N> {
 
     #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> PlainKey {
-        let word = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        PlainKey([
-            word(self.protocols[number], self.sources[number]),
-            word(self.destinations[number], self.ports[number]),
-        ])
+        PlainKey::from_words(double_words([
+            self.protocols[number],
+            self.sources[number],
+            self.destinations[number],
+            self.ports[number],
+        ]))
+    }
+
+    /// As [`PlainKey::reversed`].
+    #[inline(always)]
+    pub(crate) fn reversed(&self, number: usize) -> Reversed {
+        Reversed::of(
+            self.sources[number],
+            self.destinations[number],
+            self.ports[number],
+        )
     }
 
     /// A bit for each key whose protocol, destination and its port are those of this one: what
@@ -274,6 +285,7 @@ mod tests {
                 prop_assert_eq!(replies.get(number), key(server, *client, *is_tcp));
                 prop_assert_eq!(translated.get(number), key(server, (last, port), *is_tcp));
                 prop_assert_eq!(hashes.get(number), hasher.hash_plain(&replies.get(number)));
+                prop_assert_eq!(replies.reversed(number), replies.get(number).reversed());
             }
         }
     }

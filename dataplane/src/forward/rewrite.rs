@@ -9,7 +9,7 @@
 //! than before ([`nat64`](super::nat64)).
 
 use crate::counters::DropReason;
-use crate::flow::{FlowKey, PlainKey};
+use crate::flow::{FlowKey, PlainKey, Reversed};
 use crate::service::{Address, Protocol};
 use crate::wire::checksum::{Delta, Sum};
 use crate::wire::ethernet::{self, Addresses};
@@ -239,8 +239,8 @@ impl Rewrite {
 /// A [`Rewrite`] for untagged frames with an IPv4 header without options, of TCP or UDP.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PlainRewrite {
-    /// The key of packets that go the other way.
-    opposite: PlainKey,
+    /// What its headers get.
+    ends: Reversed,
     network: Delta,
     transport: Delta,
 }
@@ -249,9 +249,16 @@ impl PlainRewrite {
     /// As [`Rewrite::opposite`].
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn opposite(opposite: PlainKey, (network, transport): (Delta, Delta)) -> Self {
+    pub(crate) const fn opposite(opposite: PlainKey, deltas: (Delta, Delta)) -> Self {
+        Self::new(opposite.reversed(), deltas)
+    }
+
+    /// The same, where the key has been reversed.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) const fn new(ends: Reversed, (network, transport): (Delta, Delta)) -> Self {
         Self {
-            opposite,
+            ends,
             network,
             transport,
         }
@@ -265,11 +272,10 @@ impl PlainRewrite {
         };
         let mut ip = ipv4::Packet::header_mut(header);
         ip.set_life(life.changed(self.network));
-        let (source, destination) = self.opposite.reversed_addresses();
-        ip.set_source(source);
-        ip.set_destination(destination);
+        ip.set_source(self.ends.source);
+        ip.set_destination(self.ends.destination);
         let transport = &mut head[PLAIN_L4..];
-        transport[..4].copy_from_slice(&self.opposite.reversed_ports());
+        transport[..4].copy_from_slice(&self.ends.ports);
         // A branch for each protocol, so that all offsets are constants.
         if life.protocol() == Protocol::Tcp as u8 {
             if let Some(checksum) = transport[tcp_field::CHECKSUM..].first_chunk_mut() {

@@ -30,11 +30,9 @@ impl RoundRobin {
     #[inline(always)]
     pub(crate) fn turn(&self, state: &mut SchedulerState) -> Option<ServerId> {
         // The list may have become shorter since the last choice.
-        let place = state.position as usize;
-        let (place, server) = match self.ids.get(place) {
-            Some(server) => (place, server),
-            None => (0, self.ids.first()?),
-        };
+        let next = state.position as usize;
+        let place = if next < self.ids.len() { next } else { 0 };
+        let server = self.ids.get(place)?;
         state.position = u32::try_from(place + 1).unwrap_or(0);
         Some(*server)
     }

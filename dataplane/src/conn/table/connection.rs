@@ -30,9 +30,28 @@ pub struct Connection {
     pub(super) last_seen: u32,
     pub(super) next: u32,
     pub(super) previous: u32,
+    pub(super) standing: Standing,
+}
+
+/// Of connections that begin together it is the same: a word, so that it is copied at once.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(4))]
+pub(super) struct Standing {
+    /// The timer list that it is in.
     pub(super) list: u16,
     pub(super) state: State,
     marks: u8,
+}
+
+impl Standing {
+    /// Without a mark.
+    pub(super) const fn new(list: u16, state: State) -> Self {
+        Self {
+            list,
+            state,
+            marks: 0,
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Connection>() == 64);
@@ -101,9 +120,7 @@ impl Connection {
             last_seen: 0,
             next,
             previous: NONE,
-            list,
-            state: State::Close,
-            marks: 0,
+            standing: Standing::new(list, State::Close),
         }
     }
 
@@ -179,7 +196,7 @@ impl Connection {
     #[inline(always)]
     #[must_use]
     pub fn state(&self) -> State {
-        self.state
+        self.standing.state
     }
 
     /// It ends when its first packet is sent, and no other one goes the same way.
@@ -221,14 +238,14 @@ impl Connection {
     /// Any of these marks.
     #[inline(always)]
     pub(super) const fn is(&self, marks: u8) -> bool {
-        self.marks & marks != 0
+        self.standing.marks & marks != 0
     }
 
     #[inline(always)]
     pub(super) const fn set(&mut self, mark: u8, is_set: bool) {
         match is_set {
-            true => self.marks |= mark,
-            false => self.marks &= !mark,
+            true => self.standing.marks |= mark,
+            false => self.standing.marks &= !mark,
         }
     }
 
@@ -237,7 +254,7 @@ impl Connection {
     pub(super) const fn begin(&mut self, key: PlainKey, server: ServerId, course: Course) {
         [self.words[0], self.words[1]] = key.words();
         self.target = Target::new(server, course);
-        self.marks = 0;
+        self.standing.marks = 0;
     }
 
     /// Is given its reply half, whose addresses are IPv4 ones as well.
@@ -248,7 +265,7 @@ impl Connection {
         way: WayWord,
         (network, transport): (Delta, Delta),
     ) {
-        self.marks |= mark::TRANSLATED;
+        self.standing.marks |= mark::TRANSLATED;
         [self.words[2], self.words[3]] = key.words();
         self.words[4] = way.word();
         (self.network, self.transport) = (network, transport);
@@ -264,7 +281,7 @@ impl Connection {
         self.words = key.words();
         self.target = Target::new(server, Course::None);
         (self.network, self.transport) = (network, transport);
-        self.marks = mark::WIDE;
+        self.standing.marks = mark::WIDE;
     }
 
     /// Its reply half; `wide` is where that is of a wide one.
@@ -288,7 +305,7 @@ impl Connection {
     #[inline(always)]
     pub(super) fn find_straight(&mut self) {
         use mark::{FOR_ONE_PACKET, PARTICULAR, PROXIED, TRANSLATED, WIDE};
-        let goes_on = !self.is(WIDE | FOR_ONE_PACKET | PROXIED) && self.state.is_kept();
+        let goes_on = !self.is(WIDE | FOR_ONE_PACKET | PROXIED) && self.standing.state.is_kept();
         let course = match (goes_on, self.is(TRANSLATED), self.is(PARTICULAR)) {
             (true, false, _) => Course::Sent,
             (true, true, false) => Course::Exchanged,

@@ -6,12 +6,12 @@
 
 use std::hint::cold_path;
 
-use super::connection::Course;
+use super::connection::{Course, Standing, mark};
 use super::reply::WayWord;
 use super::{ConnectionTable, EntryIndex, NONE, REPLY, truncate};
 use crate::conn::index::Index;
-use crate::conn::wheel::{List, ListId};
-use crate::conn::{Connection, Place, State};
+use crate::conn::wheel::List;
+use crate::conn::{Connection, Place, Places, State};
 use crate::flow::PlainKey;
 use crate::processor::prefetch;
 use crate::service::ServerId;
@@ -29,10 +29,9 @@ pub(crate) struct Newcomers<'a> {
     last: u32,
     /// The next one's entry; [`NONE`] if there is none.
     next: u32,
-    state: State,
+    standing: Standing,
     course: Course,
     now: u32,
-    list: ListId,
     ends: &'a mut List,
     free: &'a mut u32,
     used: &'a mut u32,
@@ -57,7 +56,7 @@ pub(crate) enum NoVacancy {
 
 impl ConnectionTable {
     /// For connections of IPv4 in this state, without reply halves, or such that get one next
-    /// ([`add_reply`](Self::add_reply)).
+    /// ([`begin_replies`](Self::begin_replies)).
     #[inline(always)]
     pub(crate) fn newcomers(&mut self, state: State, replies: bool, now: u64) -> Newcomers<'_> {
         let timeout = self.timeouts[state.index()];
@@ -75,32 +74,41 @@ impl ConnectionTable {
             first: self.free,
             last: ends.tail,
             next: self.free,
-            state,
+            standing: Standing::new(list.raw(), state),
             course,
             now: truncate(now),
-            list,
             ends,
             free: &mut self.free,
             used: &mut self.used,
         }
     }
 
-    /// Adds the reply half of a connection that was begun, whose key has this place. False, and nothing changed, if
-    /// another connection has that key, or there is no room for it.
+    /// Gives a connection that was begun its reply half. What comes next is [`add_replies`](Self::add_replies).
     #[inline(always)]
-    #[must_use]
-    pub(crate) fn add_reply(&mut self, entry: EntryIndex, place: Place, reply: &ReplyHalf) -> bool {
-        let number = entry.0 | REPLY;
-        if !self.index.insert_new(place, number) {
-            cold_path();
-            let is_there = self.find(place, &reply.key.into()).is_some();
-            if is_there || !self.index.insert(place, number) {
-                return false;
-            }
-        }
+    pub(crate) fn begin_replies(&mut self, entry: EntryIndex, reply: &ReplyHalf) {
         self.get_mut(entry)
             .begin_replies(reply.key, reply.way, reply.deltas);
-        true
+    }
+
+    /// Puts the reply half's key into the index, which has this place. If another connection has that key, or there is
+    /// no room for it, false: then the connection has no reply half any more.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn add_replies(&mut self, entry: EntryIndex, place: Place) -> bool {
+        self.index.insert_new(place, entry.0 | REPLY) || self.add_replies_after_all(entry)
+    }
+
+    /// The tag was there, or there is no room.
+    #[cold]
+    fn add_replies_after_all(&mut self, entry: EntryIndex) -> bool {
+        let key = self.get(entry).plain_reply_key().into();
+        let place = self.place(&key);
+        let is_added =
+            self.find(place, &key).is_none() && self.index.insert(place, entry.0 | REPLY);
+        if !is_added {
+            self.get_mut(entry).set(mark::TRANSLATED, false);
+        }
+        is_added
     }
 }
 
@@ -135,17 +143,17 @@ impl Newcomers<'_> {
         connection.begin(key, server, self.course);
         connection.last_seen = self.now;
         connection.previous = self.last;
-        connection.list = self.list.raw();
-        connection.state = self.state;
+        connection.standing = self.standing;
         self.last = entry;
         // The next one's line comes while this one's packet is sent.
         prefetch(self.entries, self.next as usize);
     }
 
-    /// The one that was prepared does not begin.
+    /// The one that was prepared with this place does not begin.
     #[cold]
-    pub(crate) fn give_up(&mut self, place: Place) {
-        self.index.remove(place, self.next);
+    #[inline(never)]
+    pub(crate) fn give_up<const N: usize>(&mut self, places: &Places<N>, number: usize) {
+        self.index.remove(places.get(number), self.next);
     }
 
     /// So many have begun ([`begin`](Self::begin)): from now on the table knows them.

@@ -1,7 +1,7 @@
 //! What each forwarding method does with the first packet of a connection.
 
 use super::Opening;
-use crate::conn::{ConnectionTable, EntryIndex, Place};
+use crate::conn::{ConnectionTable, EntryIndex, Places};
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::sending::variation;
@@ -17,7 +17,6 @@ use crate::xsk::umem::{Frame, Packets, Umem};
 pub(super) struct First {
     /// In the burst.
     pub(super) number: usize,
-    pub(super) place: Place,
     /// What the packet leaves with.
     pub(super) life: Life,
     /// Who was chosen.
@@ -60,10 +59,9 @@ impl Method for Direct<'_> {
         let Path::Direct(hop) = self.paths.get(first.server.0 as usize)? else {
             return None;
         };
-        let bytes = bytes(&self.packets, first.number);
-        let head = self.packets.head_mut(first.number);
+        let (head, length) = self.packets.head_and_length(first.number);
         direct::forward_plain(head, first.life, &hop.addresses);
-        Some((hop.port, bytes))
+        Some((hop.port, bytes(length)))
     }
 }
 
@@ -82,7 +80,7 @@ impl Method for Wrapped<'_> {
             return None;
         };
         let TunnelPath { front, hop, .. } = self.tunnels.get(*path as usize)?;
-        let bytes = bytes(&self.packets, first.number);
+        let bytes = bytes(self.packets.length(first.number));
         let front = front.as_ref()?;
         if !front.wrap(&mut self.packets, first.number, first.life, self.outers) {
             return None;
@@ -95,6 +93,7 @@ impl Method for Wrapped<'_> {
 pub(super) struct WrappedOtherwise<'a> {
     pub(super) paths: &'a [Path],
     pub(super) tunnels: &'a [TunnelPath],
+    pub(super) places: &'a Places<BURST>,
     pub(super) umem: &'a Umem,
     pub(super) frames: &'a mut [Frame],
     pub(super) identification: &'a mut u16,
@@ -111,7 +110,7 @@ impl Method for WrappedOtherwise<'_> {
         let frame = self.frames.get_mut(first.number)?;
         let bytes = (frame.len() - L3) as u64;
         let before = *self.identification;
-        let variation = variation(self.identification, first.place);
+        let variation = variation(self.identification, self.places.get(first.number));
         if !template.forward_plain(self.umem, frame, &hop.addresses, variation) {
             *self.identification = before;
             return None;
@@ -121,8 +120,8 @@ impl Method for WrappedOtherwise<'_> {
     }
 }
 
-/// Of the IP packet.
+/// Of the IP packet in a frame of this length.
 #[inline(always)]
-pub(super) fn bytes(packets: &Packets<'_>, number: usize) -> u64 {
-    u64::from(packets.length(number)) - L3 as u64
+pub(super) fn bytes(length: u16) -> u64 {
+    u64::from(length) - L3 as u64
 }

@@ -4,18 +4,16 @@
 //! each. Then, in columns: the replies' keys, where they belong, and what the checksums change by. While it is found
 //! where replies leave, the buckets come. At last the connections get their reply halves, and their packets are sent.
 
-use std::hint::cold_path;
-
 use super::Opening;
 use super::method::{First, Method, bytes};
-use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf, WayWord};
+use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf};
 use crate::device::BURST;
 use crate::director::burst::Others;
 use crate::director::translate::way_to_neighbor;
 use crate::flow::{Hashes, PlainEnd, PlainEnds, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
 use crate::handoff::{Arrival, Owners, SharedReply};
-use crate::ports::{LocalPorts, ServicePorts};
+use crate::ports::LocalPorts;
 use crate::routes::V4Range;
 use crate::service::{Address, PortIndex, ServerId, VirtualServerId};
 use crate::snapshot::{Path, Snapshot};
@@ -38,7 +36,6 @@ pub(in crate::director) struct Begun {
     /// What becoming each other's opposite changes in the network header, and in the transport's.
     networks: [Delta; BURST],
     transports: [Delta; BURST],
-    ways: [WayWord; BURST],
 }
 
 impl Begun {
@@ -52,7 +49,6 @@ impl Begun {
         places: Places::EMPTY,
         networks: [Delta::NONE; BURST],
         transports: [Delta::NONE; BURST],
-        ways: [WayWord::from_word(0); BURST],
     };
 
     /// The server of this packet's connection, which is among the last to begin.
@@ -105,22 +101,22 @@ impl Method for FullNat<'_> {
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
     ) -> Others {
-        let mut lacking = Others::NONE;
         // In their order and before any is given back, so that those without one are the last of them, as when each is
         // decided by itself.
-        let mut ports = self.ports.of(self.service, true);
-        for number in opened.numbers() {
-            let Some(local) = ports.as_mut().and_then(ServicePorts::allocate) else {
-                cold_path();
-                discard(table, self.translated.begun.entries[number], opening);
-                lacking.add(number);
-                continue;
-            };
-            let end = PlainEnd {
-                address: u32::from_ne_bytes(local.address.last_octets()),
-                port: local.port.to_be(),
-            };
-            self.translated.begun.local_ends.set(number, end);
+        let local_ends = &mut self.translated.begun.local_ends;
+        let wanted = opened.len() as usize;
+        let give = |number, address: Address, port: u16| {
+            let address = u32::from_ne_bytes(address.last_octets());
+            let port = port.to_be();
+            local_ends.set(number, PlainEnd { address, port });
+        };
+        let without = match self.ports.of(self.service, true) {
+            Some(mut ports) => ports.allocate(wanted, opened.numbers(), give),
+            None => wanted,
+        };
+        let lacking = opened.last(without);
+        for number in lacking.numbers() {
+            discard(table, self.translated.begun.entries[number], opening);
         }
         let opened = opened.without(lacking);
         let undone = (self.translated).finish::<true>(opened, table, opening, |key| {
@@ -182,7 +178,6 @@ impl Translated<'_> {
             places,
             networks,
             transports,
-            ways,
         } = &mut *self.begun;
         let clients = &plain.headers.keys;
         let (lookup, wanted) = (table.lookup(), opened.bits());
@@ -193,39 +188,44 @@ impl Translated<'_> {
         let all = &self.arrivals[0];
         let mut range = V4Range::NONE;
         for number in opened.numbers() {
-            lookup.prefetch(places.get(number));
+            table.lookup().prefetch(places.get(number));
             let client = clients.sources[number];
             if !range.has(client) {
                 range = self.snapshot.routes.v4_range(client);
             }
-            ways[number] = range.gateway.unwrap_or_else(|| {
+            let way = range.gateway.unwrap_or_else(|| {
                 let ingress = self.arrivals.get(number).unwrap_or(all).ingress;
                 way_to_neighbor(ingress, self.packets.head(number))
             });
+            let reply = ReplyHalf {
+                key: keys.get(number),
+                deltas: (networks[number], transports[number]),
+                way,
+            };
+            table.begin_replies(entries[number], &reply);
         }
         let mut undone = Others::NONE;
         for number in opened.numbers() {
-            let (entry, key) = (entries[number], keys.get(number));
-            let deltas = (networks[number], transports[number]);
-            let reply = ReplyHalf {
-                key,
-                deltas,
-                way: ways[number],
-            };
-            if !table.add_reply(entry, places.get(number), &reply) {
+            let entry = entries[number];
+            if !table.add_replies(entry, places.get(number)) {
                 discard(table, entry, opening);
-                undo(&key);
+                undo(&keys.get(number));
                 undone.add(number);
                 continue;
             }
             let server = servers[number];
+            let (head, length) = self.packets.head_and_length(number);
             if let Some(statistics) = statistics.get(server.0 as usize) {
-                statistics.count_first(bytes(&self.packets, number));
+                statistics.count_first(bytes(length));
             }
             if let Some(Path::Translated(hop)) = self.snapshot.paths().get(server.0 as usize) {
                 let life = plain.headers.lives[number];
-                let head = self.packets.head_mut(number);
-                PlainRewrite::opposite(key, deltas).forward(head, life, &hop.addresses);
+                let deltas = (networks[number], transports[number]);
+                PlainRewrite::new(keys.reversed(number), deltas).forward(
+                    head,
+                    life,
+                    &hop.addresses,
+                );
             }
             if let Some(owners) = self.owners {
                 owners.list(hashes.get(number), entry);

@@ -129,6 +129,14 @@ impl Packets<'_> {
         unsafe { &mut *start.cast() }
     }
 
+    /// The same, and the packet's length in bytes.
+    #[inline(always)]
+    #[must_use]
+    pub fn head_and_length(&mut self, number: usize) -> (&mut [u8; HEAD], u16) {
+        let length = self.frames[number].length;
+        (self.head_mut(number), length)
+    }
+
     /// Lengthens a packet in front, as [`Umem::prepend`]. False, and nothing changed, if there is no room.
     #[inline(always)]
     #[must_use]
