@@ -12,7 +12,7 @@ use serde::Serialize;
 
 const BURST: usize = 64;
 /// Frames in turn, as in a umem.
-const FRAMES: usize = 4096;
+const FRAMES: usize = 512;
 const CHUNK: usize = 2048;
 /// Bursts between two looks at the clock.
 const SLICE: u32 = 1024;
