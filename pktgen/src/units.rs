@@ -108,13 +108,23 @@ impl fmt::Display for Size {
 /// # Errors
 /// A sentence that says how to write it.
 pub fn count(text: &str) -> Result<u32, String> {
+    let number = large_count(text)?;
+    u32::try_from(number)
+        .map_err(|_| "write a number below 2^32, such as 500, 10k or 1M".to_owned())
+}
+
+/// The same of what may be many, such as packets.
+///
+/// # Errors
+/// A sentence that says how to write it.
+pub fn large_count(text: &str) -> Result<u64, String> {
     let (digits, factor) = match text.strip_suffix(['k', 'K']) {
         Some(digits) => (digits, 1_000),
         None => text
             .strip_suffix(['m', 'M'])
             .map_or((text, 1), |digits| (digits, 1_000_000)),
     };
-    let number = digits.parse::<u32>().ok();
+    let number = digits.parse::<u64>().ok();
     let number = number.and_then(|number| number.checked_mul(factor));
     let number = number.filter(|number| *number > 0);
     number.ok_or_else(|| "write a number of at least 1, such as 500, 10k or 1M".to_owned())

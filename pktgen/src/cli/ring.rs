@@ -41,8 +41,8 @@ pub(crate) struct Arguments {
     /// How long to measure, in time spent in the data plane
     #[arg(long, value_name = "D", default_value = "3s", value_parser = units::duration)]
     duration: Duration,
-    /// Measure this many packets instead
-    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = clap::value_parser!(u64).range(1..))]
+    /// Measure this many packets instead; k and M are understood
+    #[arg(long, value_name = "N", conflicts_with = "duration", value_parser = units::large_count)]
     packets: Option<u64>,
     /// With a flood besides: so many of 100 packets are SYNs of connections that never come to be (with --protocol tcp)
     #[arg(long, value_name = "PERCENT", conflicts_with_all = ["duration", "new_flows_per_second", "workers"], value_parser = clap::value_parser!(u8).range(1..=99))]
@@ -502,6 +502,11 @@ mod tests {
             assert!(parse(&format!("ring --new-flows-per-second {text}")).is_ok());
         }
         assert!(parse("ring --new-flows-per-second x").is_err());
+        let packets = |text: &str| parse(&format!("ring --packets {text}")).map(|it| it.packets);
+        assert_eq!(packets("5000M").unwrap(), Some(5_000_000_000));
+        for text in ["0", "1.5k", "20000000000000M"] {
+            assert!(packets(text).is_err(), "{text}");
+        }
     }
 
     #[test]
