@@ -421,6 +421,28 @@ mod tests {
         assert_eq!(pool(&addresses(1), FOUR).allocate(SERVICE, false), None);
     }
 
+    #[test]
+    fn a_reload_in_the_middle_of_a_turn_gives_no_port_twice() {
+        let own = addresses(2);
+        let range = PortRange {
+            first: 2000,
+            last: 2023,
+        };
+        let mut pool = pool(&own, range);
+        // Round the end of the first address's ring.
+        let mut used: Vec<_> = (0..40)
+            .filter_map(|_| pool.allocate(SERVICE, true))
+            .collect();
+        for end in used.drain(..20) {
+            pool.free(end);
+        }
+        used.extend((0..5).filter_map(|_| pool.allocate(SERVICE, true)));
+        pool.keep_only([(SERVICE, &own[..])].into_iter());
+        used.extend(rest(&mut pool));
+        assert_eq!(used.len(), 48);
+        assert_eq!(used.into_iter().collect::<HashSet<_>>().len(), 48);
+    }
+
     proptest! {
         #[test]
         fn no_two_connections_share_a_port(steps in vec((any::<bool>(), any::<prop::sample::Index>()), 0..200)) {
@@ -438,6 +460,32 @@ mod tests {
                 }
             }
             prop_assert_eq!(rest(&mut pool).len() + used.len(), 90);
+        }
+
+        #[test]
+        fn several_at_once_get_what_each_would(steps in vec((0..80_usize, any::<prop::sample::Index>()), 0..60)) {
+            let own = addresses(3);
+            let range = PortRange { first: 60_000, last: 60_029 };
+            let [mut pool, mut twin] = [pool(&own, range), pool(&own, range)];
+            let mut used = Vec::new();
+            for (count, which) in steps {
+                let mut given = Vec::new();
+                let mut ports = pool.of(SERVICE, true).unwrap();
+                let without = ports.allocate(count, 7..7 + count, |wanted, address, port| {
+                    given.push((wanted, Endpoint { address, port }));
+                });
+                let one_by_one: Vec<_> = (7..7 + count)
+                    .map_while(|wanted| Some((wanted, twin.allocate(SERVICE, true)?)))
+                    .collect();
+                prop_assert_eq!(&given, &one_by_one);
+                prop_assert_eq!(without, count - given.len());
+                used.extend(given.into_iter().map(|(_, end)| end));
+                for _ in 0..which.index(used.len() + 1) {
+                    let end = used.swap_remove(which.index(used.len()));
+                    pool.free(end);
+                    twin.free(end);
+                }
+            }
         }
     }
 }

@@ -7,7 +7,8 @@
 //! real server differ. When a packet needs a closer look after a server was chosen for it, the loop ends there, so
 //! that the server stays the one and whatever comes behind it is decided after it. NAT finds out last whether another
 //! connection has the replies' key, and FULLNAT whether there is a port: then the connection is removed again, and the
-//! general way has its packet once the others of the loop are opened. A scheduler may have counted it meanwhile.
+//! general way has its packet once the others of the loop are opened. A scheduler may have counted it meanwhile, and
+//! FULLNAT tries another port, where the general way alone would refuse a key that is taken.
 
 mod method;
 #[cfg(test)]

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use crate::conn::{Timeouts, Way};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
+use crate::director::burst::Others;
 use crate::director::{Director, DirectorOptions, Verdict};
 use crate::flow::{FlowHasher, FlowKey};
 use crate::limits::WhenFull;
@@ -421,6 +422,61 @@ fn a_full_chain_leaves_no_trace() {
     let [_, (_, (_, _, counters))] = results;
     let full = DropReason::TableFull as usize;
     assert_eq!((counters.drops[full], counters.connections_evicted), (6, 0));
+}
+
+/// Of one whose replies' key has no room the port serves others again; the general way takes it another one.
+#[test]
+fn a_full_chain_gives_its_port_back() {
+    const PORTS: usize = 64_512;
+    let (udp, tcp) = (0, 2);
+    let first = |host, port| First {
+        client: [10, 1, 0, host],
+        port,
+        lives: 64,
+        payload: 10,
+    };
+    let key = |service: usize, first: First| {
+        let (address, port, protocol, _) = SERVICES[service];
+        let client = Address::v4(first.client);
+        FlowKey::new(client, first.port, Address::v4(address), port, protocol)
+    };
+    let late = first(1, 1);
+    // A side on which `fill` and the late one were opened, and the key of the late one's replies.
+    let side_with = |fill: &[First]| {
+        let mut side = Side::new(snapshot(ForwardingMethod::FullNat, true), 3000, 1);
+        let packets: Vec<_> = fill.iter().map(|first| first.packet(udp)).collect();
+        side.burst(&packets, 0);
+        assert_eq!(side.director.table().len(), 64);
+        side.burst(&[late.packet(tcp)], 0);
+        let table = side.director.table();
+        let request = key(tcp, late);
+        let (entry, _) = table.find(table.place(&request), &request).unwrap();
+        let reply = table.reply(entry).unwrap().key;
+        (side, reply)
+    };
+    let others: Vec<_> = (1..=64).map(|port| first(2, port)).collect();
+    let (probe, wanted) = side_with(&others);
+    let table = probe.director.table();
+    let bucket = |key: FlowKey| table.place(&key).entropy();
+    let clients = (2..=4).flat_map(|host| (1..60_000).map(move |port| first(host, port)));
+    let fill = clients.filter(|first| bucket(key(udp, *first)) == bucket(wanted));
+    let (mut side, reply) = side_with(&fill.take(64).collect::<Vec<_>>());
+    assert_ne!(reply, wanted);
+    while side.director.tick(FORGOTTEN) {}
+    let ports = &mut side.director.flows.local_ports;
+    let all = std::iter::from_fn(|| ports.allocate(VirtualServerId(0), true));
+    assert_eq!(all.collect::<HashSet<_>>().len(), 2 * PORTS);
+}
+
+#[test]
+fn the_last_of_others_are_those_of_the_highest_numbers() {
+    let others = [1, 5, 6, 63].map(Others::only);
+    let all = others.into_iter().fold(Others::NONE, Others::with);
+    let numbers = |count| all.last(count).numbers().collect::<Vec<_>>();
+    assert_eq!(numbers(0), []);
+    assert_eq!(numbers(2), [6, 63]);
+    assert_eq!(numbers(4), [1, 5, 6, 63]);
+    assert_eq!(numbers(9), [1, 5, 6, 63]);
 }
 
 /// Those that get no port take no room, so that nobody has to make some.

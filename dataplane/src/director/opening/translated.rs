@@ -2,7 +2,8 @@
 //!
 //! First each connection begins under the client's key, and where its real server is is noted; FULLNAT takes a port for
 //! each. Then, in columns: the replies' keys, where they belong, and what the checksums change by. While it is found
-//! where replies leave, the buckets come. At last the connections get their reply halves, and their packets are sent.
+//! where replies leave, and the connections get their reply halves, the buckets come. At last the replies' keys go into
+//! the index, and the packets are sent.
 
 use super::Opening;
 use super::method::{First, Method, bytes};
