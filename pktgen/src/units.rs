@@ -127,7 +127,7 @@ pub fn large_count(text: &str) -> Result<u64, String> {
     let number = digits.parse::<u64>().ok();
     let number = number.and_then(|number| number.checked_mul(factor));
     let number = number.filter(|number| *number > 0);
-    number.ok_or_else(|| "write a number of at least 1, such as 500, 10k or 1M".to_owned())
+    number.ok_or_else(|| "write a number from 1 to 2^64 - 1, such as 500, 10k or 1M".to_owned())
 }
 
 /// Reads a part of a hundred: `0`, `0.1`, `2`.

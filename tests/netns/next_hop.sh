@@ -26,7 +26,7 @@ ask neighbors '.[0] | "\(.real_server): \(.state)"'
 replug rs1
 begin=$(now)
 wait_until 5 "requests are answered again" one_answer http://$VIP/
-echo "answered $(($(now) - begin)) ms after the cable was back"
+between "ms until it answers after the cable is back" $(($(now) - begin)) 0 7000
 neighbour_is resolved || fail "the next hop is $(ask neighbors '.[0].state')"
 answers=$(names 10 http://$VIP/)
 equal "answers afterwards" "$(served rs1 <<<"$answers")" 10
