@@ -95,6 +95,11 @@ impl Place {
     pub const FIRST: Self = Self(1 << 32);
 
     #[inline(always)]
+    fn new(bucket: u32, tag: u32) -> Self {
+        Self(u64::from(bucket) | u64::from(tag) << 32)
+    }
+
+    #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "the lower half is wanted")]
     const fn bucket(self) -> u32 {
         self.0 as u32
@@ -129,7 +134,7 @@ impl<const N: usize> Places<N> {
 
     #[inline(always)]
     pub(crate) fn get(&self, number: usize) -> Place {
-        Place(u64::from(self.buckets[number]) | u64::from(self.tags[number]) << 32)
+        Place::new(self.buckets[number], self.tags[number])
     }
 }
 
@@ -308,7 +313,7 @@ impl Index {
     #[cold]
     #[inline(never)]
     fn insert_new_in_chain(&mut self, bucket: u32, tag: u16, entry: u32) -> bool {
-        let place = Place(u64::from(bucket) | u64::from(tag) << 32);
+        let place = Place::new(bucket, tag.into());
         !self.has_tag(place) && self.insert(place, entry)
     }
 
