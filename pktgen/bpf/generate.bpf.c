@@ -59,7 +59,8 @@ struct shape {
 // Filled in by pktgen/src/live.rs before loading. The verifier knows the values, so
 // branches on them cost nothing.
 struct config {
-	u64 gap_ps;   // picoseconds from frame to frame; 0 = as fast as possible
+	u64 gap_ps;      // picoseconds from frame to frame; 0 = as fast as possible
+	u64 duration_ns; // from the first frame on: none is sent later
 	u32 ifindex;
 	u32 flows;
 	u32 stride;   // coprime to flows: visits every flow once a round, in scattered order
@@ -94,6 +95,12 @@ struct state {
 const volatile struct config CONFIG;
 struct state STATE;
 
+// Decided here and not in user space, whose thread may come late to interrupt the call.
+static __attribute__((always_inline)) int is_over(u64 now_ns)
+{
+	return STATE.first_ns && now_ns - STATE.first_ns >= CONFIG.duration_ns;
+}
+
 static __attribute__((always_inline)) u32 fold(u32 sum)
 {
 	sum = (sum & 0xffff) + (sum >> 16);
@@ -115,6 +122,8 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		u64 now = now_ns * 1000;
 		if (now < state->next_ps)
 			return XDP_DROP; // too early: this run sends nothing
+		if (is_over(now_ns))
+			return XDP_DROP;
 		u64 due = state->due_ps + CONFIG.gap_ps;
 		if (due + MAX_DEBT_PS < now)
 			due = now + CONFIG.gap_ps;
@@ -123,6 +132,8 @@ SEC("xdp") int generate(struct xdp_md *ctx)
 		state->now_ns = now_ns;
 	} else if (!(state->frames & (CLOCK_EVERY - 1))) {
 		now_ns = bpf_ktime_get_ns();
+		if (is_over(now_ns))
+			return XDP_DROP;
 		state->now_ns = now_ns;
 	} else {
 		now_ns = state->now_ns;

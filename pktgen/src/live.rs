@@ -33,7 +33,7 @@ const MAX_SHAPES: usize = 12;
 /// `struct shape` of the program, in bytes.
 const SHAPE: usize = TEMPLATE + 16;
 /// `struct config` of the program, in bytes.
-const CONFIG: usize = 64 + MAX_SHAPES * SHAPE;
+const CONFIG: usize = 72 + MAX_SHAPES * SHAPE;
 /// `struct state` of the program, in words of 8 bytes.
 const STATE_WORDS: usize = 8;
 /// Longest frame, in bytes: a page without the kernel's own headers, headroom and tailroom.
@@ -176,7 +176,8 @@ pub fn are_taken(interface: &Interface) -> Result<bool, LiveError> {
     };
     let templates = plan.templates(interface, None)?.into_iter();
     let templates = templates.map(|template| template.of_ethertype(EXPERIMENTAL));
-    let source = Source::of(interface.clone(), &plan, &templates.collect::<Vec<_>>())?;
+    let templates = templates.collect::<Vec<_>>();
+    let source = Source::of(interface.clone(), &plan, &templates, Duration::MAX)?;
     let before = interface.sent()?;
     source.run(FRAMES)?;
     let deadline = Instant::now() + PATIENCE;
@@ -200,26 +201,36 @@ pub struct Source {
     first: Vec<u8>,
     /// Between frames.
     gap: Duration,
+    /// From the first frame to the end.
+    duration: Duration,
 }
 
 impl Source {
-    /// Prepares `plan` for `interface`.
+    /// Prepares `plan` for `interface`, to be sent until `duration` has passed since the first frame.
     ///
     /// # Errors
     /// A frame of the plan cannot be made or is too long for the interface, or the kernel refuses
     /// the program.
-    pub fn load(interface: Interface, plan: &Plan) -> Result<Self, LiveError> {
+    pub fn load(interface: Interface, plan: &Plan, duration: Duration) -> Result<Self, LiveError> {
         let templates = plan.templates(&interface, None)?;
-        Self::of(interface, plan, &templates)
+        Self::of(interface, plan, &templates, duration)
     }
 
-    fn of(interface: Interface, plan: &Plan, templates: &[Template]) -> Result<Self, LiveError> {
+    fn of(
+        interface: Interface,
+        plan: &Plan,
+        templates: &[Template],
+        duration: Duration,
+    ) -> Result<Self, LiveError> {
         let first = templates
             .iter()
             .max_by_key(|template| template.length())
             .map(|template| template.frame(&plan.flows, 0, 0, 0))
             .unwrap_or_default();
-        let config = config(&interface, plan, templates);
+        let gap = Duration::from_nanos(gap_ps(plan.rate) / 1000);
+        // The frame that would be due at the end is not sent any more.
+        let duration = duration.saturating_sub(gap.min(Duration::from_millis(2)) / 2);
+        let config = config(&interface, plan, templates, duration);
         let mut program = EbpfLoader::new()
             .override_global("CONFIG", &config[..], true)
             .load(aya::include_bytes_aligned!("../bpf/generate.bpf.o"))?;
@@ -232,7 +243,8 @@ impl Source {
             program,
             interface,
             first,
-            gap: Duration::from_nanos(gap_ps(plan.rate) / 1000),
+            gap,
+            duration,
         })
     }
 
@@ -251,7 +263,7 @@ impl Source {
         Ok(made)
     }
 
-    /// Sends until `duration` has passed since the first frame or SIGINT or SIGTERM arrives. Once a second `progress` is
+    /// Sends until the duration has passed since the first frame or SIGINT or SIGTERM arrives. Once a second `progress` is
     /// told what was sent so far, from another thread.
     ///
     /// To be called on the main thread: it is the one that the kernel interrupts for a signal
@@ -259,11 +271,7 @@ impl Source {
     ///
     /// # Errors
     /// The kernel refuses to run the program.
-    pub fn send(
-        &mut self,
-        duration: Duration,
-        mut progress: impl FnMut(Sent) + Send,
-    ) -> Result<Sent, LiveError> {
+    pub fn send(&mut self, mut progress: impl FnMut(Sent) + Send) -> Result<Sent, LiveError> {
         let stop = Arc::new(AtomicBool::new(false));
         let registered =
             [SIGINT, SIGTERM].map(|signal| signal_hook::flag::register(signal, Arc::clone(&stop)));
@@ -280,8 +288,7 @@ impl Source {
         let state: Array<MapData, [u64; STATE_WORDS]> = state.try_into()?;
         let before = self.interface.sent()?;
         let done = AtomicBool::new(false);
-        // The frame that would be due at the end is not sent any more.
-        let duration = duration.saturating_sub(self.gap.min(Duration::from_millis(2)) / 2);
+        let duration = self.duration;
         let ran = thread::scope(|scope| {
             scope.spawn(|| {
                 let mut start = None;
@@ -390,8 +397,13 @@ fn gap_ps(rate: Rate) -> u64 {
 }
 
 /// `struct config` as the program reads it.
-fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8> {
-    let gap_ps = gap_ps(plan.rate);
+fn config(
+    interface: &Interface,
+    plan: &Plan,
+    templates: &[Template],
+    duration: Duration,
+) -> Vec<u8> {
+    let duration_ns = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
     let source = match plan.flows.first() {
         std::net::IpAddr::V4(v4) => v4.to_bits(),
         std::net::IpAddr::V6(v6) => {
@@ -418,7 +430,9 @@ fn config(interface: &Interface, plan: &Plan, templates: &[Template]) -> Vec<u8>
         u32::from(plan.syn_only),
     ];
     let mut bytes = Vec::with_capacity(CONFIG);
-    bytes.extend(gap_ps.to_ne_bytes());
+    for number in [gap_ps(plan.rate), duration_ns] {
+        bytes.extend(number.to_ne_bytes());
+    }
     for number in numbers {
         bytes.extend(number.to_ne_bytes());
     }

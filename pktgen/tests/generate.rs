@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
+use std::time::Duration;
+
 use dataplane::service::{MacAddress, Protocol};
 use pktgen::flows::Flows;
 use pktgen::frame::{Layout, MOST_FLOWS, STAMP, Stamp, TAG};
@@ -46,7 +48,7 @@ fn interface(plan: &Plan) -> Interface {
 fn compare(plan: &Plan, count: usize) {
     let interface = interface(plan);
     let templates = plan.templates(&interface, None).unwrap();
-    let source = Source::load(interface, plan).unwrap();
+    let source = Source::load(interface, plan, Duration::MAX).unwrap();
     let mut last = 0;
     let payload = plan.layout.payload() + if plan.vlan.is_some() { TAG } else { 0 };
     for ((flow, round), template) in plan.flows.order().zip(templates.iter().cycle()).take(count) {

@@ -250,8 +250,8 @@ fn send(
     plan: &Plan,
 ) -> anyhow::Result<Sent> {
     if engine == Engine::LiveFrames {
-        let mut source = Source::load(interface.clone(), plan)?;
-        return Ok(source.send(arguments.duration, progress(arguments))?);
+        let mut source = Source::load(interface.clone(), plan, arguments.duration)?;
+        return Ok(source.send(progress(arguments))?);
     }
     let templates = plan.templates(interface, arguments.fragment)?;
     let mut traffic = match arguments.fragment {
