@@ -183,11 +183,17 @@ async fn checker_reports_changes_only() {
         format!("TCP_CHECK {target}: connect: connection refused")
     );
     // Still down: silence, though tries go on.
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    let patience = Instant::now() + Duration::from_secs(10);
+    let status = loop {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let (_, status) = checker.status().next().unwrap();
+        if status.tries >= 5 || Instant::now() > patience {
+            break status;
+        }
+    };
     assert!(events.try_recv().is_err());
-    let (_, status) = checker.status().next().unwrap();
     assert!(
-        !status.healthy && status.tries >= 3 && status.failures >= 3,
+        !status.healthy && status.tries >= 5 && status.failures >= 5,
         "{status:?}"
     );
     assert_eq!(status.last_result, LastResult::Failed);

@@ -1,6 +1,6 @@
 //! Transitions happen when keepalived.conf(5) says, within 10 % and 50 ms.
 //!
-//! A busy machine wakes its processes late: what is too late three times is late.
+//! A busy machine wakes its processes late: what is wrong three times is wrong.
 
 use std::time::{Duration, Instant};
 
@@ -15,13 +15,11 @@ use super::{PATIENCE, check, dns, get, smtp, udp};
 
 fn near(what: &str, found: Duration, expected: Duration) -> Result<(), String> {
     let tolerance = expected / 10 + Duration::from_millis(50);
-    let complaint = format!("{what}: after {found:?}, expected {expected:?}");
-    // Early is wrong on every machine.
-    assert!(found + Duration::from_millis(2) >= expected, "{complaint}");
-    if found <= expected + tolerance {
+    // Early, too, if the visit before was noticed late.
+    if found + Duration::from_millis(2) >= expected && found <= expected + tolerance {
         return Ok(());
     }
-    Err(complaint)
+    Err(format!("{what}: after {found:?}, expected {expected:?}"))
 }
 
 async fn in_three_attempts(measured: impl AsyncFn() -> Result<(), String>) {
@@ -143,34 +141,39 @@ async fn servers_that_refuse_are_out_in_time_and_back_at_the_next_try() {
 
 #[tokio::test]
 async fn first_tries_are_spread_over_the_warmup() {
-    let server = Udp::start(|_| None);
-    let warmup = Duration::from_millis(500);
-    let (sender, _events) = mpsc::channel(8);
-    let mut checker = Checker::new(sender, Runner::new(Policy::default()));
-    for number in 0..100 {
-        let mut wanted = check(udp(None), server.address);
-        wanted.warmup = warmup;
-        wanted.delay_loop = Duration::from_secs(60);
-        let id = CheckId {
-            virtual_server: "UDP 192.0.2.1:53".into(),
-            real_server: server.address,
-            check: number,
-        };
-        assert!(
-            checker.start(id, wanted),
-            "it counts as up until its first try"
-        );
-    }
-    let begin = Instant::now();
-    tokio::time::sleep(warmup + Duration::from_millis(100)).await;
-    let visits = server.visits.lock().unwrap().clone();
-    assert_eq!(visits.len(), 100);
-    let quarters = (0..4).map(|quarter: u32| {
-        let (from, to) = (warmup / 4 * quarter, warmup / 4 * (quarter + 1));
-        let inside = |visit: &&Instant| (from..to).contains(&(**visit - begin));
-        visits.iter().filter(inside).count()
-    });
-    // 25 on average; fewer than 5 in one of them by chance: once in a million.
-    let quarters: Vec<_> = quarters.collect();
-    assert!(quarters.iter().all(|&count| count >= 5), "{quarters:?}");
+    in_three_attempts(async || {
+        let server = Udp::start(|_| None);
+        let warmup = Duration::from_millis(500);
+        let (sender, _events) = mpsc::channel(8);
+        let mut checker = Checker::new(sender, Runner::new(Policy::default()));
+        for number in 0..100 {
+            let mut wanted = check(udp(None), server.address);
+            wanted.warmup = warmup;
+            wanted.delay_loop = Duration::from_secs(60);
+            let id = CheckId {
+                virtual_server: "UDP 192.0.2.1:53".into(),
+                real_server: server.address,
+                check: number,
+            };
+            assert!(
+                checker.start(id, wanted),
+                "it counts as up until its first try"
+            );
+        }
+        let begin = Instant::now();
+        tokio::time::sleep(warmup + Duration::from_millis(100)).await;
+        let visits = server.visits.lock().unwrap().clone();
+        let quarters = (0..4).map(|quarter: u32| {
+            let (from, to) = (warmup / 4 * quarter, warmup / 4 * (quarter + 1));
+            let inside = |visit: &&Instant| (from..to).contains(&(**visit - begin));
+            visits.iter().filter(inside).count()
+        });
+        // 25 on average; fewer than 5 in one of them by chance: once in a million.
+        let quarters: Vec<_> = quarters.collect();
+        if visits.len() == 100 && quarters.iter().all(|&count| count >= 5) {
+            return Ok(());
+        }
+        Err(format!("{} visits, by quarters {quarters:?}", visits.len()))
+    })
+    .await;
 }
