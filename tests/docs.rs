@@ -8,18 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::CommandFactory;
+use control::api::view::Steering;
 use dataplane::counters::{Counters, DropReason};
-
-/// Counters of a socket, `DeviceStatistics` in the data plane.
-const SOCKET_COUNTERS: [&str; 4] = [
-    "rx_ring_full",
-    "rx_fill_ring_empty",
-    "rx_dropped",
-    "tx_invalid",
-];
-
-/// `SteeringCounters` in the data plane.
-const STEERING_COUNTERS: [&str; 5] = ["steered", "passed", "no_socket", "not_for_us", "denied"];
+use dataplane::device::DeviceStatistics;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -91,13 +82,14 @@ fn table_keys(text: &str) -> BTreeSet<String> {
 #[test]
 fn every_counter_and_drop_reason_is_explained() {
     let explained = table_keys(&read("docs/counters.md"));
+    let steering = serde_json::to_value(Steering::default()).unwrap();
     let counted: BTreeSet<String> = DropReason::ALL
         .iter()
         .map(|reason| reason.name())
         .chain(Counters::default().named().map(|(name, _)| name))
-        .chain(SOCKET_COUNTERS)
-        .chain(STEERING_COUNTERS)
+        .chain(DeviceStatistics::NAMES.iter().copied())
         .map(str::to_owned)
+        .chain(steering.as_object().unwrap().keys().cloned())
         .collect();
     let missing: Vec<_> = counted.difference(&explained).collect();
     let unknown: Vec<_> = explained.difference(&counted).collect();
@@ -137,6 +129,8 @@ fn manifests() -> Vec<toml::Table> {
 #[test]
 fn every_crate_is_explained() {
     let explained = table_keys(&read("docs/dependencies.md"));
+    let workspace: toml::Table = read("Cargo.toml").parse().unwrap();
+    let versions = workspace["workspace"]["dependencies"].as_table().unwrap();
     let mut used = BTreeSet::new();
     for manifest in manifests() {
         for section in ["dependencies", "dev-dependencies", "build-dependencies"] {
@@ -146,6 +140,14 @@ fn every_crate_is_explained() {
             used.extend(section.as_table().unwrap().keys().cloned());
         }
     }
+    let unused: Vec<_> = versions
+        .keys()
+        .filter(|name| !used.contains(*name))
+        .collect();
+    assert!(
+        unused.is_empty(),
+        "Cargo.toml has the versions of {unused:?}, which no member uses"
+    );
     for manifest in manifests() {
         used.remove(manifest["package"]["name"].as_str().unwrap());
     }

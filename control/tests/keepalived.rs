@@ -113,10 +113,11 @@ fn shipped_files_are_imported() {
 fn keepaliveds_samples_are_understood() {
     let directory = Path::new("/usr/share/doc/keepalived/samples");
     if !directory.is_dir() {
-        eprintln!(
-            "skipped: {} is not there, install keepalived",
+        // Not every image keeps a package's documentation.
+        skip::partly(format!(
+            "{} is not there, install keepalived",
             directory.display()
-        );
+        ));
         return;
     }
     let samples = files(directory, "keepalived.conf.", "");

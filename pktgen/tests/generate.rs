@@ -117,7 +117,7 @@ fn frames_or_their_fragments_fit_the_interface() {
 #[test]
 fn the_kernel_makes_the_same_frames() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("skipped, because loading a BPF program needs root");
+        skip::skipped("needs root, to load a BPF program");
         return;
     }
     for destination in ["192.0.2.1:80", "[2001:db8:ffff::1]:443"] {

@@ -26,7 +26,7 @@ fn runner() -> Runner {
 fn is_root() -> bool {
     let root = unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: not root");
+        skip::skipped("needs root");
     }
     root
 }

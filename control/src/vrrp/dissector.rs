@@ -198,7 +198,7 @@ fn tshark_decodes_all_that_is_sent_without_a_complaint() {
     let v6 = "vrrp.ipv6_addr";
     let fields: Vec<_> = fields.into_iter().chain([v6]).collect();
     let Some(decoded) = tshark(&sent, "frame", &fields) else {
-        println!("skipped: tshark is not installed");
+        skip::skipped("tshark is not installed");
         return;
     };
     let decoded: Vec<_> = decoded

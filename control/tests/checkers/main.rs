@@ -285,7 +285,7 @@ async fn a_slow_server_is_waited_for_up_to_the_timeout() {
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: not root");
+        skip::skipped("needs root");
     }
     root
 }

@@ -80,7 +80,7 @@ pub(crate) fn inside<F: Future<Output = ()>>(test: &str, body: impl FnOnce() -> 
             .block_on(body());
     }
     if !rustix::process::geteuid().is_root() {
-        eprintln!("{test} skipped: needs root");
+        skip::skipped("needs root");
         return;
     }
     let namespaces = Namespaces::new(test);

@@ -7,7 +7,6 @@
 //! ```
 
 use std::fs::File;
-use std::io::Write;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -50,9 +49,7 @@ impl Network {
     /// Builds the network; `None`, said on stderr, where that is impossible.
     pub(crate) fn build(test: &str) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
-            // Not by a macro, whose output the test harness would keep.
-            let message = format!("{test}: skipped: needs root for network namespaces and XDP\n");
-            std::io::stderr().write_all(message.as_bytes()).unwrap();
+            skip::skipped("needs root for network namespaces and XDP");
             return None;
         }
         // Two checkouts may run their tests at the same time.

@@ -174,7 +174,7 @@ mod tests {
         let script = script::parse(&(right + &damaged), Path::new("in.txt")).unwrap();
         let frames = super::super::frames(&script).unwrap();
         let Some(complaints) = complaints(&frames).unwrap() else {
-            println!("skipped: tshark is not installed");
+            skip::skipped("tshark is not installed");
             return;
         };
         let found = complaints.iter().map(|(frame, _)| *frame);
