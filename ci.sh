@@ -28,7 +28,7 @@ readonly SKIPPED=77      # exit status of a step that cannot run here
 
 readonly STEPS=(
 	"format       the code is formatted"
-	"files        no source file is longer than $MAX_LINES lines"
+	"files        no source file is longer than $MAX_LINES lines, or binary"
 	"selftest     this script and bench/budget fail when they should"
 	"bpf          the committed BPF objects are what their sources compile to"
 	"clippy       no lint is broken, in any target"
@@ -52,15 +52,20 @@ step_format() {
 }
 
 step_files() {
-	local file lines long=0
+	local file lines bad=0
+	local sources=(find . \( -name target -o -name .git -o -name __pycache__ \) -prune -o -type f
+		\( -name '*.rs' -o -name '*.c' -o -name '*.sh' -o -path './tests/netns/*' \))
 	while read -r lines file; do
 		if ((lines > MAX_LINES)); then
 			echo "$file: $lines lines; split it, $MAX_LINES is the most"
-			long=1
+			bad=1
 		fi
-	done < <(find . \( -name target -o -name .git \) -prune -o -type f \
-		\( -name '*.rs' -o -name '*.c' -o -name '*.sh' -o -path './tests/netns/*' \) -exec wc -l {} \;)
-	return "$long"
+	done < <("${sources[@]}" -exec wc -l {} \;)
+	while read -r file; do
+		echo "$file: has a NUL byte, with which git and grep take it for a binary file"
+		bad=1
+	done < <("${sources[@]}" -exec grep --files-with-matches --text --perl-regexp '\x00' {} +)
+	return "$bad"
 }
 
 step_selftest() {
@@ -153,7 +158,7 @@ packages_of() {
 	case "$1" in
 	bpf) echo clang-14 llvm-14 ;;
 	clippy | docs | bench) echo "${BENCH_PACKAGES[@]}" ;;
-	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark ;;
+	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark keepalived ;;
 	fuzz) echo g++ ;;
 	budget) echo valgrind ;;
 	netns | lab)
