@@ -1,5 +1,5 @@
 //! Control cases: `tests/control/<case>/` holds a configuration, what
-//! happens (`events.jsonl`) and what the controller wants done
+//! happens (`events.jsonl`), one line of what it shows (`about.txt`) and what the controller wants done
 //! (`actions.jsonl`). No kernel, no clock.
 //!
 //! A line of `events.jsonl` is `{"at": SECONDS, "event": …}`,
@@ -127,6 +127,12 @@ fn cases() {
     assert!(cases.len() >= 8, "cases are missing");
     let mut failed = Vec::new();
     for case in cases {
+        let about = fs::read_to_string(case.join("about.txt")).unwrap_or_default();
+        assert!(
+            !about.is_empty(),
+            "{}: no about.txt, which says what it shows",
+            case.display()
+        );
         let expected = case.join("actions.jsonl");
         let actions = run(&case);
         if std::env::var_os("UPDATE_EXPECTED").is_some() {

@@ -42,13 +42,13 @@ pub struct SteeringCounters {
     /// Packets given to a socket. What a full ring drops after that, the socket
     /// counts.
     pub steered: u64,
-    /// Packets of no service, passed to the kernel.
+    /// Packets of no virtual server, passed to the kernel.
     pub passed: u64,
-    /// Packets of a service whose queue has no socket, passed to the kernel.
+    /// Packets of a virtual server whose queue has no socket, passed to the kernel.
     pub no_socket: u64,
     /// Frames to another host or to a group, passed to the kernel.
     pub not_for_us: u64,
-    /// Packets from a denied prefix, dropped.
+    /// Packets from a denied prefix, or to an address of `no_accept`: dropped.
     pub denied: u64,
 }
 

@@ -167,6 +167,8 @@ counters! {
     connections,
     /// Persistence templates removed to make room in a full table.
     templates_evicted,
+    /// Fragmented datagrams whose decision was forgotten to make room for another's.
+    fragments_evicted,
     /// Sources of clients whose limits were forgotten to make room in a full table.
     sources_evicted,
     /// Transmitted packets that are RSTs made here, for `tcp_midstream`.
@@ -214,7 +216,7 @@ pub struct WorkerStatistics {
     pub generation: AtomicU64,
     servers: Box<[ServerStatistics]>,
     services: Box<[ServiceStatistics]>,
-    devices: Box<[[AtomicU64; 6]]>,
+    devices: Box<[[AtomicU64; DeviceStatistics::NAMES.len()]]>,
 }
 
 impl WorkerStatistics {
@@ -257,23 +259,13 @@ impl WorkerStatistics {
     /// Publishes what a device counted; does nothing for a number out of range. Called by the
     /// worker only.
     pub fn publish_device(&self, device: usize, statistics: &DeviceStatistics) {
-        let DeviceStatistics {
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            tx_invalid,
-            tx_dropped,
-            kernel_invalid,
-        } = *statistics;
-        let values = [
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            tx_invalid,
-            tx_dropped,
-            kernel_invalid,
-        ];
-        for (shared, value) in self.devices.get(device).into_iter().flatten().zip(values) {
+        for (shared, value) in self
+            .devices
+            .get(device)
+            .into_iter()
+            .flatten()
+            .zip(statistics.values())
+        {
             shared.store(value, Ordering::Relaxed);
         }
     }
@@ -284,22 +276,8 @@ impl WorkerStatistics {
         let Some(shared) = self.devices.get(device) else {
             return DeviceStatistics::default();
         };
-        let [
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            tx_invalid,
-            tx_dropped,
-            kernel_invalid,
-        ] = shared.each_ref().map(|value| value.load(Ordering::Relaxed));
-        DeviceStatistics {
-            rx_dropped,
-            rx_ring_full,
-            rx_fill_ring_empty,
-            tx_invalid,
-            tx_dropped,
-            kernel_invalid,
-        }
+        let values = shared.each_ref().map(|value| value.load(Ordering::Relaxed));
+        DeviceStatistics::from_values(values)
     }
 
     /// The statistics of all real servers on this worker, by `ServerId`.

@@ -77,8 +77,6 @@ pub struct FragmentTable<T> {
     /// Sets of [`WAYS`].
     decisions: Box<[Option<Decision<T>>]>,
     options: FragmentOptions,
-    /// Decisions pushed out before their time by those of other datagrams.
-    evicted: u64,
     /// Keyed at random, so that nobody can aim at one set.
     hasher: RandomState,
 }
@@ -98,13 +96,13 @@ impl<T: Copy> FragmentTable<T> {
         Self {
             decisions: vec![None; slots].into_boxed_slice(),
             options,
-            evicted: 0,
             hasher: RandomState::new(),
         }
     }
 
-    /// Notes what was decided for a first fragment. One that comes twice is decided anew.
-    pub fn insert(&mut self, key: FragmentKey, value: T, now: u64) {
+    /// Notes what was decided for a first fragment. One that comes twice is decided anew. True if that pushed
+    /// out another datagram's decision before its time.
+    pub fn insert(&mut self, key: FragmentKey, value: T, now: u64) -> bool {
         let deadline = now.saturating_add(self.options.timeout);
         let set = Self::set(&mut self.decisions, &self.hasher, &key);
         // The same datagram's slot, else one that is free or over, else the oldest.
@@ -114,16 +112,15 @@ impl<T: Copy> FragmentTable<T> {
             Some(_) | None => 1,
         };
         let Some(slot) = set.iter_mut().min_by_key(|slot| rank(slot)) else {
-            return;
+            return false;
         };
-        if rank(slot) > 1 {
-            self.evicted += 1;
-        }
+        let evicts = rank(slot) > 1;
         *slot = Some(Decision {
             key,
             value,
             deadline,
         });
+        evicts
     }
 
     /// What was decided for the datagram of a later fragment.
@@ -134,12 +131,6 @@ impl<T: Copy> FragmentTable<T> {
             .flatten()
             .find(|decision| decision.key == *key && decision.deadline > now)
             .map(|decision| decision.value)
-    }
-
-    /// Decisions pushed out before their time by those of other datagrams.
-    #[must_use]
-    pub fn evicted(&self) -> u64 {
-        self.evicted
     }
 
     fn set<'a>(

@@ -183,14 +183,6 @@ impl State {
         }
     }
 
-    /// True if a packet with these flags leaves the state as it is and only
-    /// says that the connection is alive. What is not, [`after`](Self::after) knows.
-    #[inline(always)]
-    #[must_use]
-    pub fn goes_on(self, flags: u8) -> bool {
-        !flags::changes_state(flags) && self.is_kept()
-    }
-
     /// True if a packet without SYN, FIN and RST leaves the state as it is. Of SCTP, whose packets
     /// have no such flags, that is never known beforehand.
     #[inline(always)]
@@ -383,13 +375,14 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_on_keeps_its_state() {
-        for (state, seen) in everything() {
-            for flags in (0..=u8::MAX).filter(|flags| state.goes_on(*flags)) {
+    fn what_is_kept_is_kept_by_flags_that_change_nothing() {
+        for (state, seen) in everything().filter(|(state, _)| state.is_kept()) {
+            for flags in (0..=u8::MAX).filter(|flags| !flags::changes_state(*flags)) {
                 assert_eq!(state.after(seen, Signal::Tcp(flags)), state);
             }
         }
-        assert!(State::Established.goes_on(ACK | PSH) && State::Udp.goes_on(0));
+        assert!(State::Established.is_kept() && State::Udp.is_kept());
+        assert!(!flags::changes_state(ACK | PSH));
     }
 
     #[test]

@@ -55,21 +55,42 @@ pub trait Device {
     fn statistics(&self) -> DeviceStatistics;
 }
 
-/// What a device counts apart from the worker: frames that never reached it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct DeviceStatistics {
+macro_rules! device_statistics {
+    ($($(#[doc = $doc:literal])+ $name:ident,)*) => {
+        /// What a device counts apart from the worker: frames that never reached it.
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+        pub struct DeviceStatistics {
+            $($(#[doc = $doc])+ pub $name: u64,)*
+        }
+
+        impl DeviceStatistics {
+            /// The names used in output, metrics and documentation, in the order of the fields.
+            pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
+
+            pub(crate) const fn values(&self) -> [u64; Self::NAMES.len()] {
+                [$(self.$name,)*]
+            }
+
+            pub(crate) const fn from_values([$($name,)*]: [u64; Self::NAMES.len()]) -> Self {
+                Self { $($name,)* }
+            }
+        }
+    };
+}
+
+device_statistics! {
     /// Received frames dropped by the kernel for other reasons than a full ring.
-    pub rx_dropped: u64,
+    rx_dropped,
     /// Received frames dropped because the receive ring was full.
-    pub rx_ring_full: u64,
+    rx_ring_full,
     /// Received frames dropped because the fill ring was empty; of a zero-copy driver, how often it found
     /// the ring empty.
-    pub rx_fill_ring_empty: u64,
+    rx_fill_ring_empty,
     /// Frames refused for sending: no Ethernet header, or a bad descriptor by
     /// the kernel's judgement.
-    pub tx_invalid: u64,
+    tx_invalid,
     /// Frames that the driver reported as dropped while sending.
-    pub tx_dropped: u64,
+    tx_dropped,
     /// Receive descriptors and completions that named no frame we had lent: a kernel bug.
-    pub kernel_invalid: u64,
+    kernel_invalid,
 }

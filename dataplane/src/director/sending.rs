@@ -131,7 +131,8 @@ impl Flows {
     /// Before it is rewritten.
     fn note_first_fragment(&mut self, packet: &Packet<'_>, frame: &Frame) -> Result<(), Refusal> {
         let key = fragment_key(packet, frame)?;
-        self.fragments.insert(key, packet.slot.key, packet.now);
+        let evicts = self.fragments.insert(key, packet.slot.key, packet.now);
+        self.counters.fragments_evicted += u64::from(evicts);
         self.news = true;
         Ok(())
     }
