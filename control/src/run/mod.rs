@@ -146,7 +146,10 @@ async fn main(options: Options, cpus: Cpus) -> anyhow::Result<()> {
         Monitor::start(sender.clone()).context("cannot follow the kernel's network tables")?;
     let started = tokio::select! {
         started = start::start(options, cpus, page, &mut events, sender) => started,
-        _ = signals.stop() => return Ok(()),
+        signal = signals.stop() => {
+            info!("{signal}: stopping");
+            return Ok(());
+        }
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
