@@ -493,7 +493,7 @@ impl Director {
         behind
     }
 
-    /// The first half of it.
+    /// Expires connections that are due, a bounded number. True if timers are left that should be looked at soon.
     pub(crate) fn expire(&mut self, now: u64) -> bool {
         self.flows.allow_icmp(now);
         let behind = self.flows.expire(self.published.load(), now);
@@ -501,7 +501,7 @@ impl Director {
         behind
     }
 
-    /// The other half.
+    /// Publishes the counters.
     pub(crate) fn publish(&mut self) {
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);

@@ -395,7 +395,7 @@ impl Snapshot {
         }
     }
 
-    /// The same with these templates; without them it has its own, few.
+    /// This snapshot with these templates; without them it has its own, few.
     #[must_use]
     pub fn with_templates(self, templates: Arc<Templates>) -> Self {
         let this = Self { templates, ..self };
@@ -403,13 +403,13 @@ impl Snapshot {
         this
     }
 
-    /// The same with this policy for connections without a server.
+    /// This snapshot with a policy for connections without a server.
     #[must_use]
     pub fn with_expiry(self, expiry: Expiry) -> Self {
         Self { expiry, ..self }
     }
 
-    /// The same with this policy for a full connection table.
+    /// This snapshot with a policy for a full connection table.
     #[must_use]
     pub fn when_full(self, when_full: WhenFull) -> Self {
         Self { when_full, ..self }

@@ -62,13 +62,13 @@ impl Bursts {
         }
     }
 
-    /// The mean for each connection.
+    /// The mean for each connection, in nanoseconds.
     #[must_use]
     pub fn nanoseconds_per_connection(&self) -> f64 {
         per(&self.nanoseconds, self.connections)
     }
 
-    /// The same.
+    /// The mean for each connection; `None` where they are not counted.
     #[must_use]
     pub fn instructions_per_connection(&self) -> Option<f64> {
         let all = self.instructions.as_ref()?;

@@ -150,14 +150,14 @@ impl Connection {
         PlainKey::from_words([first, second])
     }
 
-    /// Likewise: as [`Reply::network`] and [`Reply::transport`].
+    /// Of a translated connection over IPv4: what changes in checksums, as [`Reply::network`] and [`Reply::transport`].
     #[inline(always)]
     #[must_use]
     pub(crate) const fn deltas(&self) -> (Delta, Delta) {
         (self.network, self.transport)
     }
 
-    /// Likewise: where its replies leave.
+    /// Of a translated connection over IPv4: where its replies leave.
     #[inline(always)]
     #[must_use]
     pub(crate) const fn way(&self) -> WayWord {
@@ -165,7 +165,7 @@ impl Connection {
         WayWord::from_word(way)
     }
 
-    /// Likewise: from now on they leave this way.
+    /// Of a translated connection over IPv4: from now on its replies leave this way.
     #[inline(always)]
     pub(crate) const fn set_way(&mut self, way: WayWord) {
         self.words[4] = way.word();
