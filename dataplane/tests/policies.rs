@@ -327,6 +327,33 @@ fn a_connection_without_a_server_waits_or_ends() {
     }
 }
 
+/// As `ip_vs_in` does with `expire_nodest_conn`, so that a client does not repeat its SYN to a server that is out by
+/// `inhibit_on_failure`.
+#[test]
+fn who_begins_again_leaves_a_server_of_weight_0() {
+    for nodest_conn in [false, true] {
+        for out in [quiescent(1), drained(1)] {
+            let expiry = Expiry {
+                nodest_conn,
+                ..Expiry::default()
+            };
+            let servers = [server(1), server(2)];
+            let mut bench = Bench::new(ServiceOptions::default(), expiry, &servers);
+            assert_eq!(bench.to(7, 1, "S"), Ok(1));
+            assert_eq!(bench.to(8, 1, "S"), Ok(2));
+            assert_eq!(bench.to(9, 1, "S"), Ok(1));
+            assert_eq!(bench.to(9, 1, "A"), Ok(1));
+            bench.publish(&[out, server(2)]);
+            let next = if nodest_conn { 2 } else { 1 };
+            assert_eq!(bench.to(7, 1, "S"), Ok(next));
+            assert_eq!(bench.to(7, 1, "A"), Ok(next));
+            assert_eq!(bench.to(9, 1, "A"), Ok(1), "what is under way stays");
+            let reused = bench.directors[0].counters().connections_reused;
+            assert_eq!(reused, u64::from(nodest_conn));
+        }
+    }
+}
+
 /// The threshold counts the connections of all workers, as far as they are
 /// known: a hundred times a second.
 #[test]

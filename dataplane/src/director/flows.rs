@@ -248,22 +248,24 @@ impl Flows {
             self.advance(entry, Seen::Server, signal, now);
             return Ok(());
         }
-        if !packet
-            .snapshot
-            .server(server)
-            .is_some_and(|server| server.available)
-        {
+        let ends_with_server = packet.snapshot.expiry.nodest_conn;
+        let server = packet.snapshot.server(server);
+        let Some(server) = server.filter(|server| server.available) else {
             // A client that starts again is served by another server; what
             // is under way waits for its server's return, as with IPVS.
             return Err(if signal.is_request() {
                 Refused::Anew
-            } else if packet.snapshot.expiry.nodest_conn {
+            } else if ends_with_server {
                 Refused::Ended
             } else {
                 Refused::Drop(DropReason::ServerUnavailable)
             });
-        }
-        if state.begins_anew(signal) || connection.is_for_one_packet() {
+        };
+        // By weight 0 a server is down as well (`inhibit_on_failure`), or about to go. As in `ip_vs_in`, UDP, which
+        // always asks, stays.
+        let moves_on =
+            ends_with_server && server.weight == 0 && signal.is_request() && signal != Signal::Udp;
+        if moves_on || state.begins_anew(signal) || connection.is_for_one_packet() {
             return Err(Refused::Anew);
         }
         let seen = match connection.is_translated() {
