@@ -14,7 +14,7 @@ use hashbrown::HashMap;
 
 pub use self::paths::{Path, TunnelPath};
 use self::plain::PlainServices;
-use crate::conn::Timeouts;
+use crate::conn::{Connection, Timeouts};
 use crate::flow::{FlowHasher, PlainEnd};
 use crate::limits::{Limits, SharedBucket, Sources, SynProxy, WhenFull};
 use crate::matching::Match;
@@ -148,6 +148,15 @@ pub struct Server {
     serves_v4: bool,
     /// TUN: its outer headers are in `tunnels`, once its way is known.
     tunnel: Option<u32>,
+}
+
+impl Server {
+    /// True if packets of the connection go to it. Not if it was made one whose replies are translated since the
+    /// connection began, or such a one no more: what the connection is cannot go that way.
+    #[must_use]
+    pub fn serves(&self, connection: &Connection) -> bool {
+        self.available && self.method.rewrites_replies() == connection.is_translated()
+    }
 }
 
 impl Snapshot {

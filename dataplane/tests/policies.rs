@@ -354,6 +354,55 @@ fn who_begins_again_leaves_a_server_of_weight_0() {
     }
 }
 
+fn by(method: ForwardingMethod, number: u8) -> RealServer {
+    RealServer {
+        method,
+        ..server(number)
+    }
+}
+
+/// To its old connections a server that is reached otherwise now is gone, where what they are cannot go that way: DR
+/// would give the packets for a distant server to a router, which sends them back.
+#[test]
+fn what_was_not_translated_does_not_go_where_all_is() {
+    use ForwardingMethod::{Direct, FullNat, Nat};
+    for (before, after) in [
+        (Direct, Nat),
+        (Direct, FullNat),
+        (Nat, Direct),
+        (Nat, FullNat),
+    ] {
+        for nodest_conn in [false, true] {
+            let expiry = Expiry {
+                nodest_conn,
+                ..Expiry::default()
+            };
+            let servers = [by(before, 1), server(2)];
+            let mut bench = Bench::new(ServiceOptions::default(), expiry, &servers);
+            for port in [1, 3] {
+                assert_eq!(bench.to(7, port, "S"), Ok(1));
+                assert_eq!(bench.to(7, port, "A"), Ok(1));
+                assert_eq!(bench.to(8, port, "S"), Ok(2));
+            }
+            let changed = RealServer {
+                weight: 0,
+                ..by(after, 1)
+            };
+            bench.publish(&[changed, server(2)]);
+            if after == FullNat && before == Nat {
+                assert_eq!(bench.to(7, 1, "A"), Ok(1), "by the ends that it has");
+                continue;
+            }
+            let refused = if nodest_conn { Ok(CLIENT) } else { UNAVAILABLE };
+            assert_eq!(bench.to(7, 1, "A"), refused, "{before:?} to {after:?}");
+            assert_eq!(bench.to(7, 3, "S"), Ok(2), "it begins anew");
+            bench.publish(&servers);
+            let found = if nodest_conn { Ok(CLIENT) } else { Ok(1) };
+            assert_eq!(bench.to(7, 1, "A"), found, "as it was");
+        }
+    }
+}
+
 /// The threshold counts the connections of all workers, as far as they are
 /// known: a hundred times a second.
 #[test]

@@ -250,7 +250,7 @@ impl Flows {
         }
         let ends_with_server = packet.snapshot.expiry.nodest_conn;
         let server = packet.snapshot.server(server);
-        let Some(server) = server.filter(|server| server.available) else {
+        let Some(server) = server.filter(|server| server.serves(connection)) else {
             // A client that starts again is served by another server; what
             // is under way waits for its server's return, as with IPVS.
             return Err(if signal.is_request() {

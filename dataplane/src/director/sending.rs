@@ -90,8 +90,10 @@ impl Flows {
         let bytes = (frame.len() - usize::from(packet.slot.l3_offset)) as u64;
         match server.method {
             ForwardingMethod::Tunnel(_) => self.send_wrapped(server, hop, packet, frame)?,
-            ForwardingMethod::Direct | ForwardingMethod::Nat | ForwardingMethod::FullNat => {
-                send_direct(hop, packet, frame)?;
+            ForwardingMethod::Direct => send_direct(hop, packet, frame)?,
+            // Not when the connection began.
+            ForwardingMethod::Nat | ForwardingMethod::FullNat => {
+                return Err(Refusal::Drop(DropReason::ServerUnavailable));
             }
         }
         if let Some(statistics) = self.statistics.server(id) {

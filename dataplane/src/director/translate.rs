@@ -46,7 +46,7 @@ impl Flows {
         let next_hop = match direction {
             Direction::Request => {
                 let server = snapshot.server(connection.server())?;
-                if !server.available {
+                if !server.serves(connection) {
                     return None;
                 }
                 server.next_hop?
@@ -181,7 +181,8 @@ impl Flows {
         };
         let hop = match direction {
             Direction::Request => {
-                let Some(server) = snapshot.server(id) else {
+                let server = snapshot.server(id);
+                let Some(server) = server.filter(|server| server.method.rewrites_replies()) else {
                     return Err(Refusal::Drop(DropReason::ServerUnavailable));
                 };
                 self.learn_way(entry, bytes, packet.now);
