@@ -159,7 +159,7 @@ counters! {
     connections_created,
     /// Connections that ended by their timeouts.
     connections_expired,
-    /// Half-open connections removed to make room in a full table.
+    /// Half-open connections, and those for one packet, removed to make room in a full table.
     connections_evicted,
     /// Connections closed early because a SYN began a new one on the tuple.
     connections_reused,

@@ -331,7 +331,7 @@ impl ConnectionTable {
     /// not be in the table either.
     ///
     /// # Errors
-    /// The table is full. [`oldest_half_open`](Self::oldest_half_open) may
+    /// The table is full. [`oldest_evictable`](Self::oldest_evictable) may
     /// then be removed to make room.
     pub fn insert(
         &mut self,
@@ -395,16 +395,17 @@ impl ConnectionTable {
         connection
     }
 
-    /// The half-open connection that was silent for longest.
+    /// Of the connections that may be evicted the one that was silent for longest: half-open ones, of which nobody may
+    /// know, and those for one packet, which have done their work but for fragments of it.
     #[must_use]
-    pub fn oldest_half_open(&self, now: u64) -> Option<EntryIndex> {
-        let oldest = self.half_open_heads();
+    pub fn oldest_evictable(&self, now: u64) -> Option<EntryIndex> {
+        let oldest = self.queue_heads();
         oldest.max_by_key(|oldest| self.get(*oldest).idle(now))
     }
 
-    /// The oldest of each half-open state.
-    fn half_open_heads(&self) -> impl Iterator<Item = EntryIndex> {
-        let heads = ListId::HALF_OPEN.map(|id| self.wheel.list(id).head);
+    /// The oldest of each half-open state, and for one packet.
+    fn queue_heads(&self) -> impl Iterator<Item = EntryIndex> {
+        let heads = ListId::QUEUES.map(|id| self.wheel.list(id).head);
         heads
             .into_iter()
             .filter(|head| *head != NONE)
@@ -414,12 +415,12 @@ impl ConnectionTable {
     /// Examines at most `budget` timers and returns one connection whose time is over, for the
     /// caller to remove; `None` when there is none or the budget is used up.
     pub fn expired(&mut self, now: u64, budget: &mut u32) -> Option<EntryIndex> {
-        let mut half_open = self.half_open_heads();
-        if let Some(oldest) = half_open.find(|oldest| self.remaining(oldest.0, now) == 0) {
+        let mut oldest_ones = self.queue_heads();
+        if let Some(oldest) = oldest_ones.find(|oldest| self.remaining(oldest.0, now) == 0) {
             *budget = budget.checked_sub(1)?;
             return Some(oldest);
         }
-        drop(half_open);
+        drop(oldest_ones);
         while let Some(slot) = self.wheel.due(now) {
             *budget = budget.checked_sub(1)?;
             let entry = self.wheel.list(slot).head;
@@ -476,12 +477,23 @@ impl ConnectionTable {
     /// Milliseconds that the connection may still be silent.
     fn remaining(&self, entry: u32, now: u64) -> u32 {
         let connection = &self.entries[entry as usize];
-        self.timeouts[connection.standing.state.index()].saturating_sub(connection.idle(now))
+        let timeout = self.timeouts[connection.standing.state.index()];
+        let timeout = match connection.is_for_one_packet() {
+            true => timeout.min(ONE_PACKET_TIMEOUT),
+            false => timeout,
+        };
+        timeout.saturating_sub(connection.idle(now))
     }
 
     fn link(&mut self, entry: u32, now: u64) {
-        let state = self.entries[entry as usize].standing.state;
-        let id = self.wheel.list_of(state, self.remaining(entry, now), now);
+        let connection = &self.entries[entry as usize];
+        let id = match connection.is_for_one_packet() {
+            true => ListId::ONE_PACKET,
+            false => {
+                let remaining = self.remaining(entry, now);
+                self.wheel.list_of(connection.state(), remaining, now)
+            }
+        };
         append(&mut self.entries, self.wheel.list_mut(id), id, entry);
     }
 
@@ -522,6 +534,10 @@ fn append(entries: &mut [Connection], list: &mut List, id: ListId, entry: u32) {
 /// How many connections are removed with their buckets fetched at once: enough to hide a cache miss, few
 /// enough to stay in the cache until then.
 pub(crate) const EXPIRED_TOGETHER: u32 = 16;
+
+/// How long a connection for one packet may stay, in milliseconds: as long as fragments of the packet wait for each
+/// other ([`FragmentOptions`](crate::fragments::FragmentOptions)).
+const ONE_PACKET_TIMEOUT: u32 = 30_000;
 
 /// Value of `list` in a free entry.
 const FREE: u16 = u16::MAX;

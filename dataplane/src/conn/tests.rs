@@ -157,7 +157,7 @@ fn fills_to_its_capacity_and_not_further() {
     );
     assert!((0..1000).all(|client| find(&table, client).is_some()));
     assert_eq!(
-        table.oldest_half_open(30),
+        table.oldest_evictable(30),
         None,
         "established connections are not evicted"
     );
@@ -212,15 +212,15 @@ fn a_refresh_keeps_it_alive_and_a_shorter_state_moves_the_timer() {
 }
 
 #[test]
-fn the_oldest_half_open_is_the_one_that_was_silent_longest() {
+fn the_oldest_evictable_is_the_one_that_was_silent_longest() {
     let mut table = table(10);
     let first = insert(&mut table, 1, State::SynRecv, 0).unwrap();
     let second = insert(&mut table, 2, State::SynRecv, 10).unwrap();
-    assert_eq!(table.oldest_half_open(30), Some(first));
+    assert_eq!(table.oldest_evictable(30), Some(first));
     table.set_state(first, State::SynRecv, 20); // the SYN again
-    assert_eq!(table.oldest_half_open(30), Some(second));
+    assert_eq!(table.oldest_evictable(30), Some(second));
     table.set_state(second, State::Established, 30);
-    assert_eq!(table.oldest_half_open(30), Some(first));
+    assert_eq!(table.oldest_evictable(30), Some(first));
 }
 
 #[test]

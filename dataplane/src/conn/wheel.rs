@@ -1,5 +1,5 @@
 //! Which connection is to be looked at when: a timer wheel with bounded work,
-//! and the lists of half-open connections.
+//! and the queues of connections that may be evicted.
 //!
 //! A wheel slot holds the connections whose deadline falls into its 256 ms.
 //! Refreshing a connection moves nothing: when its slot comes up, the table
@@ -8,7 +8,8 @@
 //! farthest slot and is looked at there.
 //!
 //! All connections of one half-open state have the same timeout, so a queue in the order
-//! of last packet is timer and eviction order in one. There is one for each such state.
+//! of last packet is timer and eviction order in one. There is one for each such state, and one of connections
+//! for one packet.
 //!
 //! Links are entry numbers kept in the entries themselves; this file only
 //! knows the heads. Time is milliseconds since the worker's start.
@@ -25,22 +26,26 @@ const SLOT_SHIFT: u32 = 8;
 /// Farthest slot that a deadline is put into, from now.
 const HORIZON: u64 = SLOTS as u64 - 2;
 
-/// A list that an entry is linked in: a wheel slot or a half-open queue.
+/// A list that an entry is linked in: a wheel slot or a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ListId(u16);
 
 impl ListId {
-    /// Those of the half-open states.
-    pub(super) const HALF_OPEN: [Self; 4] = [
+    /// Those of the half-open states, and [`ONE_PACKET`](Self::ONE_PACKET).
+    pub(super) const QUEUES: [Self; 5] = [
         Self(SLOTS),
         Self(SLOTS + 1),
         Self(SLOTS + 2),
         Self(SLOTS + 3),
+        Self::ONE_PACKET,
     ];
+
+    /// The queue of connections for one packet.
+    pub(super) const ONE_PACKET: Self = Self(SLOTS + 4);
 
     /// The queue of a half-open state; `None` for other states.
     pub(super) fn of_half_open(state: State) -> Option<Self> {
-        let [syn_recv, init1, init, cookie_sent] = Self::HALF_OPEN;
+        let [syn_recv, init1, init, cookie_sent, _] = Self::QUEUES;
         match state {
             State::SynRecv => Some(syn_recv),
             State::Sctp(Association::Init1) => Some(init1),
@@ -87,7 +92,7 @@ pub(super) struct Wheel {
 impl Wheel {
     pub(super) fn new() -> Self {
         Self {
-            lists: vec![EMPTY; usize::from(SLOTS) + ListId::HALF_OPEN.len()],
+            lists: vec![EMPTY; usize::from(SLOTS) + ListId::QUEUES.len()],
             turn: 0,
         }
     }

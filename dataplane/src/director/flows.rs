@@ -174,6 +174,7 @@ impl Flows {
     ) -> Result<PortIndex, Refusal> {
         match packet.slot.what {
             What::LaterFragment => return self.forward_later_fragment(packet, frame),
+            // A connection for one packet stays: the fragments that follow need it.
             What::FirstFragment => return self.forward_first_fragment(packet, frame),
             What::TunnelError => return self.relay_tunnel_error(packet, frame),
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
@@ -393,7 +394,7 @@ impl Flows {
             Ok(entry) => entry,
             Err(TableFull) => {
                 let evicted = match packet.snapshot.when_full {
-                    WhenFull::EvictHalfOpen => self.table.oldest_half_open(now),
+                    WhenFull::EvictHalfOpen => self.table.oldest_evictable(now),
                     WhenFull::DropNew => None,
                 };
                 let oldest = evicted.ok_or(Refusal::Drop(DropReason::TableFull))?;

@@ -310,7 +310,7 @@ impl Flows {
         opened
     }
 
-    /// Evicts so many half-open connections, or as many as there are, if that is how a full table gets room. False if
+    /// Evicts so many connections, or as many as may be, if that is how a full table gets room. False if
     /// there is none.
     #[cold]
     fn make_room(&mut self, wanted: u32, snapshot: &Snapshot, now: u64) -> bool {
@@ -319,7 +319,7 @@ impl Flows {
         }
         let mut evicted = 0;
         while evicted < wanted
-            && let Some(oldest) = self.table.oldest_half_open(now)
+            && let Some(oldest) = self.table.oldest_evictable(now)
         {
             self.remove(snapshot, oldest, now);
             evicted += 1;
