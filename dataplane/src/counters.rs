@@ -79,6 +79,7 @@ drop_reasons! {
     TableFull = "table_full", "The connection table is full of connections that may not be evicted, or full and table_full is \"drop-new\".";
     TranslationConflict = "translation_conflict", "NAT: the real server could not tell the new connection from another one of the same client, made by another virtual server.";
     NoLocalPort = "no_local_port", "FULLNAT: every port of the virtual server's local addresses serves a connection.";
+    LocalSource = "local_source", "It would begin a connection, but its source is a local address of FULLNAT: the director's own.";
     TooBig = "too_big", "Longer than its way allows, and not to be fragmented; the sender could not be told.";
     TxRingFull = "tx_ring_full", "The transmit ring of the outgoing interface is full.";
     HandoffRingFull = "handoff_ring_full", "The packet is of another worker's connection, and too many are on their way there.";

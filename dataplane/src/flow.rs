@@ -5,7 +5,7 @@ mod hash;
 
 use std::net::SocketAddr;
 
-pub(crate) use self::columns::{LANES, PlainEnds, PlainKeys, eights, first_eights};
+pub(crate) use self::columns::{CommonBits, LANES, PlainEnds, PlainKeys, eights, first_eights};
 pub use self::hash::FlowHasher;
 pub(crate) use self::hash::{Hashes, Secret};
 use crate::processor::same_where;

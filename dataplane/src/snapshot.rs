@@ -4,6 +4,7 @@
 //! Invariant: the control plane keeps its own `Arc` of every snapshot until
 //! all workers report a newer generation, so that no worker ever frees one.
 
+mod local;
 mod paths;
 mod plain;
 
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hashbrown::HashMap;
 
+use self::local::LocalAddresses;
 pub use self::paths::{Path, TunnelPath};
 use self::plain::PlainServices;
 use crate::conn::{Connection, Timeouts};
@@ -64,6 +66,7 @@ pub struct Snapshot {
     /// Of those of IPv4, where they are; port 0 is that of the request.
     ends: Vec<PlainEnd>,
     tunnels: Vec<TunnelPath>,
+    local: LocalAddresses,
     /// Some tunnel has no [`front`](TunnelPath::front).
     pub(crate) wraps_otherwise: bool,
     /// Some path is [`Path::Direct`].
@@ -216,6 +219,7 @@ impl Snapshot {
             paths: Vec::new(),
             ends: Vec::new(),
             tunnels: Vec::new(),
+            local: LocalAddresses::default(),
             wraps_otherwise: false,
             sends_direct: false,
             opens_straight: false,
@@ -288,6 +292,8 @@ impl Snapshot {
         if !self.groups.iter().any(has_sources) {
             self.plain = PlainServices::new(&self.by_key);
         }
+        let local = self.local_addresses().flat_map(|(_, own)| own);
+        self.local = LocalAddresses::new(local.copied().collect());
         self.find_plain();
         self.allocate_templates();
         self.prepare_sources(known.into_values());

@@ -9,7 +9,7 @@ use super::opening::Begun;
 use super::{Slot, What};
 use crate::conn::{Candidate, ConnectionTable, Lookup, Places};
 use crate::device::BURST;
-use crate::flow::PlainKey;
+use crate::flow::{CommonBits, PlainKey};
 use crate::forward::tunnel::Outers;
 use crate::processor::Processor;
 use crate::service::PortIndex;
@@ -224,6 +224,12 @@ impl Notes {
     #[inline(always)]
     pub(super) fn same_service(&self, number: usize) -> Others {
         Others(self.plain.headers.keys.same_service(number))
+    }
+
+    /// Those plain frames whose source has these bits.
+    #[inline(always)]
+    pub(super) fn sources_with(&self, bits: CommonBits) -> Others {
+        Others(self.plain.headers.keys.sources_with(bits))
     }
 
     /// Adds what else is known of plain frames that did not go straight on.

@@ -329,6 +329,9 @@ impl Flows {
         let service = snapshot
             .service(slot.key.source(), &slot.key.service())
             .ok_or(Refusal::NotOurs(DropReason::NoVirtualServer))?;
+        if snapshot.is_local(slot.key.source()) {
+            return Err(Refusal::Drop(DropReason::LocalSource));
+        }
         let handshake = self.proxied(service, packet, frame)?;
         let state = match handshake {
             Some(_) => State::SynRecv,

@@ -254,7 +254,8 @@ pub(super) fn is_particular(snapshot: &Snapshot, server: &Server, client: &FlowK
     server.method == ForwardingMethod::FullNat && (is_introduced || crosses)
 }
 
-/// Where the real server sends to, unless that is the client itself: NAT.
+/// Where the real server sends to, unless that is the client itself: NAT. No client has a local address
+/// ([`DropReason::LocalSource`]).
 fn local_end(client: &FlowKey, reply: &Reply) -> Option<Endpoint> {
     let address = reply.key.destination();
     (address != client.source()).then(|| Endpoint {

@@ -129,6 +129,10 @@ impl Flows {
     fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
         let unknown = others.among(burst.notes.plain.unknown);
         let mut begin = unknown.among(burst.read.requests);
+        if let Some(local) = burst.snapshot.common_of_local() {
+            // Forged, perhaps.
+            begin = begin.without(burst.notes.sources_with(local));
+        }
         let mut left = others;
         while let Some(first) = begin.numbers().next() {
             let same = begin.among(burst.notes.same_service(first));

@@ -12,6 +12,25 @@ use crate::wire::checksum::Delta;
 /// So many keys are treated at once.
 pub(crate) const LANES: usize = 8;
 
+/// The bits in which some IPv4 addresses agree.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CommonBits {
+    which: u32,
+    value: u32,
+}
+
+impl CommonBits {
+    /// Of these addresses, which are as in a packet's header; `None` if there are none.
+    pub(crate) fn of(mut addresses: impl Iterator<Item = u32>) -> Option<Self> {
+        let value = addresses.next()?;
+        let different = addresses.fold(0, |different, other| different | other ^ value);
+        Some(Self {
+            which: !different,
+            value,
+        })
+    }
+}
+
 /// Keys of IPv4.
 #[derive(Debug)]
 pub(crate) struct PlainKeys<const N: usize> {
@@ -84,6 +103,18 @@ impl<const N: usize> PlainKeys<N> {
             same |= u64::from(different.zeros()) << (eight * LANES);
         }
         same
+    }
+
+    /// A bit for each key whose source has these bits.
+    #[inline(always)]
+    pub(crate) fn sources_with(&self, bits: CommonBits) -> u64 {
+        let mut found = 0;
+        for eight in 0..N / LANES {
+            let sources = self.sources.as_chunks::<LANES>().0[eight];
+            let different = Eight(sources.map(|source| (source ^ bits.value) & bits.which));
+            found |= u64::from(different.zeros()) << (eight * LANES);
+        }
+        found
     }
 
     /// Become the keys of the replies to these requests, in the eights of `wanted`: real servers see them come from
@@ -269,7 +300,12 @@ mod tests {
             translated.answer(&keys, &servers, Some(&servers), wanted);
             let mut hashes = Hashes::EMPTY;
             replies.hash(&hasher, &mut hashes, wanted);
+            let some = [parts[0].0, parts[1].0].map(|client| end(client).address);
+            let with = keys.sources_with(CommonBits::of(some.into_iter()).unwrap());
+            let different = some[0] ^ some[1];
             for (number, (client, service, is_tcp)) in parts.iter().enumerate() {
+                let is_with = (end(*client).address ^ some[0]) & !different == 0;
+                prop_assert_eq!(with >> number & 1 == 1, is_with);
                 let request = key(*client, *service, *is_tcp);
                 prop_assert_eq!(keys.get(number), request);
                 let same = keys.same_service(number);

@@ -104,8 +104,12 @@ impl First {
 fn firsts() -> impl Strategy<Value = First> {
     let lives = prop_oneof![20 => Just(64_u8), 1 => Just(1)];
     let payload = prop_oneof![20 => Just(10), 1 => Just(MTU - 40)];
-    // Two networks: one is behind a gateway.
-    let client = (1..=2_u8, 1..=3_u8).prop_map(|(net, host)| [10, net, 0, host]);
+    // Two networks: one is behind a gateway. And local addresses.
+    let client = prop_oneof![
+        20 => (1..=2_u8, 1..=3_u8),
+        1 => (Just(3_u8), 1..=2_u8),
+    ];
+    let client = client.prop_map(|(net, host)| [10, net, 0, host]);
     (client, 1..=60_u16, lives, payload).prop_map(|(client, port, lives, payload)| First {
         client,
         port,
