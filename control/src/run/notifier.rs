@@ -20,6 +20,10 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What scripts that run at the end of the appliance may take together.
 const PATIENCE_AT_END: Duration = Duration::from_secs(5);
 
+/// Scripts that are told something at the same time: when a thousand servers fail together, the machine is
+/// busy enough.
+const MOST_AT_ONCE: usize = 64;
+
 /// Runs scripts, writes to FIFOs and sends mails without anybody waiting for them.
 #[derive(Debug)]
 pub(super) struct Notifier {
@@ -29,6 +33,8 @@ pub(super) struct Notifier {
     running: JoinSet<()>,
     /// One turn for each that scripts are about: what is told last was the last to happen.
     turns: BTreeMap<String, Arc<Semaphore>>,
+    /// Of all scripts together.
+    room: Arc<Semaphore>,
 }
 
 impl Notifier {
@@ -39,6 +45,7 @@ impl Notifier {
             runner,
             running: JoinSet::new(),
             turns: BTreeMap::new(),
+            room: Arc::new(Semaphore::new(MOST_AT_ONCE)),
         }
     }
 
@@ -51,12 +58,13 @@ impl Notifier {
         arguments: Vec<String>,
         cause: String,
     ) {
-        let runner = self.runner.clone();
+        let (runner, room) = (self.runner.clone(), Arc::clone(&self.room));
         let turn = self.turns.entry(about);
         let turn = Arc::clone(turn.or_insert_with(|| Arc::new(Semaphore::new(1))));
         self.running.spawn(async move {
             // An error: it is closed, and nobody waits any more.
             let _turn = turn.acquire().await;
+            let _room = room.acquire().await;
             let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
             match runner.run(&script, &arguments, PATIENCE).await {
                 Outcome::Exited(0) => info!("{cause}: {script} was told"),
@@ -182,6 +190,27 @@ mod tests {
             ("instance VI_2", "echo other"),
         ];
         assert_eq!(run(&told, &lines).await, "other STOP BACKUP MASTER ");
+    }
+
+    #[tokio::test]
+    async fn so_many_at_once_and_checks_wait_for_none() {
+        let runner = Runner::new(Policy::default());
+        let mut notifier = Notifier::new(runner.clone());
+        let directory = tempfile::tempdir().unwrap();
+        for number in 0..=MOST_AT_ONCE {
+            let file = directory.path().join(number.to_string());
+            let line = format!("echo >{}; exec sleep 60", file.display());
+            notifier.run(number.to_string(), shell(&line), Vec::new(), String::new());
+        }
+        let running = || fs::read_dir(directory.path()).unwrap().count();
+        while running() < MOST_AT_ONCE {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let check = shell("true");
+        let check = runner.run(&check, &[], PATIENCE);
+        let ended = timeout(Duration::from_secs(10), check).await;
+        assert_eq!(ended, Ok(Outcome::Exited(0)));
+        assert_eq!(running(), MOST_AT_ONCE);
     }
 
     #[tokio::test]

@@ -9,11 +9,12 @@
 //!
 //! Invariants: a script has a process group of its own, which is killed as a
 //! whole when its time is up (SIGTERM, then SIGKILL) and when nobody waits for
-//! it any more; it holds no descriptor of the appliance; at most
-//! [`MOST_AT_ONCE`] run, the others wait for their turn. What it prints is
+//! it any more; it holds no descriptor of the appliance. What it prints is
 //! discarded unless the log level is debug.
 //!
-//! Not done here: when to run a script, and what its exit status means.
+//! Not done here: when to run a script, how many at a time, and what its exit
+//! status means. A check runs one at a time and must not wait for others: they
+//! may hang, and it would find nothing out.
 
 mod running;
 pub mod security;
@@ -27,12 +28,8 @@ use std::{env, fmt, fs, io};
 
 use nix::unistd;
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
 
 use crate::in_words::in_words;
-
-/// Scripts that run at the same time.
-pub const MOST_AT_ONCE: usize = 64;
 
 /// Who runs scripts that do not say, if there is such a user.
 const CUSTOMARY_USER: &str = "keepalived_script";
@@ -98,13 +95,7 @@ impl fmt::Display for Outcome {
 /// Runs scripts. Clones are the same runner.
 #[derive(Clone, Debug)]
 pub struct Runner {
-    shared: Arc<Shared>,
-}
-
-#[derive(Debug)]
-struct Shared {
-    turns: Semaphore,
-    policy: RwLock<Policy>,
+    policy: Arc<RwLock<Policy>>,
 }
 
 /// A script that may be run, with what the kernel needs for it.
@@ -141,27 +132,21 @@ impl Runner {
     #[must_use]
     pub fn new(policy: Policy) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                turns: Semaphore::new(MOST_AT_ONCE),
-                policy: RwLock::new(policy),
-            }),
+            policy: Arc::new(RwLock::new(policy)),
         }
     }
 
     /// Replaces the policy; scripts that run already are not affected.
     pub fn set_policy(&self, policy: Policy) {
-        let guard = self.shared.policy.write();
+        let guard = self.policy.write();
         *guard.unwrap_or_else(PoisonError::into_inner) = policy;
     }
 
     /// Runs a script with more arguments than its own to its end, for at most
-    /// `timeout` (which begins when it has its turn).
+    /// `timeout`.
     ///
     /// Cancelling this kills the script.
     pub async fn run(&self, script: &Script, arguments: &[&str], timeout: Duration) -> Outcome {
-        let Ok(_turn) = self.shared.turns.acquire().await else {
-            return Outcome::NotRun("the appliance is stopping".into());
-        };
         match self.prepare(script, arguments) {
             Ok(prepared) => running::run(&prepared, timeout).await,
             Err(why) => Outcome::NotRun(why.to_string()),
@@ -186,14 +171,14 @@ impl Runner {
     /// # Errors
     /// Why, in words: there is no such user or group.
     pub fn owner(&self, wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, String> {
-        let guard = self.shared.policy.read();
+        let guard = self.policy.read();
         let policy = guard.unwrap_or_else(PoisonError::into_inner);
         let owner = identity(wanted.or(policy.user.as_ref()));
         owner.map_err(|why| why.to_string())
     }
 
     fn prepare(&self, script: &Script, more: &[&str]) -> Result<Prepared, Refused> {
-        let guard = self.shared.policy.read();
+        let guard = self.policy.read();
         let policy = guard.unwrap_or_else(PoisonError::into_inner).clone();
         let identity = identity(script.user.as_ref().or(policy.user.as_ref()))?;
         let first = script.words.first().ok_or(Refused::Empty)?;

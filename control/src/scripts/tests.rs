@@ -148,23 +148,6 @@ async fn a_cancelled_run_leaves_nothing() {
 }
 
 #[tokio::test]
-async fn no_more_than_so_many_at_once() {
-    let runner = runner();
-    let begin = Instant::now();
-    let runs: Vec<_> = (0..=MOST_AT_ONCE)
-        .map(|_| {
-            let runner = runner.clone();
-            tokio::spawn(async move { runner.run(&shell("sleep 0.3"), &[], LONG).await })
-        })
-        .collect();
-    for run in runs {
-        assert_eq!(run.await.unwrap(), Outcome::Exited(0));
-    }
-    // The last one had to wait for a turn.
-    assert!(begin.elapsed() >= Duration::from_millis(600));
-}
-
-#[tokio::test]
 async fn runs_as_another_user() {
     if !is_root() {
         return;
