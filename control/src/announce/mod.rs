@@ -13,6 +13,7 @@ pub(crate) mod socket;
 use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use dataplane::service::MacAddress;
@@ -51,6 +52,13 @@ pub struct Interface {
 pub struct Announcement {
     pub interface: Interface,
     pub address: IpAddr,
+}
+
+impl Announcement {
+    /// Where the address is said to be.
+    const fn place(&self) -> (u32, MacAddress) {
+        (self.interface.index, self.interface.mac)
+    }
 }
 
 /// How often an address is announced. A frame may be lost and a switch may be
@@ -109,6 +117,8 @@ fn remedy(error: &io::Error) -> &'static str {
 #[derive(Debug)]
 pub struct Announcer {
     socket: FrameSocket,
+    /// What was announced last of each address that this host has.
+    held: Mutex<BTreeMap<IpAddr, (u32, MacAddress)>>,
 }
 
 impl Announcer {
@@ -119,12 +129,13 @@ impl Announcer {
     /// Without CAP_NET_RAW, or when no socket can be made.
     pub fn open() -> Result<Self, Error> {
         let socket = FrameSocket::sender().map_err(Error::Socket)?;
-        Ok(Self { socket })
+        let held = Mutex::default();
+        Ok(Self { socket, held })
     }
 
-    /// Announces the addresses as often as the schedule says; returns when all
-    /// is sent, several seconds later. Dropping the future stops it, which has to
-    /// be done before an address is given up.
+    /// Announces the addresses as often as the schedule says; the future ends when all is sent,
+    /// several seconds later. Before an address is given up it has to be dropped, or
+    /// [`give_up`](Self::give_up) called.
     ///
     /// Each round sends one frame for every address before the next round starts:
     /// no address waits for the repetitions of another.
@@ -132,18 +143,35 @@ impl Announcer {
     /// # Errors
     ///
     /// The first frame that could not be sent; the others are sent nevertheless.
-    pub async fn announce(
-        &self,
-        announcements: &[Announcement],
-        schedule: &Schedule,
-    ) -> Result<(), Error> {
-        let mut result = self.burst(announcements, schedule).await;
-        if !schedule.delay.is_zero() {
-            sleep(schedule.delay).await;
-            let second = self.burst(announcements, schedule).await;
-            result = result.and(second);
+    pub fn announce(
+        self: &Arc<Self>,
+        announcements: Vec<Announcement>,
+        schedule: Schedule,
+    ) -> impl Future<Output = Result<(), Error>> + use<> {
+        // At once: they may be given up before the first frame.
+        for announcement in &announcements {
+            let place = announcement.place();
+            self.held().insert(announcement.address, place);
         }
-        result
+        let announcer = Arc::clone(self);
+        async move {
+            let mut result = announcer.burst(&announcements, &schedule).await;
+            if !schedule.delay.is_zero() {
+                sleep(schedule.delay).await;
+                let second = announcer.burst(&announcements, &schedule).await;
+                result = result.and(second);
+            }
+            result
+        }
+    }
+
+    /// The address is not this host's any more: what is still to be sent of it is not sent.
+    pub fn give_up(&self, address: IpAddr) {
+        self.held().remove(&address);
+    }
+
+    fn held(&self) -> MutexGuard<'_, BTreeMap<IpAddr, (u32, MacAddress)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn burst(
@@ -156,8 +184,13 @@ impl Announcer {
         let mut pace = Pace::new(schedule.interval);
         let mut result = Ok(());
         for _ in 0..schedule.repeat {
-            for Announcement { interface, address } in announcements {
+            for announcement in announcements {
                 pace.next().await;
+                let Announcement { interface, address } = announcement;
+                // Given up, or announced elsewhere since.
+                if self.held().get(address) != Some(&announcement.place()) {
+                    continue;
+                }
                 let link = links
                     .iter()
                     .find_map(|(index, link)| (*index == interface.index).then_some(*link));

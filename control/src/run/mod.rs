@@ -333,6 +333,8 @@ impl Appliance {
                     address,
                     prefix_length,
                 } => {
+                    self.to_announce.retain(|one| one.address != address);
+                    self.announcer.give_up(address);
                     say_failure(
                         self.requests
                             .remove_address(index, address, prefix_length)
@@ -519,12 +521,9 @@ impl Appliance {
     fn send_announcements(&mut self) {
         if !self.to_announce.is_empty() {
             let announcements = std::mem::take(&mut self.to_announce);
-            let announcer = Arc::clone(&self.announcer);
+            let announced = self.announcer.announce(announcements, Schedule::default());
             self.announcing.spawn(async move {
-                if let Err(error) = announcer
-                    .announce(&announcements, &Schedule::default())
-                    .await
-                {
+                if let Err(error) = announced.await {
                     warn!("{error}");
                 }
             });

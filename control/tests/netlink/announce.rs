@@ -1,6 +1,7 @@
 //! What is sent when an address is taken, and asked before.
 
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use control::announce::{Announcement, Announcer, Interface, Schedule, probe};
@@ -47,8 +48,8 @@ fn announcements_arrive_as_written() {
             delay: Duration::from_millis(100),
             interval: Duration::from_millis(1),
         };
-        let announcer = Announcer::open().unwrap();
-        announcer.announce(&announcements, &schedule).await.unwrap();
+        let announcer = Arc::new(Announcer::open().unwrap());
+        announcer.announce(announcements, schedule).await.unwrap();
         let captured = captured();
 
         let mac = interface.mac.0;
@@ -67,6 +68,43 @@ fn announcements_arrive_as_written() {
         advertisement.extend([0x86, 0xdd]);
         assert_eq!(occurrences(&captured, &advertisement), 4);
     });
+}
+
+#[test]
+fn what_is_given_up_is_not_announced_again() {
+    inside(
+        "announce::what_is_given_up_is_not_announced_again",
+        || async {
+            let announcer = Arc::new(Announcer::open().unwrap());
+            let schedule = Schedule {
+                repeat: 1,
+                delay: Duration::from_millis(300),
+                ..Schedule::default()
+            };
+            let announce = |address: &str| {
+                let announcement = Announcement {
+                    interface: v0(),
+                    address: ip(address),
+                };
+                tokio::spawn(announcer.announce(vec![announcement], schedule.clone()))
+            };
+            let captured = capture("arp[6:2] == 1 and arp[14:4] == arp[24:4]", 7);
+            let first = ["10.9.0.100", "10.9.0.101", "10.9.0.102"].map(announce);
+            // Before the first burst, and between the two; one comes back.
+            announcer.give_up(ip("10.9.0.102"));
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            announcer.give_up(ip("10.9.0.101"));
+            for announced in first {
+                announced.await.unwrap().unwrap();
+            }
+            for address in ["10.9.0.102", "10.9.0.103"] {
+                announce(address).await.unwrap().unwrap();
+            }
+            let captured = captured();
+            let sent = |last| occurrences(&captured, &[10, 9, 0, last, 0xff, 0xff]);
+            assert_eq!([100, 101, 102, 103].map(sent), [2, 1, 2, 2]);
+        },
+    );
 }
 
 #[test]
@@ -93,8 +131,9 @@ fn announcements_move_the_peers_neighbour_entries() {
                 delay: Duration::ZERO,
                 ..Schedule::default()
             };
-            let announcer = Announcer::open().unwrap();
-            announcer.announce(&announcements, &once).await.unwrap();
+            let announcer = Arc::new(Announcer::open().unwrap());
+            let announced = announcer.announce(announcements, once.clone());
+            announced.await.unwrap();
             tokio::time::sleep(Duration::from_millis(100)).await;
             for address in ["10.9.0.100", "fd09::100"] {
                 let entry = there(&format!("ip neigh show {address} dev v1"));
@@ -108,7 +147,7 @@ fn announcements_move_the_peers_neighbour_entries() {
                 },
                 address: ip("10.9.0.100"),
             };
-            let error = announcer.announce(&[nowhere], &once).await.unwrap_err();
+            let error = announcer.announce(vec![nowhere], once).await.unwrap_err();
             assert!(
                 error
                     .to_string()

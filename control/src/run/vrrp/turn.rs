@@ -1,7 +1,6 @@
 //! The control loop's part in VRRP.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dataplane::service::MacAddress;
@@ -156,9 +155,9 @@ impl Appliance {
             delay: Duration::ZERO,
             interval: self.controller.config().vrrp.garp_interval,
         };
-        let announcer = Arc::clone(&self.announcer);
+        let announced = self.announcer.announce(announcements, schedule);
         let task = self.announcing.spawn(async move {
-            if let Err(error) = announcer.announce(&announcements, &schedule).await {
+            if let Err(error) = announced.await {
                 warn!("{error}");
             }
         });
