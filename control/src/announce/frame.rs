@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use dataplane::service::MacAddress;
 use dataplane::wire::{arp, ndisc};
 
-/// Claims `address` for `mac`: makes everyone on the link send it there.
-pub(super) fn claim(mac: MacAddress, address: IpAddr) -> Vec<u8> {
+/// Claims `address` for `mac`: makes everyone on the link send it there. `is_router` is of no meaning
+/// to IPv4.
+pub(super) fn claim(mac: MacAddress, address: IpAddr, is_router: bool) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => arp::announcement(mac, address).into(),
-        IpAddr::V6(address) => ndisc::announcement(mac, address).into(),
+        IpAddr::V6(address) => ndisc::announcement(mac, address, is_router).into(),
     }
 }
 
@@ -43,7 +44,7 @@ mod tests {
     fn claims_of_others_are_conflicts() {
         for (vip, another) in [("10.0.0.9", "10.0.0.8"), ("fd00::9", "fd00::8")] {
             let [vip, another]: [IpAddr; 2] = [vip, another].map(|text| text.parse().unwrap());
-            for frame in [claim(OTHER, vip), question(OTHER, vip)] {
+            for frame in [claim(OTHER, vip, true), question(OTHER, vip)] {
                 assert_eq!(claimant(&frame, OWN, vip), Some(OTHER), "{vip}");
                 assert_eq!(claimant(&frame, OTHER, vip), None, "{vip}: own frame");
                 assert_eq!(claimant(&frame, OWN, another), None, "{vip}");

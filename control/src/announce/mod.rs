@@ -10,11 +10,11 @@
 mod frame;
 pub(crate) mod socket;
 
-use std::collections::BTreeMap;
-use std::io;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+use std::{fs, io};
 
 use dataplane::service::MacAddress;
 use tokio::time::{Instant, interval, sleep, sleep_until};
@@ -181,6 +181,7 @@ impl Announcer {
     ) -> Result<(), Error> {
         // Read for each burst: an interface may have been replaced in between.
         let links = socket::links().map_err(Error::Socket)?;
+        let routers = routers(announcements);
         let mut pace = Pace::new(schedule.interval);
         let mut result = Ok(());
         for _ in 0..schedule.repeat {
@@ -196,7 +197,8 @@ impl Announcer {
                     .find_map(|(index, link)| (*index == interface.index).then_some(*link));
                 let sent = match link {
                     Some(link) => {
-                        let frame = frame::claim(interface.mac, *address);
+                        let is_router = routers.contains(&interface.index);
+                        let frame = frame::claim(interface.mac, *address, is_router);
                         self.socket.send(link, &frame).await
                     }
                     None => Err(io::ErrorKind::NotFound.into()),
@@ -214,6 +216,23 @@ impl Announcer {
         }
         result
     }
+}
+
+/// The interfaces that forward IPv6, which advertisements have to say as the kernel's own answers do:
+/// neighbours drop a default router that says that it is none.
+fn routers(announcements: &[Announcement]) -> BTreeSet<u32> {
+    let mut asked = BTreeMap::new();
+    for Announcement { interface, address } in announcements {
+        if address.is_ipv6() {
+            asked.insert(interface.index, &interface.name);
+        }
+    }
+    // Without the file there is no IPv6.
+    asked.retain(|_, name| {
+        let path = format!("/proc/sys/net/ipv6/conf/{name}/forwarding");
+        fs::read_to_string(path).is_ok_and(|text| text.trim() != "0")
+    });
+    asked.into_keys().collect()
 }
 
 /// Lets frames out one by one.

@@ -131,7 +131,7 @@ fn frames() -> Vec<(Vec<u8>, &'static str)> {
             "eth:ethertype:arp",
         ),
         (
-            ndisc::announcement(MAC, "fd00::100".parse().unwrap()).into(),
+            ndisc::announcement(MAC, "fd00::100".parse().unwrap(), true).into(),
             "eth:ethertype:ipv6:icmpv6",
         ),
         (

@@ -70,6 +70,42 @@ fn announcements_arrive_as_written() {
     });
 }
 
+/// Flags and target of an advertisement.
+fn flags_and_target(flags: u8) -> Vec<u8> {
+    let mut expected = vec![flags, 0, 0, 0];
+    expected.extend([0xfd, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+    expected
+}
+
+#[test]
+fn a_router_advertises_that_it_is_one() {
+    inside("announce::a_router_advertises_that_it_is_one", || async {
+        let announcer = Arc::new(Announcer::open().unwrap());
+        let once = Schedule {
+            repeat: 1,
+            delay: Duration::ZERO,
+            ..Schedule::default()
+        };
+        let captured = capture("icmp6[0] == 136 and icmp6[4] & 0x20 != 0", 2);
+        for forwarding in [0, 1] {
+            sh(&format!(
+                "sysctl -qw net.ipv6.conf.v0.forwarding={forwarding}"
+            ));
+            let announcements = vec![Announcement {
+                interface: v0(),
+                address: ip("fd09::100"),
+            }];
+            let announced = announcer.announce(announcements, once.clone());
+            announced.await.unwrap();
+        }
+        let captured = captured();
+        for flags in [0x20, 0xa0] {
+            let expected = flags_and_target(flags);
+            assert_eq!(occurrences(&captured, &expected), 1, "{flags:#x}");
+        }
+    });
+}
+
 #[test]
 fn what_is_given_up_is_not_announced_again() {
     inside(

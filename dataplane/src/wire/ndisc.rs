@@ -47,6 +47,7 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 const TARGET_LINK_LAYER: u8 = 2;
+const ROUTER: u8 = 0x80;
 const OVERRIDE: u8 = 0x20;
 
 mod field {
@@ -61,14 +62,18 @@ mod field {
 }
 
 /// Tells every node that `address` is at `mac`, whatever it knew before: an unsolicited
-/// advertisement with the override flag (RFC 4861 §7.2.6). Without the router flag: a virtual
-/// address is nobody's default router.
+/// advertisement with the override flag (RFC 4861 §7.2.6). `is_router` is the router flag: where it goes
+/// from set to clear, the address is a default router no more (§7.2.5).
 #[must_use]
-pub fn announcement(mac: MacAddress, address: Ipv6Addr) -> [u8; ANNOUNCEMENT_LEN] {
+pub fn announcement(mac: MacAddress, address: Ipv6Addr, is_router: bool) -> [u8; ANNOUNCEMENT_LEN] {
     let mut frame = [0; ANNOUNCEMENT_LEN];
     let message = &mut frame[MESSAGE_AT..];
     message[field::TYPE] = ADVERTISEMENT;
-    message[field::FLAGS] = OVERRIDE;
+    message[field::FLAGS] = if is_router {
+        ROUTER | OVERRIDE
+    } else {
+        OVERRIDE
+    };
     write(message, field::TARGET, address.octets());
     write(message, field::OPTION, [TARGET_LINK_LAYER, 1]);
     write(message, field::OPTION_MAC, mac.0);

@@ -87,7 +87,7 @@ fn checksum_is_right(frame: &[u8], source: Ipv6Addr, destination: Ipv6Addr) -> b
 #[test]
 fn neighbour_advertisement_overrides() {
     let address = "2001:db8::100".parse().expect("an address");
-    let frame = ndisc::announcement(OWN, address);
+    let frame = ndisc::announcement(OWN, address, false);
     assert_eq!(frame.len(), 86);
     assert_eq!(frame[..6], [0x33, 0x33, 0, 0, 0, 1]);
     assert_eq!(frame[18..22], [0, 32, 58, 255]);
@@ -96,6 +96,9 @@ fn neighbour_advertisement_overrides() {
     assert_eq!(frame[78..], [2, 1, 2, 0, 0, 0, 0, 0xa]);
     let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
     assert!(checksum_is_right(&frame, address, all_nodes));
+    let of_router = ndisc::announcement(OWN, address, true);
+    assert_eq!(of_router[58], 0xa0);
+    assert!(checksum_is_right(&of_router, address, all_nodes));
 }
 
 #[test]
@@ -141,11 +144,11 @@ fn advertisements_and_probes_claim_an_address() {
 
 proptest! {
     #[test]
-    fn what_is_built_is_understood(mac: [u8; 6], v4: u32, v6: u128) {
+    fn what_is_built_is_understood(mac: [u8; 6], v4: u32, v6: u128, router: bool) {
         let (mac, v4, v6) = (MacAddress(mac), Ipv4Addr::from_bits(v4), Ipv6Addr::from_bits(v6));
         prop_assert_eq!(arp::claimant(&arp::announcement(mac, v4), v4), Some(mac));
         prop_assert_eq!(arp::claimant(&arp::probe(mac, v4), v4), Some(mac));
-        prop_assert_eq!(ndisc::claimant(&ndisc::announcement(mac, v6), v6), Some(mac));
+        prop_assert_eq!(ndisc::claimant(&ndisc::announcement(mac, v6, router), v6), Some(mac));
         prop_assert_eq!(ndisc::claimant(&ndisc::probe(mac, v6), v6), Some(mac));
     }
 }
