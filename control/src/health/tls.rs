@@ -3,13 +3,14 @@
 //! The check asks whether the real server serves, not who it is; a real server
 //! is reached by an address that no certificate names. So nothing of the
 //! certificate is looked at, not even its form: one of X.509 version 1, which
-//! `rustls` would refuse, serves clients that take it.
+//! `rustls` would refuse, serves clients that take it. Every kind of key and of
+//! signature is therefore offered, also those that `rustls` cannot verify.
 
 use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::ring;
 use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, client};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -24,15 +25,12 @@ static WITHOUT_SNI: LazyLock<Option<TlsConnector>> = LazyLock::new(|| connector(
 
 fn connector(enable_sni: bool) -> Option<TlsConnector> {
     let provider = Arc::new(ring::default_provider());
-    let verifier = Arc::new(AnyCertificate {
-        provider: Arc::clone(&provider),
-    });
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .ok()?;
     let mut config = builder
         .dangerous()
-        .with_custom_certificate_verifier(verifier)
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate))
         .with_no_client_auth();
     config.enable_sni = enable_sni;
     config.resumption = client::Resumption::disabled();
@@ -87,9 +85,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// Takes every certificate.
 #[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
+struct AnyCertificate;
 
 impl ServerCertVerifier for AnyCertificate {
     fn verify_server_cert(
@@ -122,8 +118,90 @@ impl ServerCertVerifier for AnyCertificate {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        // The better ones first: a server that has a choice takes the first.
+        vec![
+            SignatureScheme::ED25519,
+            SignatureScheme::ECDSA_NISTP256_SHA256,
+            SignatureScheme::ECDSA_NISTP384_SHA384,
+            SignatureScheme::ECDSA_NISTP521_SHA512,
+            SignatureScheme::ED448,
+            SignatureScheme::RSA_PSS_SHA256,
+            SignatureScheme::RSA_PSS_SHA384,
+            SignatureScheme::RSA_PSS_SHA512,
+            SignatureScheme::RSA_PKCS1_SHA256,
+            SignatureScheme::RSA_PKCS1_SHA384,
+            SignatureScheme::RSA_PKCS1_SHA512,
+            SignatureScheme::ECDSA_SHA1_Legacy,
+            SignatureScheme::RSA_PKCS1_SHA1,
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+    use std::path::Path;
+    use std::process::{Child, Command, Stdio};
+
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    fn openssl(directory: &Path, arguments: &str) -> Command {
+        let mut command = Command::new("openssl");
+        command.current_dir(directory).args(arguments.split(' '));
+        command.stdout(Stdio::piped()).stderr(Stdio::null());
+        command
+    }
+
+    /// Killed when it is dropped.
+    struct Server(Child);
+
+    impl Drop for Server {
+        fn drop(&mut self) {
+            self.0.kill().unwrap();
+            self.0.wait().unwrap();
+        }
+    }
+
+    /// A server with a certificate that was asked for so, and its port.
+    fn serve(directory: &Path, certificate: &str) -> (Server, u16) {
+        let request = "req -x509 -nodes -days 1 -subj /CN=x -keyout key -out certificate";
+        let made = openssl(directory, &format!("{request} {certificate}")).status();
+        assert!(made.unwrap().success(), "{certificate}");
+        let serve =
+            "s_server -accept 127.0.0.1:0 -key key -cert certificate -cipher DEFAULT@SECLEVEL=0";
+        let mut server = openssl(directory, serve);
+        let mut server = Server(server.stdin(Stdio::piped()).spawn().unwrap());
+        let mut lines = BufReader::new(server.0.stdout.as_mut().unwrap()).lines();
+        let port = lines.find_map(|line| {
+            let place = line.unwrap().strip_prefix("ACCEPT ")?.to_owned();
+            place.rsplit(':').next()?.parse().ok()
+        });
+        (server, port.unwrap())
+    }
+
+    #[tokio::test]
+    async fn any_key_and_signature() {
+        let directory = tempfile::tempdir().unwrap();
+        if openssl(directory.path(), "version").status().is_err() {
+            eprintln!("skipped: no openssl");
+            return;
+        }
+        let certificates = [
+            "-newkey rsa:2048",
+            "-newkey rsa:1024 -sha1",
+            "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -sha1",
+            "-newkey ec -pkeyopt ec_paramgen_curve:P-521",
+            "-newkey ed25519",
+            "-newkey ed448",
+        ];
+        for certificate in certificates {
+            let (_server, port) = serve(directory.path(), certificate);
+            let address = IpAddr::from([127, 0, 0, 1]);
+            let stream = TcpStream::connect((address, port)).await.unwrap();
+            let shaken = handshake(stream, address, None, None).await;
+            assert!(shaken.is_ok(), "{certificate}: {shaken:?}");
+        }
     }
 }
