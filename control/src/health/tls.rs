@@ -60,9 +60,7 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<TlsStream<S>, TlsError> {
     let (connector, server) = match name {
         Some(name) => {
-            // The port of a `Host` is not part of the name.
-            let host = name.split(':').next().unwrap_or(name).to_owned();
-            let server = ServerName::try_from(host);
+            let server = server_name(name);
             (
                 &WITH_SNI,
                 server.map_err(|error| TlsError::Name(name.to_owned(), error))?,
@@ -81,6 +79,16 @@ pub(super) async fn handshake<S: AsyncRead + AsyncWrite + Unpin>(
         }
         Some(_) | None => Ok(stream),
     }
+}
+
+/// The name of a `Host`, without its port. An address is no name for SNI, and is not sent (RFC 6066 §3).
+fn server_name(host: &str) -> Result<ServerName<'static>, InvalidDnsNameError> {
+    let name = match host.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next(),
+        None if host.parse::<IpAddr>().is_ok() => None,
+        None => host.split(':').next(),
+    };
+    ServerName::try_from(name.unwrap_or(host).to_owned())
 }
 
 /// Takes every certificate.
@@ -203,5 +211,22 @@ mod tests {
             let shaken = handshake(stream, address, None, None).await;
             assert!(shaken.is_ok(), "{certificate}: {shaken:?}");
         }
+    }
+
+    #[test]
+    fn names_for_sni() {
+        let name = |text: &str| server_name(text).map(|name| name.to_str().into_owned());
+        let cases = [
+            ("www.example.org", "www.example.org"),
+            ("a_b.example:8443", "a_b.example"),
+            ("10.0.0.1:443", "10.0.0.1"),
+            ("[fd00::1]", "fd00::1"),
+            ("[fd00::1]:443", "fd00::1"),
+            ("fd00::1", "fd00::1"),
+        ];
+        for (host, expected) in cases {
+            assert_eq!(name(host).unwrap(), expected);
+        }
+        assert!(server_name("*.example.org").is_err());
     }
 }

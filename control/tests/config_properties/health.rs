@@ -16,7 +16,7 @@ use proptest::sample::{Index, select, subsequence};
 
 use super::notifications::alert;
 use super::services::method;
-use super::{host, interface_name, text, time, word};
+use super::{host, interface_name, text, time};
 
 fn regex() -> impl Strategy<Value = BodyRegex> {
     let options = vec![
@@ -45,6 +45,10 @@ fn regex() -> impl Strategy<Value = BodyRegex> {
         )
 }
 
+fn host_name() -> impl Strategy<Value = String> {
+    "[!-~]{1,12}"
+}
+
 fn url() -> impl Strategy<Value = CheckUrl> {
     let codes = vec((100_u16..=599, 0_u16..100), 1..4);
     let codes = codes.prop_map(|codes| {
@@ -54,7 +58,7 @@ fn url() -> impl Strategy<Value = CheckUrl> {
     (
         "/[!-~]{0,12}",
         codes,
-        option::of(word()),
+        option::of(host_name()),
         option::of(any::<[u8; 16]>()),
         option::of(regex()),
     )
@@ -122,7 +126,7 @@ fn http(tls: bool) -> impl Strategy<Value = CheckKind> {
     ];
     (
         vec(url(), 1..3),
-        option::of(word()),
+        option::of(host_name()),
         select(protocols),
         any::<bool>(),
     )
@@ -180,7 +184,7 @@ fn misc() -> impl Strategy<Value = CheckKind> {
 /// without what they do not print.
 fn checks(server: SocketAddr) -> impl Strategy<Value = Vec<Check>> {
     let is_v4 = server.is_ipv4();
-    let smtp = option::of(word()).prop_map(|helo_name| CheckKind::SmtpCheck { helo_name });
+    let smtp = option::of(host_name()).prop_map(|helo_name| CheckKind::SmtpCheck { helo_name });
     let connecting = (
         vec(check(is_v4, Just(CheckKind::TcpCheck)), 0..2),
         vec(check(is_v4, http(false)), 0..2),

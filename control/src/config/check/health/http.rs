@@ -111,14 +111,19 @@ fn get(
 }
 
 pub(super) fn virtualhost(table: &Table<'_>, report: &mut Report<'_>) -> Option<String> {
-    without_space(&table.get_if_known("virtualhost")?, report)
+    host_name(&table.get_if_known("virtualhost")?, report)
 }
 
-/// The name of a host.
-pub(super) fn without_space(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+/// The name of a host as protocols carry it.
+pub(super) fn host_name(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     let text = value.text(report)?;
     if text.contains(char::is_whitespace) {
         value.reject("a host name", "remove the space", report);
+        return None;
+    }
+    if text.contains(|c: char| !c.is_ascii_graphic()) {
+        let fix = "write its form that begins with \"xn--\"";
+        value.reject("a host name in ASCII", fix, report);
         return None;
     }
     Some(text.to_owned())

@@ -189,7 +189,7 @@ fn domain_name(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
 pub(super) fn smtp(table: &Table<'_>, _: &Inherited, report: &mut Report<'_>) -> Option<CheckKind> {
     let helo_name = table.get("helo_name");
     Some(CheckKind::SmtpCheck {
-        helo_name: helo_name.and_then(|v| super::http::without_space(&v, report)),
+        helo_name: helo_name.and_then(|v| super::http::host_name(&v, report)),
     })
 }
 
