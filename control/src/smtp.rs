@@ -42,7 +42,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Dialogue<S> {
         Self { stream, patience }
     }
 
-    /// Sends a command, if there is one, and reads an answer with this code.
+    /// Sends a command, if there is one, and reads an answer with this code: `25x` is any that begins
+    /// with 25, and an empty one any answer at all.
     ///
     /// # Errors
     /// Any other answer, none in time, or no connection any more.
@@ -75,7 +76,7 @@ async fn exchange(
             return Err(Trouble::Closed(step));
         }
     }
-    if answer.starts_with(code.as_bytes()) {
+    if answer.starts_with(code.trim_end_matches('x').as_bytes()) {
         return Ok(());
     }
     if !answer.iter().take(3).all(u8::is_ascii_digit) {

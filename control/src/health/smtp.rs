@@ -31,5 +31,6 @@ async fn session(check: &Check, stream: Stream, helo_name: &str) -> Result<(), T
     server.expect("", "greeting", "220").await?;
     let helo = format!("HELO {helo_name}\r\n");
     server.expect(&helo, "HELO", "250").await?;
-    server.expect("QUIT\r\n", "QUIT", "221").await
+    // As keepalived: what it says at the end is of no interest.
+    server.expect("QUIT\r\n", "QUIT", "").await
 }

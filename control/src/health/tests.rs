@@ -1,6 +1,6 @@
 //! Checks against real sockets on 127.0.0.1, and the task manager.
 
-use std::io::Read;
+use std::io::{Read, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener};
 
 use super::*;
@@ -143,6 +143,40 @@ async fn tcp_check_times_out_where_the_backlog_is_full() {
             "TCP_CHECK {target}: connect: timed out after 200ms"
         ))
     );
+}
+
+#[tokio::test]
+async fn smtp_check_takes_every_answer_to_quit() {
+    let cases = [
+        ("221 bye\r\n", true),
+        ("250-many\r\n250 lines\r\n", true),
+        ("500 what?\r\n", true),
+        ("goodbye\r\n", true),
+        ("", false),
+    ];
+    for (answer, passes) in cases {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let target = listener.local_addr().unwrap();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            for answer in ["220 ready\r\n", "250 fine\r\n", answer] {
+                stream.write_all(answer.as_bytes()).unwrap();
+                // A command, at last the end.
+                let _ = stream.read(&mut [0; 64]);
+            }
+        });
+        let check = Check {
+            kind: CheckKind::SmtpCheck { helo_name: None },
+            ..tcp_check(target)
+        };
+        let outcome = try_once(check).await;
+        assert_eq!(
+            matches!(outcome, Outcome::Passed(_)),
+            passes,
+            "{answer:?}: {outcome:?}"
+        );
+        server.join().unwrap();
+    }
 }
 
 #[tokio::test]

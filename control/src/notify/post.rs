@@ -153,7 +153,8 @@ async fn session(posted: &Posted) -> Result<Vec<(&str, Trouble)>, NotSent> {
     let mut refused = Vec::new();
     for address in &mail.to {
         let command = format!("RCPT TO:<{address}>\r\n");
-        match server.expect(&command, "RCPT TO", "250").await {
+        // 251: it forwards the mail (RFC 5321 §4.2.3), 252: it tries to.
+        match server.expect(&command, "RCPT TO", "25x").await {
             Ok(()) => {}
             Err(why @ Trouble::Code(..)) => refused.push((address.as_str(), why)),
             Err(why) => return Err(why.into()),
