@@ -195,7 +195,7 @@ const REAL_SERVERS: [Column<RealServer>; 11] = [
         "appliance_real_server_up",
         Kind::Gauge,
         "1: its checks, if any, let it take new connections.",
-        |server| matches!(server.health, Health::Up | Health::Unchecked).into(),
+        |server| server.health.is_fit().into(),
     ),
     (
         "appliance_real_server_weight",

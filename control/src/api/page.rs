@@ -91,7 +91,7 @@ fn write_tiles(out: &mut String, state: &State) -> fmt::Result {
     };
     let dropped: u64 = state.drops.iter().map(|drop| drop.packets_total).sum();
     let servers = || state.services.iter().flat_map(|s| &s.real_servers);
-    let up = servers().filter(|server| is_fit(server)).count();
+    let up = servers().filter(|server| server.health.is_fit()).count();
     out.push_str("<section class=\"tiles\">\n");
     for (key, total, what) in [
         ("packets", counter("rx_packets"), "packets received"),
@@ -118,10 +118,6 @@ fn write_tiles(out: &mut String, state: &State) -> fmt::Result {
     Ok(())
 }
 
-fn is_fit(server: &RealServer) -> bool {
-    matches!(server.health, Health::Up | Health::Unchecked)
-}
-
 fn write_services(out: &mut String, services: &[Service]) -> fmt::Result {
     let titles = [
         "Virtual server, real servers",
@@ -142,7 +138,8 @@ fn write_services(out: &mut String, services: &[Service]) -> fmt::Result {
             some => format!(", {}", some.join(", ")),
         };
         let all = service.real_servers.len();
-        let up = service.real_servers.iter().filter(|s| is_fit(s)).count();
+        let fit = |server: &&RealServer| server.health.is_fit();
+        let up = service.real_servers.iter().filter(fit).count();
         let traffic = &service.traffic;
         let total = |what: &str, value| Cell::Total(format!("{name} {what}"), value);
         let state = Cell::Mark(

@@ -160,6 +160,15 @@ pub enum Health {
 }
 
 impl Health {
+    /// Whether a server takes new connections as far as its health goes. Before the first result it does.
+    #[must_use]
+    pub const fn is_fit(self) -> bool {
+        match self {
+            Self::Up | Self::Unchecked | Self::Checking => true,
+            Self::Down => false,
+        }
+    }
+
     /// The word used in JSON and in tables.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -283,7 +283,7 @@ fn services(
             old.get(&key(server)).copied().unwrap_or(server.traffic)
         };
         let sum: Traffic = service.real_servers.iter().map(earlier).sum();
-        let fit = |server: &&RealServer| matches!(server.health, Health::Up | Health::Unchecked);
+        let fit = |server: &&RealServer| server.health.is_fit();
         let up = service.real_servers.iter().filter(fit);
         let state = format!("{} of {} up", up.count(), service.real_servers.len());
         let name = format!(

@@ -160,6 +160,14 @@ fn values_of_the_example() {
             5.0,
         ),
         (format!("appliance_real_server_up{{{server}}}"), 0.0),
+        // Being checked for the first time.
+        (
+            format!(
+                "appliance_real_server_up{{{}}}",
+                server.replace("102", "103")
+            ),
+            1.0,
+        ),
         (
             format!(
                 r#"appliance_health_check_failures{{{server},number="0",check="HTTP_GET",target="192.168.1.102:8080"}}"#

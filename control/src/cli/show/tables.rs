@@ -11,8 +11,8 @@ use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
 
 use crate::api::view::{
-    Connection, Drop, Health, HealthCheck, Neighbor, Persistence, RealServer, Service, Traffic,
-    WayBack, Word, Worker,
+    Connection, Drop, HealthCheck, Neighbor, Persistence, RealServer, Service, Traffic, WayBack,
+    Word, Worker,
 };
 use crate::cli::table::Align::{Left, Right};
 use crate::cli::table::Table;
@@ -124,7 +124,7 @@ fn counts(traffic: &Traffic) -> [String; 5] {
 
 /// How many of the servers take connections as far as health goes.
 fn summary(servers: &[RealServer]) -> String {
-    let fit = |server: &&RealServer| matches!(server.health, Health::Up | Health::Unchecked);
+    let fit = |server: &&RealServer| server.health.is_fit();
     match servers.len() {
         0 => "no real servers".to_owned(),
         all => format!("{} of {all} up", servers.iter().filter(fit).count()),
