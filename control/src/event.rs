@@ -24,7 +24,7 @@ use crate::vrrp::packet::{Datagram, TTL};
 pub struct CheckId {
     pub virtual_server: String,
     pub real_server: SocketAddr,
-    /// Place in the real server's list of checks.
+    /// Its number among the real server's checks: it keeps it while others come and go.
     pub check: usize,
 }
 

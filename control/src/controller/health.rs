@@ -5,6 +5,8 @@
 //! servers, kept by difference: a change costs the same with ten real servers
 //! and with ten thousand.
 
+mod checks;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -12,42 +14,14 @@ use std::time::Instant;
 use dataplane::counters::ServerTotals;
 use dataplane::service::{ServerId, ServiceKey};
 
+pub use self::checks::CheckState;
 use super::diff::Touched;
 use super::passive::{self, Change};
 use super::{Controller, ServerKey, check_id};
-use crate::config::{Check, Config, Passive, Quorum, RealServer, VirtualServer};
+use crate::config::{Config, Passive, Quorum, VirtualServer};
 use crate::event::{Action, CheckId, WeightChange};
 use crate::notify::{Notice, server_name};
 use crate::scripts::Script;
-
-/// What is known of a real server by one of its checks.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CheckState {
-    pub check: Check,
-    /// `None`: no result yet; the server counts as up, unless `alpha`.
-    pub healthy: Option<bool>,
-    /// What the last change was about.
-    pub reason: Option<String>,
-    /// What the check wants of the weight.
-    pub weight: Option<WeightChange>,
-}
-
-impl CheckState {
-    fn new(check: Check) -> Self {
-        Self {
-            check,
-            healthy: None,
-            reason: None,
-            weight: None,
-        }
-    }
-
-    /// Whether the server may be used as far as this check is concerned.
-    #[must_use]
-    pub fn passes(&self) -> bool {
-        self.healthy.unwrap_or(!self.check.alpha)
-    }
-}
 
 /// A real server and its checks.
 #[derive(Debug)]
@@ -199,11 +173,12 @@ impl Health {
         for service in wanted.filter(|service| is_touched(&service.key)) {
             for server in &service.real_servers {
                 let key = (service.key, server.address);
-                let (known, passive) = servers
-                    .remove(&key)
+                let known = servers.remove(&key);
+                let was_up = known.as_ref().is_some_and(Server::is_up);
+                let (known, passive) = known
                     .map(|known| (known.checks, known.passive))
                     .unwrap_or_default();
-                let checks = take_up_checks(key, server, known, actions);
+                let checks = checks::take_up(key, server, known, was_up, actions);
                 let passive = server.passive.map(|config| match passive {
                     Some(state) if state.config() == config => state,
                     Some(_) | None => passive::State::new(config),
@@ -229,8 +204,8 @@ impl Health {
             self.take_up_service(service, told, had_quorum, actions);
         }
         for (server, gone) in servers {
-            actions.extend((0..gone.checks.len()).map(|check| Action::StopCheck {
-                id: check_id(server, check),
+            actions.extend(gone.checks.iter().map(|state| Action::StopCheck {
+                id: check_id(server, state.number),
             }));
         }
     }
@@ -293,7 +268,8 @@ impl Health {
         };
         let (was_up, weighed) = server.share();
         let weight_before = server.weight();
-        let Some(state) = server.checks.get_mut(id.check) else {
+        let mut checks = server.checks.iter_mut();
+        let Some(state) = checks.find(|state| state.number == id.check) else {
             return;
         };
         let changed = state.healthy != Some(healthy);
@@ -471,43 +447,6 @@ fn run(about: String, script: Option<&Script>, cause: String) -> Option<Action> 
         arguments: Vec::new(),
         cause,
     })
-}
-
-/// Keeps the state of checks that did not change; the others start anew,
-/// with the last verdict standing until the first result.
-fn take_up_checks(
-    key: ServerKey,
-    server: &RealServer,
-    known: Vec<CheckState>,
-    actions: &mut Vec<Action>,
-) -> Vec<CheckState> {
-    let stale = known.len().max(server.checks.len());
-    let mut known = known.into_iter();
-    let mut states = Vec::with_capacity(server.checks.len());
-    for number in 0..stale {
-        let id = check_id(key, number);
-        match (known.next(), server.checks.get(number)) {
-            (Some(state), Some(check)) if state.check == *check => states.push(state),
-            (old, check) => {
-                if old.is_some() {
-                    actions.push(Action::StopCheck { id: id.clone() });
-                }
-                if let Some(check) = check {
-                    let mut state = CheckState::new(check.clone());
-                    if let Some(old) = old {
-                        state.healthy = old.healthy;
-                        state.reason = old.reason;
-                    }
-                    states.push(state);
-                    actions.push(Action::StartCheck {
-                        id,
-                        check: Box::new(check.clone()),
-                    });
-                }
-            }
-        }
-    }
-    states
 }
 
 #[cfg(test)]

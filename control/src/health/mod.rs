@@ -2,8 +2,8 @@
 //!
 //! One task per check, all on the control thread. [`dampener`] decides when to
 //! try and what a row of results means; a [`Probe`] does a single try, in the
-//! module of its kind. Only changes become [`Event`]s; the rest can be read by
-//! [`Checker::status`].
+//! module of its kind. Only a task's first verdict and changes become [`Event`]s; the rest can
+//! be read by [`Checker::status`].
 //!
 //! Invariants: a check has at most one try running, so at most one socket; a
 //! stopped check's task is cancelled with whatever it was doing, scripts
@@ -197,7 +197,7 @@ pub struct Status {
     pub next_in: Duration,
 }
 
-/// Runs checks and reports their changes.
+/// Runs checks and reports their first verdicts and changes.
 #[derive(Debug)]
 pub struct Checker {
     events: mpsc::Sender<Event>,
@@ -271,7 +271,7 @@ impl Record {
 }
 
 impl Checker {
-    /// Changes are sent to `events`; a full channel holds the checks up rather
+    /// They are sent to `events`; a full channel holds the checks up rather
     /// than lose one.
     #[must_use]
     pub fn new(events: mpsc::Sender<Event>, runner: Runner) -> Self {
@@ -318,6 +318,7 @@ impl Checker {
             id: id.clone(),
             probe,
             weight: None,
+            reported: false,
             dampener,
             record: record.clone(),
             events: self.events.clone(),
@@ -386,6 +387,9 @@ struct Task {
     probe: Probe,
     /// As last reported.
     weight: Option<WeightChange>,
+    /// A verdict was: the first is also if it changes nothing. So whatever a former task of the
+    /// same id reported late, or could not report any more, is put right.
+    reported: bool,
     dampener: Dampener,
     record: Shared,
     events: mpsc::Sender<Event>,
@@ -423,7 +427,14 @@ impl Task {
                 None
             }
         };
-        let event = (change.is_some() || weighs_otherwise).then(|| Event::Health {
+        let is_verdict = match &outcome {
+            Outcome::Passed(_) | Outcome::Weighed(..) => self.dampener.healthy(),
+            Outcome::Failed(_) => !self.dampener.healthy(),
+            Outcome::Inconclusive(_) => false,
+        };
+        let is_first = is_verdict && !self.reported;
+        self.reported |= is_verdict;
+        let event = (change.is_some() || weighs_otherwise || is_first).then(|| Event::Health {
             id: self.id.clone(),
             healthy: self.dampener.healthy(),
             reason: outcome.in_words(&self.probe.check),

@@ -246,6 +246,28 @@ async fn checker_reports_changes_only() {
 }
 
 #[tokio::test]
+async fn the_first_verdict_is_reported_if_it_is_no_change() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    for (target, alpha) in [
+        (listener.local_addr().unwrap(), false),
+        (closed_port(), true),
+    ] {
+        let (sender, mut events) = mpsc::channel(8);
+        let mut checker = Checker::new(sender, runner());
+        let mut check = tcp_check(target);
+        check.alpha = alpha;
+        assert_eq!(checker.start(id(target), check), !alpha);
+        let event = events.recv().await.unwrap();
+        let Event::Health { healthy, .. } = event else {
+            panic!("{event:?}");
+        };
+        assert_eq!(healthy, !alpha);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        assert!(events.try_recv().is_err(), "reported again");
+    }
+}
+
+#[tokio::test]
 async fn stopped_checks_make_no_more_tries() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
@@ -279,10 +301,15 @@ async fn a_changed_check_keeps_the_known_state() {
     // The same: undisturbed.
     assert!(!checker.start(id(target), tcp_check(target)));
     assert!(checker.status().next().unwrap().1.tries >= tries);
-    // Other parameters: anew, but still down, and no event for it.
+    // Other parameters: anew, but still down at the first failure. That is said once.
     let mut changed = tcp_check(target);
     changed.retry = 5;
     assert!(!checker.start(id(target), changed));
+    let event = events.recv().await.unwrap();
+    assert!(
+        matches!(event, Event::Health { healthy: false, .. }),
+        "{event:?}"
+    );
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(events.try_recv().is_err());
 }

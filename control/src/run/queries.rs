@@ -165,9 +165,9 @@ impl Appliance {
     fn real_server(&self, service: &VirtualServer, server: &RealServer) -> view::RealServer {
         let states = self.controller.checks((service.key, server.address));
         let (weight, _) = self.controller.weight_and_availability(service, server);
-        let all_tried = (0..states.len()).all(|check| {
+        let all_tried = states.iter().all(|state| {
             self.checker
-                .has_tried(&check_id((service.key, server.address), check))
+                .has_tried(&check_id((service.key, server.address), state.number))
         });
         let passive = self.controller.passive((service.key, server.address));
         let drained = self.controller.is_drained((service.key, server.address));
@@ -325,8 +325,8 @@ impl Appliance {
             since_seconds: status.since.map_or(0, |since| since.elapsed().as_secs()),
             failures: status.unanswered,
         }));
-        for (number, state) in states.iter().enumerate() {
-            let id = check_id((service.key, server.address), number);
+        for state in states {
+            let id = check_id((service.key, server.address), state.number);
             let status = self.checker.status_of(&id);
             let status = status.as_ref();
             let tried = status.filter(|status| status.last_result != LastResult::NotTried);
@@ -511,7 +511,7 @@ fn worker(
     }
 }
 
-/// Of all checks of a server together. A first try that changes nothing is no
+/// Of all checks of a server together. A first try that decides nothing yet is no
 /// event, hence `all_tried`.
 fn health(states: &[CheckState], all_tried: bool) -> Health {
     if states.is_empty() {

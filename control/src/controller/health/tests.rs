@@ -1,11 +1,15 @@
+use std::net::TcpListener;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use dataplane::snapshot::Snapshot;
+use tokio::sync::mpsc;
 
 use super::super::Controller;
 use super::*;
 use crate::event::Event;
+use crate::health::Checker;
+use crate::scripts::{Policy, Runner};
 
 /// Both take no new connections, but the one with `inhibit_on_failure` keeps those that it has.
 #[test]
@@ -51,4 +55,105 @@ fn a_server_that_is_down_keeps_its_connections_with_inhibit_on_failure() {
         }
     }
     assert_eq!(states, [(0, true), (0, false), (3, true), (1, true)]);
+}
+
+/// Real checks of a server at 127.0.0.1, and the controller that they report to.
+struct Live {
+    controller: Controller,
+    checker: Checker,
+    events: mpsc::Receiver<Event>,
+    server: SocketAddr,
+}
+
+impl Live {
+    fn start(server: SocketAddr, of_service: &str) -> Self {
+        let (sender, events) = mpsc::channel(8);
+        let mut live = Self {
+            controller: Controller::new(Self::config(server, of_service), Vec::new()),
+            checker: Checker::new(sender, Runner::new(Policy::default())),
+            events,
+            server,
+        };
+        let actions = live.controller.start(Instant::now());
+        live.carry_out(actions);
+        live
+    }
+
+    fn config(server: SocketAddr, of_service: &str) -> Config {
+        let (address, port) = (server.ip(), server.port());
+        let file = format!(
+            "[[virtual_server]]\naddress = '10.0.0.100:80'\nlb_kind = 'DR'\n\
+             delay_loop = 0.03\nretry = 0\nwarmup = 0\n{of_service}\n\
+             [[virtual_server.real_server]]\naddress = '10.0.0.1:80'\n\
+             TCP_CHECK = {{ connect_ip = '{address}', connect_port = {port} }}\n"
+        );
+        let checked = crate::config::parse(&file, Path::new("file"));
+        checked.unwrap().config
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
+            match action {
+                Action::StartCheck { id, check } => _ = self.checker.start(id, *check),
+                Action::StopCheck { id } => _ = self.checker.stop(&id),
+                _ => {}
+            }
+        }
+    }
+
+    fn reload(&mut self, of_service: &str) {
+        let config = Self::config(self.server, of_service);
+        let reloaded = self.controller.reload(config, Vec::new(), Instant::now());
+        self.carry_out(reloaded.unwrap().1);
+    }
+
+    fn is_up(&self) -> bool {
+        let service = &self.controller.config().virtual_servers[0];
+        self.controller.is_up(service.key, &service.real_servers[0])
+    }
+
+    /// Goes on until the server is up or down.
+    async fn wait_for(&mut self, up: bool) {
+        let patience = Duration::from_secs(10);
+        while self.is_up() != up {
+            let event = tokio::time::timeout(patience, self.events.recv()).await;
+            let event = event.expect("no event").unwrap();
+            let actions = self.controller.handle(event, Instant::now());
+            self.carry_out(actions);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_changed_check_says_when_the_server_changes() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = listener.local_addr().unwrap();
+    drop(listener);
+    let mut live = Live::start(server, "");
+    live.wait_for(false).await;
+    live.reload("connect_timeout = 2");
+    assert!(!live.is_up());
+    let listener = TcpListener::bind(server).unwrap();
+    live.wait_for(true).await;
+    live.reload("alpha = true");
+    assert!(live.is_up(), "its check has passed");
+    drop(listener);
+    live.wait_for(false).await;
+}
+
+/// What the former check found out is on its way when another begins in its place.
+#[tokio::test]
+async fn a_result_that_came_too_late_is_corrected() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut live = Live::start(listener.local_addr().unwrap(), "");
+    live.reload("connect_timeout = 2");
+    let late = Event::Health {
+        id: live.checker.ids().next().unwrap().clone(),
+        healthy: false,
+        reason: "too late".to_owned(),
+        weight: None,
+    };
+    live.controller.handle(late, Instant::now());
+    assert!(!live.is_up());
+    live.wait_for(true).await;
 }
