@@ -42,6 +42,15 @@ impl Server {
             && self.passive.as_ref().is_none_or(passive::State::passes)
     }
 
+    /// Whether somebody found it down: a server that only waits for its first success is not.
+    fn is_found_down(&self) -> bool {
+        self.checks.iter().any(|check| check.healthy == Some(false))
+            || self
+                .passive
+                .as_ref()
+                .is_some_and(|passive| !passive.passes())
+    }
+
     /// The weight while it is up. As in keepalived, every check changes the
     /// configured one by a difference, and the differences add up.
     fn weight(&self) -> u32 {
@@ -167,6 +176,7 @@ impl Health {
         let is_touched = |key: &ServiceKey| touched.contains(key);
         let servers = self.servers.extract_if(.., |key, _| is_touched(&key.0));
         let mut servers: BTreeMap<_, _> = servers.collect();
+        let mut risen = Vec::new();
         let services = self.services.extract_if(.., |key, _| is_touched(key));
         let services: BTreeMap<_, _> = services.collect();
         let wanted = config.virtual_servers.iter();
@@ -175,6 +185,7 @@ impl Health {
                 let key = (service.key, server.address);
                 let known = servers.remove(&key);
                 let was_up = known.as_ref().is_some_and(Server::is_up);
+                let is_new = known.is_none();
                 let (known, passive) = known
                     .map(|known| (known.checks, known.passive))
                     .unwrap_or_default();
@@ -183,17 +194,18 @@ impl Health {
                     Some(state) if state.config() == config => state,
                     Some(_) | None => passive::State::new(config),
                 });
-                self.servers.insert(
-                    key,
-                    Server {
-                        checks,
-                        passive,
-                        weight: server.weight,
-                        notify_up: server.notify_up.clone(),
-                        notify_down: server.notify_down.clone(),
-                        mails: mail.is_some_and(|m| m.is_for_real_server(server.smtp_alert)),
-                    },
-                );
+                let taken = Server {
+                    checks,
+                    passive,
+                    weight: server.weight,
+                    notify_up: server.notify_up.clone(),
+                    notify_down: server.notify_down.clone(),
+                    mails: mail.is_some_and(|m| m.is_for_real_server(server.smtp_alert)),
+                };
+                if !is_new && !was_up && taken.is_up() {
+                    risen.push(key);
+                }
+                self.servers.insert(key, taken);
             }
             let known = services.get(&service.key);
             let had_quorum = known.map(|known| known.has_quorum);
@@ -203,10 +215,26 @@ impl Health {
             );
             self.take_up_service(service, told, had_quorum, actions);
         }
-        for (server, gone) in servers {
+        for key in risen {
+            if let (Some(server), Some(service)) =
+                (self.servers.get(&key), self.services.get(&key.0))
+            {
+                let reason = "the reload left no check that fails";
+                say(&check_id(key, 0), server, service, reason, actions);
+            }
+        }
+        for (key, gone) in servers {
             actions.extend(gone.checks.iter().map(|state| Action::StopCheck {
-                id: check_id(server, state.number),
+                id: check_id(key, state.number),
             }));
+            if let Some(service) = services.get(&key.0) {
+                dismiss_server(key, &gone, service, "it is removed", actions);
+            }
+        }
+        for (key, gone) in &services {
+            if !self.services.contains_key(key) {
+                dismiss_service(gone, "it is removed", actions);
+            }
         }
     }
 
@@ -243,6 +271,13 @@ impl Health {
             let cause = format!("{about} has its quorum");
             taken.tell_of_quorum(true, &cause, actions);
             actions.extend(run(about, taken.quorum.up.as_ref(), cause));
+        } else if let Some(sorry) = &taken.quorum.sorry_server {
+            let about = format!("virtual_server {}", service.key);
+            let serves = format!("the sorry server {} serves", sorry.address);
+            let cause = format!("{about} begins without its quorum: {serves}");
+            actions.push(Action::Log(cause.clone()));
+            taken.tell_of_quorum(false, &cause, actions);
+            actions.extend(run(about, taken.quorum.down.as_ref(), cause));
         }
         self.services.insert(service.key, taken);
     }
@@ -268,6 +303,7 @@ impl Health {
         };
         let (was_up, weighed) = server.share();
         let weight_before = server.weight();
+        let was_found_down = server.is_found_down();
         let mut checks = server.checks.iter_mut();
         let Some(state) = checks.find(|state| state.number == id.check) else {
             return;
@@ -279,6 +315,11 @@ impl Health {
         let (is_up, weighs) = server.share();
         if is_up != was_up {
             settle_server(id, server, service, (was_up, weighed), &reason, actions);
+            return;
+        }
+        if !healthy && !was_found_down {
+            // With `alpha`: down from the start, and now it is known why.
+            say(id, server, service, &reason, actions);
             return;
         }
         service.weight = service.weight + weighs - weighed;
@@ -338,24 +379,15 @@ impl Health {
 
     /// What is to be said before the end: `omega`.
     pub(super) fn stop(&self, actions: &mut Vec<Action>) {
+        let why = "the appliance stops";
         for (key, server) in &self.servers {
             let service = self.services.get(&key.0).filter(|service| service.omega);
-            if let Some(service) = service
-                && server.is_up()
-            {
-                let about = check_id(*key, 0).to_string();
-                let cause = format!("{about}: the appliance stops");
-                service.tell_of(key.1, server.mails, false, &cause, actions);
-                actions.extend(run(about, server.notify_down.as_ref(), cause));
+            if let Some(service) = service {
+                dismiss_server(*key, server, service, why, actions);
             }
         }
-        for (key, service) in &self.services {
-            if service.omega && service.has_quorum {
-                let about = format!("virtual_server {key}");
-                let cause = format!("{about}: the appliance stops");
-                service.tell_of_quorum(false, &cause, actions);
-                actions.extend(run(about, service.quorum.down.as_ref(), cause));
-            }
+        for service in self.services.values().filter(|service| service.omega) {
+            dismiss_service(service, why, actions);
         }
     }
 
@@ -382,7 +414,7 @@ impl Health {
     }
 }
 
-/// A server went up or down: sums, log, script, quorum. `before` is its share until now.
+/// A server went up or down: sums, who is told, quorum. `before` is its share until now.
 fn settle_server(
     id: &CheckId,
     server: &Server,
@@ -394,19 +426,25 @@ fn settle_server(
     let (is_up, weighs) = server.share();
     service.up = service.up + is_up - before.0;
     service.weight = service.weight + weighs - before.1;
+    say(id, server, service, reason, actions);
+    actions.push(Action::Publish);
+    settle_quorum(service, actions);
+}
+
+/// Says that a server is up or down now: log, those who wait for it, script.
+fn say(id: &CheckId, server: &Server, service: &Service, reason: &str, actions: &mut Vec<Action>) {
+    let is_up = server.is_up();
     let (now_up, total) = (service.up, service.real_servers);
-    let (word, script) = if is_up == 1 {
+    let (word, script) = if is_up {
         ("up", &server.notify_up)
     } else {
         ("down", &server.notify_down)
     };
     let line = format!("{id} is {word}: {reason}; {now_up} of {total} real servers are up");
     actions.push(Action::Log(line.clone()));
-    service.tell_of(id.real_server, server.mails, is_up == 1, &line, actions);
+    service.tell_of(id.real_server, server.mails, is_up, &line, actions);
     let cause = format!("{id} is {word}");
     actions.extend(run(id.to_string(), script.as_ref(), cause));
-    actions.push(Action::Publish);
-    settle_quorum(service, actions);
 }
 
 /// Says when a quorum is gained or lost; then another pool serves.
@@ -437,6 +475,32 @@ fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
     service.tell_of_quorum(has_quorum, &cause, actions);
     actions.extend(run(about, script.as_ref(), cause));
     actions.push(Action::Publish);
+}
+
+/// Of a server that is up and will not be any more: it is said to be down.
+fn dismiss_server(
+    key: ServerKey,
+    server: &Server,
+    service: &Service,
+    why: &str,
+    actions: &mut Vec<Action>,
+) {
+    if server.is_up() {
+        let about = check_id(key, 0).to_string();
+        let cause = format!("{about}: {why}");
+        service.tell_of(key.1, server.mails, false, &cause, actions);
+        actions.extend(run(about, server.notify_down.as_ref(), cause));
+    }
+}
+
+/// The same of a virtual server that has its quorum.
+fn dismiss_service(service: &Service, why: &str, actions: &mut Vec<Action>) {
+    if service.has_quorum {
+        let about = format!("virtual_server {}", service.key);
+        let cause = format!("{about}: {why}");
+        service.tell_of_quorum(false, &cause, actions);
+        actions.extend(run(about, service.quorum.down.as_ref(), cause));
+    }
 }
 
 fn run(about: String, script: Option<&Script>, cause: String) -> Option<Action> {
