@@ -42,7 +42,6 @@ pub use load::{Format, import_keepalived, load, load_after, load_as, parse_keepa
 pub(crate) use load::{import_keepalived_text, read_text};
 pub use notifications::{Fifo, Mail, MailServer, Notifications};
 pub use pieces::Known;
-pub(crate) use print::head_to_toml;
 pub use print::to_toml;
 pub use vrrp::{
     AuthType, Authentication, InitFile, Notify, ParameterMatch, TrackFile, TrackProcess, Tracked,
@@ -64,8 +63,8 @@ use dataplane::snapshot::Expiry;
 
 use crate::scripts::{Policy, Script};
 
-/// A whole configuration file.
-#[derive(Clone, Debug, PartialEq)]
+/// A whole configuration file; by default an empty one.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Config {
     pub router_id: Option<String>,
     pub vrrp: VrrpDefaults,

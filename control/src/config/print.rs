@@ -38,17 +38,6 @@ pub fn to_toml(config: &Config) -> String {
     Printed(config).to_string()
 }
 
-/// One virtual server without its real servers, to which more can be appended.
-pub(crate) fn head_to_toml(server: &VirtualServer) -> String {
-    struct Head<'s>(&'s VirtualServer);
-    impl Display for Head<'_> {
-        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            print_virtual_server_head(f, self.0)
-        }
-    }
-    Head(server).to_string()
-}
-
 struct Printed<'c>(&'c Config);
 
 impl Display for Printed<'_> {

@@ -1,8 +1,9 @@
 //! Changes of the running configuration by `ipvsadm`.
 //!
-//! An edit is written as a piece of a configuration file and read back, so
-//! that the checks are the file's. The result is a configuration like any
-//! other: the next reload sees the difference to the file and undoes it.
+//! An edit is written as a piece of a configuration file and read back, together
+//! with all that it could contradict there, so that the checks are the file's. The
+//! result is a configuration like any other: the next reload sees the difference
+//! to the file and undoes it.
 //!
 //! A real server that its checks hold down does not exist for an edit, as
 //! under keepalived, which takes it out of IPVS's table: it can be added,
@@ -14,12 +15,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dataplane::service::{SchedulerKind, ServiceKey, ServiceOptions};
+use dataplane::bpf::Prefix;
+use dataplane::service::{ForwardingMethod, SchedulerKind, ServiceKey, ServiceOptions};
 
 use super::drain::Matching;
 use super::{Controller, diff};
 use crate::api::edit::{Edit, EditError, ServerEdit, ServiceEdit};
-use crate::config::{self, Config, RealServer, Severity, VirtualServer};
+use crate::config::{self, Appliance, Config, Quorum, RealServer, Severity, VirtualServer};
 use crate::event::Action;
 
 impl Controller {
@@ -58,21 +60,27 @@ impl Controller {
                     return Err(EditError::ServiceExists);
                 }
                 let service = service(edit, key)?;
+                let address = service.address();
+                checked(&config::to_toml(&around(config, &service, None, address)))?;
                 config.virtual_servers.push(service);
             }
             Edit::EditService(edit) => {
                 let key = key(&edit.virtual_server)?;
-                let old = find(config, key)?;
+                let place = find(config, key)?;
                 let new = service(edit, key)?;
-                old.scheduler = new.scheduler;
-                old.options = ServiceOptions {
+                let mut edited = config.virtual_servers[place].clone();
+                edited.scheduler = new.scheduler;
+                edited.options = ServiceOptions {
                     // IPVS has no such things, so ipvsadm cannot mention them.
-                    matches: std::mem::take(&mut old.options.matches),
-                    limits: old.options.limits,
-                    full_nat: std::mem::take(&mut old.options.full_nat),
-                    syn_proxy: old.options.syn_proxy,
+                    matches: edited.options.matches,
+                    limits: edited.options.limits,
+                    full_nat: edited.options.full_nat,
+                    syn_proxy: edited.options.syn_proxy,
                     ..new.options
                 };
+                let address = edited.address();
+                checked(&config::to_toml(&around(config, &edited, None, address)))?;
+                config.virtual_servers[place] = edited;
             }
             Edit::DeleteService { virtual_server } => {
                 let key = key(virtual_server)?;
@@ -83,8 +91,9 @@ impl Controller {
                 virtual_server,
                 real_server,
             } => {
-                let service = find(config, key(virtual_server)?)?;
-                let new = server(service, real_server)?;
+                let place = find(config, key(virtual_server)?)?;
+                let new = server(config, &config.virtual_servers[place], real_server)?;
+                let service = &mut config.virtual_servers[place];
                 match self.place(service, real_server.address) {
                     Place::Up(_) => return Err(EditError::ServerExists),
                     Place::Down(place) => service.real_servers[place] = new,
@@ -95,21 +104,27 @@ impl Controller {
                 virtual_server,
                 real_server,
             } => {
-                let service = find(config, key(virtual_server)?)?;
-                let new = server(service, real_server)?;
+                let service_place = find(config, key(virtual_server)?)?;
+                let service = &config.virtual_servers[service_place];
+                let new = server(config, service, real_server)?;
                 let Place::Up(place) = self.place(service, real_server.address) else {
                     return Err(EditError::NoSuchServer);
                 };
-                let old = &mut service.real_servers[place];
-                old.lb_kind = new.lb_kind;
-                old.weight = new.weight;
-                old.thresholds = new.thresholds;
+                let mut edited = service.real_servers[place].clone();
+                edited.lb_kind = new.lb_kind;
+                edited.weight = new.weight;
+                edited.thresholds = new.thresholds;
+                // Its checks may not suit the method.
+                let around = around(config, service, Some(&edited), edited.address);
+                checked(&config::to_toml(&around))?;
+                config.virtual_servers[service_place].real_servers[place] = edited;
             }
             Edit::DeleteServer {
                 virtual_server,
                 real_server,
             } => {
-                let service = find(config, key(virtual_server)?)?;
+                let place = find(config, key(virtual_server)?)?;
+                let service = &mut config.virtual_servers[place];
                 let Place::Up(place) = self.place(service, *real_server) else {
                     return Err(EditError::NoSuchServer);
                 };
@@ -186,11 +201,65 @@ fn key(name: &str) -> Result<ServiceKey, EditError> {
         .map_err(|error: dataplane::service::NotAServiceKey| EditError::Refused(error.to_string()))
 }
 
-fn find(config: &mut Config, key: ServiceKey) -> Result<&mut VirtualServer, EditError> {
-    let mut services = config.virtual_servers.iter_mut();
+/// Where in the configuration's list a virtual server is.
+fn find(config: &Config, key: ServiceKey) -> Result<usize, EditError> {
+    let mut services = config.virtual_servers.iter();
     services
-        .find(|service| service.key == key)
+        .position(|service| service.key == key)
         .ok_or(EditError::NoSuchService)
+}
+
+/// What an edit can contradict, which is little of a large configuration: the virtual server is at the end, with
+/// only the real server that the edit changed, and one that makes it use its local addresses. `address` is that of
+/// what was edited.
+fn around(
+    config: &Config,
+    service: &VirtualServer,
+    edited: Option<&RealServer>,
+    address: SocketAddr,
+) -> Config {
+    let by_full_nat = |server: &&RealServer| {
+        server.lb_kind == ForwardingMethod::FullNat && server.address != address
+    };
+    let by_full_nat = service.real_servers.iter().find(by_full_nat);
+    let real_servers: Vec<RealServer> = by_full_nat.into_iter().chain(edited).cloned().collect();
+    let concerns = |prefix: &&Prefix| {
+        let mut servers = real_servers.iter();
+        prefix.holds(address.ip()) || servers.any(|server| prefix.holds(server.address.ip()))
+    };
+    let prefixes = |list: &[Prefix]| list.iter().filter(concerns).copied().collect();
+    let appliance = Appliance {
+        http: config.appliance.http,
+        deny: prefixes(&config.appliance.deny),
+        allow: prefixes(&config.appliance.allow),
+        ..Appliance::default()
+    };
+    // To them the address is one that replies come to.
+    let others = config.virtual_servers.iter().filter(|other| {
+        let locals = &other.options.full_nat.local_addresses;
+        other.key != service.key && locals.contains(&address.ip().into())
+    });
+    let others = others.map(|other| VirtualServer {
+        lb_kind: ForwardingMethod::FullNat,
+        real_servers: Vec::new(),
+        quorum: Quorum::default(),
+        ..other.clone()
+    });
+    let service = VirtualServer {
+        key: service.key,
+        scheduler: service.scheduler,
+        options: service.options.clone(),
+        lb_kind: service.lb_kind,
+        real_servers,
+        quorum: service.quorum.clone(),
+        omega: service.omega,
+        smtp_alert: service.smtp_alert,
+    };
+    Config {
+        appliance,
+        virtual_servers: others.chain([service]).collect(),
+        ..Config::default()
+    }
 }
 
 /// A virtual server without real servers.
@@ -239,7 +308,11 @@ fn service(edit: &ServiceEdit, key: ServiceKey) -> Result<VirtualServer, EditErr
 }
 
 /// A real server that fits its virtual server.
-fn server(service: &VirtualServer, edit: &ServerEdit) -> Result<RealServer, EditError> {
+fn server(
+    config: &Config,
+    service: &VirtualServer,
+    edit: &ServerEdit,
+) -> Result<RealServer, EditError> {
     let ServerEdit {
         address,
         lb_kind,
@@ -255,7 +328,7 @@ fn server(service: &VirtualServer, edit: &ServerEdit) -> Result<RealServer, Edit
     if !is_unicast(address.ip()) {
         return Err(EditError::NotUnicast);
     }
-    let mut toml = config::head_to_toml(service);
+    let mut toml = config::to_toml(&around(config, service, None, *address));
     let mut write = |line: std::fmt::Arguments<'_>| {
         // Writing to a String cannot fail.
         let _ = writeln!(toml, "{line}");
@@ -280,7 +353,7 @@ fn server(service: &VirtualServer, edit: &ServerEdit) -> Result<RealServer, Edit
     server.ok_or_else(|| EditError::Refused("the real server was not understood".to_owned()))
 }
 
-/// What a configuration file with this one virtual server would give.
+/// The last virtual server of a configuration file.
 fn checked(toml: &str) -> Result<VirtualServer, EditError> {
     let checked = config::parse(toml, Path::new("edit")).map_err(|diagnostics| {
         let errors = diagnostics

@@ -178,17 +178,120 @@ fn what_is_refused_changes_nothing() {
     assert_eq!(controller.generation(), generation);
 }
 
+/// What an edit of one virtual server can contradict elsewhere in it and in the file.
+const CROWDED: &str = r#"
+[appliance]
+http = "10.0.0.100:9180"
+deny = ["10.0.9.0/24", "10.0.8.0/24"]
+allow = ["10.0.8.7/32"]
+[[virtual_server]]
+address = "10.0.0.100:53"
+protocol = "UDP"
+lb_kind = "FULLNAT"
+local_addresses = ["10.0.0.201"]
+[[virtual_server.real_server]]
+address = "10.0.0.4:53"
+[[virtual_server]]
+address = "10.0.0.100:81"
+lb_kind = "DR"
+local_addresses = ["10.0.0.202"]
+[[virtual_server.real_server]]
+address = "10.0.0.5:81"
+[[virtual_server.real_server]]
+address = "10.0.0.6:81"
+lb_kind = "FULLNAT"
+[[virtual_server.real_server]]
+address = "10.0.0.7:81"
+[virtual_server.real_server.TCP_CHECK]
+through_vip = true
+[[virtual_server]]
+address = "10.0.0.100:80"
+lb_kind = "DR"
+sorry_server = "10.0.0.9:80"
+"#;
+
 #[test]
-fn values_cannot_break_out_of_their_key() {
-    let mut controller = controller();
-    let service = ServiceEdit {
-        virtual_server: "TCP 10.0.0.101:80".to_owned(),
+fn an_edit_is_checked_with_the_rest_of_the_file() {
+    let checked = config::parse(CROWDED, Path::new("file")).unwrap();
+    let mut controller = Controller::new(checked.config.clone(), Vec::new());
+    controller.start(Instant::now());
+    let other = "TCP 10.0.0.100:81".to_owned();
+    let by_nat = |address: &str| ServerEdit {
+        lb_kind: "NAT".to_owned(),
+        ..server(address, 1)
+    };
+    let one_packet = ServiceEdit {
+        ops: true,
+        ..service("UDP 10.0.0.100:53")
+    };
+    for (refused, why) in [
+        (Edit::EditService(one_packet), "ops: found true"),
+        (add("10.0.0.9:80"), "none of the real servers'"),
+        (
+            Edit::AddService(service("TCP 10.0.0.100:9180")),
+            "no virtual server's address",
+        ),
+        (
+            Edit::AddService(service("TCP 10.0.0.201:80")),
+            "other than that of virtual_server TCP 10.0.0.201:80",
+        ),
+        (
+            add("10.0.0.202:80"),
+            "other than that of real_server 10.0.0.202:80",
+        ),
+        (add("10.0.9.1:80"), "no prefix that holds the real server"),
+        (
+            Edit::EditServer {
+                virtual_server: other.clone(),
+                real_server: by_nat("10.0.0.7:81"),
+            },
+            "through_vip",
+        ),
+    ] {
+        let (result, actions) = one(&mut controller, refused.clone());
+        let Some(EditError::Refused(message)) = result else {
+            panic!("{refused:?}: {result:?}");
+        };
+        assert!(message.contains(why), "{message}");
+        assert_eq!(actions, []);
+    }
+    assert_eq!(*controller.config(), checked.config);
+    for accepted in [
+        Edit::AddService(service("UDP 10.0.0.100:9180")),
+        add("10.0.8.7:80"),
+        // Another server of it is reached by FULLNAT.
+        Edit::AddServer {
+            virtual_server: other.clone(),
+            real_server: server("10.0.0.8:81", 1),
+        },
+        Edit::EditService(service(&other)),
+    ] {
+        assert_eq!(
+            one(&mut controller, accepted.clone()).0,
+            None,
+            "{accepted:?}"
+        );
+    }
+}
+
+fn service(virtual_server: &str) -> ServiceEdit {
+    ServiceEdit {
+        virtual_server: virtual_server.to_owned(),
         lb_algo: "rr".to_owned(),
-        flags: vec!["x\" = true\n[appliance]\nidle = \"busy\" #".to_owned()],
+        flags: Vec::new(),
         persistence_timeout: None,
         persistence_granularity: None,
         persistence_engine: None,
         ops: false,
+    }
+}
+
+#[test]
+fn values_cannot_break_out_of_their_key() {
+    let mut controller = controller();
+    let service = ServiceEdit {
+        flags: vec!["x\" = true\n[appliance]\nidle = \"busy\" #".to_owned()],
+        ..service("TCP 10.0.0.101:80")
     };
     let (result, _) = one(&mut controller, Edit::AddService(service));
     assert!(matches!(result, Some(EditError::Refused(_))), "{result:?}");
