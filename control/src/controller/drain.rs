@@ -5,8 +5,9 @@
 //! too: TCP packets are dropped, UDP clients get another server.
 //!
 //! Unlike other edits this outlives a reload: a server under maintenance must
-//! not get traffic because somebody else's change was applied. It ends with
-//! `undrain`, with the server itself, or with the process.
+//! not get traffic because somebody else's change was applied. What is drained
+//! is an address or a port of it, so a virtual server that gets such a server
+//! later has it drained. It ends with `undrain` or with the process.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -17,21 +18,23 @@ use super::ServerKey;
 use crate::api::edit::EditError;
 use crate::config::Config;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Drain {
     /// When the remaining connections are given up; `None`: never.
     deadline: Option<Instant>,
     over: bool,
+    /// Of an address: ports that are used again.
+    except: BTreeSet<u16>,
 }
 
 /// Which real servers are drained.
 #[derive(Debug, Default)]
 pub(super) struct Drains {
-    drains: BTreeMap<ServerKey, Drain>,
+    drains: BTreeMap<Matching, Drain>,
 }
 
 /// Every real server with an address, or with one address and port.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Matching {
     pub(super) address: IpAddr,
     pub(super) port: Option<u16>,
@@ -50,14 +53,19 @@ impl Matching {
     fn matches(self, server: SocketAddr) -> bool {
         server.ip() == self.address && self.port.is_none_or(|port| port == server.port())
     }
+
+    /// True if all that `other` matches, this does.
+    fn covers(self, other: Self) -> bool {
+        self.address == other.address && (self.port.is_none() || self.port == other.port)
+    }
 }
 
 impl Drains {
-    /// Drains the servers of `config` that match; those that are drained
-    /// already get the new deadline.
+    /// Drains what matches, now and later; what is drained already gets the
+    /// new deadline.
     ///
     /// # Errors
-    /// None matches.
+    /// No server of `config` matches.
     pub(super) fn drain(
         &mut self,
         config: &Config,
@@ -65,18 +73,16 @@ impl Drains {
         deadline: Option<Duration>,
         now: Instant,
     ) -> Result<(), EditError> {
-        let found: Vec<ServerKey> = servers(config)
-            .filter(|(_, server)| matching.matches(*server))
-            .collect();
-        if found.is_empty() {
+        if !servers(config).any(|(_, server)| matching.matches(server)) {
             return Err(EditError::NoSuchServer);
         }
         let drain = Drain {
             deadline: deadline.map(|after| now + after),
             over: false,
+            except: BTreeSet::new(),
         };
-        self.drains
-            .extend(found.into_iter().map(|key| (key, drain)));
+        self.drains.retain(|known, _| !matching.covers(*known));
+        self.drains.insert(matching, drain);
         Ok(())
     }
 
@@ -84,48 +90,66 @@ impl Drains {
     ///
     /// # Errors
     /// None that matches is drained.
-    pub(super) fn undrain(&mut self, matching: Matching) -> Result<(), EditError> {
+    pub(super) fn undrain(&mut self, config: &Config, matching: Matching) -> Result<(), EditError> {
         let before = self.drains.len();
-        self.drains
-            .retain(|(_, server), _| !matching.matches(*server));
-        match self.drains.len() < before {
-            true => Ok(()),
-            false => Err(EditError::NoSuchServer),
+        let mut drained = servers(config).filter(|(_, server)| matching.matches(*server));
+        let is_drained = drained.any(|(_, server)| self.of(server).is_some());
+        self.drains.retain(|known, _| !matching.covers(*known));
+        if !is_drained && self.drains.len() == before {
+            return Err(EditError::NoSuchServer);
         }
-    }
-
-    /// Forgets servers that are gone.
-    pub(super) fn keep_only(&mut self, config: &Config) {
-        if !self.drains.is_empty() {
-            let configured: BTreeSet<ServerKey> = servers(config).collect();
-            self.drains.retain(|key, _| configured.contains(key));
+        let whole = Matching {
+            port: None,
+            ..matching
+        };
+        if let (Some(port), Some(drain)) = (matching.port, self.drains.get_mut(&whole)) {
+            drain.except.insert(port);
         }
+        Ok(())
     }
 
     /// The servers whose deadline has come.
-    pub(super) fn expire(&mut self, now: Instant) -> Vec<ServerKey> {
-        let mut expired = Vec::new();
-        for (key, drain) in &mut self.drains {
+    pub(super) fn expire(&mut self, config: &Config, now: Instant) -> Vec<ServerKey> {
+        let mut due = Vec::new();
+        for (matching, drain) in &mut self.drains {
             if !drain.over && drain.deadline.is_some_and(|deadline| deadline <= now) {
                 drain.over = true;
-                expired.push(*key);
+                due.push(*matching);
             }
         }
-        expired
+        if due.is_empty() {
+            return Vec::new();
+        }
+        let is_due = |(_, server): &ServerKey| {
+            let by = self.of(*server);
+            by.is_some_and(|(matching, _)| due.contains(&matching))
+        };
+        servers(config).filter(is_due).collect()
     }
 
-    pub(super) fn is_drained(&self, server: ServerKey) -> bool {
-        self.drains.contains_key(&server)
+    pub(super) fn is_drained(&self, server: SocketAddr) -> bool {
+        self.of(server).is_some()
     }
 
-    pub(super) fn is_over(&self, server: ServerKey) -> bool {
-        self.drains.get(&server).is_some_and(|drain| drain.over)
+    pub(super) fn is_over(&self, server: SocketAddr) -> bool {
+        self.of(server).is_some_and(|(_, drain)| drain.over)
+    }
+
+    /// What drains a server; of its own port rather than of every port.
+    fn of(&self, server: SocketAddr) -> Option<(Matching, &Drain)> {
+        let (address, port) = (server.ip(), server.port());
+        let of = |port| {
+            let matching = Matching { address, port };
+            Some((matching, self.drains.get(&matching)?))
+        };
+        let whole = || of(None).filter(|(_, drain)| !drain.except.contains(&port));
+        of(Some(port)).or_else(whole)
     }
 }
 
 fn servers(config: &Config) -> impl Iterator<Item = ServerKey> {
     config.virtual_servers.iter().flat_map(|service| {
-        let servers = service.real_servers.iter();
+        let servers = service.all_servers();
         servers.map(|server| (service.key, server.address))
     })
 }
@@ -149,9 +173,9 @@ mod tests {
         checked.unwrap().config
     }
 
-    fn drained(drains: &Drains) -> Vec<String> {
-        let keys = drains.drains.keys();
-        keys.map(|(_, server)| server.to_string()).collect()
+    fn drained(drains: &Drains, config: &Config) -> Vec<String> {
+        let drained = servers(config).filter(|(_, server)| drains.is_drained(*server));
+        drained.map(|(_, server)| server.to_string()).collect()
     }
 
     fn matching(text: &str) -> Matching {
@@ -174,13 +198,42 @@ mod tests {
         drains
             .drain(&config, matching("10.0.0.1"), None, now)
             .unwrap();
-        assert_eq!(drained(&drains), ["10.0.0.1:80", "10.0.0.1:443"]);
-        drains.undrain(matching("10.0.0.1:80")).unwrap();
-        assert_eq!(drained(&drains), ["10.0.0.1:443"]);
+        assert_eq!(drained(&drains, &config), ["10.0.0.1:80", "10.0.0.1:443"]);
+        drains.undrain(&config, matching("10.0.0.1:80")).unwrap();
+        assert_eq!(drained(&drains, &config), ["10.0.0.1:443"]);
+        for unknown in ["10.0.0.1:80", "10.0.0.1:81", "10.0.0.2"] {
+            let unknown = drains.undrain(&config, matching(unknown));
+            assert_eq!(unknown, Err(EditError::NoSuchServer));
+        }
         let unknown = drains.drain(&config, matching("10.0.0.1:81"), None, now);
         assert_eq!(unknown, Err(EditError::NoSuchServer));
-        let unknown = drains.undrain(matching("10.0.0.1:80"));
-        assert_eq!(unknown, Err(EditError::NoSuchServer));
+        drains.undrain(&config, matching("10.0.0.1")).unwrap();
+        assert!(drained(&drains, &config).is_empty());
+    }
+
+    #[test]
+    fn the_last_drain_of_a_server_counts() {
+        let (config, now) = (config(), Instant::now());
+        let (second, server) = (Duration::from_secs(1), "10.0.0.1:80".parse().unwrap());
+        let mut drains = Drains::default();
+        for (what, deadline) in [
+            ("10.0.0.1", None),
+            ("10.0.0.1:80", Some(second)),
+            ("10.0.0.1", None),
+            ("10.0.0.1:80", Some(second)),
+        ] {
+            drains
+                .drain(&config, matching(what), deadline, now)
+                .unwrap();
+        }
+        assert_eq!(drains.expire(&config, now + second).len(), 1);
+        assert!(drains.is_over(server));
+        drains
+            .drain(&config, matching("10.0.0.1"), None, now)
+            .unwrap();
+        assert!(drains.is_drained(server) && !drains.is_over(server));
+        drains.undrain(&config, matching("10.0.0.1:80")).unwrap();
+        assert_eq!(drained(&drains, &config), ["10.0.0.1:443"]);
     }
 
     #[test]
@@ -191,23 +244,28 @@ mod tests {
         drains
             .drain(&config, matching("10.0.0.1:80"), Some(2 * second), now)
             .unwrap();
-        assert!(drains.expire(now + second).is_empty());
-        let expired = drains.expire(now + 2 * second);
+        assert!(drains.expire(&config, now + second).is_empty());
+        let expired = drains.expire(&config, now + 2 * second);
         assert_eq!(expired.len(), 1);
-        assert!(drains.is_drained(expired[0]) && drains.is_over(expired[0]));
-        assert!(drains.expire(now + 3 * second).is_empty());
+        assert!(drains.is_drained(expired[0].1) && drains.is_over(expired[0].1));
+        assert!(drains.expire(&config, now + 3 * second).is_empty());
     }
 
     #[test]
-    fn a_server_that_goes_takes_its_drain_along() {
+    fn a_server_that_goes_and_comes_back_is_drained() {
         let mut config = config();
         let mut drains = Drains::default();
         let now = Instant::now();
         drains
             .drain(&config, matching("10.0.0.1"), None, now)
             .unwrap();
-        config.virtual_servers.remove(0);
-        drains.keep_only(&config);
-        assert_eq!(drained(&drains), ["10.0.0.1:443"]);
+        let gone = config.virtual_servers.remove(0);
+        assert_eq!(drained(&drains, &config), ["10.0.0.1:443"]);
+        config.virtual_servers.push(gone);
+        assert_eq!(drained(&drains, &config), ["10.0.0.1:443", "10.0.0.1:80"]);
+        // Nothing has it, and it can be used again.
+        config.virtual_servers.clear();
+        drains.undrain(&config, matching("10.0.0.1")).unwrap();
+        assert!(drains.drains.is_empty());
     }
 }

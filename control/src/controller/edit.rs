@@ -159,7 +159,7 @@ impl Controller {
             Edit::Undrain { address, port } => {
                 let (address, port) = (*address, *port);
                 let matching = Matching { address, port };
-                self.drains.undrain(matching)?;
+                self.drains.undrain(config, matching)?;
                 actions.push(Action::Log(format!("{matching} is used again")));
                 actions.push(Action::Publish);
             }

@@ -71,8 +71,8 @@ impl Controller {
             method: server.lb_kind,
             weight,
             available: (available || server.inhibit_on_failure)
-                && !self.drains.is_over((service.key, server.address)),
-            drained: self.drains.is_drained((service.key, server.address)),
+                && !self.drains.is_over(server.address),
+            drained: self.drains.is_drained(server.address),
             next_hop: self.next_hop_of(server),
             thresholds: server.thresholds,
         })
@@ -101,17 +101,26 @@ impl Controller {
         service: &VirtualServer,
         server: &RealServer,
     ) -> (u32, bool) {
+        let (weight, available) = self.weight_unless_drained(service, server);
+        match self.drains.is_drained(server.address) {
+            true => (0, available),
+            false => (weight, available),
+        }
+    }
+
+    /// The same, as it will be when the server is not drained any more.
+    pub(super) fn weight_unless_drained(
+        &self,
+        service: &VirtualServer,
+        server: &RealServer,
+    ) -> (u32, bool) {
         let key = (service.key, server.address);
         let has_quorum = self.health.has_quorum(service.key);
-        let (weight, available) = match &service.quorum.sorry_server {
+        match &service.quorum.sorry_server {
             Some(sorry) if sorry.address == server.address && has_quorum => (0, false),
             Some(sorry) if sorry.address == server.address => (sorry.weight, true),
             Some(_) if !has_quorum => (0, self.health.is_up(key)),
             Some(_) | None => self.health.weight_and_state(key),
-        };
-        match self.drains.is_drained(key) {
-            true => (0, available),
-            false => (weight, available),
         }
     }
 }

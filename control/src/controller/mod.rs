@@ -263,7 +263,6 @@ impl Controller {
         self.steering.keep_only(&rules, actions);
         self.health.take_up(config, touched, actions);
         self.servers.keep_only(config, touched);
-        self.drains.keep_only(config);
         self.follow(actions);
         let services = config.virtual_servers.iter();
         let changed = services.filter(|service| touched.contains(&service.key));
@@ -475,7 +474,7 @@ impl Controller {
     }
 
     fn give_up_drained(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        for (service, server) in self.drains.expire(now) {
+        for (service, server) in self.drains.expire(&self.config, now) {
             actions.push(Action::Log(format!(
                 "virtual_server {service}: real_server {server}: the deadline of its drain has come, \
                  its remaining connections are given up"
@@ -486,7 +485,7 @@ impl Controller {
 
     /// True if the server gets no new connections because an operator says so.
     #[must_use]
-    pub fn is_drained(&self, server: ServerKey) -> bool {
+    pub fn is_drained(&self, server: SocketAddr) -> bool {
         self.drains.is_drained(server)
     }
 

@@ -170,7 +170,7 @@ impl Appliance {
                 .has_tried(&check_id((service.key, server.address), state.number))
         });
         let passive = self.controller.passive((service.key, server.address));
-        let drained = self.controller.is_drained((service.key, server.address));
+        let drained = self.controller.is_drained(server.address);
         let failed = states.iter().find(|state| !state.passes());
         let id = self.controller.servers().id(service.key, server.address);
         let next_hops = self.controller.next_hops();
