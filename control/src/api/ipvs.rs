@@ -74,6 +74,8 @@ pub struct RealServer {
     /// Of a GUE tunnel.
     pub tun_port: Option<u16>,
     pub weight: u32,
+    /// What `weight` is when the server is not drained any more: what `-S` saves.
+    pub undrained_weight: u32,
     /// Connections that overload the server; 0: none do.
     pub uthreshold: u32,
     /// With fewer it is not any more; 0: three quarters of `uthreshold`.

@@ -80,12 +80,14 @@ impl Controller {
             ForwardingMethod::Tunnel(Tunnel::Gue { port }) => (Some("gue"), Some(port)),
         };
         let (weight, _) = self.weight_and_availability(service, server);
+        let (undrained_weight, _) = self.weight_unless_drained(service, server);
         ipvs::RealServer {
             address: server.address,
             lb_kind: server.lb_kind.to_string().into(),
             tun_type: tun_type.map(Into::into),
             tun_port,
             weight,
+            undrained_weight,
             uthreshold: server.thresholds.upper,
             lthreshold: server.thresholds.lower,
             active_connections: totals.active.into(),

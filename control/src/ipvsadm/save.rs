@@ -53,7 +53,11 @@ fn write(out: &mut String, service: &Service, numeric: bool, names: &dyn Names) 
     writeln!(out)?;
     for server in sort::servers(&service.servers) {
         let address = shown(server.address, service.name.protocol(), numeric, names);
-        let Server { method, weight, .. } = server;
+        let Server {
+            method,
+            saved_weight: weight,
+            ..
+        } = server;
         let (option, tunnel) = match method {
             Method::Gatewaying => ("-g", String::new()),
             Method::Masquerading => ("-m", String::new()),

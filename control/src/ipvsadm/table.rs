@@ -53,6 +53,8 @@ pub struct Server {
     pub address: SocketAddr,
     pub method: Method,
     pub weight: u32,
+    /// What to save: a drain is not among what `-R` restores.
+    pub saved_weight: u32,
     pub upper_threshold: u32,
     pub lower_threshold: u32,
     pub active: u64,
@@ -195,6 +197,7 @@ impl From<&ipvs::RealServer> for Server {
                 _ => Method::Masquerading,
             },
             weight: server.weight,
+            saved_weight: server.undrained_weight,
             upper_threshold: server.uthreshold,
             lower_threshold: server.lthreshold,
             active: server.active_connections,

@@ -272,6 +272,7 @@ fn table(directory: &str, line: &str) -> Vec<Service> {
                         other => panic!("{other}"),
                     },
                     weight: number(4),
+                    saved_weight: number(4),
                     upper_threshold: number(5),
                     lower_threshold: number(6),
                     active: number(7).into(),

@@ -5,6 +5,9 @@ use dataplane::counters::ServerTotals;
 
 use super::*;
 use crate::event::{CheckId, Event};
+use crate::ipvsadm;
+use crate::ipvsadm::names::System;
+use crate::ipvsadm::table::Service;
 
 const FILE: &str = r#"
 [[virtual_server]]
@@ -310,10 +313,19 @@ fn a_drain_outlives_a_reload_and_has_a_deadline() {
     controller.edit(&[drain], now);
     let drained = ("10.0.0.1:80".to_owned(), 0);
     assert_eq!(listed(&mut controller)[0], drained);
+    let table = controller.ipvs(|_| ServerTotals::default(), 0);
+    let saved = Service::from(&table.virtual_servers[0]);
+    let saved = ipvsadm::save(&[saved], true, &System);
+    assert!(saved.contains("-r 10.0.0.1:80 -g -w 2"), "{saved}");
     controller
         .reload(file(), controller.ports().to_vec(), Instant::now())
         .unwrap();
     assert_eq!(listed(&mut controller)[0], drained);
+    // So is what is deleted and added again.
+    for edit in [delete("10.0.0.1:80"), add("10.0.0.1:80")] {
+        assert_eq!(one(&mut controller, edit).0, None);
+    }
+    assert!(listed(&mut controller).contains(&drained));
     let logged = |actions: Vec<Action>| actions.contains(&Action::Publish);
     assert!(!logged(controller.handle(Event::Tick, now)));
     let later = now + Duration::from_secs(1);
