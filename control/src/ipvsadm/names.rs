@@ -39,6 +39,10 @@ impl Names for System {
         }
         let hints = AddrInfoHints {
             socktype: socket_type(protocol),
+            protocol: match protocol {
+                Protocol::Tcp | Protocol::Udp => 0,
+                Protocol::Sctp => IPPROTO_SCTP,
+            },
             ..AddrInfoHints::default()
         };
         let mut found = dns_lookup::getaddrinfo(None, Some(name), Some(hints)).ok()?;
@@ -58,13 +62,18 @@ impl Names for System {
             Protocol::Tcp | Protocol::Sctp => NI_NUMERICHOST,
         };
         let (_, service) = dns_lookup::getnameinfo(&any, flags).ok()?;
-        service.parse::<u16>().is_err().then_some(service)
+        let has_name = service.parse::<u16>().is_err();
+        // getnameinfo knows TCP and UDP: SCTP need not have that name.
+        let is_shared = || self.port(&service, protocol) == Some(port);
+        (has_name && (protocol != Protocol::Sctp || is_shared())).then_some(service)
     }
 }
 
 /// `<netdb.h>`
 const NI_NUMERICHOST: i32 = 1;
 const NI_DGRAM: i32 = 16;
+/// `<netinet/in.h>`
+const IPPROTO_SCTP: i32 = 132;
 
 fn socket_type(protocol: Protocol) -> i32 {
     match protocol {
@@ -88,6 +97,9 @@ mod tests {
             };
             assert_eq!(System.port(&name, protocol), Some(port), "{name}");
         }
+        // Neither has another protocol's name.
+        assert_eq!(System.port("http", Protocol::Sctp), None);
+        assert_eq!(System.of_port(80, Protocol::Sctp), None);
         for name in ["70000", "-1", " 80", "", "no such service"] {
             assert_eq!(System.port(name, Protocol::Tcp), None, "{name}");
         }
