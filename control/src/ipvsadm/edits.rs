@@ -129,6 +129,8 @@ fn no_service(message: &str) -> EditFailure {
 #[must_use]
 pub fn key(name: &ServiceName) -> Option<String> {
     match name {
+        // It would be the IPv4 address.
+        ServiceName::Address { address, .. } if is_mapped(*address) => None,
         ServiceName::Address {
             protocol, address, ..
         } => Some(format!("{protocol} {address}")),
@@ -138,10 +140,16 @@ pub fn key(name: &ServiceName) -> Option<String> {
 
 fn service(spec: &ServiceSpec) -> Result<ServiceEdit, EditFailure> {
     let Some(virtual_server) = key(&spec.name) else {
-        return Err(EditFailure::unsupported(
-            "the appliance has no virtual servers by firewall mark: \
-             add one for each address and port",
-        ));
+        return Err(EditFailure::unsupported(match spec.name {
+            ServiceName::Address { .. } => {
+                "the appliance has no IPv4-mapped IPv6 addresses: \
+                 write the IPv4 address in its own notation"
+            }
+            ServiceName::Firewall { .. } => {
+                "the appliance has no virtual servers by firewall mark: \
+                 add one for each address and port"
+            }
+        }));
     };
     let flags = spec.flags.names(&spec.scheduler);
     let flags = flags.split(',').filter(|flag| !flag.is_empty());
@@ -185,6 +193,13 @@ fn server(name: &ServiceName, spec: &ServerSpec) -> Result<(String, ServerEdit),
         lthreshold: spec.lower_threshold,
     };
     Ok((key, server))
+}
+
+fn is_mapped(address: SocketAddr) -> bool {
+    match address {
+        SocketAddr::V4(_) => false,
+        SocketAddr::V6(address) => address.ip().to_ipv4_mapped().is_some(),
+    }
 }
 
 /// A name may resolve to an address with a scope, which configuration has not.

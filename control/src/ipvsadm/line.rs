@@ -24,7 +24,8 @@ pub(super) struct Line {
     service: Option<ServiceName>,
     scheduler: String,
     /// Names in `-b`, which mean something only with the scheduler.
-    flags: Vec<String>,
+    flag_names: Vec<String>,
+    flags: SchedulerFlags,
     persistent: Option<u32>,
     netmask: Netmask,
     engine: Option<String>,
@@ -59,7 +60,8 @@ impl Default for Line {
             given: Given::default(),
             service: None,
             scheduler: String::new(),
-            flags: Vec::new(),
+            flag_names: Vec::new(),
+            flags: SchedulerFlags::default(),
             persistent: None,
             netmask: Netmask::host(false),
             engine: None,
@@ -125,7 +127,7 @@ impl Line {
                 }
             },
             Word::Scheduler => self.scheduler = text.chars().take(15).collect(),
-            Word::SchedFlags => self.flags = text.split(',').map(str::to_owned).collect(),
+            Word::SchedFlags => self.flag_names = text.split(',').map(str::to_owned).collect(),
             Word::Persistent => {
                 self.persistent = Some(match has_text {
                     true => timeout(text, 1)?,
@@ -192,6 +194,20 @@ impl Line {
         Ok(())
     }
 
+    /// Reads the names in `-b`, whatever the command.
+    pub(super) fn read_flags(&mut self) -> Result<(), UsageError> {
+        for name in self.flag_names.iter().filter(|name| !name.is_empty()) {
+            self.flags.add(name, &self.scheduler).map_err(|error| {
+                let what = match error {
+                    FlagError::Unknown => "invalid",
+                    FlagError::Incompatible => "incompatible",
+                };
+                UsageError::new(format!("{what} scheduler flag `{name}'"))
+            })?;
+        }
+        Ok(())
+    }
+
     /// The command, after its options were found to go with it.
     #[expect(
         clippy::wildcard_enum_match_arm,
@@ -238,20 +254,10 @@ impl Line {
             "" => DEFAULT_SCHEDULER.to_owned(),
             _ => self.scheduler,
         };
-        let mut flags = SchedulerFlags::default();
-        for name in self.flags.iter().filter(|name| !name.is_empty()) {
-            flags.add(name, &scheduler).map_err(|error| {
-                let what = match error {
-                    FlagError::Unknown => "invalid",
-                    FlagError::Incompatible => "incompatible",
-                };
-                UsageError::new(format!("{what} scheduler flag `{name}'"))
-            })?;
-        }
         Ok(ServiceSpec {
             name,
             scheduler,
-            flags,
+            flags: self.flags,
             persistent: self.persistent,
             netmask: self.netmask,
             one_packet,

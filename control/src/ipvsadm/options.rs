@@ -77,7 +77,7 @@ words! {
     Daemon ' ' "daemon" None;
     Stats ' ' "stats" None;
     Rate ' ' "rate" None;
-    Exact ' ' "exact" None;
+    Exact 'X' "exact" None;
     Thresholds ' ' "thresholds" None;
     PersistentConn ' ' "persistent-conn" None;
     TunInfo ' ' "tun-info" None;

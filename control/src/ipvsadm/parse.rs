@@ -2,7 +2,8 @@
 //! ipvsadm 1.31 for what is wrong.
 //!
 //! As there, the first of several mistakes is told: options in the order in
-//! which they stand, then arguments too many, then which options go together.
+//! which they stand, then arguments too many, then the scheduler's flags, then
+//! which options go together.
 
 use super::command::{Command, SetTimeouts, What};
 use super::line::Line;
@@ -19,6 +20,8 @@ pub struct UsageError {
     pub message: String,
     /// Exit status.
     pub status: u8,
+    /// An option could not be read, after which `-R` goes on.
+    pub of_option: bool,
 }
 
 impl UsageError {
@@ -26,21 +29,26 @@ impl UsageError {
         Self {
             message: message.into(),
             status: 2,
+            of_option: false,
         }
     }
 
-    /// popt's own errors, and what ipvsadm makes nothing of.
-    fn of_popt(message: impl Into<String>) -> Self {
+    /// popt's own errors.
+    fn of_option(message: String) -> Self {
         Self {
-            message: message.into(),
+            message,
             status: 255,
+            of_option: true,
         }
     }
 
     /// What ipvsadm says when it makes nothing of a command line at all.
     #[must_use]
     pub fn try_help() -> Self {
-        Self::of_popt("Try `ipvsadm -h' or 'ipvsadm --help' for more information.")
+        Self {
+            status: 255,
+            ..Self::new("Try `ipvsadm -h' or 'ipvsadm --help' for more information.")
+        }
     }
 }
 
@@ -66,8 +74,8 @@ pub fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageEr
     check_role(word, role.as_deref())?;
     let mut line = Line::default();
     while let Some(option) = options.next() {
-        let (option, text) =
-            option.map_err(|why| UsageError::of_popt(format!("{}: {}", options.current, why.0)))?;
+        let (option, text) = option
+            .map_err(|why| UsageError::of_option(format!("{}: {}", options.current, why.0)))?;
         line.take(
             option,
             text.as_deref().unwrap_or_default(),
@@ -83,6 +91,7 @@ pub fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageEr
     if let Some(other) = options.others.front() {
         return Err(UsageError::new(format!("unexpected argument {other}")));
     }
+    line.read_flags()?;
     rule.check(line.given)?;
     if let Some(timeouts) = timeouts {
         return Ok(Command::SetTimeouts(timeouts));

@@ -408,6 +408,36 @@ fn without_expiry(text: &str) -> String {
 }
 
 #[test]
+fn what_the_recorded_command_lines_leave_out() {
+    for (line, expected) in [
+        ("-d -t 1.2.3.4:80 -b foo", "invalid scheduler flag `foo'"),
+        ("-C -b sh-port", "incompatible scheduler flag `sh-port'"),
+        ("-A -t 1.2.3.4 -b foo", "invalid scheduler flag `foo'"),
+        ("-A -t 1.2.3.4:80 -b foo x", "unexpected argument x"),
+        (
+            "-L -t 80",
+            "illegal virtual server address[:port] specified",
+        ),
+        (
+            "-d -t 1.2.3.4:80 -r 80",
+            "illegal real server address[:port] specified",
+        ),
+        (
+            "-A -t [fe80::1%lo]:80",
+            "illegal virtual server address[:port] specified",
+        ),
+    ] {
+        let error = parse_line(line).unwrap_err();
+        assert_eq!(
+            (error.message.as_str(), error.status),
+            (expected, 2),
+            "{line}"
+        );
+    }
+    assert_eq!(command("-LX"), command("-L --exact"));
+}
+
+#[test]
 fn lines_of_restore() {
     let parsed = |line| super::parse_line(line, &Few).unwrap();
     assert_eq!(parsed(""), None);
@@ -415,6 +445,9 @@ fn lines_of_restore() {
     assert_eq!(parsed("ipvsadm"), None);
     assert_eq!(parsed("ipvsadm -C\r"), Some(Command::Clear));
     assert_eq!(parsed("  -C "), Some(Command::Clear));
+    let goes_on = |line| super::parse_line(line, &Few).unwrap_err().of_option;
+    assert!(goes_on("-A -q") && goes_on("-A -s") && goes_on("-A --ops=1"));
+    assert!(!goes_on("-q") && !goes_on("-A x") && !goes_on("-A -w x"));
     for line in ["-R", "# comment", "/sbin/ipvsadm -C", "-q"] {
         assert!(super::parse_line(line, &Few).is_err(), "{line}");
     }

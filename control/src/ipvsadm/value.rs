@@ -28,8 +28,12 @@ pub(super) struct HostPort {
 }
 
 /// Reads `host[:port]`: addresses or names; an IPv6 address with a port is in
-/// square brackets, and what is in brackets must have a port.
+/// square brackets, and what is in brackets must have a port. A number alone is
+/// none, though `inet_aton` takes it.
 pub(super) fn host_port(text: &str, protocol: Protocol, names: &dyn Names) -> Option<HostPort> {
+    if text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
     if let Some(rest) = text.strip_prefix('[') {
         let (inside, after) = rest.split_once(']')?;
         let port_text = after.strip_prefix(':')?;
@@ -64,7 +68,8 @@ pub(super) fn host_port(text: &str, protocol: Protocol, names: &dyn Names) -> Op
 }
 
 fn ipv4_or_name(text: &str, names: &dyn Names) -> Option<IpAddr> {
-    if text.is_empty() {
+    // What has a scope would be found, without it.
+    if text.is_empty() || text.contains('%') {
         return None;
     }
     ipv4(text).map(IpAddr::V4).or_else(|| names.host(text))
@@ -195,6 +200,7 @@ mod tests {
         assert_eq!(read("[2001:db8::1]:443"), is("2001:db8::1", Some(443)));
         assert_eq!(read("2001:db8::1:80"), is("2001:db8::1:80", None));
         assert_eq!(read("[1.1.1.1]:80"), is("1.1.1.1", None));
+        assert_eq!(read("80:80"), is("0.0.0.80", Some(80)));
         for text in [
             "",
             ":80",
@@ -206,6 +212,9 @@ mod tests {
             "[2001:db8::1]",
             "[2001:db8::1",
             "[2001:db8::1]80",
+            "[localhost%lo]:80",
+            "80",
+            "16909060",
         ] {
             assert_eq!(read(text), None, "{text}");
         }
