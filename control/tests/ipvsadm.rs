@@ -55,7 +55,7 @@ impl Appliance {
     }
 
     /// Runs the program under the name `ipvsadm`.
-    fn ipvsadm_with(&self, line: &str, stdin: &str) -> Output {
+    fn ipvsadm_with(&self, line: &str, stdin: impl AsRef<[u8]>) -> Output {
         let mut child = Command::new(self.directory.path().join("ipvsadm"))
             .args(line.split_whitespace())
             .env("APPLIANCE_SOCKET", self.socket())
@@ -68,7 +68,7 @@ impl Appliance {
             .stdin
             .take()
             .unwrap()
-            .write_all(stdin.as_bytes())
+            .write_all(stdin.as_ref())
             .unwrap();
         child.wait_with_output().unwrap()
     }
@@ -277,6 +277,45 @@ fn restoring_goes_on_after_a_failure_and_ends_at_a_mistake() {
         "Illegal 'weight' option with the 'delete-service' command\n"
     );
     assert_eq!(appliance.ok("-Sn"), "-A -u 10.0.0.100:53 -s rr\n");
+}
+
+#[test]
+fn restoring_goes_on_after_an_option_that_cannot_be_read() {
+    let appliance = Appliance::start();
+    let rules = "-A -t 10.0.0.100:80 --foo\n-A -t 10.0.0.100:81 -s\n-A -t 10.0.0.100:82 -o=1\n";
+    let output = appliance.ipvsadm_with("-R", rules);
+    assert_eq!(output.status.code(), Some(255), "the last one's");
+    assert_eq!(
+        String::from_utf8(output.stderr).unwrap(),
+        "--foo: unknown option\n-s: missing argument\n-o=1: option does not take an argument\n"
+    );
+    let output =
+        appliance.ipvsadm_with("-R", format!("{rules}-A -t 10.0.0.100:83 -s rr\n-h\n-C\n"));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(appliance.ok("-Sn"), "-A -t 10.0.0.100:83 -s rr\n");
+}
+
+#[test]
+fn what_is_no_text_spoils_only_its_own_line() {
+    let appliance = Appliance::start();
+    let output = appliance.ipvsadm_with(
+        "-R",
+        b"-A -t 10.0.0.100:80 -s rr\n-A -t 10.0.0.\xff:80\n-A -t 10.0.0.100:81\n",
+    );
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        output.stderr,
+        b"illegal virtual server address[:port] specified\n"
+    );
+    assert_eq!(appliance.ok("-Sn"), "-A -t 10.0.0.100:80 -s rr\n");
+}
+
+#[test]
+fn an_ipv4_address_as_ipv6_is_refused() {
+    let appliance = Appliance::start();
+    let output = appliance.ipvsadm("-A -t [::ffff:10.0.0.100]:80");
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(appliance.ok("-Sn"), "");
 }
 
 #[test]

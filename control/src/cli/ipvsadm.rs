@@ -209,20 +209,34 @@ impl Session<'_> {
     }
 
     /// `-R`: every line is a command line. One that is wrong ends it, after
-    /// those before it were carried out; one that fails does not.
+    /// those before it were carried out; one that fails does not, nor one with
+    /// an option that cannot be read.
     fn restore(&self, input: impl BufRead) -> Result<(), Ended> {
         let mut restoring = Restoring {
             session: self,
             edits: Vec::new(),
             last: Ok(()),
         };
-        for line in input.lines() {
-            let line = line.map_err(|error| {
-                Ended::from(Failure::from(anyhow!(error).context("cannot read stdin")))
-            })?;
+        for line in input.split(b'\n') {
+            let line = match line {
+                Ok(line) => line,
+                Err(error) => {
+                    restoring.flush()?;
+                    let error = anyhow!(error).context("cannot read stdin");
+                    return Err(Failure::from(error).into());
+                }
+            };
+            // What is no text is wrong in this line only.
+            let line = String::from_utf8_lossy(&line);
             match ipvsadm::parse_line(&line, &System) {
                 Ok(None) => {}
-                Ok(Some(command)) => restoring.take(&command)?,
+                Ok(Some(command)) => {
+                    restoring.take(&command)?;
+                    if command == Command::Help {
+                        break;
+                    }
+                }
+                Err(wrong) if wrong.of_option => restoring.fail(&wrong.message, wrong.status)?,
                 Err(wrong) => {
                     restoring.flush()?;
                     return Err(wrong.into());
@@ -252,16 +266,20 @@ impl Restoring<'_> {
                     self.flush()?;
                 }
             }
-            Some(Err(EditFailure { message, status })) => {
-                self.flush()?;
-                eprintln!("{message}");
-                self.last = Err(Ended::Said(status));
-            }
+            Some(Err(EditFailure { message, status })) => self.fail(&message, status)?,
             None => {
                 self.flush()?;
                 self.last = self.session.execute(command);
             }
         }
+        Ok(())
+    }
+
+    /// Says what is wrong with a line, after what those before it came to.
+    fn fail(&mut self, message: &str, status: u8) -> Result<(), Ended> {
+        self.flush()?;
+        eprintln!("{message}");
+        self.last = Err(Ended::Said(status));
         Ok(())
     }
 
