@@ -12,6 +12,11 @@ use super::table::{Numbers, Server, Service, shown};
 /// buckets; the number is there for what parses the line.
 const TABLE_SIZE: u32 = 4096;
 
+/// Of the protocol and the address of an IPv4 virtual server, and of the
+/// addresses of its real servers: what is longer is cut.
+const SERVICE_WIDTH: usize = 33;
+const SERVER_WIDTH: usize = 28;
+
 /// The listing of `services`. With `list.service` they are that one, and the
 /// line about IPVS is left out.
 #[must_use]
@@ -39,7 +44,10 @@ fn write(out: &mut String, services: &[Service], list: &List, names: &dyn Names)
         };
         for server in servers {
             let protocol = service.name.protocol();
-            let address = shown(server.address, protocol, list.numeric, names);
+            let mut address = shown(server.address, protocol, list.numeric, names);
+            if !service.name.is_ipv6() {
+                cut(&mut address, SERVER_WIDTH);
+            }
             write_server(out, &address, server, list)?;
         }
     }
@@ -81,7 +89,7 @@ fn write_service(
     list: &List,
     names: &dyn Names,
 ) -> fmt::Result {
-    let name = match service.name {
+    let mut name = match service.name {
         ServiceName::Address { protocol, address } => {
             let address = shown(address, protocol, list.numeric, names);
             format!("{:<4} {address}", protocol.to_string())
@@ -89,6 +97,9 @@ fn write_service(
         ServiceName::Firewall { mark, ipv6: false } => format!("FWM  {mark}"),
         ServiceName::Firewall { mark, ipv6: true } => format!("FWM  {mark} IPv6"),
     };
+    if !service.name.is_ipv6() {
+        cut(&mut name, SERVICE_WIDTH);
+    }
     match list.what {
         What::Statistics => write_numbers(out, &name, &service.statistics, list.exact),
         What::Rates => write_numbers(out, &name, &service.rates, list.exact),
@@ -162,6 +173,12 @@ fn write_server(out: &mut String, address: &str, server: &Server, list: &List) -
                 "  -> {address:<28} {method:<7} {weight:<6} {active:<10} {inactive:<10}"
             )
         }
+    }
+}
+
+fn cut(text: &mut String, width: usize) {
+    if let Some((end, _)) = text.char_indices().nth(width) {
+        text.truncate(end);
     }
 }
 

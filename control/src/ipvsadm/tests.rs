@@ -1,14 +1,14 @@
 //! Against what ipvsadm 1.31 printed: `tests/ipvsadm/README.md` says how.
 
 use std::fs;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use super::command::{
     Command, List, Method, Netmask, Protocol, SchedulerFlags, ServerSpec, ServiceName, ServiceSpec,
     SetTimeouts, TunnelChecksum, TunnelType, What,
 };
-use super::names::Few;
+use super::names::{Few, Names};
 use super::table::{Connection, Numbers, Server, Service, Timeouts};
 use super::{UsageError, connection_header, connection_row, list, parse, save};
 
@@ -339,6 +339,57 @@ fn listings_are_as_with_ipvsadm() {
                 "{directory}/{file}"
             );
         }
+    }
+}
+
+/// Hosts with names as long as their providers make them.
+#[derive(Debug)]
+struct Long;
+
+impl Names for Long {
+    fn host(&self, _: &str) -> Option<IpAddr> {
+        None
+    }
+
+    fn port(&self, _: &str, _: Protocol) -> Option<u16> {
+        None
+    }
+
+    fn of_host(&self, address: IpAddr) -> Option<String> {
+        let name = "a-very-long-host-name.production.example.com";
+        (!address.is_loopback()).then(|| name.to_owned())
+    }
+
+    fn of_port(&self, _: u16, _: Protocol) -> Option<String> {
+        None
+    }
+}
+
+#[test]
+fn long_names_of_ipv4_virtual_servers_are_cut() {
+    let mut service = table("dr", "Ln").remove(0);
+    service.servers.truncate(1);
+    let Command::List(of) = command("-L") else {
+        panic!();
+    };
+    let lines = |service: &Service| {
+        let listed = list(std::slice::from_ref(service), &of, &Long);
+        listed
+            .lines()
+            .skip(3)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let [virtual_server, real_server] = &lines(&service)[..] else {
+        panic!();
+    };
+    assert!(virtual_server.starts_with("TCP  a-very-long-host-name.produc "));
+    assert!(real_server.starts_with("  -> a-very-long-host-name.produc Route"));
+    let saved = save(std::slice::from_ref(&service), false, &Long);
+    assert!(saved.contains("a-very-long-host-name.production.example.com:80"));
+    service.name = name(Protocol::Tcp, "[2001:db8::1]:80");
+    for line in lines(&service) {
+        assert!(line.contains(" a-very-long-host-name.production.example.com:80 "));
     }
 }
 
