@@ -129,11 +129,21 @@ impl Machine {
 
     /// Takes other parameters up, in whatever state it is. The next
     /// advertisement has them.
-    pub fn set_parameters(&mut self, parameters: Parameters) {
-        if self.master.is_none() {
-            self.master_advert_int = parameters.advert_int;
-        }
+    pub fn set_parameters(&mut self, parameters: Parameters, now: Instant, out: &mut Vec<Output>) {
         self.parameters = parameters;
+        let interval = self.parameters.advert_int;
+        // Only a master of version 3 says its own interval; in version 2 it is everybody's.
+        let is_learned = self.parameters.version == Version::V3 && self.master.is_some();
+        if !is_learned && self.master_advert_int != interval {
+            self.master_advert_int = interval;
+            if self.timers.master_down.is_some() {
+                self.timers.master_down = Some(now + self.master_down_interval());
+            }
+        }
+        // The others wait for the shorter time already.
+        if self.timers.advert.is_some_and(|due| due > now + interval) {
+            self.send_advert(now, out);
+        }
     }
 
     /// True if nothing is left to be done, in [`State::Init`].

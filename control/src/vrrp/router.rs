@@ -98,7 +98,7 @@ impl Router {
             let known = before.iter().position(|old| old.is_the_same_router(wanted));
             match known.map(|place| before.remove(place)) {
                 Some(mut instance) => {
-                    instance.set_config(wanted.clone(), startup_delay);
+                    instance.set_config(wanted.clone(), startup_delay, now, &mut outputs);
                     self.instances.push(instance);
                 }
                 None => {

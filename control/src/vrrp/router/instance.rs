@@ -63,10 +63,18 @@ impl Instance {
         of(&self.config) == of(config)
     }
 
-    pub(super) fn set_config(&mut self, config: VrrpInstance, startup_delay: Duration) {
+    pub(super) fn set_config(
+        &mut self,
+        config: VrrpInstance,
+        startup_delay: Duration,
+        now: Instant,
+        outputs: &mut Outputs,
+    ) {
         if self.config != config {
-            self.machine
-                .set_parameters(parameters(&config, startup_delay));
+            let parameters = parameters(&config, startup_delay);
+            self.run(outputs, |machine, out| {
+                machine.set_parameters(parameters, now, out);
+            });
             self.expected = expected(&config);
             self.refused.clear();
             self.config = config;

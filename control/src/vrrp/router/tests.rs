@@ -443,6 +443,32 @@ fn a_reload_keeps_the_state() {
     }
 }
 
+#[test]
+fn a_reload_changes_the_interval_at_once() {
+    let slow = TWO.replace(
+        "virtual_router_id = 51",
+        "virtual_router_id = 51\nadvert_int = 3",
+    );
+    let mut bench = Bench::new(TWO);
+    bench.hear("VI_1", 200, "192.168.1.2");
+    bench.router.take_up(&config(&slow), bench.now);
+    bench.run_for(Duration::from_secs(9));
+    assert_eq!(bench.states()[0], State::Backup, "three of the new ones");
+    bench.run_for(Duration::from_secs(1));
+    assert_eq!(bench.states()[0], State::Master);
+
+    // The others wait for the shorter time from now on.
+    let (_, outputs) = bench.router.take_up(&config(TWO), bench.now);
+    let sent = Output::Send { priority: 100 };
+    assert_eq!(outputs, [("VI_1".to_owned(), sent)]);
+    let (_, outputs) = bench.router.take_up(&config(&slow), bench.now);
+    assert_eq!(outputs, []);
+    bench.hear("VI_1", 200, "192.168.1.2");
+    bench.router.take_up(&config(TWO), bench.now);
+    bench.run_for(Duration::from_secs(4));
+    assert_eq!(bench.states()[0], State::Master);
+}
+
 /// It is another virtual router, which was never master; the others of the old one are to know.
 #[test]
 fn another_virtual_router_of_the_same_name_begins_anew() {
