@@ -49,6 +49,10 @@ pub struct Machine {
     master_advert_int: Duration,
     /// Whom the last followed advertisement came from.
     master: Option<(IpAddr, u8)>,
+    /// It is in a sync group, and becomes master when the group does.
+    in_group: bool,
+    /// BACKUP in a group: there is no better master than this one.
+    wants_master: bool,
     timers: Timers,
     statistics: Statistics,
 }
@@ -87,6 +91,8 @@ impl Machine {
             weight: 0,
             faults: BTreeSet::new(),
             master: None,
+            in_group: false,
+            wants_master: false,
             timers: Timers::default(),
             statistics: Statistics::default(),
         }
@@ -199,6 +205,7 @@ impl Machine {
     }
 
     fn follow(&mut self, advert: &Advert, source: IpAddr, now: Instant) {
+        self.wants_master = false;
         if self.parameters.version == Version::V3 && !advert.advert_int.is_zero() {
             self.master_advert_int = advert.advert_int;
         }
@@ -294,7 +301,11 @@ impl Machine {
                 Some((address, _)) => format!("no advertisement of {address} any more"),
                 None => "no advertisement of a higher priority".to_owned(),
             };
-            self.become_master(now, &why, out);
+            if self.in_group {
+                self.want_master(now);
+            } else {
+                self.become_master(now, &why, out);
+            }
         }
         if is_due(self.timers.hand_over) {
             self.change(State::Init, now, "stopped, nobody has taken over", out);
@@ -367,7 +378,19 @@ impl Machine {
         self.faults.iter()
     }
 
-    /// Another member of the sync group became master.
+    /// Whether it is in a sync group: then it waits for
+    /// [`follow_to_master`](Self::follow_to_master) when it wants to be master.
+    pub fn set_in_group(&mut self, in_group: bool) {
+        self.in_group = in_group;
+    }
+
+    /// True if it is master, or would be without its group.
+    #[must_use]
+    pub fn wants_master(&self) -> bool {
+        self.state == State::Master || self.wants_master
+    }
+
+    /// All members of the sync group want to be master.
     pub fn follow_to_master(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.state == State::Backup {
             self.become_master(now, "its vrrp_sync_group is master", out);
@@ -389,13 +412,26 @@ impl Machine {
         if let Some(fault) = self.faults.first() {
             let why = fault.to_string();
             self.change(State::Fault, now, &why, out);
-        } else if self.parameters.priority == PRIORITY_OWNER {
-            self.become_master(now, "owner of the addresses", out);
-        } else {
-            self.change(State::Backup, now, why, out);
-            self.master_advert_int = self.parameters.advert_int;
-            self.timers.master_down = Some(now + self.master_down_interval());
+            return;
         }
+        let is_owner = self.parameters.priority == PRIORITY_OWNER;
+        if is_owner && !self.in_group {
+            self.become_master(now, "owner of the addresses", out);
+            return;
+        }
+        self.change(State::Backup, now, why, out);
+        self.master_advert_int = self.parameters.advert_int;
+        self.timers.master_down = Some(now + self.master_down_interval());
+        if is_owner {
+            self.want_master(now);
+        }
+    }
+
+    /// The others of the group may not want to yet. Until they do, a better master may come.
+    fn want_master(&mut self, now: Instant) {
+        self.wants_master = true;
+        self.master = None;
+        self.timers.master_down = Some(now + self.master_down_interval());
     }
 
     /// What clients wait for comes first, scripts and mails last.
@@ -440,6 +476,7 @@ impl Machine {
         let from = std::mem::replace(&mut self.state, to);
         self.timers = Timers::default();
         self.master = None;
+        self.wants_master = false;
         if from != to {
             self.since = Some(now);
             self.statistics.became_master += u64::from(to == State::Master);

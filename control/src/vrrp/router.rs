@@ -114,6 +114,9 @@ impl Router {
         });
         let removed = removed.collect();
         for place in 0..self.instances.len() {
+            let in_group = self.group_of(&self.instances[place].config().name);
+            let in_group = in_group.is_some();
+            self.instances[place].set_in_group(in_group);
             self.observe(place, now, &mut outputs);
             self.instances[place].start(now, &mut outputs);
         }
@@ -406,10 +409,28 @@ impl Router {
     }
 
     /// Lets the other members of a sync group follow what changed.
+    ///
+    /// One that is master no more takes all with it; they become master when all
+    /// of them want to, as in keepalived. The other way round, a group whose members
+    /// hear different masters would go back and forth for ever.
     fn follow_groups(&mut self, now: Instant, mut outputs: Outputs) -> Outputs {
         if self.stopping {
             return outputs;
         }
+        self.follow_to_backup(now, &mut outputs);
+        for group in &self.groups {
+            let is_member = |instance: &Instance| group.group.contains(&instance.config().name);
+            let mut members = self.instances.iter().filter(|i| is_member(i));
+            if members.all(|instance| instance.machine().wants_master()) {
+                for instance in self.instances.iter_mut().filter(|i| is_member(i)) {
+                    instance.follow_to_master(now, &mut outputs);
+                }
+            }
+        }
+        outputs
+    }
+
+    fn follow_to_backup(&mut self, now: Instant, outputs: &mut Outputs) {
         let mut seen = 0;
         while let Some((name, output)) = outputs.get(seen) {
             seen += 1;
@@ -424,18 +445,12 @@ impl Router {
             let at_fault = self.is_at_fault(&members);
             let is_member = |instance: &Instance| members.contains(&instance.config().name);
             for instance in self.instances.iter_mut().filter(|i| is_member(i)) {
-                instance.set_group_fault(at_fault, now, &mut outputs);
-                if instance.config().name == name {
-                    continue;
-                }
-                match to {
-                    State::Master => instance.follow_to_master(now, &mut outputs),
-                    State::Backup => instance.follow_to_backup(now, &mut outputs),
-                    State::Init | State::Fault => {}
+                instance.set_group_fault(at_fault, now, outputs);
+                if to == State::Backup && instance.config().name != name {
+                    instance.follow_to_backup(now, outputs);
                 }
             }
         }
-        outputs
     }
 }
 

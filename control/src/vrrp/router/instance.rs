@@ -201,6 +201,10 @@ impl Instance {
         });
     }
 
+    pub(super) fn set_in_group(&mut self, in_group: bool) {
+        self.machine.set_in_group(in_group);
+    }
+
     pub(super) fn follow_to_master(&mut self, now: Instant, outputs: &mut Outputs) {
         self.run(outputs, |machine, out| machine.follow_to_master(now, out));
     }
