@@ -10,7 +10,7 @@
 mod instance;
 mod tally;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -41,10 +41,9 @@ pub struct Router {
     /// The state that each group was last told to be in.
     group_states: BTreeMap<String, State>,
     scripts: Vec<VrrpScript>,
-    /// Scripts that fail; those without a result count as succeeding.
-    failed_scripts: BTreeSet<String>,
-    /// Scripts that cannot be run: as if nobody tracked them.
-    idle_scripts: BTreeSet<String>,
+    /// Whether scripts succeed, once they have a result; `None` of one that cannot be run. Without
+    /// one they do not count.
+    results: BTreeMap<String, Option<bool>>,
     files: Vec<TrackFile>,
     /// The numbers in them; 0 until one was read.
     numbers: BTreeMap<String, i32>,
@@ -77,11 +76,10 @@ impl Router {
         let mut before = std::mem::take(&mut self.instances);
         self.groups.clone_from(&config.vrrp_sync_groups);
         let is_known = |name: &String| config.vrrp_scripts.iter().any(|s| s.name == *name);
-        self.failed_scripts.retain(is_known);
-        self.idle_scripts.retain(is_known);
+        self.results.retain(|name, _| is_known(name));
         for script in config.vrrp_scripts.iter().filter(|script| script.init_fail) {
             if self.scripts.iter().all(|known| known.name != script.name) {
-                self.failed_scripts.insert(script.name.clone());
+                self.results.insert(script.name.clone(), Some(false));
             }
         }
         self.scripts.clone_from(&config.vrrp_scripts);
@@ -118,8 +116,8 @@ impl Router {
             let in_group = in_group.is_some();
             self.instances[place].set_in_group(in_group);
             self.observe(place, now, &mut outputs);
-            self.instances[place].start(now, &mut outputs);
         }
+        self.start(now, &mut outputs);
         // Whose fault it was may be in the group no more.
         for place in 0..self.instances.len() {
             let group = self.group_of(&self.instances[place].config().name);
@@ -154,19 +152,47 @@ impl Router {
 
     /// A script's result changed.
     pub fn script(&mut self, name: &str, succeeds: bool, now: Instant) -> Outputs {
-        self.idle_scripts.remove(name);
-        if succeeds {
-            self.failed_scripts.remove(name);
-        } else {
-            self.failed_scripts.insert(name.to_owned());
-        }
-        self.observe_all(now)
+        self.result(name, Some(succeeds), now)
     }
 
     /// A script cannot be run. It does not count until its next result.
     pub fn script_not_run(&mut self, name: &str, now: Instant) -> Outputs {
-        self.idle_scripts.insert(name.to_owned());
-        self.observe_all(now)
+        self.result(name, None, now)
+    }
+
+    fn result(&mut self, name: &str, succeeds: Option<bool>, now: Instant) -> Outputs {
+        self.results.insert(name.to_owned(), succeeds);
+        let mut outputs = self.observe_all(now);
+        self.start(now, &mut outputs);
+        self.follow_groups(now, outputs)
+    }
+
+    /// Starts the instances that have not been started, unless they wait for a script.
+    fn start(&mut self, now: Instant, outputs: &mut Outputs) {
+        for place in 0..self.instances.len() {
+            if !self.waits(self.instances[place].config()) {
+                self.instances[place].start(now, outputs);
+            }
+        }
+    }
+
+    /// Whether a script that may be a fault has no result yet: as in keepalived nobody is master by
+    /// mistake until then.
+    fn waits(&self, config: &VrrpInstance) -> bool {
+        let group = self.group_of(&config.name).map(|group| &group.tracks);
+        let tracks = [Some(&config.tracks), group].into_iter().flatten();
+        let mut scripts = tracks.flat_map(|tracks| &tracks.script);
+        scripts.any(|tracked| {
+            let weight = tracked.weight.unwrap_or_else(|| self.weight_of(tracked));
+            weight == 0 && !self.results.contains_key(&tracked.name)
+        })
+    }
+
+    /// The weight that a script says itself.
+    fn weight_of(&self, tracked: &Tracked) -> i16 {
+        let mut scripts = self.scripts.iter();
+        let script = scripts.find(|script| script.name == tracked.name);
+        script.map_or(0, |script| script.weight)
     }
 
     /// The number in a file is another one.
@@ -358,13 +384,10 @@ impl Router {
             let fine = self.is_up(&tracked.name);
             tally.count("track_interface", tracked, 0, fine);
         }
-        let counts = |script: &&Tracked| !self.idle_scripts.contains(&script.name);
-        for tracked in tracks.script.iter().filter(counts) {
-            let mut scripts = self.scripts.iter();
-            let script = scripts.find(|script| script.name == tracked.name);
-            let fine = !self.failed_scripts.contains(&tracked.name);
-            let default = script.map_or(0, |script| script.weight);
-            tally.count("track_script", tracked, default, fine);
+        for tracked in &tracks.script {
+            if let Some(fine) = self.results.get(&tracked.name).copied().flatten() {
+                tally.count("track_script", tracked, self.weight_of(tracked), fine);
+            }
         }
         for tracked in &tracks.process {
             let mut processes = self.processes.iter();

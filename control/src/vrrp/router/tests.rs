@@ -264,6 +264,35 @@ fn tracked_scripts() {
     assert_eq!(priority(&bench), 100);
 }
 
+/// Who was not asked yet has not succeeded.
+#[test]
+fn a_script_without_a_result() {
+    let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\n";
+    let tracked = TWO.replace("track_interface = [\"eth1\"]", "track_script = [\"chk\"]");
+    let mut bench = Bench::new(&format!("{script}{tracked}"));
+    bench.run_for(Duration::from_secs(10));
+    assert_eq!(bench.states(), [State::Init, State::Master]);
+    bench.router.script("chk", true, bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Master]);
+    bench.run_for(Duration::from_secs(4));
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    // One that a reload adds is waited for by nobody who takes part already.
+    let other = script.replace("chk", "other");
+    let both = tracked.replace("[\"chk\"]", "[\"chk\", \"other\"]");
+    let text = format!("{script}{other}{both}");
+    bench.router.take_up(&config(&text), bench.now);
+    assert_eq!(bench.states(), [State::Master, State::Master]);
+    bench.router.script("other", false, bench.now);
+    assert_eq!(bench.states(), [State::Fault, State::Master]);
+
+    let mut bench = Bench::new(&format!("{script}weight = 20\n{tracked}"));
+    let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+    assert_eq!(priority(&bench), 100);
+    bench.router.script("chk", true, bench.now);
+    assert_eq!(priority(&bench), 120);
+}
+
 #[test]
 fn a_script_may_fail_until_its_first_result() {
     let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\ninit_fail = true\n";
@@ -285,9 +314,15 @@ fn a_script_that_cannot_be_run_does_not_count() {
     bench.router.script("chk", false, bench.now);
     assert_eq!(bench.states(), [State::Fault, State::Backup]);
 
+    let mut bench = Bench::new(&format!("{script}{tracked}"));
+    assert_eq!(bench.states(), [State::Init, State::Backup]);
+    bench.router.script_not_run("chk", bench.now);
+    assert_eq!(bench.states(), [State::Backup, State::Backup]);
+
     // Nor is it a success that raises the priority.
     let mut bench = Bench::new(&format!("{script}weight = 20\n{tracked}"));
     let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+    bench.router.script("chk", true, bench.now);
     assert_eq!(priority(&bench), 120);
     bench.router.script_not_run("chk", bench.now);
     assert_eq!(priority(&bench), 100);
