@@ -17,11 +17,14 @@ pub(super) struct Tally {
 impl Tally {
     /// Something that is fine or not.
     pub(super) fn count(&mut self, kind: &str, tracked: &Tracked, default: i16, fine: bool) {
-        let fine = fine != tracked.reverse;
-        match i32::from(tracked.weight.unwrap_or(default)) {
-            0 => self.fault(kind, tracked, !fine),
-            lost if lost < 0 => self.weight += if fine { 0 } else { lost },
-            won => self.weight += if fine { won } else { 0 },
+        let weight = i32::from(tracked.weight.unwrap_or(default));
+        let counts = match weight {
+            0 => return self.fault(kind, tracked, fine == tracked.reverse),
+            lost if lost < 0 => !fine,
+            _ => fine,
+        };
+        if counts {
+            self.weight += if tracked.reverse { -weight } else { weight };
         }
     }
 

@@ -293,6 +293,19 @@ fn a_script_without_a_result() {
     assert_eq!(priority(&bench), 120);
 }
 
+/// keepalived multiplies the weight by -1: a success with 10 takes 10 off, a failure with -10 adds 10.
+#[test]
+fn reversed_weights() {
+    for (weight, up, down) in [("10", 90, 100), ("-10", 100, 110)] {
+        let text = TWO.replace("\"eth1\"", &format!("\"eth1 weight {weight} reverse\""));
+        let mut bench = Bench::new(&text);
+        let priority = |bench: &Bench| bench.router.instances()[0].machine().priority();
+        assert_eq!(priority(&bench), up, "{weight}");
+        bench.router.link(1, "eth1", false, bench.now);
+        assert_eq!(priority(&bench), down, "{weight}");
+    }
+}
+
 #[test]
 fn a_script_may_fail_until_its_first_result() {
     let script = "[[vrrp_script]]\nname = \"chk\"\nscript = \"/bin/true\"\ninit_fail = true\n";
