@@ -302,6 +302,25 @@ fn words_of_a_block_may_share_a_line() {
     assert_eq!(mail.to, ["a@b.org", "c@d.org"]);
 }
 
+/// keepalived: "notify_master script already specified - ignoring".
+#[test]
+fn of_scripts_and_fifos_the_first_counts() {
+    let config = config(
+        "global_defs {\n notify_fifo /run/a\n notify_fifo /run/b\n }\n\
+         vrrp_instance VI_1 {\n interface eth0\n virtual_router_id 51\n priority 7\n priority 8\n\
+           notify_master /bin/a\n notify_master /bin/b\n vmac_garp_intvl 10\n\
+           virtual_ipaddress {\n 192.0.2.1\n }\n\
+           virtual_routes {\n 192.0.2.128/25 via 192.0.2.9 protocol static\n }\n }",
+    );
+    let instance = &config.vrrp_instances[0];
+    assert_eq!(instance.priority, 8);
+    let script = instance.notify.master.as_ref().unwrap();
+    assert_eq!(script.words, ["/bin/a"]);
+    assert_eq!(instance.virtual_routes.len(), 1);
+    let fifo = config.notifications.fifo.as_ref().unwrap();
+    assert_eq!(fifo.path.to_string_lossy(), "/run/a");
+}
+
 /// Wherever it is written, and in each virtual server of a group.
 #[test]
 fn the_weight_of_a_virtual_server_is_the_default_of_its_real_servers() {

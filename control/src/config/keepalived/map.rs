@@ -17,7 +17,7 @@ use super::super::check::CONNECTION;
 use super::super::place::Place;
 use super::super::raw::shorten;
 use super::super::report::Report;
-use super::keywords::{Block, Keyword, Kind, ROOT};
+use super::keywords::{Block, Keyword, Kind, ROOT, Shape};
 use super::tree::Statement;
 
 /// What to do with a file that asks for what this version has not.
@@ -214,16 +214,24 @@ impl<'d> Mapper<'d, '_, '_> {
         }
     }
 
-    /// Puts a value in its place, and says when there was one already.
+    /// Puts a value in its place, and says when there was one already: of scripts and FIFOs the first one
+    /// counts.
     fn set(&mut self, known: Known<'d, '_>, target: &mut DeTable<'d>, value: Spanned<DeValue<'d>>) {
-        let key = known.keyword.key;
+        let Keyword {
+            name, key, kind, ..
+        } = *known.keyword;
         if let Some(before) = target.get(key) {
             let line = self.report.line(before.span().start);
+            let keeps = matches!(kind, Kind::Value(Shape::Script)) || name.ends_with("notify_fifo");
+            let which = if keeps { "first" } else { "last" };
             self.report.warning(
                 known.at(),
                 known.place(),
-                format!("it is on {line} already: as in keepalived, the last one counts"),
+                format!("it is on {line} already: as in keepalived, the {which} one counts"),
             );
+            if keeps {
+                return;
+            }
         }
         put(target, key, known.at(), value);
     }

@@ -8,6 +8,7 @@ const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
 const NOTIFY: &str = "no script is run when the state changes";
 const MAIL: &str = "no mail is sent";
 const VMAC: &str = "addresses on other interfaces have the MAC addresses of those";
+const EXTRA_INTERFACES: &str = "the interfaces of the addresses are announced on, no others";
 const PROCESS: &str = "it is about keepalived's own processes, files and buffers";
 const POLLING: &str = "the kernel tells when a link goes down";
 
@@ -123,8 +124,8 @@ pub(super) static VRRP_INSTANCE: Block = Block {
         value("garp_master_refresh_repeat", Number),
         value("garp_lower_prio_delay", Time),
         value("garp_lower_prio_repeat", Number),
-        value("garp_extra_if", Words)
-            .or_warn("the interfaces of the addresses are announced on, no others"),
+        ignored("garp_extra_if", EXTRA_INTERFACES),
+        ignored("vmac_garp_intvl", EXTRA_INTERFACES),
         value("lower_prio_no_advert", Flag),
         value("higher_prio_send_advert", Flag),
         value("skip_check_adv_addr", Flag)

@@ -248,6 +248,11 @@ impl<'d> Mapper<'d, '_, '_> {
         while let Some(word) = words.next() {
             match word.text.as_str() {
                 "no_track" => {}
+                "protocol" => {
+                    words.next();
+                    let why = "what the appliance adds is marked as its own";
+                    self.part_left_out(word.at, place, "protocol", why);
+                }
                 "track_group" => {
                     words.next();
                     let why = "static routes are not set, so none is tracked";
