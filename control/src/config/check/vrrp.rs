@@ -171,7 +171,7 @@ pub(super) fn sync_groups(
             groups.push(VrrpSyncGroup {
                 name: name.to_owned(),
                 group: group_members,
-                tracks: track::tracks(&table, &tracked, report),
+                tracks: track::tracks(&table, &tracked, None, report),
                 notify: notify(&table, report),
             });
         }

@@ -37,16 +37,13 @@ pub(in super::super) fn defaults(table: &Table<'_>, report: &mut Report<'_>) -> 
     let master_delay = time("vrrp_garp_master_delay", &DELAY, standard.master_delay);
     let master_refresh = time("vrrp_garp_master_refresh", &DELAY, standard.master_refresh);
     let lower_prio_delay = time("vrrp_garp_lower_prio_delay", &DELAY, master_delay);
-    let mut count = |key, default| {
-        let value = table.get(key).and_then(|v| v.integer(&REPEAT, report));
-        value.unwrap_or(default)
-    };
-    let master_repeat = count("vrrp_garp_master_repeat", standard.master_repeat);
-    let master_refresh_repeat = count(
-        "vrrp_garp_master_refresh_repeat",
-        standard.master_refresh_repeat,
-    );
-    let lower_prio_repeat = count("vrrp_garp_lower_prio_repeat", master_repeat);
+    let master_repeat = at_least_one(table, "vrrp_garp_master_repeat", report);
+    let master_repeat = master_repeat.unwrap_or(standard.master_repeat);
+    let refresh_repeat = at_least_one(table, "vrrp_garp_master_refresh_repeat", report);
+    let master_refresh_repeat = refresh_repeat.unwrap_or(standard.master_refresh_repeat);
+    let lower_prio_repeat = table.get("vrrp_garp_lower_prio_repeat");
+    let lower_prio_repeat = lower_prio_repeat.and_then(|v| v.integer(&REPEAT, report));
+    let lower_prio_repeat = lower_prio_repeat.unwrap_or(master_repeat);
     let version = table.get("vrrp_version");
     let mut flag = |key| {
         let value = table.get(key).and_then(|v| v.boolean(report));
@@ -71,4 +68,19 @@ pub(in super::super) fn defaults(table: &Table<'_>, report: &mut Report<'_>) -> 
         strict: flag("vrrp_strict"),
         version: version.and_then(|v| super::instance::version(&v, report)),
     }
+}
+
+/// A number of announcements. Without any, neighbours would go on sending to the last master.
+pub(super) fn at_least_one(
+    table: &Table<'_>,
+    key: &'static str,
+    report: &mut Report<'_>,
+) -> Option<u32> {
+    let value = table.get(key)?;
+    let count: u32 = value.integer(&REPEAT, report)?;
+    if count == 0 {
+        let message = "must be greater than 0, setting to 1";
+        report.warning(value.at, &value.place, message);
+    }
+    Some(count.max(1))
 }

@@ -9,11 +9,11 @@ use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{AuthType, Authentication, VirtualAddress, VrrpInstance, VrrpState};
 use super::super::interface::interface_name;
-use super::defaults::{DELAY, Defaults, REPEAT};
+use super::defaults::{DELAY, Defaults, REPEAT, at_least_one};
 use super::strict::Strict;
 use super::{address, notify, routing, track, unique_name, vmac, words};
 use crate::vrrp::machine::Garp;
-use crate::vrrp::packet::{MAX_ADVERT_INT_V3, Peer, TTL, Version};
+use crate::vrrp::packet::{MAX_ADVERT_INT_V3, PRIORITY_OWNER, Peer, TTL, Version};
 
 pub(in super::super) static INSTANCE: Spec = Spec {
     heading: "[[vrrp_instance]]",
@@ -135,7 +135,8 @@ fn instance<'d>(
     let version = spoken_version(table, is_v4, defaults, report);
     let advert_int = advert_int(table, version, report);
     let authentication = authentication(table, version, report);
-    let (nopreempt, preempt_delay) = preemption(table, state, report);
+    let priority = priority.unwrap_or_else(|| default_priority(table, state, report));
+    let (nopreempt, preempt_delay) = preemption(table, state, priority, report);
     let source = |key, report: &mut Report<'_>| {
         let value = table.get(key)?;
         let address = value.host(report)?;
@@ -145,12 +146,11 @@ fn instance<'d>(
     let unicast_src_ip = source("unicast_src_ip", report);
     let unicast_peer = peers(table, is_v4, report);
     let unicast_ttl = unicast_ttl(table, &unicast_peer, report);
-    let tracks = track::tracks(table, known, report);
+    let tracks = track::tracks(table, known, interface, report);
 
     let virtual_routes = routing::routes(table, interface, report);
     let virtual_rules = routing::rules(table, report);
 
-    let priority = priority.unwrap_or(DEFAULT_PRIORITY);
     let strict = Strict::of(table, defaults, report);
     let no_accept = strict.no_accept(priority, version, report);
     let authentication = strict.authentication(authentication, report);
@@ -316,22 +316,46 @@ fn authenticate(value: &Value<'_>, report: &mut Report<'_>) -> Option<Authentica
     Some(Authentication { kind, auth_pass })
 }
 
+/// keepalived derives it from the state.
+fn default_priority(table: &Table<'_>, state: Option<VrrpState>, report: &mut Report<'_>) -> u8 {
+    if state != Some(VrrpState::Master) {
+        return DEFAULT_PRIORITY;
+    }
+    report.warning(
+        table.at,
+        &table.place,
+        "state MASTER without priority: it is 255, that of the owner of the addresses",
+    );
+    PRIORITY_OWNER
+}
+
+/// Whether a master of lower priority is left alone, and for how long. As in keepalived, who begins as
+/// master does not.
 fn preemption(
     table: &Table<'_>,
     state: Option<VrrpState>,
+    priority: u8,
     report: &mut Report<'_>,
 ) -> (bool, Duration) {
-    let nopreempt = flag(table, "nopreempt", false, report);
-    if nopreempt && state == Some(VrrpState::Master) {
-        report.warning(
-            table.at,
-            &table.place,
-            "nopreempt with state = \"MASTER\": it starts as backup all the same, and leaves a master alone",
-        );
-    }
+    let nopreempt = table.get("nopreempt");
+    let nopreempt_is_on = flag(table, "nopreempt", false, report);
     let delay = table.get("preempt_delay");
-    let delay = delay.and_then(|v| v.time(&PREEMPT_DELAY, report));
-    (nopreempt, delay.unwrap_or_default())
+    let time = delay.as_ref().and_then(|v| v.time(&PREEMPT_DELAY, report));
+    let time = time.unwrap_or_default();
+    let reason = match (state, priority) {
+        (Some(VrrpState::Master), _) => "initial state MASTER",
+        (_, PRIORITY_OWNER) => "priority 255",
+        (_, _) => return (nopreempt_is_on, time),
+    };
+    let mut clear = |value: Option<Value<'_>>, what| {
+        if let Some(value) = value {
+            let message = format!("{what} will not work with {reason} - clearing");
+            report.warning(value.at, &value.place, message);
+        }
+    };
+    clear(nopreempt.filter(|_| nopreempt_is_on), "nopreempt");
+    clear(delay.filter(|_| !time.is_zero()), "preempt delay");
+    (false, Duration::ZERO)
 }
 
 fn garp(table: &Table<'_>, defaults: &Garp, report: &mut Report<'_>) -> Garp {
@@ -339,10 +363,11 @@ fn garp(table: &Table<'_>, defaults: &Garp, report: &mut Report<'_>) -> Garp {
     let master_delay = time("garp_master_delay");
     let master_refresh = time("garp_master_refresh");
     let lower_prio_delay = time("garp_lower_prio_delay").or(master_delay);
-    let mut count = |key| table.get(key).and_then(|v| v.integer(&REPEAT, report));
-    let master_repeat = count("garp_master_repeat");
-    let master_refresh_repeat = count("garp_master_refresh_repeat");
-    let lower_prio_repeat = count("garp_lower_prio_repeat").or(master_repeat);
+    let master_repeat = at_least_one(table, "garp_master_repeat", report);
+    let master_refresh_repeat = at_least_one(table, "garp_master_refresh_repeat", report);
+    let lower_prio_repeat = table.get("garp_lower_prio_repeat");
+    let lower_prio_repeat = lower_prio_repeat.and_then(|v| v.integer(&REPEAT, report));
+    let lower_prio_repeat = lower_prio_repeat.or(master_repeat);
     Garp {
         master_delay: master_delay.unwrap_or(defaults.master_delay),
         master_repeat: master_repeat.unwrap_or(defaults.master_repeat),

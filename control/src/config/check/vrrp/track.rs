@@ -1,13 +1,15 @@
 //! What instances and groups track: `[[track_file]]`, `[[vrrp_track_process]]`, and the lists that
 //! name them, scripts and interfaces.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
-use super::super::super::{InitFile, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks};
+use super::super::super::{
+    InitFile, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks,
+};
 use super::super::interface::is_interface_name;
 use super::super::scripts::command;
 use super::{WEIGHT, names_of, unique_name, words};
@@ -182,7 +184,13 @@ impl<'d> Known<'d> {
     }
 }
 
-pub(super) fn tracks(table: &Table<'_>, known: &Known<'_>, report: &mut Report<'_>) -> Tracks {
+/// What an instance on the interface `own` tracks, or a group.
+pub(super) fn tracks(
+    table: &Table<'_>,
+    known: &Known<'_>,
+    own: Option<&str>,
+    report: &mut Report<'_>,
+) -> Tracks {
     let mut named = |key, section, known: &[&str], weight| {
         track_named(table, key, section, known, weight, report)
     };
@@ -196,7 +204,7 @@ pub(super) fn tracks(table: &Table<'_>, known: &Known<'_>, report: &mut Report<'
     );
     Tracks {
         script,
-        interface: track_interface(table, report),
+        interface: track_interface(table, own, report),
         file,
         process,
     }
@@ -210,7 +218,7 @@ fn track_named(
     weights: &RangeInclusive<i64>,
     report: &mut Report<'_>,
 ) -> Vec<Tracked> {
-    let mut all = Vec::new();
+    let mut all: Vec<Tracked> = Vec::new();
     let list = table.get(key).and_then(|v| v.list(report));
     for element in list.unwrap_or_default() {
         // A name may have spaces in it, so a name as a whole comes first.
@@ -235,14 +243,23 @@ fn track_named(
                 format_args!("add the {kind}, or correct the name"),
             );
         }
-        all.push(tracked);
+        push_new(&mut all, tracked, &element, report);
     }
     all
 }
 
-fn track_interface(table: &Table<'_>, report: &mut Report<'_>) -> Vec<Tracked> {
-    let mut all: Vec<Tracked> = Vec::new();
-    let mut seen = BTreeSet::new();
+/// As in keepalived, the first one of each name counts.
+fn push_new(all: &mut Vec<Tracked>, tracked: Tracked, at: &Value<'_>, report: &mut Report<'_>) {
+    if all.iter().any(|known| known.name == tracked.name) {
+        let message = format!("{} again: ignoring it", tracked.name);
+        report.warning(at.at, &at.place, message);
+    } else {
+        all.push(tracked);
+    }
+}
+
+fn track_interface(table: &Table<'_>, own: Option<&str>, report: &mut Report<'_>) -> Vec<Tracked> {
+    let mut all = Vec::new();
     let list = table.get("track_interface").and_then(|v| v.list(report));
     for element in list.unwrap_or_default() {
         let Some(tracked) = words::tracked(&element, &WEIGHT, report) else {
@@ -252,10 +269,12 @@ fn track_interface(table: &Table<'_>, report: &mut Report<'_>) -> Vec<Tracked> {
             let remedy = r#"write one, such as "eth1" or "eth1 weight -20""#;
             element.reject("the name of an interface", remedy, report);
         }
-        if !seen.insert(tracked.name.clone()) {
-            element.reject("each interface once", "remove one of them", report);
+        if own == Some(tracked.name.as_str()) {
+            let message = format!("ignoring {}: it is the instance's own", tracked.name);
+            report.warning(element.at, &element.place, message);
+        } else {
+            push_new(&mut all, tracked, &element, report);
         }
-        all.push(tracked);
     }
     all
 }
