@@ -302,6 +302,50 @@ fn words_of_a_block_may_share_a_line() {
     assert_eq!(mail.to, ["a@b.org", "c@d.org"]);
 }
 
+/// The weights of one member alone would part the group: keepalived's `vrrp_complete_instance`.
+#[test]
+fn weights_of_members_of_a_sync_group_count_where_it_is_said() {
+    let text = |word: &str| {
+        format!(
+            "vrrp_script plain {{\n script /bin/true\n }}\n\
+             vrrp_script heavy {{\n script /bin/true\n weight -60\n }}\n\
+             track_file one {{\n file /run/one\n }}\n\
+             track_file two {{\n file /run/two\n weight 2\n }}\n\
+             vrrp_instance VI_1 {{\n interface eth0\n virtual_router_id 51\n\
+               virtual_ipaddress {{\n 192.0.2.1\n }}\n\
+               track_script {{\n plain\n heavy\n }}\n track_file {{\n one\n two\n }}\n\
+               track_interface {{\n eth1 weight -5\n }}\n }}\n\
+             vrrp_sync_group G {{\n group {{\n VI_1\n }}\n{word}\n\
+               track_script {{\n heavy\n }}\n }}"
+        )
+    };
+    let tracked = |word: &str| {
+        let config = config(&text(word));
+        assert_eq!(config.vrrp_sync_groups[0].tracks.script[0].name, "heavy");
+        let tracks = &config.vrrp_instances[0].tracks;
+        let all = tracks.script.iter().chain(&tracks.file);
+        let all = all.chain(&tracks.interface);
+        let all = all.map(|tracked| (tracked.name.clone(), tracked.weight));
+        all.collect::<Vec<_>>()
+    };
+    let named = |name: &str, weight| (name.to_owned(), weight);
+    let without = [
+        named("plain", None),
+        named("one", Some(0)),
+        named("eth1", Some(0)),
+    ];
+    assert_eq!(tracked(""), without);
+    let with = [
+        named("plain", None),
+        named("heavy", None),
+        named("one", None),
+        named("two", None),
+        named("eth1", Some(-5)),
+    ];
+    assert_eq!(tracked("sync_group_tracking_weight"), with);
+    assert_eq!(tracked("global_tracking"), with);
+}
+
 /// keepalived: "notify_master script already specified - ignoring".
 #[test]
 fn of_scripts_and_fifos_the_first_counts() {

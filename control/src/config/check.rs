@@ -241,8 +241,14 @@ fn file(document: Entry<'_>, pieces: &mut Pieces<'_>, report: &mut Report<'_>) -
         .map(|table| notifications::notifications(table, report));
     let defaults = global.as_ref().map(|table| vrrp::defaults(table, report));
     let defaults = defaults.unwrap_or_default();
-    let vrrp_instances = vrrp::instances(&root, &defaults, report);
-    let vrrp_sync_groups = vrrp::sync_groups(&root, &vrrp_instances, report);
+    let mut vrrp_instances = vrrp::instances(&root, &defaults, report);
+    let vrrp_sync_groups = vrrp::sync_groups(
+        &root,
+        &mut vrrp_instances,
+        &vrrp_scripts,
+        &track_files,
+        report,
+    );
     let virtual_servers = virtual_server::virtual_servers(&root, pieces, report);
     Config {
         router_id: global.as_ref().and_then(|table| router_id(table, report)),

@@ -23,8 +23,8 @@ pub(super) use track::{
 };
 
 use super::super::raw::{Spec, Table};
-use super::super::report::Report;
-use super::super::{Notify, VrrpInstance, VrrpScript, VrrpSyncGroup};
+use super::super::report::{Dialect, Report};
+use super::super::{Notify, TrackFile, VrrpInstance, VrrpScript, VrrpSyncGroup};
 use super::scripts::{command, script, script_user};
 use crate::scripts::Script;
 
@@ -60,9 +60,10 @@ pub(super) static SYNC_GROUP: Spec = Spec {
         "notify_stop",
         "notify",
         "smtp_alert",
+        "sync_group_tracking_weight",
     ],
     shared: &[],
-    unsupported: &["global_tracking", "sync_group_tracking_weight"],
+    unsupported: &["global_tracking"],
 };
 
 /// keepalived's limit of `rise` and `fall`.
@@ -122,10 +123,12 @@ fn notify(table: &Table<'_>, report: &mut Report<'_>) -> Notify {
     }
 }
 
-/// The groups; `instances` are those that may be members.
+/// The groups; `instances` are those that may be members. What they track may not count in a group.
 pub(super) fn sync_groups(
     root: &Table<'_>,
-    instances: &[VrrpInstance],
+    instances: &mut [VrrpInstance],
+    scripts: &[VrrpScript],
+    files: &[TrackFile],
     report: &mut Report<'_>,
 ) -> Vec<VrrpSyncGroup> {
     let mut groups = Vec::new();
@@ -166,6 +169,18 @@ pub(super) fn sync_groups(
                 &table.place,
                 "some of its instances have priority 255 and some have not: they will not agree",
             );
+        }
+        let weights_count = table.get("sync_group_tracking_weight");
+        let weights_count = weights_count.and_then(|v| v.boolean(report));
+        if !weights_count.unwrap_or(report.dialect() == Dialect::Toml) {
+            let is_member = |instance: &&mut VrrpInstance| group_members.contains(&instance.name);
+            for instance in instances.iter_mut().filter(is_member) {
+                let ignored = track::ignore_weights(&mut instance.tracks, scripts, files);
+                for what in ignored {
+                    let message = format!("{}: ignoring {what} due to SYNC group", instance.name);
+                    report.warning(table.at, &table.place, message);
+                }
+            }
         }
         if let Some(name) = name {
             groups.push(VrrpSyncGroup {

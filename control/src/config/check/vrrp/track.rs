@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{
-    InitFile, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks,
+    InitFile, ParameterMatch, TrackFile, TrackProcess, Tracked, Tracks, VrrpScript,
 };
 use super::super::interface::is_interface_name;
 use super::super::scripts::command;
@@ -256,6 +256,50 @@ fn push_new(all: &mut Vec<Tracked>, tracked: Tracked, at: &Value<'_>, report: &m
     } else {
         all.push(tracked);
     }
+}
+
+/// Takes away what moves one member of a sync group and not the others: weighted scripts and files go,
+/// interfaces and files of weight 1, the default, become faults. keepalived's `vrrp_complete_instance`
+/// does so, and leaves processes as they are. Returns what was taken away.
+pub(super) fn ignore_weights(
+    tracks: &mut Tracks,
+    scripts: &[VrrpScript],
+    files: &[TrackFile],
+) -> Vec<String> {
+    let mut ignored = Vec::new();
+    for tracked in &mut tracks.interface {
+        if tracked.weight.is_some_and(|weight| weight != 0) {
+            ignored.push(format!("{} tracked interface weight", tracked.name));
+            tracked.weight = Some(0);
+        }
+    }
+    tracks.script.retain(|tracked| {
+        let script = scripts.iter().find(|script| script.name == tracked.name);
+        let own = script.map_or(0, |script| script.weight);
+        let is_kept = tracked.weight.unwrap_or(own) == 0;
+        if !is_kept {
+            ignored.push(format!("tracked script {} with weights", tracked.name));
+        }
+        is_kept
+    });
+    tracks.file.retain_mut(|tracked| {
+        let file = files.iter().find(|file| file.name == tracked.name);
+        let own = file.map_or(1, |file| file.weight);
+        match tracked.weight.map_or(own, i32::from) {
+            0 => return true,
+            1 => {
+                ignored.push(format!("weight from tracked file {}", tracked.name));
+                tracked.weight = Some(0);
+                return true;
+            }
+            weight => {
+                let name = &tracked.name;
+                ignored.push(format!("tracked file {name} with weight {weight}"));
+            }
+        }
+        false
+    });
+    ignored
 }
 
 fn track_interface(table: &Table<'_>, own: Option<&str>, report: &mut Report<'_>) -> Vec<Tracked> {

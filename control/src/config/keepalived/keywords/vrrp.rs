@@ -74,9 +74,8 @@ pub(super) static SYNC_GROUP: Block = Block {
         value("notify", Script).or_warn(NOTIFY),
         value("notify_priority_changes", Flag).or_warn(PRIORITY),
         value("smtp_alert", Flag).or_warn(MAIL),
-        value("global_tracking", Flag)
-            .or_warn("what the group tracks counts for all its instances"),
-        silent("sync_group_tracking_weight"),
+        value("global_tracking", Flag).named("sync_group_tracking_weight"),
+        value("sync_group_tracking_weight", Flag),
     ],
     shared: &[],
 };
