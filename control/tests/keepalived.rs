@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::config::{
-    CheckKind, Checked, Config, Diagnostics, Format, Severity, import_keepalived, load_as, parse,
-    parse_keepalived, to_toml,
+    CheckKind, Checked, Config, Diagnostics, Format, Severity, Tracked, import_keepalived, load_as,
+    parse, parse_keepalived, to_toml,
 };
 use dataplane::service::{ForwardingMethod, Protocol, Tunnel};
 
@@ -344,6 +344,26 @@ fn weights_of_members_of_a_sync_group_count_where_it_is_said() {
     ];
     assert_eq!(tracked("sync_group_tracking_weight"), with);
     assert_eq!(tracked("global_tracking"), with);
+}
+
+/// A weight may be reversed where the script is written; noreverse takes that back.
+#[test]
+fn the_weight_of_a_script_may_be_reversed() {
+    let config = config(
+        "vrrp_script chk {\n script /bin/true\n weight -20 reverse\n }\n\
+         track_file load {\n file /run/load\n weight 3 reverse\n }\n\
+         vrrp_instance VI_1 {\n interface eth0\n virtual_router_id 51\n\
+           virtual_ipaddress {\n 192.0.2.1\n }\n\
+           track_script {\n chk\n }\n track_file {\n load weight 2\n }\n }\n\
+         vrrp_sync_group G {\n group {\n VI_1\n }\n track_script {\n chk weight 1 noreverse\n }\n\
+           sync_group_tracking_weight\n }",
+    );
+    let of = |tracked: &Tracked| (tracked.weight, tracked.reverse);
+    let tracks = &config.vrrp_instances[0].tracks;
+    assert_eq!(of(&tracks.script[0]), (Some(-20), true));
+    assert_eq!(of(&tracks.file[0]), (Some(2), true));
+    let tracks = &config.vrrp_sync_groups[0].tracks;
+    assert_eq!(of(&tracks.script[0]), (Some(1), false));
 }
 
 /// keepalived: "notify_master script already specified - ignoring".

@@ -15,6 +15,9 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::Spanned;
+use toml::de::DeValue;
+
 pub(super) use defaults::defaults;
 pub(super) use instance::{AUTHENTICATION, INSTANCE, instances};
 pub(super) use track::{
@@ -91,8 +94,7 @@ pub(super) fn scripts(root: &Table<'_>, report: &mut Report<'_>) -> Vec<VrrpScri
         let timeout = time("timeout");
         let mut count = |key| table.get(key).and_then(|v| v.integer(&IN_A_ROW, report));
         let (rise, fall) = (count("rise"), count("fall"));
-        let weight = table.get("weight");
-        let weight = weight.and_then(|v| v.integer(&WEIGHT, report));
+        let weight = track::own_weight(&table, &WEIGHT, report);
         let init_fail = table.get("init_fail").and_then(|v| v.boolean(report));
         if let (Some(name), Some(words)) = (name, words) {
             scripts.push(VrrpScript {
@@ -196,10 +198,19 @@ pub(super) fn sync_groups(
 
 /// Every name of a kind of section, also of one with mistakes in it.
 fn names_of<'d>(root: &Table<'d>, section: &'static str) -> Vec<&'d str> {
-    let sections = root.get(section).and_then(|v| v.raw.as_array());
-    let names = sections.into_iter().flat_map(|array| array.iter());
-    let names = names.filter_map(|section| section.get_ref().get("name")?.get_ref().as_str());
+    let names = sections_of(root, section);
+    let names = names.filter_map(|section| section.get("name")?.get_ref().as_str());
     names.collect()
+}
+
+/// Every section of a kind that is an element of a list, as it is written.
+fn sections_of<'d>(
+    root: &Table<'d>,
+    section: &'static str,
+) -> impl Iterator<Item = &'d DeValue<'d>> {
+    let sections = root.get(section).and_then(|v| v.raw.as_array());
+    let sections = sections.into_iter().flat_map(|array| array.iter());
+    sections.map(Spanned::get_ref)
 }
 
 fn unique_name<'d>(

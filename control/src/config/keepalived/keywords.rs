@@ -96,6 +96,8 @@ pub(super) enum Shape {
     Command,
     /// A whole number.
     Number,
+    /// A whole number, or text: the number and `reverse`.
+    Weight,
     /// Seconds, with a fraction or without.
     Time,
     /// Nothing, or one of keepalived's words for yes and no: true or false.

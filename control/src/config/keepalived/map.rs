@@ -268,6 +268,10 @@ impl<'d> Mapper<'d, '_, '_> {
             if line.keyword.text == "file" {
                 put(check, "file", at, text(at, word.text.as_str()));
             } else if line.keyword.text == "weight" && check.get("weight").is_none() {
+                if let Some(reverse) = line.arguments.get(1).filter(|w| w.text == "reverse") {
+                    let value = Spanned::new(reverse.at..reverse.at, DeValue::Boolean(true));
+                    put(check, "reverse", reverse.at, value);
+                }
                 let weight = Spanned::new(word.at..word.at, value::number(word));
                 put(check, "weight", word.at, weight);
             }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::super::super::raw::{Spec, Table, Value};
 use super::super::super::report::Report;
 use super::super::super::{
@@ -12,7 +14,7 @@ use super::super::super::{
 };
 use super::super::interface::is_interface_name;
 use super::super::scripts::command;
-use super::{WEIGHT, names_of, unique_name, words};
+use super::{WEIGHT, sections_of, unique_name, words};
 
 pub(in super::super) static FILE: Spec = Spec {
     heading: "[[track_file]]",
@@ -56,8 +58,7 @@ pub(in super::super) fn files(root: &Table<'_>, report: &mut Report<'_>) -> Vec<
         let name = unique_name(&table, &mut names, "load", report);
         let file = table.require("file", r#"file = "/run/load""#, report);
         let file = file.and_then(|v| absolute(&v, report));
-        let weight = table.get("weight");
-        let weight = weight.and_then(|v| v.integer(&FILE_WEIGHT, report));
+        let weight = own_weight(&table, &FILE_WEIGHT, report);
         let init_file = table.get("init_file").and_then(|v| init_file(&v, report));
         if let (Some(name), Some(file)) = (name, file) {
             files.push(TrackFile {
@@ -123,8 +124,7 @@ pub(in super::super) fn processes(root: &Table<'_>, report: &mut Report<'_>) -> 
         ];
         let param_match = table.get("param_match");
         let param_match = param_match.and_then(|v| v.choice(&kinds, &[], report));
-        let weight = table.get("weight");
-        let weight = weight.and_then(|v| v.integer(&WIDER, report));
+        let weight = own_weight(&table, &WIDER, report);
         let quorum = table.get("quorum");
         let quorum = quorum.and_then(|v| v.integer(&PROCESSES, report));
         let quorum_max = table.get("quorum_max");
@@ -167,19 +167,53 @@ pub(in super::super) fn processes(root: &Table<'_>, report: &mut Report<'_>) -> 
     processes
 }
 
-/// Names of what may be tracked.
+/// The weight of what is tracked: a number, or text such as `"-20 reverse"`, which [`Known`] remembers.
+pub(super) fn own_weight<T: TryFrom<i64>>(
+    table: &Table<'_>,
+    range: &RangeInclusive<i64>,
+    report: &mut Report<'_>,
+) -> Option<T> {
+    let value = table.get("weight")?;
+    let Some(number) = reversed(value.raw) else {
+        return value.integer(range, report);
+    };
+    let number = number.filter(|number| range.contains(number));
+    let weight = number.and_then(|number| T::try_from(number).ok());
+    if weight.is_none() {
+        let expected = format!("{} to {} before reverse", range.start(), range.end());
+        value.reject(expected, "correct the number", report);
+    }
+    weight
+}
+
+/// The number before `reverse`, if that is there.
+fn reversed(weight: &DeValue<'_>) -> Option<Option<i64>> {
+    let number = weight.as_str()?.strip_suffix(" reverse")?;
+    Some(number.trim().parse().ok())
+}
+
+/// What may be tracked: the names, and the weights of those that count reversed.
 pub(super) struct Known<'d> {
-    scripts: Vec<&'d str>,
-    files: Vec<&'d str>,
-    processes: Vec<&'d str>,
+    scripts: BTreeMap<&'d str, Option<i64>>,
+    files: BTreeMap<&'d str, Option<i64>>,
+    processes: BTreeMap<&'d str, Option<i64>>,
 }
 
 impl<'d> Known<'d> {
     pub(super) fn of(root: &Table<'d>) -> Self {
+        let of = |section| {
+            let sections = sections_of(root, section).filter_map(|section| {
+                let name = section.get("name")?.get_ref().as_str()?;
+                let weight = section.get("weight");
+                let reversed = weight.and_then(|weight| reversed(weight.get_ref()));
+                Some((name, reversed.flatten()))
+            });
+            sections.collect()
+        };
         Self {
-            scripts: names_of(root, "vrrp_script"),
-            files: names_of(root, "track_file"),
-            processes: names_of(root, "vrrp_track_process"),
+            scripts: of("vrrp_script"),
+            files: of("track_file"),
+            processes: of("vrrp_track_process"),
         }
     }
 }
@@ -191,9 +225,8 @@ pub(super) fn tracks(
     own: Option<&str>,
     report: &mut Report<'_>,
 ) -> Tracks {
-    let mut named = |key, section, known: &[&str], weight| {
-        track_named(table, key, section, known, weight, report)
-    };
+    let mut named =
+        |key, section, known, weight| track_named(table, key, section, known, weight, report);
     let script = named("track_script", "vrrp_script", &known.scripts, &WEIGHT);
     let file = named("track_file", "track_file", &known.files, &WIDER);
     let process = named(
@@ -214,7 +247,7 @@ fn track_named(
     table: &Table<'_>,
     key: &'static str,
     section: &str,
-    known: &[&str],
+    known: &BTreeMap<&str, Option<i64>>,
     weights: &RangeInclusive<i64>,
     report: &mut Report<'_>,
 ) -> Vec<Tracked> {
@@ -222,7 +255,8 @@ fn track_named(
     let list = table.get(key).and_then(|v| v.list(report));
     for element in list.unwrap_or_default() {
         // A name may have spaces in it, so a name as a whole comes first.
-        let whole = element.raw.as_str().filter(|text| known.contains(text));
+        let text = element.raw.as_str().unwrap_or_default();
+        let whole = known.contains_key(text).then_some(text);
         let tracked = match whole {
             Some(name) => Some(Tracked {
                 name: name.to_owned(),
@@ -231,17 +265,35 @@ fn track_named(
             }),
             None => words::tracked(&element, weights, report),
         };
-        let Some(tracked) = tracked else { continue };
-        if !known.contains(&tracked.name.as_str()) {
-            let what = format_args!("the name of a [[{section}]]").to_string();
-            let kind = section.rsplit('_').next().unwrap_or(section);
-            report.absent(
-                element.at,
-                &element.place,
-                format_args!("{:?}", tracked.name),
-                what,
-                format_args!("add the {kind}, or correct the name"),
-            );
+        let Some(mut tracked) = tracked else {
+            continue;
+        };
+        match known.get(tracked.name.as_str()) {
+            Some(Some(weight)) if tracked.weight.is_none() => {
+                tracked.weight = i16::try_from(*weight).ok();
+                tracked.reverse = true;
+                if !tracked
+                    .weight
+                    .is_some_and(|weight| weights.contains(&weight.into()))
+                {
+                    let expected = format!("a weight of {} to {}", weights.start(), weights.end());
+                    element.reject(expected, "write it after the name", report);
+                }
+            }
+            // Unless it says noreverse.
+            Some(Some(_)) if !text.ends_with("reverse") => tracked.reverse = true,
+            Some(_) => {}
+            None => {
+                let what = format_args!("the name of a [[{section}]]").to_string();
+                let kind = section.rsplit('_').next().unwrap_or(section);
+                report.absent(
+                    element.at,
+                    &element.place,
+                    format_args!("{:?}", tracked.name),
+                    what,
+                    format_args!("add the {kind}, or correct the name"),
+                );
+            }
         }
         push_new(&mut all, tracked, &element, report);
     }

@@ -1,7 +1,9 @@
 //! VRRP instances, scripts and groups.
 
 use super::Kind::{Addresses, Lines, Routing, Section, WordList};
-use super::Shape::{Command, Escaped, Flag, FlagOrWords, Number, Script, Text, Time, Words};
+use super::Shape::{
+    Command, Escaped, Flag, FlagOrWords, Number, Script, Text, Time, Weight, Words,
+};
 use super::{Block, ignored, keyword, refused, silent, value};
 
 const PRIORITY: &str = "a changed priority alone is not written to the FIFO";
@@ -19,7 +21,7 @@ pub(super) static VRRP_SCRIPT: Block = Block {
         value("script", Command),
         value("interval", Time),
         value("timeout", Time).or_warn("a script may take as long as its interval"),
-        value("weight", Number),
+        value("weight", Weight),
         value("rise", Number).or_warn("one success is enough"),
         value("fall", Number).or_refuse("a script would count as failed after one failure"),
         value("init_fail", Flag)
@@ -34,7 +36,7 @@ pub(super) static TRACK_FILE: Block = Block {
     heading: "[[track_file]]",
     keywords: &[
         value("file", Text),
-        value("weight", Number),
+        value("weight", Weight),
         value("init_file", FlagOrWords),
     ],
     shared: &[],
@@ -46,7 +48,7 @@ pub(super) static TRACK_PROCESS: Block = Block {
     keywords: &[
         value("process", Command),
         value("param_match", Text),
-        value("weight", Number),
+        value("weight", Weight),
         value("quorum", Number),
         value("quorum_max", Number),
         value("fork_delay", Time),

@@ -87,7 +87,10 @@ impl<'d> Mapper<'d, '_, '_> {
             }
             Shape::Script => return self.script(known),
             Shape::Address => return self.address(known),
-            Shape::Number | Shape::Persistence => number(self.only_word(known)?),
+            Shape::Weight if arguments.get(1).is_some_and(|word| word.text == "reverse") => {
+                DeValue::String(joined(arguments[..2].iter()).into())
+            }
+            Shape::Number | Shape::Weight | Shape::Persistence => number(self.only_word(known)?),
             Shape::Time => return self.time(known),
             Shape::Upper => DeValue::String(self.only_word(known)?.text.to_uppercase().into()),
             Shape::Escaped => DeValue::String(unescape(&self.only_word(known)?.text).into()),
