@@ -93,10 +93,10 @@ impl Live {
 
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
-            match action {
-                Action::StartCheck { id, check } => _ = self.checker.start(id, *check),
-                Action::StopCheck { id } => _ = self.checker.stop(&id),
-                _ => {}
+            if let Action::StartCheck { id, check } = action {
+                self.checker.start(id, *check);
+            } else if let Action::StopCheck { id } = action {
+                self.checker.stop(&id);
             }
         }
     }

@@ -29,10 +29,14 @@ fn reload(
     let mut actions = Vec::new();
     let key = (service.key, server.address);
     let states = take_up(key, server, known, was_up, &mut actions);
-    let in_words = actions.iter().map(|action| match action {
-        Action::StartCheck { id, check } => format!("start {} {}", id.check, check.kind.name()),
-        Action::StopCheck { id } => format!("stop {}", id.check),
-        other => panic!("{other:?}"),
+    let in_words = actions.iter().map(|action| {
+        if let Action::StartCheck { id, check } = action {
+            format!("start {} {}", id.check, check.kind.name())
+        } else if let Action::StopCheck { id } = action {
+            format!("stop {}", id.check)
+        } else {
+            panic!("{action:?}")
+        }
     });
     (states, in_words.collect())
 }
