@@ -20,6 +20,7 @@ mod flows;
 mod fullnat;
 mod limits;
 mod opening;
+mod rerouting;
 mod sending;
 mod straight;
 mod synproxy;
@@ -496,8 +497,9 @@ impl Director {
     /// Expires connections that are due, a bounded number. True if timers are left that should be looked at soon.
     pub(crate) fn expire(&mut self, now: u64) -> bool {
         self.flows.allow_icmp(now);
-        let behind = self.flows.expire(self.published.load(), now);
-        self.flows.sum_peer_load(self.published.load(), now);
+        let snapshot: &Snapshot = self.published.load();
+        let behind = self.flows.expire(snapshot, now) | self.flows.reroute(snapshot, now);
+        self.flows.sum_peer_load(snapshot, now);
         behind
     }
 

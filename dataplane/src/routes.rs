@@ -1,8 +1,9 @@
 //! The way to clients, for replies that pass the director: what the kernel's main routing table
 //! says, as the control plane last read it.
 //!
-//! A route is looked up once for each connection whose replies are translated. The gateway it
-//! names is looked up for each reply, so that a gateway's new MAC address counts at once.
+//! A route is looked up once for each connection whose replies are translated, and again when the routes are
+//! others than before (`director/rerouting.rs`). The gateway it names is looked up for each reply, so that a gateway's
+//! new MAC address counts at once.
 //!
 //! Not done here: policy routing, metrics (the control plane keeps the best route of a prefix),
 //! more than one next hop for a prefix.
@@ -89,6 +90,8 @@ pub struct Routes {
     v4_gateways: Vec<WayWord>,
     gateways: Vec<Option<Hop>>,
     ports: Vec<Egress>,
+    /// Another one than that of the routes before, if an address may go another way now.
+    revision: u64,
 }
 
 impl Routes {
@@ -110,7 +113,24 @@ impl Routes {
             v4_gateways,
             gateways: gateways.into_iter().map(|hop| hop.map(Hop::from)).collect(),
             ports,
+            revision: 0,
         }
+    }
+
+    /// The same as what comes after `before`: workers see by the revision whether ways are others.
+    #[must_use]
+    pub fn replacing(self, before: &Self) -> Self {
+        let is_same = self.starts == before.starts && self.vias == before.vias;
+        Self {
+            revision: before.revision + u64::from(!is_same),
+            ..self
+        }
+    }
+
+    /// As long as it is the same, so is the way of every address.
+    #[must_use]
+    pub(crate) fn revision(&self) -> u64 {
+        self.revision
     }
 
     /// The route of the longest prefix that `address` lies in.

@@ -42,7 +42,7 @@ impl Controller {
         .with_expiry(appliance.expiry)
         .when_full(appliance.when_full)
         .with_templates(Arc::clone(&self.templates))
-        .with_routes(self.routes())
+        .with_routes(self.routes().replacing(&before.routes))
     }
 
     fn routes(&self) -> Routes {

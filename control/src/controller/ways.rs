@@ -2,11 +2,12 @@
 //! each connection whose replies pass the director.
 //!
 //! A gateway keeps its place for as long as a route names it, so that connections which remember the place
-//! find its MAC address, whatever that is by then.
+//! find its MAC address, whatever that is by then; and for some time longer, as workers take a moment to give all
+//! of its connections another way. Until then these wait for it, and go to no other gateway.
 //!
 //! Not done here: policy routing, and more than the first next hop of a route.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use dataplane::routes::{Egress, Prefix, Routes, Via};
@@ -15,6 +16,9 @@ use dataplane::service::{Address, GatewayId, MacAddress};
 use super::addresses::Addresses;
 use super::next_hops::{NextHops, Port};
 use crate::event::TableRoute;
+
+/// So many gateways that no route names keep their places; then the first of them loses it to a new one.
+const UNNAMED_GATEWAYS: usize = 256;
 
 /// What an interface without a known MTU is taken to carry.
 const USUAL_MTU: u16 = 1500;
@@ -33,9 +37,18 @@ const NOBODY: Egress = Egress {
 pub(super) struct Ways {
     routes: Vec<TableRoute>,
     /// By [`GatewayId`].
-    gateways: Vec<Option<IpAddr>>,
+    gateways: Vec<Gateway>,
+    /// How often the routes changed.
+    changes: u64,
     /// Of the links, by interface index.
     mtus: BTreeMap<u32, u32>,
+}
+
+#[derive(Debug)]
+struct Gateway {
+    address: IpAddr,
+    /// The change since which no route names it.
+    unnamed_since: Option<u64>,
 }
 
 impl Ways {
@@ -50,24 +63,43 @@ impl Ways {
             return false;
         }
         self.routes = routes;
-        let named = |gateway: IpAddr| {
-            self.routes
-                .iter()
-                .any(|route| route.route.gateway == Some(gateway))
-        };
+        self.changes += 1;
+        let routes = self.routes.iter();
+        let named: BTreeSet<IpAddr> = routes.filter_map(|route| route.route.gateway).collect();
         for place in &mut self.gateways {
-            *place = place.filter(|gateway| named(*gateway));
+            place.unnamed_since = match named.contains(&place.address) {
+                true => None,
+                false => place.unnamed_since.or(Some(self.changes)),
+            };
         }
-        for gateway in self.routes.iter().filter_map(|route| route.route.gateway) {
-            if self.gateways.contains(&Some(gateway)) {
-                continue;
-            }
-            match self.gateways.iter().position(Option::is_none) {
-                Some(free) => self.gateways[free] = Some(gateway),
-                None => self.gateways.push(Some(gateway)),
+        for address in named {
+            if self.place_of(address).is_none() {
+                self.add(address);
             }
         }
         true
+    }
+
+    fn add(&mut self, address: IpAddr) {
+        let new = Gateway {
+            address,
+            unnamed_since: None,
+        };
+        let unnamed = self.gateways.iter_mut();
+        let unnamed = unnamed.filter(|place| place.unnamed_since.is_some());
+        let mut unnamed: Vec<_> = unnamed.collect();
+        unnamed.sort_by_key(|place| place.unnamed_since);
+        let is_full = unnamed.len() >= UNNAMED_GATEWAYS;
+        match unnamed.into_iter().next().filter(|_| is_full) {
+            Some(first) => *first = new,
+            None => self.gateways.push(new),
+        }
+    }
+
+    fn place_of(&self, gateway: IpAddr) -> Option<GatewayId> {
+        let mut places = self.gateways.iter();
+        let place = places.position(|place| place.address == gateway)?;
+        u16::try_from(place).ok().map(GatewayId)
     }
 
     /// Gateways of routes by one of `ports`.
@@ -90,22 +122,18 @@ impl Ways {
             let port = ports.iter().find(|port| port.index == index);
             port.map(|port| port.number)
         };
-        let place_of = |gateway: IpAddr| {
-            let place = self.gateways.iter().position(|own| *own == Some(gateway))?;
-            u16::try_from(place).ok().map(GatewayId)
-        };
         let routes = self.routes.iter().filter_map(|route| {
             let prefix = Prefix::new(route.destination.into(), route.prefix_length);
             let port = port_of(route.route.index)?;
             Some(match route.route.gateway {
-                Some(gateway) => (prefix, Via::Gateway(place_of(gateway)?)),
+                Some(gateway) => (prefix, Via::Gateway(self.place_of(gateway)?)),
                 None => (prefix, Via::Link(port)),
             })
         });
         let gateways = self
             .gateways
             .iter()
-            .map(|gateway| next_hops.next_hop((*gateway)?).ok());
+            .map(|gateway| next_hops.next_hop(gateway.address).ok());
         let egress = ports.iter().map(|port| {
             let own = |is_v4: bool| -> Option<Address> {
                 let candidates = addresses
@@ -166,10 +194,26 @@ mod tests {
         );
         assert!(ways.take_up(vec![a, b]));
         assert!(!ways.take_up(vec![a, b]), "nothing new");
+        let place = |ways: &Ways, address: &str| {
+            let place = ways.place_of(address.parse().unwrap());
+            place.map(|GatewayId(place)| place)
+        };
+        // An unrelated route comes while the first one is away.
         assert!(ways.take_up(vec![b]));
-        assert_eq!(ways.gateways[1], Some("10.0.0.2".parse().unwrap()));
-        assert_eq!(ways.gateways[0], None);
-        assert!(ways.take_up(vec![b, route("10.8.0.0", 16, "10.0.0.3")]));
-        assert_eq!(ways.gateways[0], Some("10.0.0.3".parse().unwrap()));
+        let c = route("10.8.0.0", 16, "10.0.0.3");
+        assert!(ways.take_up(vec![b, c]));
+        assert_eq!(place(&ways, "10.0.0.2"), Some(1));
+        assert_eq!(place(&ways, "10.0.0.3"), Some(2));
+        assert!(ways.take_up(vec![a, b, c]));
+        assert_eq!(place(&ways, "10.0.0.1"), Some(0));
+        // Nor do ever new ones take more and more places.
+        for number in 0..1000_u16 {
+            let [high, low] = number.to_be_bytes();
+            let gateway = format!("10.1.{high}.{low}");
+            assert!(ways.take_up(vec![b, route("0.0.0.0", 0, &gateway)]));
+            assert_eq!(place(&ways, "10.0.0.2"), Some(1));
+            assert!(place(&ways, &gateway).unwrap() < 260);
+        }
+        assert_eq!(place(&ways, "10.0.0.1"), None, "too long ago");
     }
 }

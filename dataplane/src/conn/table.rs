@@ -289,6 +289,16 @@ impl ConnectionTable {
         learned.is_some()
     }
 
+    /// From now on replies of a translated connection leave this way.
+    pub(crate) fn set_way(&mut self, entry: EntryIndex, way: Way) {
+        let connection = &mut self.entries[entry.number()];
+        if !connection.is(mark::WIDE) {
+            connection.set_way(way.into());
+        } else if let Some(wide) = self.wide_replies.get_mut(entry.number()) {
+            wide.way = way.into();
+        }
+    }
+
     /// From now on the keys of a translated connection say all that its packets become.
     pub(crate) fn make_ordinary(&mut self, entry: EntryIndex) {
         let connection = self.get_mut(entry);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::flow::{FlowHasher, FlowKey};
-use crate::service::{Address, Protocol, ServerId};
+use crate::service::{Address, GatewayId, Protocol, ServerId};
 
 fn key(client: u16) -> FlowKey {
     FlowKey::new(
@@ -101,6 +101,36 @@ fn translated_connections_are_found_both_ways() {
         assert_eq!(both(&table, client), [None, None]);
     }
     assert!(table.is_empty());
+}
+
+#[test]
+fn replies_of_any_connection_get_another_way() {
+    let mut table = table(10);
+    table.translate_replies();
+    table.translate_wide_replies();
+    let wide = |port| {
+        let [client, service] = [1, 2].map(|number| Address::from_octets([0xfd ^ number; 16]));
+        FlowKey::new(client, port, service, 80, Protocol::Tcp)
+    };
+    for keys in [[key(1), key(2)], [wide(1), wide(2)]] {
+        let new = New {
+            server: ServerId(1),
+            state: State::Established,
+            reply: Some(Reply {
+                key: keys[1],
+                ..Reply::default()
+            }),
+            templated: false,
+            for_one_packet: false,
+        };
+        let entry = table
+            .insert(table.place(&keys[0]), keys[0], new, 0)
+            .unwrap();
+        let way = Way::Gateway(GatewayId(7));
+        table.set_way(entry, way);
+        assert_eq!(table.get(entry).key(), keys[0]);
+        assert_eq!(table.reply(entry).map(|reply| reply.way), Some(way));
+    }
 }
 
 /// Nothing that only its keys say goes on by a connection that ends with its first packet.

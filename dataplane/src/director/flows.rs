@@ -9,6 +9,7 @@ use std::sync::Arc;
 use super::choose::Chosen;
 use super::fullnat::Introduction;
 use super::limits::ServiceLimits;
+use super::rerouting::Rerouting;
 use super::sending::{ICMP_PER_SECOND, Refusal};
 use super::synproxy::cookie::Cookies;
 use super::{DirectorOptions, Packet, Verdict, What};
@@ -71,6 +72,7 @@ pub(super) struct Flows {
     pub(super) local_ports: LocalPorts,
     /// By the number of the connection; empty until a virtual server wants clients to be introduced.
     pub(super) introductions: Vec<Introduction>,
+    pub(super) rerouting: Rerouting,
 }
 
 impl Flows {
@@ -99,6 +101,7 @@ impl Flows {
             kernel,
             local_ports: LocalPorts::new(PortRange::of(worker, workers)),
             introductions: Vec::new(),
+            rerouting: Rerouting::default(),
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
             statistics,
@@ -148,6 +151,7 @@ impl Flows {
         self.peer_load.resize(room, Load::default());
         self.overloaded.resize(room, Cell::new(false));
         self.limits.adopt(snapshot);
+        self.rerouting.adopt(&snapshot.routes);
     }
 
     /// Decides what becomes of a frame and rewrites it if it leaves.

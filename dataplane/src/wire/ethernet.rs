@@ -140,6 +140,13 @@ impl Addresses {
         Self(both)
     }
 
+    /// The first of them.
+    #[must_use]
+    pub fn destination(&self) -> MacAddress {
+        let [a, b, c, d, e, f, ..] = self.0;
+        MacAddress([a, b, c, d, e, f])
+    }
+
     /// Writes both at the start of a frame.
     #[inline(always)]
     pub fn write<const N: usize>(&self, frame: &mut [u8; N]) {

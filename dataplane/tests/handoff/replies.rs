@@ -5,7 +5,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use dataplane::counters::{ServerTotals, WorkerStatistics};
 use dataplane::device::ring::RingDevice;
-use dataplane::service::{Protocol, ServerId, VirtualServer};
+use dataplane::routes::{Egress, Prefix, Routes, Via};
+use dataplane::service::{
+    Address, GatewayId, MacAddress, NextHop, Protocol, ServerId, VirtualServer,
+};
 use dataplane::snapshot::Snapshot;
 use dataplane::worker::Worker;
 
@@ -32,7 +35,7 @@ impl Bench {
         let published = Arc::new(ArcSwap::from_pointee(snapshot(1, services)));
         let mut statistics = statistics(2);
         statistics.resize(believed, Arc::clone(&statistics[1]));
-        let (workers, nets) = workers_of(&published, &statistics, 2, 100);
+        let (workers, nets) = workers_of(&published, &statistics, 2, 1000);
         Self {
             workers,
             nets,
@@ -56,6 +59,12 @@ impl Bench {
         self.nets[worker].send(packet);
         turn(&mut self.workers, self.now);
         self.nets.iter_mut().flat_map(Net::received).collect()
+    }
+
+    /// A millisecond later both have done what they had to.
+    fn turn(&mut self) {
+        self.now += 1;
+        turn(&mut self.workers, self.now);
     }
 
     /// Time passes for both, and timers run.
@@ -89,6 +98,32 @@ impl Bench {
         let generation = self.published.load().generation + 1;
         self.published
             .store(Arc::new(snapshot(generation, services)));
+    }
+
+    /// From now on clients are reached so, or not at all; of gateway `n` the MAC address ends in `n`.
+    fn route(&self, via: Option<Via>) {
+        let before = self.published.load();
+        let everything = Prefix::new(Address::v4([0; 4]), 0);
+        let own = MacAddress([2, 0, 0, 0, 0, 0xd1]);
+        let gateways = (0..2).map(|last| {
+            Some(NextHop {
+                port: WIRE,
+                destination: MacAddress([2, 0, 0, 0, 9, last]),
+                source: own,
+            })
+        });
+        let egress = Egress {
+            index: 1,
+            mac: own,
+            mtu: 1500,
+            v4: None,
+            v6: None,
+        };
+        let routes = via.map(|via| (everything, via));
+        let routes = Routes::new(routes, gateways.collect(), vec![egress; 2]);
+        let next = snapshot(before.generation + 1, &services());
+        let next = next.with_routes(routes.replacing(&before.routes));
+        self.published.store(Arc::new(next));
     }
 }
 
@@ -314,4 +349,49 @@ fn a_burst_of_all_kinds_is_told_apart() {
     let lengths = |packets: &[Vec<u8>]| packets.iter().map(Vec::len).sum::<usize>() as u64;
     let left = [answer(1), answer(3), query(4)];
     assert_eq!(counters.tx_bytes, 4 * lengths(&left) + lengths(&[query(3)]));
+}
+
+/// As with LVS, where the kernel looks up every reply's route: connections that began before go the new way as well.
+#[test]
+fn replies_leave_by_the_way_that_routes_lead_by_now() {
+    let gateway = |id| Some(Via::Gateway(GatewayId(id)));
+    let mut bench = Bench::new();
+    bench.route(gateway(0));
+    // More than are looked at in a turn.
+    let ports = 5000..5400;
+    for port in ports.clone() {
+        bench.request(&query(port));
+    }
+    let left_to = |bench: &mut Bench, worker: usize, port| {
+        let sent = bench.arrive(worker, &answer(port));
+        sent.first().map(|packet| packet[4..6].to_vec())
+    };
+    for (via, mac) in [
+        (gateway(0), [9, 0]),
+        (gateway(1), [9, 1]),
+        // Nothing better is known.
+        (None, [9, 1]),
+        (gateway(0), [9, 0]),
+        // Until it speaks, a neighbour is sought where it was last.
+        (Some(Via::Link(WIRE)), [9, 0]),
+    ] {
+        bench.route(via);
+        bench.turn();
+        for port in ports.clone() {
+            for worker in [0, 1] {
+                let left = left_to(&mut bench, worker, port);
+                assert_eq!(left, Some(mac.to_vec()), "{via:?}");
+            }
+        }
+    }
+    bench.request(&query(5000));
+    for worker in [0, 1] {
+        assert_eq!(left_to(&mut bench, worker, 5000), Some(vec![0, 0xc1]));
+    }
+    // A connection's time goes on where it was.
+    bench.pass(UDP_TIMEOUT - 10);
+    bench.route(gateway(1));
+    bench.turn();
+    bench.pass(10_000);
+    assert_eq!(bench.connections(), 0);
 }
