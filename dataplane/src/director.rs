@@ -42,7 +42,7 @@ use crate::device::BURST;
 use crate::flow::{FlowHasher, FlowKey};
 use crate::forward::fragment::Fragments;
 use crate::handoff::{Arrival, Owners, WorkerIndex};
-use crate::service::{PortIndex, Protocol};
+use crate::service::{Address, PortIndex, Protocol};
 use crate::snapshot::{Published, Snapshot};
 use crate::wire::{self, Kind};
 use crate::xsk::umem::{Frame, FramePool, Umem};
@@ -507,6 +507,11 @@ impl Director {
     pub(crate) fn publish(&mut self) {
         self.flows.counters.connections = u64::from(self.flows.table.len());
         self.flows.statistics.publish(&self.flows.counters);
+    }
+
+    /// Those of FULLNAT that connections use.
+    pub(crate) fn local_addresses(&self) -> impl Iterator<Item = Address> {
+        self.flows.local_ports.used()
     }
 
     /// True if frames that wait should be tried again: the first fragment of a datagram came, or a server

@@ -265,6 +265,12 @@ impl LocalPorts {
         found
     }
 
+    /// The addresses of which a connection has a port.
+    pub(crate) fn used(&self) -> impl Iterator<Item = Address> {
+        let used = self.pools.iter().filter(|(_, ports)| ports.is_used());
+        used.map(|(address, _)| *address)
+    }
+
     /// Gives back what [`allocate`](Self::allocate) returned. What is not in use is left alone.
     pub fn free(&mut self, endpoint: Endpoint) {
         let place = self.by_address.get(&endpoint.address);
@@ -406,9 +412,11 @@ mod tests {
     fn an_address_is_kept_while_a_port_of_it_is_used() {
         let own = addresses(1);
         let mut pool = pool(&own, FOUR);
+        assert_eq!(pool.used().next(), None);
         let used = pool.allocate(SERVICE, true).unwrap();
         pool.keep_only([].into_iter());
         assert_eq!(pool.allocate(SERVICE, true), None, "it is nobody's");
+        assert_eq!(pool.used().next(), Some(own[0]));
         pool.keep_only([(SERVICE, &own[..])].into_iter());
         assert_eq!(rest(&mut pool).len(), 3, "one is still in use");
         pool.free(used);

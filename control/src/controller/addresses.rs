@@ -45,6 +45,8 @@ pub struct Addresses {
     present: HashMap<(u32, IpAddr), Present>,
     /// What the configuration wants, by address.
     wanted: BTreeMap<IpAddr, Wanted>,
+    /// Local addresses that the configuration does not name any more, and connections may.
+    pub(super) leaving: BTreeSet<IpAddr>,
     /// Said once each.
     unplaced: BTreeSet<IpAddr>,
     routing: Routing,
@@ -138,7 +140,13 @@ impl Addresses {
             .map(|((index, address), state)| (*index, *address, state.prefix_length))
             .collect();
         let services = config.virtual_servers.iter();
-        for address in services.flat_map(VirtualServer::own_addresses) {
+        // Of those that leave, what is here; that of an instance goes with it.
+        let leaving = self.leaving.iter().copied().filter(|address| {
+            let held = self.wanted.get(address);
+            held.is_some_and(|held| held.instance.is_none())
+        });
+        let own = services.flat_map(VirtualServer::own_addresses);
+        for address in own.chain(leaving) {
             let somebody_has_it = others.iter().any(|(_, present, _)| *present == address);
             if is_managed(config, address) || somebody_has_it {
                 continue;

@@ -47,8 +47,9 @@ impl Controller {
 
     fn routes(&self) -> Routes {
         let services = self.config.virtual_servers.iter();
+        let own = services.flat_map(VirtualServer::own_addresses);
         let virtual_addresses: HashSet<_> =
-            services.flat_map(VirtualServer::own_addresses).collect();
+            own.chain(self.addresses.leaving.iter().copied()).collect();
         self.ways.routes(
             &self.ports,
             &self.next_hops,

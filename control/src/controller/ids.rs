@@ -130,6 +130,12 @@ impl Servers {
         freed
     }
 
+    /// Those that are not configured any more, and still have their ids.
+    pub(super) fn removed(&self) -> impl Iterator<Item = ServerKey> {
+        let removed = self.entries.iter();
+        removed.filter_map(|(key, entry)| entry.removed.map(|_| *key))
+    }
+
     #[must_use]
     pub fn id(&self, service: ServiceKey, server: SocketAddr) -> Option<ServerId> {
         self.entries.get(&(service, server)).map(|entry| entry.id)

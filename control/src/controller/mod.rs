@@ -18,6 +18,7 @@ mod forwarding;
 mod health;
 mod ids;
 mod ipvs;
+mod leaving;
 mod next_hops;
 mod passive;
 mod refusals;
@@ -79,6 +80,8 @@ pub struct Controller {
     templates: Arc<Templates>,
     /// Virtual servers that tell their clients apart in another way since workers got their last snapshot.
     regrouped: HashSet<VirtualServerId>,
+    /// The first generation without the local addresses that leave.
+    leaving_since: u64,
     ways: Ways,
 }
 
@@ -106,6 +109,7 @@ impl Controller {
             drains: Drains::default(),
             refusals: Refusals::default(),
             regrouped: HashSet::new(),
+            leaving_since: 0,
             ways: Ways::default(),
         }
     }
@@ -259,10 +263,11 @@ impl Controller {
     /// Makes the state that of the configuration, of whose virtual servers only those in `touched` differ.
     fn take_up(&mut self, touched: &Touched, now: Instant, actions: &mut Vec<Action>) {
         let config = &*Arc::clone(&self.config);
-        let rules = steering::rules(config, &self.addresses);
+        self.servers.keep_only(config, touched);
+        self.keep_local_addresses();
+        let rules = self.rules();
         self.steering.keep_only(&rules, actions);
         self.health.take_up(config, touched, actions);
-        self.servers.keep_only(config, touched);
         self.follow(actions);
         let services = config.virtual_servers.iter();
         let changed = services.filter(|service| touched.contains(&service.key));
@@ -279,16 +284,6 @@ impl Controller {
         }
         self.want_addresses(actions);
         self.carry(outputs, actions);
-    }
-
-    /// Some real server's replies pass the director.
-    fn translates_replies(&self) -> bool {
-        let mut servers = self
-            .config
-            .virtual_servers
-            .iter()
-            .flat_map(VirtualServer::all_servers);
-        servers.any(|server| server.lb_kind.rewrites_replies())
     }
 
     /// Keeps the next hops of all real servers and, for replies, of all gateways.
@@ -445,21 +440,6 @@ impl Controller {
             .refusals
             .observe(&self.config, now, of_service, counters);
         lines.into_iter().map(Action::Log).collect()
-    }
-
-    /// Frees the ids of removed servers that no worker refers to any more. Their next servers do not inherit clients. Ends
-    /// the templates that workers made before they told clients apart in another way.
-    pub fn free_ids(&mut self, oldest_generation: u64, totals: impl Fn(ServerId) -> ServerTotals) {
-        let freed = (self.servers).free(oldest_generation, self.generation, totals);
-        if !freed.is_empty() {
-            self.templates
-                .forget(|template| freed.contains(&template.server));
-        }
-        if oldest_generation >= self.generation && !self.regrouped.is_empty() {
-            let regrouped = std::mem::take(&mut self.regrouped);
-            self.templates
-                .forget(|template| regrouped.contains(&template.key.service));
-        }
     }
 
     /// Takes note of what the workers counted for each real server, for

@@ -50,6 +50,11 @@ impl Steering {
         self.rules.iter()
     }
 
+    /// True if it was told of this one.
+    pub(super) fn has(&self, rule: &Rule) -> bool {
+        self.rules.contains(rule)
+    }
+
     /// An address of this host came or went.
     pub(super) fn local_address(
         &mut self,
@@ -129,9 +134,13 @@ impl Steering {
     }
 }
 
-/// The rules that a configuration demands, on a host with these addresses.
-pub(super) fn rules(config: &Config, addresses: &Addresses) -> BTreeSet<Rule> {
-    let mut rules = BTreeSet::new();
+/// The rules that a configuration demands, on a host with these addresses, besides those that are `kept`.
+pub(super) fn rules(
+    config: &Config,
+    addresses: &Addresses,
+    kept: impl Iterator<Item = Rule>,
+) -> BTreeSet<Rule> {
+    let mut rules: BTreeSet<Rule> = kept.collect();
     rules.extend(config.appliance.allow.iter().copied().map(Rule::Allow));
     rules.extend(config.appliance.deny.iter().copied().map(Rule::Deny));
     for service in &config.virtual_servers {

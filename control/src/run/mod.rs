@@ -11,6 +11,7 @@ mod descriptors;
 mod explain;
 mod interfaces;
 mod ipvs;
+mod leaving;
 mod notifier;
 mod pace;
 mod queries;
@@ -52,6 +53,7 @@ use crate::scripts::Runner;
 
 use self::clients::{Clients, Page};
 pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
+use self::leaving::Used;
 use self::notifier::Notifier;
 use self::pace::Pace;
 use self::threads::Cpus;
@@ -98,6 +100,8 @@ struct Appliance {
     cpus: Cpus,
     page: Page,
     workers: Workers,
+    /// Which local addresses they use, if they were asked.
+    used: Option<Used>,
     requests: Requests,
     checker: Checker,
     runner: Runner,
@@ -277,8 +281,7 @@ impl Appliance {
             self.workers.counters(),
         );
         self.carry_out(actions).await;
-        self.controller
-            .free_ids(oldest, |id| self.workers.totals(id));
+        self.free_what_is_unused(oldest).await;
         while self
             .retained
             .front()

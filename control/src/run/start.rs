@@ -89,6 +89,7 @@ pub(super) async fn start(
         cpus,
         page,
         workers,
+        used: None,
         requests,
         checker: Checker::new(sender, runner.clone()),
         notifier: Notifier::new(runner.clone()),

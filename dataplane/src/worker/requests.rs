@@ -1,4 +1,4 @@
-//! What others ask of a running worker: a listing of its connections, and to
+//! What others ask of a running worker: a listing of its connections or of what they use, and to
 //! take devices into use or give them back while it forwards.
 //!
 //! Requests are looked at once a turn, after the burst and before the next snapshot is
@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::{ConnectionRecord, ListConnections, Port, Worker};
 use crate::device::Device;
 use crate::device::af_xdp::fill_share;
-use crate::service::PortIndex;
+use crate::service::{Address, PortIndex};
 use crate::xsk::umem::Frame;
 
 /// Entries of the connection table looked at between two bursts while it is
@@ -22,6 +22,8 @@ const SCAN: usize = 1024;
 pub enum Request<D> {
     /// Its connections.
     Connections(ListConnections),
+    /// The local addresses of FULLNAT that its connections use.
+    LocalAddresses(Sender<Vec<Address>>),
     /// Serves these devices as well, whose frames are of its umem. The sender is dropped when it does.
     Add(Vec<Port<D>>, Sender<()>),
     /// Gives the devices of an interface back.
@@ -65,6 +67,10 @@ impl<D: Device> Worker<D> {
     fn take_up(&mut self, request: Request<D>) {
         match request {
             Request::Connections(reply) => self.listings.push_back(reply),
+            // Who asked may be gone.
+            Request::LocalAddresses(reply) => {
+                drop(reply.send(self.director.local_addresses().collect()));
+            }
             Request::Add(ports, _served) => {
                 self.ports.extend(ports);
                 self.ports_changed();
