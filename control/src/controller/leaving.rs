@@ -33,9 +33,11 @@ impl Controller {
     pub(super) fn keep_local_addresses(&mut self) {
         let services = self.config.virtual_servers.iter();
         let named: HashSet<IpAddr> = services.flat_map(VirtualServer::local_addresses).collect();
-        let known = self.steering.rules().filter_map(|rule| match rule {
-            Rule::PoolAddress(address) => Some(IpAddr::from(*address)),
-            _ => None,
+        let known = self.steering.rules().filter_map(|rule| {
+            let Rule::PoolAddress(address) = rule else {
+                return None;
+            };
+            Some(IpAddr::from(*address))
         });
         self.addresses.leaving = known.filter(|known| !named.contains(known)).collect();
         self.leaving_since = self.generation + 1;
@@ -158,9 +160,11 @@ mod tests {
     }
 
     fn given_up(actions: &[Action]) -> Vec<Rule> {
-        let rules = actions.iter().filter_map(|action| match action {
-            Action::Unsteer(rule) => Some(*rule),
-            _ => None,
+        let rules = actions.iter().filter_map(|action| {
+            let Action::Unsteer(rule) = action else {
+                return None;
+            };
+            Some(*rule)
         });
         rules.collect()
     }

@@ -111,6 +111,8 @@ pub struct Service {
     /// Where requests go; port 80 when the virtual server takes every port.
     pub address: SocketAddr,
     pub scheduler: SchedulerKind,
+    /// The client, who is one, stays with one real server.
+    pub is_persistent: bool,
     /// Address and weight; the weights of one address on several ports are added.
     pub servers: Vec<(IpAddr, u32)>,
 }
@@ -313,6 +315,7 @@ fn services(config: &Config) -> Result<Vec<Service>, PlanError> {
                 protocol: Protocol::of(configured)?,
                 address: request_address(configured.address()),
                 scheduler: configured.scheduler,
+                is_persistent: configured.options.persistence.is_some(),
                 servers,
             })
         })

@@ -288,9 +288,17 @@ impl Script<'_> {
             .set_cables(self.plan, &server.namespace, true)?;
         let since = Instant::now();
 
-        // A hash sends the client's connections elsewhere for ever.
+        // A hash sends the client's connections elsewhere for ever, and persistence for longer than anybody waits.
         let mut expected = self.services_of(server);
-        expected.retain(|service| tallies[*service].served_by(server.address) > 0);
+        expected.retain(|service| {
+            tallies[*service].served_by(server.address) > 0
+                && !self.plan.services[*service].is_persistent
+        });
+        if expected.is_empty() {
+            return self.screen.say(
+                "   not to be seen: with persistence this client stays with the one that stood in",
+            );
+        }
         let mut back = Return::new(since, bounds.back_within, server.address, expected);
         let mut until = None;
         let mut drawn = since;

@@ -47,13 +47,14 @@ impl Tally {
         self.failed.values().sum()
     }
 
-    /// True if nothing failed and everybody served what the scheduler promises.
+    /// True if nothing failed and everybody served what the scheduler promises, or one all that persistence does.
     #[must_use]
     pub fn is_as_expected(&self, service: &Service) -> bool {
         let known = |server: &IpAddr| service.servers.iter().any(|(ip, _)| ip == server);
         self.failures() == 0
             && self.answered() > 0
             && self.served.keys().all(known)
+            && (!service.is_persistent || self.served.len() == 1)
             && service
                 .servers
                 .iter()
@@ -91,9 +92,12 @@ pub fn failure_text(failed: &BTreeMap<String, u32>) -> String {
 }
 
 /// The part of the connections, 0 to 1, that the scheduler promises a real
-/// server in the long run.
+/// server in the long run; with persistence it promises a single client nothing.
 #[must_use]
 pub fn share(service: &Service, server: IpAddr) -> Option<f64> {
+    if service.is_persistent {
+        return None;
+    }
     // Round robin knows no weights but 0, which takes no connections.
     let effective = |weight: u32| match service.scheduler {
         SchedulerKind::RoundRobin => Some(weight.min(1)),
@@ -143,6 +147,7 @@ mod tests {
             protocol: Protocol::Tcp,
             address: "10.0.0.100:80".parse().unwrap(),
             scheduler,
+            is_persistent: false,
             servers: servers.map(|(weight, last)| (ip(last), *weight)).collect(),
         }
     }
@@ -162,6 +167,17 @@ mod tests {
         assert!(tally(&[105, 95, 200]).is_as_expected(&wrr));
         assert!(!tally(&[106, 94, 200]).is_as_expected(&wrr));
         assert_eq!(tally(&[106, 94, 200]).is_fair(&wrr, ip(3)), Some(true));
+    }
+
+    #[test]
+    fn with_persistence_one_serves_all() {
+        let persistent = Service {
+            is_persistent: true,
+            ..service(SchedulerKind::WeightedRoundRobin, &[1, 1])
+        };
+        assert!(tally(&[40]).is_as_expected(&persistent));
+        assert!(!tally(&[20, 20]).is_as_expected(&persistent));
+        assert_eq!(tally(&[40]).is_fair(&persistent, ip(1)), None);
     }
 
     #[test]

@@ -62,7 +62,7 @@ impl Flows {
                 self.news = true;
             }
         }
-        let has_more = end < self.table.capacity() && self.table.len() > 0;
+        let has_more = end < self.table.capacity() && !self.table.is_empty();
         self.rerouting.next = has_more.then_some(end);
         has_more
     }

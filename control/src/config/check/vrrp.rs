@@ -174,7 +174,7 @@ pub(super) fn sync_groups(
         }
         let weights_count = table.get("sync_group_tracking_weight");
         let weights_count = weights_count.and_then(|v| v.boolean(report));
-        if !weights_count.unwrap_or(report.dialect() == Dialect::Toml) {
+        if !weights_count.unwrap_or_else(|| report.dialect() == Dialect::Toml) {
             let is_member = |instance: &&mut VrrpInstance| group_members.contains(&instance.name);
             for instance in instances.iter_mut().filter(is_member) {
                 let ignored = track::ignore_weights(&mut instance.tracks, scripts, files);

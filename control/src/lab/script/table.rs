@@ -11,8 +11,13 @@ pub(super) fn verdict(is_ok: bool) -> &'static str {
 /// A line for the virtual server, one for each real server, and the failures;
 /// with the verdict once all requests are `done`.
 pub(super) fn of(service: &Service, tally: &Tally, done: bool) -> Vec<String> {
+    let persistence = if service.is_persistent {
+        ", persistent: one serves this client"
+    } else {
+        ""
+    };
     let mut lines = vec![format!(
-        "   {} {} ({})",
+        "   {} {} ({}{persistence})",
         service.protocol, service.address, service.scheduler
     )];
     let answered = tally.answered();
@@ -74,6 +79,7 @@ mod tests {
             protocol: Protocol::Tcp,
             address: "10.0.0.1:80".parse().unwrap(),
             scheduler: SchedulerKind::RoundRobin,
+            is_persistent: false,
             servers: servers.to_vec(),
         };
         let mut tally = Tally::default();
