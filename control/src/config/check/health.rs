@@ -255,7 +255,7 @@ fn endpoints(
 ) -> Option<Endpoints> {
     let through_vip = through_vip::through_vip(table, kind, served, report);
     let ip = table.get_if_known("connect_ip");
-    let ip = ip.and_then(|v| v.host(report));
+    let ip = ip.and_then(|v| v.check_not_link_local(v.host(report)?, report));
     let port = table.get_if_known("connect_port");
     let port = port.and_then(|v| v.integer::<u16>(&PORT, report));
     let bindto = table.get_if_known("bindto");

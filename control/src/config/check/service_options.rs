@@ -30,8 +30,11 @@ pub(super) fn matches(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<
                 );
             }
             Some(Ok(written)) => {
-                matches.push(written);
-                continue;
+                let (first, _) = written.begins_with();
+                if element.check_not_link_local(first.into(), report).is_some() {
+                    matches.push(written);
+                    continue;
+                }
             }
             Some(Err(wrong)) => element.reject(wrong, "write it so", report),
             None => {}

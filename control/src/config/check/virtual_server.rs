@@ -496,6 +496,7 @@ fn socket_address(
         value.reject(expected, address_remedy(text), report);
         return None;
     };
+    value.check_not_link_local(address.ip(), report)?;
     if let SocketAddr::V6(v6) = address
         && v6.scope_id() != 0
     {

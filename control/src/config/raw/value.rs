@@ -245,6 +245,24 @@ impl<'d> Value<'d> {
         Some(address)
     }
 
+    /// `address` if packets can be sent to it by its number alone. As IPVS, which refuses
+    /// a link-local one: it does not say on which link.
+    pub(in super::super) fn check_not_link_local(
+        &self,
+        address: IpAddr,
+        report: &mut Report<'_>,
+    ) -> Option<IpAddr> {
+        if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
+            self.reject(
+                "an address that is not link-local",
+                "use the host's global or unique local address",
+                report,
+            );
+            return None;
+        }
+        Some(address)
+    }
+
     /// The elements of a list that is not empty.
     pub(in super::super) fn list(&self, report: &mut Report<'_>) -> Option<Vec<Self>> {
         let Some(array) = self.raw.as_array() else {

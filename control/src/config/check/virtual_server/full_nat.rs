@@ -47,6 +47,7 @@ fn local_addresses(table: &Table<'_>, report: &mut Report<'_>) -> Written {
     let mut seen = BTreeMap::new();
     let addresses = elements.into_iter().filter_map(|element| {
         let ip = element.host(report)?;
+        let ip = element.check_not_link_local(ip, report)?;
         if ip.is_loopback() {
             element.reject(
                 "an address that real servers can answer to",
