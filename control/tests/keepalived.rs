@@ -281,6 +281,23 @@ fn a_virtual_server_of_every_port_is_persistent() {
     assert_eq!(persistence.collect::<Vec<_>>(), expected);
 }
 
+/// keepalived's `pgr_handler` sets the timeout, if there is none.
+#[test]
+fn a_granularity_alone_makes_persistent() {
+    let config = config(
+        "virtual_server 192.0.2.1 80 {\n protocol TCP\n lb_kind DR\n persistence_granularity 255.255.255.0\n }\n\
+         virtual_server 2001:db8::1 80 {\n protocol TCP\n lb_kind DR\n persistence_granularity 64\n }\n\
+         virtual_server 192.0.2.2 80 {\n protocol TCP\n lb_kind DR\n persistence_granularity 255.255.0.0\n \
+         persistence_timeout 50\n }",
+    );
+    let persistence = config.virtual_servers.iter().map(|server| {
+        let persistence = server.options.persistence?;
+        Some((persistence.timeout.as_secs(), persistence.granularity))
+    });
+    let expected = [Some((360, 24)), Some((360, 64)), Some((50, 16))];
+    assert_eq!(persistence.collect::<Vec<_>>(), expected);
+}
+
 /// As `keepalived -t` takes them, in one line or several.
 #[test]
 fn words_of_a_block_may_share_a_line() {

@@ -22,7 +22,7 @@ pub(in super::super) static VIRTUAL_SERVER: Block = Block {
         keyword("lvs_method", Method).named("lb_kind"),
         value("protocol", Upper),
         value("persistence_timeout", Persistence),
-        value("persistence_granularity", Text),
+        value("persistence_granularity", Number),
         value("persistence_engine", Text),
         value("ops", Flag),
         value("sh-port", Flag),

@@ -47,9 +47,7 @@ impl<'d> Mapper<'d, '_, '_> {
             put(&mut server, "address", address.at, written);
             self.block(statements, &VIRTUAL_SERVER, &place, &mut server);
             self.defaults(known.at(), &place, &mut server);
-            if is_every_port && server.get("persistence_timeout").is_none() {
-                self.persistence(known.at(), &place, &mut server);
-            }
+            self.persistence(known.at(), &place, is_every_port, &mut server);
             self.reset_ports(&place, &mut server);
             let at = known.at();
             push(target, known.keyword.key, at, table(at, server));
@@ -150,9 +148,25 @@ impl<'d> Mapper<'d, '_, '_> {
 
     /// A virtual server of every port is persistent: the connections of an FTP
     /// client, or of a browser to 80 and 443, have to reach one real server.
-    fn persistence(&mut self, at: usize, place: &Place<'_>, server: &mut DeTable<'d>) {
+    /// So is one whose clients are taken together by a granularity.
+    fn persistence(
+        &mut self,
+        at: usize,
+        place: &Place<'_>,
+        is_every_port: bool,
+        server: &mut DeTable<'d>,
+    ) {
+        let [what, remedy] = if server.get("persistence_timeout").is_some() {
+            return;
+        } else if is_every_port {
+            ["port 0", "write a time, or a port"]
+        } else if server.get("persistence_granularity").is_some() {
+            ["persistence_granularity", "write a time"]
+        } else {
+            return;
+        };
         let message = format!(
-            "port 0 without persistence_timeout: as in keepalived it is persistent, for {PERSISTENCE} s; write a time, or a port"
+            "{what} without persistence_timeout: as in keepalived it is persistent, for {PERSISTENCE} s; {remedy}"
         );
         self.report.warning(at, place, message);
         if let Ok(timeout) = DeValue::parse(PERSISTENCE) {
