@@ -262,7 +262,7 @@ impl Defaults {
     /// Packets of more than one port come: those of real servers are then
     /// for checks only, or what NAT maps all ports to.
     fn is_every_port(&self) -> bool {
-        !self.matches.is_empty() || self.service.is_some_and(|service| service.port() == 0)
+        !self.matches.is_empty() || self.service.is_none_or(|service| service.port() == 0)
     }
 }
 
