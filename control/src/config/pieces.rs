@@ -105,8 +105,9 @@ impl<'t> Pieces<'t> {
         }
     }
 
-    pub(super) fn are_none(&self) -> bool {
-        self.ranges.is_empty()
+    /// True if the virtual server is a piece; else it is in the document.
+    pub(super) fn has(&self, index: usize) -> bool {
+        index < self.ranges.len()
     }
 
     /// The text with only the headers of its virtual servers; every other byte keeps its offset.
@@ -128,7 +129,7 @@ impl<'t> Pieces<'t> {
     pub(super) fn are_those_of(&self, document: &DeTable<'_>) -> bool {
         let written = document.get("virtual_server");
         let Some(written) = written.and_then(|value| value.get_ref().as_array()) else {
-            return self.are_none();
+            return self.ranges.is_empty();
         };
         let is_at = |(value, range): (&Spanned<DeValue<'_>>, &Range<usize>)| {
             let table = value.get_ref().as_table();
@@ -172,7 +173,7 @@ mod tests {
     const SERVER: &str = "[[virtual_server]]\naddress = \"10.0.0.1:80\"\nlb_kind = \"DR\"\n";
 
     /// Lines that make every kind of file out of the right ones, and of wrong ones.
-    const LINES: [&str; 24] = [
+    const LINES: [&str; 25] = [
         "[[virtual_server]]\n",
         "[[virtual_server]]\naddress = \"10.0.0.2:80\"\nlb_kind = \"DR\"\n",
         "  [[virtual_server]] # comment\r\naddress = \"10.0.0.3:80\"\nlb_kind = \"DR\"\n",
@@ -197,6 +198,7 @@ mod tests {
         "lb_algo = \"rr\"\n",
         "wieght = 3\n",
         "no key\n",
+        "[[virtual_servers]]\naddress = \"10.0.0.5:80\"\nlb_kind = \"NATT\"\n",
     ];
 
     /// Each right by itself.

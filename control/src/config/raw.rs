@@ -13,7 +13,7 @@ pub(super) use value::{Remembered, Value};
 use std::cmp::Reverse;
 
 use toml::Spanned;
-use toml::de::DeTable;
+use toml::de::{DeTable, DeValue};
 
 use super::check::SPECS;
 use super::place::Place;
@@ -45,6 +45,9 @@ pub(super) struct Table<'d> {
     spec: &'static Spec,
     entries: &'d DeTable<'d>,
     base: usize,
+    /// Tables under a key that was likely meant to be another: they are read
+    /// as that one's, so that a wrong name hides nothing that is in them.
+    misnamed: Vec<(&'static str, &'d Spanned<DeValue<'d>>)>,
 }
 
 impl<'d> Table<'d> {
@@ -56,10 +59,17 @@ impl<'d> Table<'d> {
         report: &mut Report<'_>,
     ) -> Self {
         let Entry { entries, at, base } = entry;
-        for key in entries.keys() {
+        let mut misnamed = Vec::new();
+        for (key, value) in entries {
             let name: &str = key.get_ref();
-            if !spec.knows(name) {
-                report_unknown(name, base + key.span().start, &place, spec, report);
+            if spec.knows(name) {
+                continue;
+            }
+            let meant = report_unknown(name, base + key.span().start, &place, spec, report);
+            if let Some(meant) = meant
+                && is_of_tables(value.get_ref())
+            {
+                misnamed.push((meant, value));
             }
         }
         Self {
@@ -68,14 +78,21 @@ impl<'d> Table<'d> {
             spec,
             entries,
             base,
+            misnamed,
         }
     }
 
     /// The value of a key, if it is there.
     pub(super) fn get(&self, key: &'static str) -> Option<Value<'d>> {
         debug_assert!(self.spec.knows(key), "{key} of {}", self.spec.heading);
-        let value = self.entries.get(key)?;
+        let value = self.entries.get(key);
+        let value = value.or_else(|| self.misnamed(key).next())?;
         Some(Value::new(self.place.key(key), value, self.base))
+    }
+
+    fn misnamed(&self, key: &str) -> impl Iterator<Item = &'d Spanned<DeValue<'d>>> {
+        let meant = self.misnamed.iter().filter(move |(meant, _)| *meant == key);
+        meant.map(|(_, value)| *value)
     }
 
     /// The value of a key that not every kind of section has.
@@ -139,20 +156,47 @@ impl<'d> Table<'d> {
     /// The tables of an array of tables such as `[[interface]]`; none when the
     /// key is not there.
     pub(super) fn sections(&self, key: &'static str, report: &mut Report<'_>) -> Vec<Entry<'d>> {
-        let Some(value) = self.get(key) else {
-            return Vec::new();
+        let written = self.entries.get(key).into_iter();
+        let mut sections = Vec::new();
+        for value in written.chain(self.misnamed(key)) {
+            let value = Value::new(self.place.key(key), value, self.base);
+            match value.entry() {
+                Some(entry) => {
+                    self.report_one_table(key, value.at, report);
+                    sections.push(entry);
+                }
+                None => sections.extend(value.entries("[{ … }]", report)),
+            }
+        }
+        sections
+    }
+
+    /// Says that one table stands where a list of them should.
+    fn report_one_table(&self, key: &str, at: usize, report: &mut Report<'_>) {
+        let heading = match self.spec.heading.trim_matches(['[', ']']) {
+            outer if outer.len() < self.spec.heading.len() => format!("[[{outer}.{key}]]"),
+            _ => format!("[[{key}]]"),
         };
-        if value.raw.is_table() {
+        if report.text_at(at).starts_with(['[', '{']) {
             report.error(
-                value.at,
+                at,
                 &self.place,
                 format_args!("one table as {key}"),
                 "a list of them",
-                "write [[two brackets]] around the header, or [{ … }]",
+                format_args!("write {heading} as its header, or [{{ … }}]"),
             );
-            return Vec::new();
+        } else {
+            let found = format!("no {heading} that this belongs to");
+            report.orphan(at, &self.place, found, "one", "write it above");
         }
-        value.entries(report)
+    }
+}
+
+/// True for a table and for a list of tables.
+fn is_of_tables(value: &DeValue<'_>) -> bool {
+    match value.as_array() {
+        Some(elements) => elements.iter().any(|element| element.get_ref().is_table()),
+        None => value.is_table(),
     }
 }
 
@@ -206,13 +250,14 @@ impl<'d> Entry<'d> {
     }
 }
 
+/// Reports a key that `spec` does not have, and returns the one that was likely meant.
 fn report_unknown(
     name: &str,
     at: usize,
     place: &Place<'_>,
     spec: &'static Spec,
     report: &mut Report<'_>,
-) {
+) -> Option<&'static str> {
     if spec.unsupported.contains(&name) {
         report.unsupported(
             at,
@@ -221,12 +266,13 @@ fn report_unknown(
             format_args!("no {name} yet"),
             "remove it",
         );
-        return;
+        return None;
     }
     let found = format!("the unknown key {:?}", shorten(name));
     let expected = format!("a key of {}", spec.heading);
     let known = spec.keys.iter().chain(spec.shared);
-    let remedy = if let Some(near) = nearest(name, known.copied()) {
+    let meant = nearest(name, known.copied());
+    let remedy = if let Some(near) = meant {
         format!("did you mean {near}?")
     } else if let Some(owner) = owner(name, spec) {
         format!("move it, it belongs in {}", owner.heading)
@@ -234,6 +280,7 @@ fn report_unknown(
         "remove it".to_owned()
     };
     report.error(at, place, found, expected, remedy);
+    meant
 }
 
 /// The section that has a key; of several the one nearest to `spec`.
@@ -246,7 +293,8 @@ fn common_prefix(a: &str, b: &str) -> usize {
     a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 
-/// The candidate that a user most likely meant: the nearest one by edit
+/// The candidate that a user most likely meant: one that `written` says and
+/// something before it (`tcp_established`), else the nearest one by edit
 /// distance, if it is near.
 pub(super) fn nearest<'c>(
     written: &str,
@@ -260,7 +308,11 @@ pub(super) fn nearest<'c>(
     let lower = written.to_lowercase();
     let rank = |candidate: &str| {
         let candidate = candidate.to_lowercase();
-        let distance = strsim::osa_distance(&lower, &candidate);
+        let before = lower.strip_suffix(&candidate);
+        let distance = match before.is_some_and(|before| before.ends_with('_')) {
+            true => 0,
+            false => strsim::osa_distance(&lower, &candidate),
+        };
         (distance, Reverse(common_prefix(&lower, &candidate)))
     };
     let ((distance, _), best) = candidates.map(|c| (rank(c), c)).min()?;
@@ -292,6 +344,8 @@ mod tests {
             "HTTP_GET",
             "connect_ip",
             "connect_timeout",
+            "sctp_established",
+            "established",
         ];
         let cases = [
             ("wieght", Some("weight")),
@@ -300,6 +354,8 @@ mod tests {
             ("TCP-CHECK", Some("TCP_CHECK")),
             ("HTTPGET", Some("HTTP_GET")),
             ("connect_time", Some("connect_timeout")),
+            ("tcp_established", Some("established")),
+            ("sctp_establishd", Some("sctp_established")),
             ("x", None),
             ("persistence", None),
         ];

@@ -92,6 +92,12 @@ impl<'t> Report<'t> {
         self.parts[0].lines()
     }
 
+    /// The text from a byte on.
+    pub(super) fn text_at(&self, at: usize) -> &'t str {
+        let (_, part, offset) = self.part(at);
+        part.text.get(offset..).unwrap_or_default()
+    }
+
     /// The file of an offset, and the offset in it.
     fn part(&self, at: usize) -> (usize, &Part<'t>, usize) {
         let index = self.parts.partition_point(|part| part.base <= at);
@@ -123,6 +129,19 @@ impl<'t> Report<'t> {
     ) {
         let message = format!("found {found}, expected {expected}: {remedy}");
         self.add(Severity::Error, at, place, message);
+    }
+
+    /// A part of something that is not there, or was not recognised.
+    pub(super) fn orphan(
+        &mut self,
+        at: usize,
+        place: impl Display,
+        found: impl Display,
+        expected: impl Display,
+        remedy: impl Display,
+    ) {
+        self.error(at, place, found, expected, remedy);
+        self.incomplete = true;
     }
 
     /// An error about something that is not there. Silent when lines of the

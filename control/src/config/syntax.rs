@@ -10,6 +10,7 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue, Error};
 
+use super::check::SPECS;
 use super::lines::Lines;
 use super::report::Report;
 
@@ -25,14 +26,20 @@ pub(super) fn repair(text: &str, report: &mut Report<'_>) -> String {
         let (document, errors) = DeTable::parse_recoverable(&repaired);
         let (duplicates, mistakes): (Vec<_>, Vec<_>) =
             errors.iter().partition(|e| e.message() == "duplicate key");
-        let Some(first) = mistakes.iter().min_by_key(|e| start(e)) else {
+        let mistake = if let Some(first) = mistakes.iter().min_by_key(|e| start(e)) {
+            let unclosed = mistakes.iter().any(|e| is_unclosed(e));
+            Mistake::find(first, unclosed, document.get_ref(), &repaired)
+        } else if let Some(second) = duplicates
+            .iter()
+            .find_map(|e| Mistake::second_of_list(e, &repaired, report.lines()))
+        {
+            second
+        } else {
             for duplicate in duplicates {
                 report_duplicate(duplicate, text, report);
             }
             return repaired;
         };
-        let unclosed = mistakes.iter().any(|e| is_unclosed(e));
-        let mistake = Mistake::find(first, unclosed, document.get_ref(), &repaired);
         report.syntax(mistake.at, mistake.message);
         let spoiled = spoiled_lines(mistake.spoils, report.lines(), &repaired);
         repaired = overwrite(&repaired, spoiled);
@@ -66,6 +73,23 @@ enum Spoils {
 }
 
 impl Mistake {
+    /// A section of a list, such as `[virtual_server]`, for the second time: one of them lacks
+    /// the brackets of a list. The section is left out, or each of its keys would be there twice.
+    fn second_of_list(duplicate: &Error, text: &str, lines: &Lines<'_>) -> Option<Self> {
+        let line = lines.range(lines.index(start(duplicate)));
+        let at = line.start + text[line.clone()].find('[')?;
+        let header = text[at..line.end].split('#').next()?.trim_end();
+        let heading = format!("[[{}]]", header.trim_matches(['[', ']']));
+        let is_list = SPECS.iter().any(|spec| spec.heading == heading);
+        is_list.then(|| Self {
+            at,
+            message: format!(
+                "found {header} for the second time, expected a list of them: write {heading} each time"
+            ),
+            spoils: Spoils::Span(at..at),
+        })
+    }
+
     fn find(error: &Error, unclosed: bool, document: &DeTable<'_>, text: &str) -> Self {
         let at = start(error).min(text.len());
         let enclosing = document.values().find_map(|value| enclosing(value, at));

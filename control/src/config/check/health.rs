@@ -234,7 +234,7 @@ pub(super) fn checks(
         let Some(value) = server.get(spec.heading) else {
             continue;
         };
-        for entry in value.entries(report) {
+        for entry in value.entries(example(spec.heading), report) {
             let table = Table::new(entry, value.place.clone(), spec, report);
             let parameters = inherited.overridden_by(&table, report);
             let kind = read(&table, &parameters, report);
@@ -245,6 +245,18 @@ pub(super) fn checks(
         }
     }
     checks
+}
+
+/// What could stand where a check is no table.
+fn example(check: &str) -> &'static str {
+    match check {
+        "TCP_CHECK" => "TCP_CHECK = {}",
+        "SMTP_CHECK" => "SMTP_CHECK = {}",
+        "PING_CHECK" => "PING_CHECK = {}",
+        "HTTP_GET" => r#"HTTP_GET = { url = { path = "/" } }"#,
+        "SSL_GET" => r#"SSL_GET = { url = { path = "/" } }"#,
+        _ => "{ key = value, … }",
+    }
 }
 
 fn endpoints(

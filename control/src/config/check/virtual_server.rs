@@ -147,11 +147,11 @@ pub(super) fn virtual_servers(
             let table = Table::new(entry, place, &VIRTUAL_SERVER, report);
             virtual_server(&table, &mut seen, &mut local_addresses, report)
         };
-        if pieces.are_none() {
-            servers.extend(read(entry));
-        } else {
+        if pieces.has(index) {
             let piece = pieces.read(index);
             servers.extend(piece.as_ref().and_then(Piece::entry).and_then(read));
+        } else {
+            servers.extend(read(entry));
         }
     }
     full_nat::check_others(&local_addresses, &servers, report);

@@ -283,10 +283,20 @@ impl<'d> Value<'d> {
         Some(array.iter().map(element).collect())
     }
 
-    /// The tables of one table or of a list of them; anything else is reported.
-    pub(in super::super) fn entries(&self, report: &mut Report<'_>) -> Vec<Entry<'d>> {
+    /// The tables of one table or of a list of them; anything else is reported,
+    /// with an `example` of what could be there.
+    pub(in super::super) fn entries(
+        &self,
+        example: &str,
+        report: &mut Report<'_>,
+    ) -> Vec<Entry<'d>> {
         if let Some(entry) = self.entry() {
             return vec![entry];
+        }
+        if !self.raw.is_array() {
+            let remedy = format!("write {example}");
+            self.reject("a table, or a list of them", remedy, report);
+            return Vec::new();
         }
         let mut tables = Vec::new();
         for value in self.list(report).unwrap_or_default() {

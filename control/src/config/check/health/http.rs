@@ -134,7 +134,7 @@ fn urls(table: &Table<'_>, report: &mut Report<'_>) -> Vec<CheckUrl> {
         return Vec::new();
     };
     let mut urls = Vec::new();
-    for entry in value.entries(report) {
+    for entry in value.entries(r#"url = { path = "/" }"#, report) {
         let table = Table::new(entry, value.place.clone(), &URL, report);
         let path = table.require("path", r#"path = "/""#, report);
         let path = path.and_then(|v| url_path(&v, report));
