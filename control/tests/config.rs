@@ -404,12 +404,10 @@ fn files_that_cannot_be_read() {
         "found a directory, expected a file: name a file in it"
     );
 
-    fs::write(&path, b"# a\n# \xff\n").unwrap();
-    let message = problem(&path, Format::Toml);
-    assert_eq!(
-        message,
-        "found the byte 0xff on line 2, expected UTF-8 text: save the file as UTF-8"
-    );
+    fs::write(&path, b"# a\n# \xc3\xbc \xff\n").unwrap();
+    let errors = load_as(&path, &Format::Toml).unwrap_err().to_string();
+    let expected = "found the byte 0xff, expected UTF-8 text: save the file as UTF-8";
+    assert_eq!(errors, format!("{}:2:5: {expected}", path.display()));
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use super::check::{Checked, parse_after};
-use super::diagnostic::{Diagnostic, Diagnostics, Severity};
+use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::keepalived::{self, Mode};
+use super::lines::Lines;
 use super::pieces::Known;
 
 /// The syntax of a configuration file.
@@ -67,7 +68,7 @@ pub fn load_after(
             keepalived::parse(text, path, config_id.as_deref(), Mode::Use)
         }
         Format::Toml => {
-            let text = utf8(bytes).map_err(|message| whole_file(path, message))?;
+            let text = utf8(bytes).map_err(|(position, message)| about(path, position, message))?;
             parse_after(&text, path, known)
         }
     }
@@ -109,26 +110,29 @@ pub fn parse_keepalived(text: &str, path: &Path) -> Result<Checked, Diagnostics>
 }
 
 fn whole_file(path: &Path, message: String) -> Diagnostics {
+    about(path, None, message)
+}
+
+fn about(path: &Path, position: Option<Position>, message: String) -> Diagnostics {
     Diagnostics::new(vec![Diagnostic {
         severity: Severity::Error,
         file: path.to_owned(),
-        position: None,
+        position,
         place: String::new(),
         message,
     }])
 }
 
-fn utf8(bytes: Vec<u8>) -> Result<String, String> {
+/// The text, or where it is none.
+fn utf8(bytes: Vec<u8>) -> Result<String, (Option<Position>, String)> {
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = 1 + error.as_bytes()[..at]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count();
         let byte = error.as_bytes()[at];
-        format!(
-            "found the byte {byte:#04x} on line {line}, expected UTF-8 text: save the file as UTF-8"
-        )
+        let before = String::from_utf8_lossy(&error.as_bytes()[..at]);
+        let position = Lines::new(&before).position(at);
+        let message =
+            format!("found the byte {byte:#04x}, expected UTF-8 text: save the file as UTF-8");
+        (Some(position), message)
     })
 }
 

@@ -259,8 +259,8 @@ struct Defaults {
 }
 
 impl Defaults {
-    /// Packets of more than one port come: those of real servers are then
-    /// for checks only, or what NAT maps all ports to.
+    /// Packets of more than one port come, or may come: those of real servers
+    /// are then for checks only, or what NAT maps all ports to.
     fn is_every_port(&self) -> bool {
         !self.matches.is_empty() || self.service.is_none_or(|service| service.port() == 0)
     }
@@ -517,6 +517,12 @@ fn socket_address(
 
 /// What a user has to do to an address that is written in another common way.
 fn address_remedy(text: &str) -> String {
+    let with_port = text.rsplit_once(':').filter(|(address, port)| {
+        address.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok_and(|port| port > 0)
+    });
+    if let Some((address, port)) = with_port {
+        return format!("write \"[{address}]:{port}\"");
+    }
     let bare = text.trim_matches(['[', ']']).parse::<IpAddr>();
     if let Ok(address) = bare {
         return format!(
@@ -531,11 +537,6 @@ fn address_remedy(text: &str) -> String {
         return format!("write {:?}", SocketAddr::new(address, port).to_string());
     }
     match text.rsplit_once(':') {
-        Some((address, port))
-            if address.parse::<Ipv6Addr>().is_ok() && port.parse::<u16>().is_ok() =>
-        {
-            format!("write \"[{address}]:{port}\"")
-        }
         Some((address, port)) if address.parse::<IpAddr>().is_ok() && !port.is_empty() => {
             "write a port of 1 to 65535".to_owned()
         }
