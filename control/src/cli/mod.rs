@@ -30,7 +30,7 @@ pub use output::{print, print_with};
 
 use std::env;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -59,7 +59,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Debug, clap::Args)]
 pub struct Global {
-    /// Control socket of the running appliance [default: $APPLIANCE_SOCKET, or /run/appliance.sock]
+    /// For commands that talk to the appliance: its control socket [default: $APPLIANCE_SOCKET, or /run/appliance.sock]
     #[arg(long, global = true, value_name = "PATH")]
     pub socket: Option<PathBuf>,
 }
@@ -70,6 +70,17 @@ impl Global {
     pub fn client_socket(&self) -> PathBuf {
         client_socket(self.socket.clone(), env::var_os(SOCKET_VARIABLE))
     }
+}
+
+/// The socket that `run` serves; `configured` is what the file says. A path
+/// other than the default is its own, and counts for more than the variable.
+fn server_socket(
+    option: Option<PathBuf>,
+    configured: &Path,
+    variable: Option<OsString>,
+) -> PathBuf {
+    let own = (configured != Path::new(DEFAULT_SOCKET)).then(|| configured.to_owned());
+    client_socket(option.or(own), variable)
 }
 
 fn client_socket(option: Option<PathBuf>, variable: Option<OsString>) -> PathBuf {
@@ -119,7 +130,7 @@ pub fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Run(command) => command.run(cli.global.socket),
+        Command::Run(command) => command.run(),
         Command::Check(command) => command.run(),
         Command::Import(command) => command.run(),
         Command::Show(command) => command.run(&cli.global.client_socket()),
@@ -155,6 +166,46 @@ mod tests {
     #[test]
     fn clap_accepts_the_command_tree() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn socket_of_the_appliance() {
+        let option = || Some(PathBuf::from("/option"));
+        let variable = || Some(OsString::from("/v"));
+        let default = Path::new(DEFAULT_SOCKET);
+        let file = Path::new("/file");
+        assert_eq!(server_socket(None, default, None), default);
+        assert_eq!(server_socket(None, default, variable()), Path::new("/v"));
+        assert_eq!(server_socket(None, file, variable()), file);
+        assert_eq!(
+            server_socket(option(), file, variable()),
+            Path::new("/option")
+        );
+    }
+
+    #[test]
+    fn run_says_which_socket_it_serves() {
+        for line in [
+            ["appliance", "run", "--socket", "/a"],
+            ["appliance", "--socket", "/a", "run"],
+        ] {
+            let Command::Run(run) = Cli::try_parse_from(line).unwrap().command else {
+                unreachable!("{line:?}");
+            };
+            assert_eq!(run.socket.as_deref(), Some(Path::new("/a")));
+        }
+        let mut cli = Cli::command();
+        cli.build();
+        let help = |name: &str| {
+            let command = cli.find_subcommand(name).unwrap();
+            let mut arguments = command.get_arguments();
+            let socket = arguments
+                .find(|argument| argument.get_id() == "socket")
+                .unwrap();
+            socket.get_help().unwrap().to_string()
+        };
+        assert!(help("run").contains("control_socket"), "{}", help("run"));
+        assert!(!help("show").contains("control_socket"), "{}", help("show"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use tracing_subscriber::EnvFilter;
 
 use super::config_file::Syntax;
-use super::{ConfigFile, EXIT_STATUS, Failure};
+use super::{ConfigFile, EXIT_STATUS, Failure, SOCKET_VARIABLE, server_socket};
 use crate::config;
 use crate::run::{self, Options};
 
@@ -24,16 +24,20 @@ pub struct Run {
     path: Option<PathBuf>,
     #[command(flatten)]
     syntax: Syntax,
+    /// Control socket to serve [default: control_socket of the file, else $APPLIANCE_SOCKET, or /run/appliance.sock]
+    // The option of every command, which for this one has another meaning.
+    #[arg(long, value_name = "PATH")]
+    pub(super) socket: Option<PathBuf>,
 }
 
 impl Run {
-    /// Runs the command; `socket` overrides what the file says.
+    /// Runs the command.
     ///
     /// # Errors
     ///
     /// Exit status 2 when the configuration has an error; 1 when the
     /// appliance cannot start or go on.
-    pub fn run(self, socket: Option<PathBuf>) -> Result<(), Failure> {
+    pub fn run(self) -> Result<(), Failure> {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
@@ -56,7 +60,11 @@ impl Run {
             eprintln!("{}", checked.warnings);
         }
         let config = checked.config;
-        let socket = socket.unwrap_or_else(|| config.appliance.control_socket.clone());
+        let socket = server_socket(
+            self.socket,
+            &config.appliance.control_socket,
+            std::env::var_os(SOCKET_VARIABLE),
+        );
         Ok(run::run(Options {
             file,
             config,
