@@ -480,10 +480,12 @@ pub enum LiveError {
     Flows(u32),
     #[error(transparent)]
     Interface(#[from] InterfaceError),
-    #[error("cannot load the generator program; it needs root (CAP_BPF, CAP_NET_ADMIN)")]
+    #[error(
+        "cannot load the generator program; it needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN)"
+    )]
     Load(#[from] EbpfError),
     #[error(
-        "the kernel refused the generator; it needs Linux 5.18 and root (CAP_BPF, CAP_NET_ADMIN)"
+        "the kernel refused the generator; it needs Linux 5.18 and root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN)"
     )]
     Program(#[from] ProgramError),
     #[error("cannot read the generator's counters")]

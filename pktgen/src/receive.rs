@@ -264,9 +264,13 @@ fn arrival(umem: &Umem, frame: &mut Frame) -> Option<u64> {
 /// Receiving does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    #[error("cannot load the receiving program; it needs root (CAP_BPF, CAP_NET_ADMIN)")]
+    #[error(
+        "cannot load the receiving program; it needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN)"
+    )]
     Load(#[from] EbpfError),
-    #[error("the kernel refuses the receiving program")]
+    #[error(
+        "the kernel refuses the receiving program; it needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN)"
+    )]
     Program(#[from] ProgramError),
     #[error("cannot attach to {0}: another XDP program may be there: `ip link show {0}`")]
     Attach(String, #[source] ProgramError),

@@ -67,10 +67,11 @@ impl Sink {
 /// The sink does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
-    #[error("cannot load the sink program; it needs root (CAP_BPF, CAP_NET_ADMIN)")]
+    #[error("cannot load the sink program; it needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN)")]
     Load(#[from] EbpfError),
     #[error(
-        "cannot attach the sink: the interface needs native XDP and no other XDP program, or for tc Linux 6.6"
+        "cannot attach the sink: it needs root (CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN), and the interface native XDP \
+         and no other XDP program, or for tc Linux 6.6"
     )]
     Attach(#[from] ProgramError),
     #[error("cannot read the sink's counters")]

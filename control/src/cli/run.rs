@@ -14,8 +14,9 @@ use crate::run::{self, Options};
 ///
 /// Prints "ready" on stderr, and tells systemd, once traffic can flow. SIGHUP
 /// reloads the file, as does `appliance reload`. Needs root, or CAP_NET_ADMIN,
-/// CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK. Logs go to stderr; RUST_LOG=debug
-/// makes them longer. Without CONFIG there are no virtual servers.
+/// CAP_NET_RAW, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK, and with VRRP
+/// CAP_SYS_NICE. Logs go to stderr; RUST_LOG=debug makes them longer. Without
+/// CONFIG there are no virtual servers.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = EXIT_STATUS)]
 pub struct Run {

@@ -20,7 +20,7 @@ use dataplane::snapshot::Published;
 use dataplane::worker::{Port, Request, Worker};
 use dataplane::xsk::socket::{BindMode, QueueSpec};
 use dataplane::xsk::umem::{FramePool, FrameSize, Umem};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::interfaces::{self, Interface, WAY_BACK};
 use super::threads::{self, Thread};
@@ -95,7 +95,8 @@ impl Workers {
             number, link, mode, ..
         } in interfaces
         {
-            let attached = Steering::attach(link.index, &link.name, *mode)?;
+            let attached = Steering::attach(link.index, &link.name, *mode)
+                .inspect_err(|error| debug!("{error:?}"))?;
             steering.insert(*number, attached);
         }
         let way_back = way_back();

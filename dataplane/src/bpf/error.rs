@@ -11,10 +11,14 @@ use super::{Mode, Rule};
 
 /// The kernel's error at the bottom of a chain of errors.
 pub(super) fn errno(error: &(dyn Error + 'static)) -> Option<Errno> {
+    Errno::from_io_error(kernels(error)?)
+}
+
+fn kernels<'e>(error: &'e (dyn Error + 'static)) -> Option<&'e io::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(error) = error.downcast_ref::<io::Error>() {
-            return Errno::from_io_error(error);
+            return Some(error);
         }
         next = error.source();
     }
@@ -74,7 +78,7 @@ impl XdpError {
                 "the path is not in a BPF file system: mount -t bpf bpf /sys/fs/bpf".to_owned()
             }
             (_, Errno::PERM | Errno::ACCESS) => {
-                "needs CAP_BPF and CAP_NET_ADMIN: run as root or grant them".to_owned()
+                "needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run as root or grant them".to_owned()
             }
             (_, Errno::NOMEM) => "not enough memory".to_owned(),
             (Step::Attach(_), Errno::BUSY | Errno::EXIST) => format!(
@@ -139,7 +143,48 @@ impl fmt::Display for XdpError {
 }
 
 impl Error for XdpError {
+    /// Of a right that is missing what the kernel says, without the log of its verifier: that
+    /// is a hundred lines about what the program may not do, and `Debug` has it.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
+        if let Some(Errno::PERM | Errno::ACCESS) = self.errno() {
+            return kernels(self.source.as_ref()).map(|error| error as _);
+        }
         Some(self.source.as_ref())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As the loader's, with the log of the verifier.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{source}. Verifier output: 0: R1=ctx\n1: R2 pointer comparison prohibited")]
+    struct Rejected {
+        source: io::Error,
+    }
+
+    #[test]
+    fn a_missing_right_is_said_without_the_verifiers_log() {
+        let of = |errno: Errno| XdpError {
+            interface: "eth0".to_owned(),
+            step: Step::Load,
+            source: Box::new(Rejected {
+                source: errno.into(),
+            }),
+        };
+        for errno in [Errno::ACCESS, Errno::PERM] {
+            let error = of(errno);
+            assert_eq!(
+                error.to_string(),
+                "eth0: cannot load the XDP program: needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: \
+                 run as root or grant them"
+            );
+            let cause = error.source().unwrap().to_string();
+            assert_eq!(cause, io::Error::from(errno).to_string());
+            assert!(format!("{error:?}").contains("Rejected"));
+        }
+        let cause = of(Errno::INVAL).source().unwrap().to_string();
+        assert!(cause.contains("Verifier output"), "{cause}");
     }
 }
