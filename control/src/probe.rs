@@ -25,6 +25,10 @@ pub(crate) struct Facts {
     pub(crate) queues: Option<u32>,
     /// `Ok(None)`: the kernel is too old to know.
     pub(crate) features: io::Result<Option<XdpFeatures>>,
+    /// The hardware verifies checksums of what is received.
+    pub(crate) rx_checksum: Option<bool>,
+    /// It writes those of what the kernel sends.
+    pub(crate) tx_checksum: Option<bool>,
     pub(crate) offloads: Option<Offloads>,
     /// IPv4 UDP is spread over queues by ports, too.
     pub(crate) udp_by_ports: Option<bool>,
@@ -62,6 +66,8 @@ pub(crate) fn facts(link: &HostLink, all: &[HostLink]) -> Facts {
         driver: ethtool.and_then(|e| e.driver().ok()),
         queues: ethtool.and_then(|e| e.rx_queues().ok()),
         features: xdp_features(link.index),
+        rx_checksum: ethtool.and_then(|e| e.rx_checksum_offload().ok()),
+        tx_checksum: ethtool.and_then(|e| e.tx_checksum_offload().ok()),
         offloads: ethtool.and_then(|e| e.offloads().ok()),
         udp_by_ports: ethtool.and_then(|e| e.spreads_udp_by_ports().ok()),
         symmetric: ethtool.and_then(|e| e.spreads_symmetrically().ok()),
@@ -112,6 +118,7 @@ pub(crate) fn judge(facts: &Facts) -> Report {
             fact("UDP spread by ports", yes_no(facts.udp_by_ports)),
             fact("both directions on one queue", yes_no(facts.symmetric)),
             fact("MTU", link.mtu.to_string()),
+            fact("checksum offload", checksum_offload(facts)),
             fact(
                 "takes VLAN tags out",
                 yes_no(facts.offloads.map(|o| o.rx_vlan)),
@@ -155,6 +162,15 @@ fn member_of(facts: &Facts) -> String {
         Some((name, None)) => name.clone(),
         None => "nothing".to_owned(),
     }
+}
+
+/// What AF_XDP sends and receives has no part in it: see [`dataplane::xsk::ethtool`].
+fn checksum_offload(facts: &Facts) -> String {
+    if facts.rx_checksum.is_none() && facts.tx_checksum.is_none() {
+        return unknown();
+    }
+    let [rx, tx] = [facts.rx_checksum, facts.tx_checksum].map(yes_no);
+    format!("receive {rx}, transmit {tx}")
 }
 
 /// What `run` would do.
@@ -273,6 +289,8 @@ mod tests {
             driver: Some("ixgbe".to_owned()),
             queues: Some(4),
             features: Ok(Some(XdpFeatures::from_bits(features))),
+            rx_checksum: Some(true),
+            tx_checksum: Some(false),
             offloads: Some(Offloads {
                 rx_vlan: false,
                 large_receive: false,
@@ -291,6 +309,9 @@ mod tests {
             "used: native XDP, zero-copy unless the driver refuses, 4 queues, so 4 workers at most"
         );
         assert_eq!(report.remedies, [""; 0]);
+        let checksums = report.facts.iter().find(|f| f.name == "checksum offload");
+        let checksums = checksums.map(|fact| fact.value.as_str());
+        assert_eq!(checksums, Some("receive yes, transmit no"));
     }
 
     #[test]

@@ -17,6 +17,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 const ETHTOOL_GDRVINFO: u32 = 0x03;
+const ETHTOOL_GRXCSUM: u32 = 0x14;
 const ETHTOOL_GTXCSUM: u32 = 0x16;
 const ETHTOOL_STXCSUM: u32 = 0x17;
 const ETHTOOL_GFLAGS: u32 = 0x25;
@@ -192,6 +193,19 @@ impl Ethtool {
             queues += u32::from(name.as_encoded_bytes().starts_with(b"rx-"));
         }
         Ok(queues.max(1))
+    }
+
+    /// True when the interface's hardware verifies the checksums of what it receives.
+    ///
+    /// # Errors
+    /// No such interface, or its driver does not say.
+    pub fn rx_checksum_offload(&self) -> Result<bool, EthtoolError> {
+        let mut value = Value {
+            command: ETHTOOL_GRXCSUM,
+            value: 0,
+        };
+        self.call(&mut value, "read its receive checksum offload")?;
+        Ok(value.value != 0)
     }
 
     /// True when the interface leaves transmit checksums to its hardware, or a veth
