@@ -99,7 +99,8 @@ static GLOBAL_DEFS: Block = Block {
         value("vrrp_garp_lower_prio_delay", Time),
         value("vrrp_garp_lower_prio_repeat", Number),
         value("vrrp_garp_interval", Time).or_warn("announcements are sent without a pause"),
-        value("vrrp_gna_interval", Time).or_warn("announcements are sent without a pause"),
+        value("vrrp_gna_interval", Time)
+            .or_warn("between all announcements there is vrrp_garp_interval"),
         value("vrrp_garp_extra_if", Words)
             .or_warn("the interfaces of the addresses are announced on, no others"),
         value("vrrp_vmac_garp_intvl", Words)
