@@ -126,7 +126,7 @@ pub(super) fn appliance(
     }
     if let Some(value) = table.get("max_connections") {
         let expected = format!(
-            "1 to {} (64 bytes of memory each, 8 GiB at most)",
+            "1 to {} (about 90 bytes of memory each)",
             MAX_CONNECTIONS.end()
         );
         let number = value.integer_of(&MAX_CONNECTIONS, &expected, report);
