@@ -311,10 +311,11 @@ fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<(
         churn.bytes_per_connection
     )?;
     for (name, bursts) in [("fill", &churn.fill), ("drain", &churn.drain)] {
-        let instructions = bursts.instructions_per_connection.unwrap_or(0.0);
+        let instructions = bursts.instructions_per_connection;
+        let instructions = instructions.map_or("-".to_owned(), |it| format!("{it:.0}"));
         writeln!(
             out,
-            "{name:<13} {:.1} ns/connection, {instructions:.0} instructions, {} bursts",
+            "{name:<13} {:.1} ns/connection, {instructions} instructions, {} bursts",
             bursts.ns_per_connection, bursts.bursts
         )?;
         let instructions = bursts.burst_instructions.as_ref();
@@ -507,6 +508,32 @@ mod tests {
         for text in ["0", "1.5k", "20000000000000M"] {
             assert!(packets(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn what_no_counter_counted_is_not_zero() {
+        let bursts = || Bursts {
+            bursts: 3,
+            ns_per_connection: 120.0,
+            instructions_per_connection: None,
+            burst_ns: Percentiles {
+                p50: 1,
+                p99: 2,
+                p99_9: 3,
+                max: 4,
+            },
+            burst_instructions: None,
+        };
+        let churn = Churn {
+            bytes_per_connection: 88.0,
+            fill: bursts(),
+            drain: bursts(),
+        };
+        let mut out = Vec::new();
+        print_churn(&mut out, &churn).unwrap();
+        let out = String::from_utf8(out).unwrap();
+        let line = "120.0 ns/connection, - instructions, 3 bursts";
+        assert_eq!(out.matches(line).count(), 2, "{out}");
     }
 
     #[test]
