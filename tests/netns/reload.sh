@@ -44,3 +44,16 @@ real_server 10.77.0.102:80 1
 reload
 answers=$(names 50 http://$VIP/)
 equal "answers of rs2 alone" "$(served rs2 <<<"$answers")" 50
+
+# A log that cannot be written, as on a full disk, stops nothing.
+stop_director
+LOG=/dev/full launch_director
+wait_until 20 "a director without a log serves" one_answer http://$VIP/
+weights 1 1
+contains "what the reload says" "$(reload)" '10\.77\.0\.101'
+equal "answers after the reload" "$(names 50 http://$VIP/ | wc -l)" 50
+stop_director || fail "the director without a log ended with status $?"
+SOCKET=$WORK/no/directory LOG=/dev/full launch_director
+status=0
+wait "$DIRECTOR_PID" || status=$?
+equal "status of a director that cannot start" "$status" 1

@@ -30,6 +30,7 @@ pub use output::{print, print_with};
 
 use std::env;
 use std::ffi::OsString;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -151,7 +152,8 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            // The status tells, too, when nobody reads this.
+            let _ = writeln!(io::stderr(), "{failure}");
             failure.exit_code()
         }
     }

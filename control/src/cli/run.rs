@@ -1,6 +1,6 @@
 //! `appliance run`: the main job.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use tracing_subscriber::EnvFilter;
@@ -42,9 +42,11 @@ impl Run {
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(io::stderr)
+            .with_ansi(io::stderr().is_terminal())
             .with_target(false)
+            // They would be printed on stderr too, where printing panics when it fails: on a full disk.
+            .log_internal_errors(false)
             .init();
         let (checked, file) = match self.path {
             None => (config::parse("", Path::new("(no file)"))?, None),
@@ -58,7 +60,8 @@ impl Run {
             }
         };
         if !checked.warnings.is_empty() {
-            eprintln!("{}", checked.warnings);
+            // A log that cannot be written is no reason not to serve.
+            let _ = writeln!(io::stderr(), "{}", checked.warnings);
         }
         let config = checked.config;
         let socket = server_socket(

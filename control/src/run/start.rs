@@ -1,6 +1,7 @@
 //! From nothing to forwarding: what is checked and made, in order.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -240,7 +241,8 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
 fn say_ready(config: &Config) {
     let status = status(config);
     info!("{status}");
-    eprintln!("ready");
+    // A log that cannot be written is no reason not to serve.
+    let _ = writeln!(io::stderr(), "ready");
     service::ready(&status);
 }
 
