@@ -99,3 +99,29 @@ for worker in $(seq 0 $(($(ask workers length) - 1))); do
         | .rx_packets - .tx_packets - .dropped_packets - .waiting")" 0
 done
 equal "errors in the log" "$(grep -cE ' (ERROR|error)' "$LOG" || true)" 0
+
+# The interface by which all sockets were opened first; what is deleted cannot be shared with.
+first_anew() {
+    on_ip director link delete eth0
+    plug director eth0 director
+    addresses director eth0 $DIRECTOR/24 $DIRECTOR6/64
+    default_route director 10.77.0.1 fd77::1
+    contains "what the reload says" "$(reload)" 'interface eth0 added'
+    wait_until 5 "eth0 serves again" one_answer http://$VIP/
+    equal "answers by eth0" "$(names 50 http://$VIP/ | wc -l)" 50
+}
+echo "the first interface is made anew, beside another"
+both eth1
+reload
+first_anew
+equal "answers by eth1" "$(names 50 http://$VIP:81/ | served rs3)" 50
+echo "the only interface is made anew"
+first
+reload
+first_anew
+first_anew
+echo "an interface is made anew that no file names"
+stop_director
+sed -i '/^\[\[interface\]\]/,+1d' "$CONFIG"
+start_director
+first_anew

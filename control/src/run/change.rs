@@ -86,7 +86,7 @@ pub(super) fn prepare(
                 "interface {name}: the packet memory of worker {worker} was allocated for fewer queues: \
                  restart the appliance to add it"
             );
-            let opened = af_xdp::open_more(&taker.sharing, &specs)?;
+            let opened = af_xdp::open_more(&taker.sharing, &specs, interface.mode)?;
             let described = opened
                 .iter()
                 .map(|device| workers::register(&mut steering, device));

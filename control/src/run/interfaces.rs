@@ -132,6 +132,29 @@ pub(super) fn choose(
     Ok(interfaces)
 }
 
+/// Those that have the name of an interface in use that is gone: it was deleted and made anew.
+///
+/// # Errors
+/// As of [`choose`].
+pub(super) fn made_anew(links: &[Link], used: &[Port]) -> anyhow::Result<Vec<Interface>> {
+    let is_gone = |port: &&Port| links.iter().all(|link| link.index != port.index);
+    let successor = |gone: &Port| {
+        let mut usable = links.iter().filter(|link| by_default(link));
+        usable.find(|link| link.name == gone.name)
+    };
+    let anew = used.iter().filter(is_gone).filter_map(successor);
+    let named = anew.map(|link| config::Interface {
+        name: link.name.clone(),
+        queues: Queues::All,
+        mode: XdpMode::Auto,
+    });
+    let named: Vec<_> = named.collect();
+    if named.is_empty() {
+        return Ok(Vec::new()); // and not all of the host
+    }
+    choose(&named, links, used)
+}
+
 /// Ethernet and up, and no virtual device above others.
 fn by_default(link: &Link) -> bool {
     link.ethernet && link.up && !is_above_others(link.kind.as_deref())
@@ -325,6 +348,33 @@ mod tests {
             error.to_string(),
             "interface eth9: not found; this machine's Ethernet interfaces: eth0, eth1"
         );
+    }
+
+    #[test]
+    fn what_was_not_made_anew_is_not_looked_for() {
+        let used = Port {
+            number: PortIndex(0),
+            ..interface("eth0", BindMode::Auto, 1500).port()
+        };
+        let anew = |links: &[Link]| made_anew(links, std::slice::from_ref(&used)).unwrap();
+        assert!(anew(&[link("eth0", None), link("eth1", None)]).is_empty());
+        let other = |name: &str, up| Link {
+            index: 2,
+            up,
+            ..link(name, None)
+        };
+        assert!(anew(&[other("eth1", true)]).is_empty());
+        assert!(anew(&[other("eth0", false)]).is_empty());
+        // Whose queues are counted then.
+        let found = made_anew(
+            &[other("no-such-interface", true)],
+            &[Port {
+                name: "no-such-interface".to_owned(),
+                ..used.clone()
+            }],
+        );
+        let error = found.unwrap_err().to_string();
+        assert!(error.contains("no-such-interface: cannot read"), "{error}");
     }
 
     #[test]

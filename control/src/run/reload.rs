@@ -129,19 +129,10 @@ impl Appliance {
         let old = &self.controller.config().appliance;
         let shift = self.workers.shift(&self.cpus, old, &config.appliance)?;
         let page = self.page.prepare(&config.appliance)?;
-        let interfaces = self.wanted_interfaces(config).await?;
-        let ports = match &interfaces {
-            Some(interfaces) => interfaces.iter().map(Interface::port).collect(),
-            None => self.controller.ports().to_vec(),
-        };
+        let (ports, new) = self.wanted_interfaces(config).await?;
         start::refuse_unknown_interfaces(config, &ports)?;
         let in_use = start::refuse_addresses_in_use(&self.controller, config, &ports);
         self.meanwhile(in_use).await?;
-        let used = self.controller.ports();
-        let is_used =
-            |interface: &Interface| used.iter().any(|port| port.index == interface.link.index);
-        let mut new = interfaces.unwrap_or_default();
-        new.retain(|interface| !is_used(interface));
         if new.is_empty() {
             return Ok(Prepared {
                 ports,
@@ -167,18 +158,30 @@ impl Appliance {
         })
     }
 
-    /// The interfaces that a file wants; `None`: those in use, as neither the running configuration nor the file
-    /// names any.
+    /// The interfaces that a file wants, and which of them are new. If neither the running configuration nor the
+    /// file names any, they are those in use, or what was made anew in their place.
     async fn wanted_interfaces(
         &mut self,
         config: &Config,
-    ) -> anyhow::Result<Option<Vec<Interface>>> {
-        if config.interfaces.is_empty() && self.controller.config().interfaces.is_empty() {
-            return Ok(None);
-        }
+    ) -> anyhow::Result<(Vec<Port>, Vec<Interface>)> {
         // Asked for now: what was made a moment ago may not have been told yet.
         let links = interfaces::links(&self.requests.network().await?);
-        interfaces::choose(&config.interfaces, &links, self.controller.ports()).map(Some)
+        let used = self.controller.ports();
+        if config.interfaces.is_empty() && self.controller.config().interfaces.is_empty() {
+            let new = interfaces::made_anew(&links, used)?;
+            let successor = |port: &Port| {
+                let mut new = new.iter();
+                let found = new.find(|interface| interface.link.name == port.name);
+                found.map_or_else(|| port.clone(), Interface::port)
+            };
+            return Ok((used.iter().map(successor).collect(), new));
+        }
+        let mut interfaces = interfaces::choose(&config.interfaces, &links, used)?;
+        let ports = interfaces.iter().map(Interface::port).collect();
+        let is_used =
+            |interface: &Interface| used.iter().any(|port| port.index == interface.link.index);
+        interfaces.retain(|interface| !is_used(interface));
+        Ok((ports, interfaces))
     }
 
     /// Detaches from interfaces that are not used any more; workers give their sockets back.

@@ -104,17 +104,29 @@ pub fn open_worker(
     Ok(devices)
 }
 
-/// Opens further sockets of a worker that runs, in the mode of those that it has. Nothing is
-/// received before the worker has set their fill level and flushed them.
+/// Opens further sockets of a worker that runs, in the mode of those that it has; in `mode`, if the interface of
+/// `sharing` is gone. Nothing is received before the worker has set their fill level and flushed them.
 ///
 /// # Errors
 /// As of [`open_worker`]; also where the worker's mode is not the interface's.
-pub fn open_more(sharing: &Sharing, queues: &[QueueSpec]) -> Result<Vec<AfXdp>, OpenError> {
-    let open = |spec| {
-        let socket = Socket::share(&sharing.0, spec, BindMode::Auto)?;
-        Ok(AfXdp::new(socket, sharing.0.umem(), spec))
-    };
-    queues.iter().map(open).collect()
+pub fn open_more(
+    sharing: &Sharing,
+    queues: &[QueueSpec],
+    mode: BindMode,
+) -> Result<Vec<AfXdp>, OpenError> {
+    let umem = sharing.0.umem();
+    let mut shared = sharing.0.clone();
+    let mut devices = Vec::with_capacity(queues.len());
+    for spec in queues {
+        let socket = match Socket::share(&shared, spec, BindMode::Auto) {
+            // The kernel may have the same memory twice.
+            Err(error) if error.is_unbound() => Socket::open(umem, spec, mode)?,
+            socket => socket?,
+        };
+        shared = socket.shared();
+        devices.push(AfXdp::new(socket, umem, spec));
+    }
+    Ok(devices)
 }
 
 /// What further sockets need of one that a worker has, whose umem they share. Keeps that one's

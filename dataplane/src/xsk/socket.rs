@@ -339,6 +339,12 @@ impl OpenError {
         matches!(self.step, Step::Bind(_)) && self.errno() == Some(Errno::OPNOTSUPP)
     }
 
+    /// True when the socket whose memory was to be shared is bound to nothing any more: the kernel unbinds the
+    /// sockets of an interface that is deleted.
+    pub(crate) fn is_unbound(&self) -> bool {
+        matches!(self.step, Step::Bind(_)) && self.errno() == Some(Errno::BADF)
+    }
+
     /// The likely cause and what to do about it.
     fn remedy(&self) -> Option<&'static str> {
         Some(match (self.step, self.errno()?) {
