@@ -171,6 +171,10 @@ contains "a route of ours" "$(on_ip director route get 10.99.0.1)" 'via 10.77.0.
 contains "one by the rule" "$(on_ip director route get 10.99.0.1 from $VIP)" "via $PEER"
 equal "refused" "$(refused_of_others)" 0
 
+echo "-- another appliance on our interface does not start, and our routes and rules stay"
+refused 1 eth0 "$APPLIANCE" run "$CONFIG" --socket "$WORK/other"
+routing_is "2 1" || fail "another appliance changed routes: $(routing)"
+
 echo "-- use_vmac: the address has a MAC address of its own, and keepalived hears what comes from it"
 wait_until 3 "the address is on our macvlan" vmac_on director
 equal "who answers behind the virtual MAC address" "$(one_answer http://10.77.0.205/)" rs1

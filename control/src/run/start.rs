@@ -48,13 +48,6 @@ pub(super) async fn start(
     let config = Arc::new(config);
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
     let announcer = Announcer::open()?;
-    match requests.remove_left_routing().await {
-        Ok(0) => {}
-        Ok(removed) => {
-            info!("removed {removed} routes and rules that a killed appliance left behind");
-        }
-        Err(error) => warn!("{error}"),
-    }
     let known = first_dump(events).await?;
     let interfaces = interfaces::choose(&config.interfaces, &interfaces::links(&known), &[])?;
     let ports: Vec<Port> = interfaces.iter().map(Interface::port).collect();
@@ -68,6 +61,14 @@ pub(super) async fn start(
     let published = unpublished();
     let cores = cpus.for_workers(&config.appliance.cores)?;
     let workers = Workers::start(&interfaces, &cores, &config.appliance, &published)?;
+    // Not before: an appliance that still runs and has the interfaces needs them.
+    match requests.remove_left_routing().await {
+        Ok(0) => {}
+        Ok(removed) => {
+            info!("removed {removed} routes and rules that a killed appliance left behind");
+        }
+        Err(error) => warn!("{error}"),
+    }
     if let Some(port) = &workers.way_back {
         controller.use_way_back(port.clone());
     }
