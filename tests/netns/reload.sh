@@ -45,6 +45,12 @@ reload
 answers=$(names 50 http://$VIP/)
 equal "answers of rs2 alone" "$(served rs2 <<<"$answers")" 50
 
+# A warning does not keep a file from being taken up, and is said each time.
+sed -i '/^lb_algo/a ops = true' "$CONFIG"
+contains "what the reload says" "$(reload 2>&1)" 'director.toml:[0-9]+:[0-9]+: warning: .*ops: it has no effect'
+contains "the second time" "$(reload 2>&1)" 'warning: .*ops: it has no effect'
+equal "warnings in the log" "$(grep -c 'WARN .*ops: it has no effect' "$LOG")" 2
+
 # A log that cannot be written, as on a full disk, stops nothing.
 stop_director
 LOG=/dev/full launch_director

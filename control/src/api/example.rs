@@ -432,6 +432,10 @@ pub(crate) fn public_config() -> Config {
 pub(crate) fn reload() -> Reload {
     Reload {
         changes: vec!["+ TCP 192.168.1.100:80 -> 192.168.1.104:80 weight 1".to_owned()],
+        warnings: vec![
+            "lb.toml:3:1: warning: virtual_server TCP 192.168.1.100:80: has no real server"
+                .to_owned(),
+        ],
         generation: 8,
     }
 }

@@ -488,6 +488,9 @@ pub struct Config {
 pub struct Reload {
     /// What is different now, one line each, for people; empty: nothing.
     pub changes: Vec<String>,
+    /// What is suspect in the file, although it was taken up, as in [`Refused`].
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Generation of the snapshot that has the changes.
     pub generation: u64,
 }

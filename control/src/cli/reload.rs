@@ -27,7 +27,12 @@ impl Reload {
     pub fn run(self, socket: &Path) -> Result<(), Failure> {
         let client = Client::new(socket).map_err(Error::from)?;
         match client.reload().map_err(Error::from)? {
-            Ok(reload) => print(&report(&reload)),
+            Ok(reload) => {
+                for warning in &reload.warnings {
+                    eprintln!("{warning}");
+                }
+                print(&report(&reload))
+            }
             Err(refused) => Err(Failure::Refused(refused)),
         }
     }
@@ -36,6 +41,7 @@ impl Reload {
 fn report(reload: &view::Reload) -> String {
     let view::Reload {
         changes,
+        warnings: _, // on stderr
         generation,
     } = reload;
     let lines: String = changes.iter().map(|line| format!("{line}\n")).collect();
@@ -55,6 +61,7 @@ mod tests {
         let reload = |changes: &[&str]| {
             report(&view::Reload {
                 changes: changes.iter().map(|line| (*line).to_owned()).collect(),
+                warnings: Vec::new(),
                 generation: 8,
             })
         };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context as _;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use super::change::{self, Addition};
 use super::clients::NextPage;
@@ -53,6 +53,7 @@ impl Appliance {
         let checked = loaded.map_err(|diagnostics| {
             refused(diagnostics.to_string().lines().map(str::to_owned).collect())
         })?;
+        let warnings: Vec<String> = checked.warnings.iter().map(ToString::to_string).collect();
         let config = Arc::new(checked.config);
         self.controller.can_reload(&config).map_err(refused)?;
         let prepared = self.prepare(&config).await;
@@ -89,8 +90,12 @@ impl Appliance {
         for change in &changes {
             info!("reload: {change}");
         }
+        for warning in &warnings {
+            warn!("{warning}");
+        }
         Ok(view::Reload {
             changes,
+            warnings,
             generation: self.controller.generation(),
         })
     }
