@@ -1,6 +1,7 @@
 //! Reading a configuration file from disk.
 
 use std::fs;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use super::check::{Checked, parse_after};
@@ -8,6 +9,9 @@ use super::diagnostic::{Diagnostic, Diagnostics, Position, Severity};
 use super::keepalived::{self, Mode};
 use super::lines::Lines;
 use super::pieces::Known;
+
+/// The longest file that is read, in bytes: far beyond what people or programs write.
+const MOST_BYTES: u64 = 64 << 20;
 
 /// The syntax of a configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,10 +52,12 @@ pub fn load(path: &Path) -> Result<Checked, Diagnostics> {
 ///
 /// Every problem of the file; one when it cannot be read.
 pub fn load_as(path: &Path, format: &Format) -> Result<Checked, Diagnostics> {
-    load_after(path, format, None)
+    let bytes = read(path).map_err(|message| whole_file(path, message))?;
+    parse_as(bytes, path, format, None)
 }
 
-/// The same, sparing what is known from an earlier state of the file.
+/// The same for an appliance that runs, sparing what is known from an earlier state of the file. A pipe is refused:
+/// the appliance would wait for whoever writes it.
 ///
 /// # Errors
 ///
@@ -61,7 +67,17 @@ pub fn load_after(
     format: &Format,
     known: Option<&Known>,
 ) -> Result<Checked, Diagnostics> {
-    let bytes = read(path).map_err(|message| whole_file(path, message))?;
+    let bytes = regular(path).and_then(|()| read(path));
+    let bytes = bytes.map_err(|message| whole_file(path, message))?;
+    parse_as(bytes, path, format, known)
+}
+
+fn parse_as(
+    bytes: Vec<u8>,
+    path: &Path,
+    format: &Format,
+    known: Option<&Known>,
+) -> Result<Checked, Diagnostics> {
     match format {
         Format::Keepalived { config_id } => {
             let text = String::from_utf8_lossy(&bytes).into_owned();
@@ -147,5 +163,55 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         }
         Err(error) => return Err(format!("cannot read the file ({error})")),
     }
-    fs::read(path).map_err(|error| format!("cannot read the file ({error})"))
+    read_bounded(path).map_err(|error| format!("cannot read the file ({error})"))
+}
+
+/// Refuses what is there and no regular file, whose reading may never end.
+fn regular(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() && !metadata.is_dir() => {
+            Err("found a pipe or a device, expected a regular file".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// All of a file that is no longer than a configuration may be.
+pub(super) fn read_bounded(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(MOST_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let message = format!("it is longer than {} MiB", MOST_BYTES >> 20);
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn message(path: &Path) -> String {
+        load_after(path, &Format::Toml, None)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn a_running_appliance_waits_for_no_pipe() {
+        let said = message(Path::new("/dev/zero"));
+        assert!(said.contains("expected a regular file"), "{said}");
+    }
+
+    #[test]
+    fn no_file_is_read_that_is_far_too_long() {
+        let path = std::env::temp_dir().join(format!("appliance-long-{}", std::process::id()));
+        let file = fs::File::create(&path).unwrap();
+        file.set_len(MOST_BYTES + 1).unwrap();
+        let said = message(&path);
+        fs::remove_file(&path).unwrap();
+        assert!(said.contains("it is longer than 64 MiB"), "{said}");
+    }
 }

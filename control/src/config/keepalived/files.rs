@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::include::Checks;
+use crate::config::load::read_bounded;
 
 /// The files that may be included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,8 +48,12 @@ impl Files {
         match self {
             Self::None => Err(ErrorKind::NotFound.into()),
             Self::Disk if fs::metadata(path)?.is_dir() => Err(ErrorKind::IsADirectory.into()),
+            // Whoever writes a pipe may never end.
+            Self::Disk if !fs::metadata(path)?.is_file() => {
+                Err(io::Error::other("not a regular file"))
+            }
             Self::Disk => {
-                let bytes = fs::read(path)?;
+                let bytes = read_bounded(path)?;
                 Ok(String::from_utf8_lossy(&bytes).into_owned())
             }
         }
