@@ -281,6 +281,8 @@ pub enum Action {
     Mail(Message),
     /// One line for the log: cause and effect.
     Log(String),
+    /// The same for what somebody should look after.
+    Warn(String),
 }
 
 /// What advertisements are sent with unless `unicast_ttl` says otherwise.

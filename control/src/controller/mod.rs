@@ -19,6 +19,7 @@ mod health;
 mod ids;
 mod ipvs;
 mod leaving;
+mod moves;
 mod next_hops;
 mod passive;
 mod refusals;
@@ -52,6 +53,7 @@ use statistics::{Numbers, Statistics};
 use self::diff::Touched;
 use self::drain::Drains;
 use self::health::Health;
+use self::moves::Moves;
 use self::refusals::Refusals;
 use self::steering::Steering;
 use self::ways::Ways;
@@ -71,6 +73,7 @@ pub struct Controller {
     health: Health,
     servers: Servers,
     next_hops: NextHops,
+    moves: Moves,
     addresses: Addresses,
     steering: Steering,
     vrrp: Router,
@@ -98,6 +101,7 @@ impl Controller {
             config,
             templates: Arc::new(Templates::new(max_connections, FlowHasher::random())),
             next_hops: NextHops::new(ports.clone()),
+            moves: Moves::default(),
             ports,
             generation: 0,
             health: Health::default(),
@@ -180,6 +184,7 @@ impl Controller {
             Event::Vrrp(event) => self.vrrp(event, now, &mut actions),
             Event::Tick => {
                 self.next_hops.tick(now, &mut actions);
+                self.moves.tick(now, &mut actions);
                 self.give_up_drained(now, &mut actions);
             }
         }
@@ -363,15 +368,18 @@ impl Controller {
                 if before == mac || !self.is_next_hop(index, address) {
                     return;
                 }
-                actions.push(Action::Log(match (before, mac) {
-                    (_, None) => format!("next hop {address} is lost: packets for it wait"),
-                    (None, Some(mac)) => format!("next hop {address} is at {}", display_mac(mac)),
-                    (Some(before), Some(mac)) => format!(
-                        "next hop {address} moved from {} to {}",
-                        display_mac(before),
-                        display_mac(mac)
-                    ),
-                }));
+                let line = match (before, mac) {
+                    (_, None) => Some(format!("next hop {address} is lost: packets for it wait")),
+                    (None, Some(mac)) => {
+                        Some(format!("next hop {address} is at {}", display_mac(mac)))
+                    }
+                    (Some(before), Some(mac)) => {
+                        let (before, mac) = (display_mac(before), display_mac(mac));
+                        let is_said = self.moves.count(index, address, mac, now);
+                        is_said.then(|| format!("next hop {address} moved from {before} to {mac}"))
+                    }
+                };
+                actions.extend(line.map(Action::Log));
                 actions.push(Action::Publish);
                 if mac.is_none() {
                     self.next_hops.tick(now, actions);

@@ -304,6 +304,7 @@ impl Appliance {
             match action {
                 Action::Publish => self.snapshot_pace.want(),
                 Action::Log(line) => info!("{line}"),
+                Action::Warn(line) => warn!("{line}"),
                 Action::Steer(rule) => {
                     // Workers must know it before its packets come.
                     if self.snapshot_pace.is_wanted() {
