@@ -3,9 +3,11 @@
 //! control loop up.
 
 use std::io;
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use anyhow::{Context as _, anyhow};
+use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
@@ -121,17 +123,26 @@ pub(super) struct Clients {
 }
 
 impl Clients {
+    /// What [`serve`](Self::serve) needs and may not get: to be made while the appliance may still refuse to start.
+    ///
+    /// # Errors
+    /// There are too many open files.
+    pub(super) fn runtime() -> anyhow::Result<Runtime> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .context("cannot serve clients: raise LimitNOFILE= of the service, or ulimit -n")
+    }
+
     /// Serves clients; what they ask comes by `queries`.
     pub(super) fn serve(
+        runtime: Arc<Runtime>,
         listener: Listener,
         page: Served,
         queries: mpsc::Sender<Query>,
     ) -> anyhow::Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (report, failed) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
         let serve = move || {
             runtime.block_on(async {
                 tokio::select! {

@@ -35,6 +35,7 @@ use dataplane::bpf::{Steering, XdpError};
 use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
 use futures_util::future::join_all;
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
@@ -138,10 +139,12 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    runtime.block_on(main(options, cpus))
+    // To be dropped here: a runtime may not be, within another.
+    let of_clients = Arc::new(Clients::runtime()?);
+    runtime.block_on(main(options, cpus, &of_clients))
 }
 
-async fn main(options: Options, cpus: Cpus) -> anyhow::Result<()> {
+async fn main(options: Options, cpus: Cpus, of_clients: &Arc<Runtime>) -> anyhow::Result<()> {
     let listener = api::server::bind(&options.socket)?;
     let (page, served) = Page::open(&options.config.appliance)?;
     let mut signals = Signals::new()?;
@@ -157,7 +160,7 @@ async fn main(options: Options, cpus: Cpus) -> anyhow::Result<()> {
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
-    let mut clients = Clients::serve(listener, served, queries)?;
+    let mut clients = Clients::serve(Arc::clone(of_clients), listener, served, queries)?;
     let result = tokio::select! {
         result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
         failed = clients.failure() => Err(failed),

@@ -358,6 +358,9 @@ impl OpenError {
                 "the packet memory exceeds the limit on locked memory: raise `ulimit -l` \
                  (LimitMEMLOCK= in a systemd unit) or grant CAP_IPC_LOCK"
             }
+            (_, Errno::MFILE) => {
+                "too many open files: raise `ulimit -n` (LimitNOFILE= in a systemd unit)"
+            }
             (_, Errno::NOMEM) => "not enough memory: use fewer queues or free some",
             (Step::Bind(_), Errno::BUSY) => {
                 "the queue is in use by another AF_XDP program: stop it (`ss --xdp -p` names it)"
