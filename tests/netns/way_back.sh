@@ -87,6 +87,10 @@ equal "exit status of a killed process" $status 137
 equal "taps after SIGKILL" "$(taps)" 0
 start_director
 equal "the name after SIGKILL" "$(ask workers '.[0].way_back.interface')" appliance0
+# Somebody deletes it.
+on_ip director link delete appliance0
+wait_until 3 "the log says that it is gone" grep -q 'WARN the way back to the kernel is gone' "$LOG"
+equal "the way back that is gone" "$(ask workers '.[0].way_back')" null
 stop_director || fail "exit status $?"
 equal "taps after SIGTERM" "$(taps)" 0
 

@@ -332,10 +332,14 @@ impl Controller {
             }
             NetworkEvent::LinkGone { index } => {
                 if let Some(port) = self.ports.iter().find(|port| port.index == index) {
-                    actions.push(Action::Log(format!(
+                    actions.push(Action::Warn(format!(
                         "interface {} is gone: nothing is received or sent on it; reload the configuration when it is back",
                         port.name
                     )));
+                }
+                if self.next_hops.lose_way_back(index) {
+                    let line = "the way back to the kernel is gone: what was for it is dropped; restart the appliance";
+                    actions.extend([Action::Warn(line.to_owned()), Action::Publish]);
                 }
             }
             NetworkEvent::Address {

@@ -110,6 +110,17 @@ impl NextHops {
         self.way_back = Some(port);
     }
 
+    /// True if that was the way back, which is gone.
+    pub(super) fn lose_way_back(&mut self, index: u32) -> bool {
+        self.way_back.take_if(|port| port.index == index).is_some()
+    }
+
+    /// True if workers reach this host's kernel.
+    #[must_use]
+    pub fn has_way_back(&self) -> bool {
+        self.way_back.is_some()
+    }
+
     /// Follows exactly these addresses; asks for the routes of new ones.
     pub(super) fn follow(
         &mut self,
@@ -358,6 +369,9 @@ mod tests {
             (way_back.number, way_back.mac)
         );
         assert_eq!(next_hops.interface(server), Some(&way_back));
+        assert!(!next_hops.lose_way_back(7));
+        assert!(next_hops.lose_way_back(way_back.index));
+        assert_eq!(next_hops.next_hop(server), Err(Resolution::ThisHost));
         // The address moved elsewhere.
         next_hops.route(server, None, false, Instant::now(), &mut actions);
         assert_eq!(next_hops.next_hop(server), Err(Resolution::NoRoute));

@@ -238,7 +238,12 @@ impl Appliance {
         let way_back = self.workers.way_back.as_ref();
         (0..)
             .zip(&self.workers.handles)
-            .map(|(number, handle)| worker(number, handle, way_back, &steering))
+            .map(|(number, handle)| {
+                let mut worker = worker(number, handle, way_back, &steering);
+                // Somebody may have deleted it.
+                (worker.way_back).take_if(|_| !self.controller.next_hops().has_way_back());
+                worker
+            })
             .collect()
     }
 

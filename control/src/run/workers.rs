@@ -161,7 +161,8 @@ impl Workers {
             handles: Vec::with_capacity(prepared.len()),
             way_back: way_back.as_ref().map(|interface| controller::Port {
                 number: WAY_BACK,
-                index: 0, // no route leads through it
+                // No route leads through it: to know when it is gone.
+                index: nix::net::if_::if_nametoindex(interface.name()).unwrap_or(0),
                 name: interface.name().to_owned(),
                 mac: interface.mac().0,
                 up: true,
