@@ -3,11 +3,12 @@
 //! One tokio runtime on one thread. Everything that happens comes in here:
 //! events of the kernel and of the health checks, questions of clients,
 //! signals, the tick of every second; the controller says what is to be done,
-//! and this file's `Appliance` does it.
+//! and `effects.rs` does it.
 
 mod change;
 mod clients;
 mod descriptors;
+mod effects;
 mod explain;
 mod interfaces;
 mod ipvs;
@@ -24,32 +25,28 @@ mod vrrp;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use dataplane::bpf::{Steering, XdpError};
-use dataplane::service::MacAddress;
 use dataplane::snapshot::{Published, Snapshot};
-use futures_util::future::join_all;
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::MissedTickBehavior;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info};
 
-use crate::announce::{self, Announcement, Announcer, Schedule};
+use crate::announce::{Announcement, Announcer};
 use crate::api;
 use crate::api::query::Query;
-use crate::config::{Check, Config, Format, Known};
-use crate::controller::{Controller, ESTIMATE_EVERY, Port};
-use crate::event::{Action, CheckId, Event, NetworkEvent, Route};
-use crate::health::{Checker, Way};
-use crate::netlink::{self, Monitor, NewAddress, Requests};
+use crate::config::{Config, Format, Known};
+use crate::controller::{Controller, ESTIMATE_EVERY};
+use crate::event::{Event, NetworkEvent};
+use crate::health::Checker;
+use crate::netlink::{Monitor, Requests};
 use crate::scripts::Runner;
 
 use self::clients::{Clients, Page};
@@ -58,15 +55,13 @@ use self::leaving::Used;
 use self::notifier::Notifier;
 use self::pace::Pace;
 use self::threads::Cpus;
-use self::vrrp::{Quieted, Scripts, Sender, Slip, Sockets, until};
+use self::vrrp::{Quieted, Scripts, Slip, Sockets, until};
 use self::workers::Workers;
 
 /// Events that may wait to be handled.
 const EVENTS: usize = 4096;
 /// Events handled in a row before clients and signals get a turn.
 const EVENTS_IN_A_ROW: usize = 512;
-/// Routes asked for in a row: the kernel answers before the first answer is read, into a buffer that holds some thirty.
-const LOOKUPS_AT_ONCE: usize = 16;
 /// How long the first next hops are waited for before traffic is taken anyway.
 const RESOLVE_AT_START: Duration = Duration::from_secs(1);
 
@@ -299,212 +294,6 @@ impl Appliance {
         Ok(())
     }
 
-    /// Does what the controller wants, and what follows from that.
-    async fn carry_out(&mut self, actions: Vec<Action>) {
-        let mut actions = VecDeque::from(actions);
-        while let Some(action) = actions.pop_front() {
-            self.vrrp_in_between(&mut actions);
-            match action {
-                Action::Publish => self.snapshot_pace.want(),
-                Action::Log(line) => info!("{line}"),
-                Action::Warn(line) => warn!("{line}"),
-                Action::Steer(rule) => {
-                    // Workers must know it before its packets come.
-                    if self.snapshot_pace.is_wanted() {
-                        self.publish();
-                    }
-                    self.steer(|steering| steering.add(&rule));
-                }
-                Action::Unsteer(rule) => self.steer(|steering| steering.remove(&rule)),
-                Action::OwnMacs { index } => self.set_macs(|port| port.index == index),
-                Action::AddAddress {
-                    index,
-                    address,
-                    prefix_length,
-                    label,
-                    scope,
-                } => {
-                    // It was asked for on the network before, in IPv6 too.
-                    let new = NewAddress {
-                        index,
-                        address,
-                        prefix_length,
-                        label,
-                        scope,
-                        nodad: true,
-                    };
-                    say_failure(self.requests.add_address(&new).await);
-                }
-                Action::RemoveAddress {
-                    index,
-                    address,
-                    prefix_length,
-                } => {
-                    self.to_announce.retain(|one| one.address != address);
-                    self.announcer.give_up(address);
-                    say_failure(
-                        self.requests
-                            .remove_address(index, address, prefix_length)
-                            .await,
-                    );
-                }
-                Action::AddVmac { name, base, mac } => {
-                    self.add_vmac(&name, base, mac).await;
-                }
-                Action::SetVmac { name, base, up } => self.set_vmac(&name, &base, up).await,
-                Action::RemoveVmac { name } => {
-                    say_failure(self.requests.remove_vmac(&name).await);
-                }
-                Action::AddRoute(route) => {
-                    let added = self.requests.add_route(&route).await;
-                    say_if_there(added, "route", &route);
-                }
-                Action::RemoveRoute(route) => {
-                    say_failure(self.requests.remove_route(&route).await);
-                }
-                Action::AddRule(rule) => {
-                    let added = self.requests.add_rule(&rule).await;
-                    say_if_there(added, "rule", &rule);
-                }
-                Action::RemoveRule(rule) => {
-                    say_failure(self.requests.remove_rule(&rule).await);
-                }
-                Action::Announce { index, address } => {
-                    let port = self
-                        .controller
-                        .ports()
-                        .iter()
-                        .find(|port| port.index == index);
-                    self.to_announce.extend(port.map(|port| Announcement {
-                        interface: announce_on(port),
-                        address,
-                    }));
-                }
-                Action::AnnounceInstance { instance, repeat } => {
-                    self.announce_instance(instance, repeat);
-                }
-                Action::StopAnnouncing { instance } => {
-                    if let Some(task) = self.announcing_instances.remove(&instance) {
-                        task.abort();
-                    }
-                }
-                Action::SendAdvert {
-                    instance: _,
-                    index,
-                    source,
-                    destination,
-                    message,
-                    with_header,
-                    ttl,
-                } => {
-                    let from = Sender {
-                        index,
-                        source,
-                        with_header,
-                        ttl,
-                    };
-                    self.vrrp.send(from, destination, &message);
-                }
-                Action::ListRoutes => match self.requests.routes().await {
-                    Ok(routes) => {
-                        let event = Event::Routes { routes };
-                        actions.extend(self.controller.handle(event, Instant::now()));
-                    }
-                    Err(error) => warn!("{error}"),
-                },
-                Action::LookUpRoute { destination } => {
-                    let mut destinations = vec![destination];
-                    while destinations.len() < LOOKUPS_AT_ONCE
-                        && let Some(Action::LookUpRoute { destination }) = actions.front()
-                    {
-                        destinations.push(*destination);
-                        actions.pop_front();
-                    }
-                    actions.extend(self.look_up_routes(&destinations).await);
-                }
-                Action::ProbeNeighbor {
-                    index,
-                    address,
-                    resolved,
-                } => {
-                    let asked = if resolved {
-                        self.requests.verify(index, address).await
-                    } else {
-                        self.requests.resolve(index, address).await
-                    };
-                    if let Err(error) = asked {
-                        debug!("{error}");
-                    }
-                }
-                Action::StartCheck { id, check } => {
-                    self.start_check(id, *check);
-                }
-                Action::StopCheck { id } => {
-                    self.checker.stop(&id);
-                }
-                Action::RunScript {
-                    about,
-                    script,
-                    arguments,
-                    cause,
-                } => self.notifier.run(about, script, arguments, cause),
-                Action::Tell(notice) => self.notifier.tell(&notice),
-                Action::Mail(message) => self.notifier.mail(message),
-            }
-        }
-    }
-
-    /// Asks for all routes at once: between a question and its answer, other tasks have their turn.
-    async fn look_up_routes(&mut self, destinations: &[IpAddr]) -> Vec<Action> {
-        let asked = destinations.iter().map(|to| self.requests.route(*to));
-        let answers = join_all(asked).await;
-        let mut actions = Vec::new();
-        for (destination, answer) in destinations.iter().zip(answers) {
-            match answer {
-                Ok(route) => {
-                    let event = Event::Route {
-                        destination: *destination,
-                        local: matches!(route, netlink::Route::Local),
-                        route: forwarding(route),
-                    };
-                    actions.extend(self.controller.handle(event, Instant::now()));
-                }
-                Err(error) => warn!("{error}"),
-            }
-        }
-        actions
-    }
-
-    fn start_check(&mut self, id: CheckId, check: Check) {
-        let server = check.through_vip.then(|| self.controller.server_id(&id));
-        let way = server.flatten().map(|server| Way {
-            published: Arc::clone(&self.published),
-            server,
-        });
-        self.checker.start_by(id, check, way);
-    }
-
-    /// Tells the steering program of every interface.
-    fn steer(&mut self, tell: impl Fn(&mut Steering) -> Result<(), XdpError>) {
-        for steering in self.workers.steering.values_mut() {
-            if let Err(error) = tell(steering) {
-                error!("{error:#}");
-            }
-        }
-    }
-
-    /// Tells the steering programs of some interfaces what MAC addresses they have.
-    fn set_macs(&mut self, of: impl Fn(&Port) -> bool) {
-        for port in self.controller.ports() {
-            if of(port)
-                && let Some(steering) = self.workers.steering.get_mut(&port.number)
-                && let Err(error) = steering.set_macs(&self.controller.own_macs(port))
-            {
-                error!("{error:#}");
-            }
-        }
-    }
-
     /// After a command: publishes what it changed, and sends the announcements that came together.
     fn settle(&mut self) {
         if self.snapshot_pace.is_wanted() {
@@ -523,18 +312,6 @@ impl Appliance {
             self.publish();
         }
         self.send_announcements();
-    }
-
-    fn send_announcements(&mut self) {
-        if !self.to_announce.is_empty() {
-            let announcements = std::mem::take(&mut self.to_announce);
-            let announced = self.announcer.announce(announcements, Schedule::default());
-            self.announcing.spawn(async move {
-                if let Err(error) = announced.await {
-                    warn!("{error}");
-                }
-            });
-        }
     }
 
     fn publish(&mut self) {
@@ -560,40 +337,6 @@ impl Appliance {
         self.carry_out(actions).await;
         self.scripts.stop();
         self.notifier.finish().await;
-    }
-}
-
-fn say_failure<T>(result: Result<T, netlink::Error>) {
-    if let Err(error) = result {
-        error!("{error}");
-    }
-}
-
-/// Of a route or rule that was added, or not because there is one.
-fn say_if_there(added: Result<bool, netlink::Error>, what: &str, it: &dyn std::fmt::Display) {
-    match added {
-        Ok(true) => debug!("{what} {it} added"),
-        Ok(false) => info!("{what} {it}: there is one already, which stays as it is"),
-        Err(error) => error!("{error}"),
-    }
-}
-
-fn announce_on(port: &Port) -> announce::Interface {
-    announce::Interface {
-        index: port.index,
-        name: port.name.clone(),
-        mac: MacAddress(port.mac),
-    }
-}
-
-/// The way over an interface.
-fn forwarding(route: netlink::Route) -> Option<Route> {
-    match route {
-        netlink::Route::Forward(hop) => Some(Route {
-            index: hop.index,
-            gateway: hop.gateway,
-        }),
-        netlink::Route::Local | netlink::Route::Unreachable => None,
     }
 }
 

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 
 use super::clients::Page;
 use super::descriptors;
+use super::effects::announce_on;
 use super::interfaces::{self, Interface};
 use super::notifier::{self, Notifier};
 use super::pace::Pace;
@@ -21,7 +22,7 @@ use super::service;
 use super::threads::Cpus;
 use super::vrrp::{Quieted, Scripts, Slip, Sockets};
 use super::workers::Workers;
-use super::{Appliance, Options, RESOLVE_AT_START, announce_on, unpublished};
+use super::{Appliance, Options, RESOLVE_AT_START, unpublished};
 use crate::announce::{self, Announcer};
 use crate::config::{Config, Known};
 use crate::controller::{Controller, Port};

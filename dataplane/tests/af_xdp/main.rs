@@ -259,7 +259,9 @@ fn a_socket_leaves_its_frames_behind_and_another_takes_its_place() {
         }
         worker.assert_no_frame_lost();
         let sharing = worker.devices[0].sharing();
-        let more = network.within("director", || open_more(&sharing, &[queue("d1", 0)]));
+        let more = network.within("director", || {
+            open_more(&sharing, &[queue("d1", 0)], BindMode::Auto)
+        });
         let mut device = more.unwrap().pop().unwrap();
         *device.fill_level().unwrap() = fill_share(3 * FRAMES_PER_QUEUE, 3);
         device.flush(&mut worker.pool);

@@ -312,7 +312,7 @@ fn print_churn(out: &mut impl std::io::Write, churn: &Churn) -> anyhow::Result<(
     )?;
     for (name, bursts) in [("fill", &churn.fill), ("drain", &churn.drain)] {
         let instructions = bursts.instructions_per_connection;
-        let instructions = instructions.map_or("-".to_owned(), |it| format!("{it:.0}"));
+        let instructions = instructions.map_or_else(|| "-".to_owned(), |it| format!("{it:.0}"));
         writeln!(
             out,
             "{name:<13} {:.1} ns/connection, {instructions} instructions, {} bursts",

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use dataplane::service::MacAddress;
 use tracing::warn;
 
-use super::super::{Appliance, announce_on};
+use super::super::Appliance;
+use super::super::effects::announce_on;
 use super::{Place, Sender};
 use crate::announce::{Announcement, Schedule};
 use crate::config::AuthType;

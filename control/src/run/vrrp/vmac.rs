@@ -6,7 +6,8 @@ use std::path::Path;
 
 use tracing::{error, info, warn};
 
-use super::super::{Appliance, say_failure};
+use super::super::Appliance;
+use super::super::effects::say_failure;
 
 /// The note on a macvlan because of which `arp_ignore` of the interface below was set: it is there while
 /// the macvlan is up, so that the next start knows what one that was killed could not put back.
