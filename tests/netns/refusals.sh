@@ -17,6 +17,12 @@ refused 1 'root|CAP_NET_ADMIN' setpriv --bounding-set -all --inh-caps -all \
     "$APPLIANCE" run "$CONFIG" --socket "$SOCKET"
 nothing_is_left
 
+echo "without one of the rights: it is named, and the verifier's log is not shown"
+lacking=(setpriv --bounding-set -perfmon,-sys_admin "${run[@]}")
+refused 1 CAP_PERFMON "${lacking[@]}"
+equal "lines of the verifier" "$(on director "${lacking[@]}" 2>&1 | grep -ci verifier || true)" 0
+nothing_is_left
+
 echo "absent interface"
 sed 's/"eth0"/"eth7"/' "$CONFIG" >"$WORK/absent.toml"
 refused 1 eth7 "$APPLIANCE" run "$WORK/absent.toml" --socket "$SOCKET"
