@@ -231,8 +231,9 @@ fn virtual_addresses(
 }
 
 fn garp() -> impl Strategy<Value = Garp> {
-    let count = 0_u32..=1000;
-    (time(), count.clone(), time(), count.clone(), time(), count).prop_map(
+    let count = 1_u32..=1000;
+    let lower = 0_u32..=1000;
+    (time(), count.clone(), time(), count, time(), lower).prop_map(
         |(master_delay, master_repeat, master_refresh, refresh, lower_prio_delay, lower)| Garp {
             master_delay,
             master_repeat,
@@ -330,6 +331,8 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
                     all.collect::<Vec<_>>()
                 };
                 let (name, interface, virtual_router_id, priority, state) = ids;
+                // Of one that begins as master they are taken back.
+                let may_wait = state == VrrpState::Backup && priority != 255;
                 let (version, advert_int, authentication, addresses, source, peers) = spoken;
                 VrrpInstance {
                     name,
@@ -350,8 +353,8 @@ fn instance(tracked: &Trackable) -> impl Strategy<Value = VrrpInstance> + use<> 
                     virtual_rules,
                     no_accept: flags[6] && priority != 255,
                     strict_mode: false,
-                    nopreempt: flags[0],
-                    preempt_delay,
+                    nopreempt: flags[0] && may_wait,
+                    preempt_delay: preempt_delay * u32::from(may_wait),
                     dont_track_primary: flags[1],
                     mcast_src_ip: source,
                     unicast_src_ip: source,

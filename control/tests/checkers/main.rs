@@ -215,10 +215,7 @@ async fn smtp_check() {
             &[hello, b"250-never ends\r\n"],
             "failed: HELO: connection closed",
         ),
-        (
-            &[hello, b"250 hello\r\n", b"250 still here\r\n"],
-            "failed: QUIT: answered \"250 still here\", expected 221",
-        ),
+        (&[hello, b"250 hello\r\n", b"250 still here\r\n"], "passed"),
     ];
     for (script, expected) in cases {
         let script: Vec<Vec<u8>> = script.iter().map(|line| line.to_vec()).collect();
