@@ -11,7 +11,6 @@ use futures_util::future::join_all;
 use tracing::{debug, error, info, warn};
 
 use super::Appliance;
-use super::vrrp::Sender;
 use crate::announce::{self, Announcement, Schedule};
 use crate::config::Check;
 use crate::controller::Port;
@@ -112,22 +111,8 @@ impl Appliance {
                         task.abort();
                     }
                 }
-                Action::SendAdvert {
-                    instance: _,
-                    index,
-                    source,
-                    destination,
-                    message,
-                    with_header,
-                    ttl,
-                } => {
-                    let from = Sender {
-                        index,
-                        source,
-                        with_header,
-                        ttl,
-                    };
-                    self.vrrp.send(from, destination, &message);
+                advert @ Action::SendAdvert { .. } => {
+                    self.send_if_advert(advert);
                 }
                 Action::ListRoutes => match self.requests.routes().await {
                     Ok(routes) => {

@@ -75,27 +75,32 @@ impl Appliance {
             return;
         }
         for action in self.vrrp_due() {
-            if let Action::SendAdvert {
-                instance: _,
-                index,
-                source,
-                destination,
-                message,
-                with_header,
-                ttl,
-            } = action
-            {
-                let from = Sender {
-                    index,
-                    source,
-                    with_header,
-                    ttl,
-                };
-                self.vrrp.send(from, destination, &message);
-            } else {
-                actions.push_back(action);
-            }
+            actions.extend(self.send_if_advert(action));
         }
+    }
+
+    /// Sends an advertisement; gives every other action back.
+    pub(in super::super) fn send_if_advert(&mut self, action: Action) -> Option<Action> {
+        let Action::SendAdvert {
+            instance: _,
+            index,
+            source,
+            destination,
+            message,
+            with_header,
+            ttl,
+        } = action
+        else {
+            return Some(action);
+        };
+        let from = Sender {
+            index,
+            source,
+            with_header,
+            ttl,
+        };
+        self.vrrp.send(from, destination, &message);
+        None
     }
 
     /// Has a socket wherever an instance may be spoken to.
