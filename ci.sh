@@ -145,7 +145,7 @@ step_lab() {
 	need_namespaces
 	cargo build --release --quiet
 	local file
-	for file in dr nat ha-pair; do
+	for file in dr nat tun ha-pair; do
 		without_leftovers "$APPLIANCE" lab "configs/$file.toml"
 	done
 }

@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use anyhow::{Context, anyhow};
+use dataplane::bpf::decap::TunnelEnd;
+use dataplane::service::Tunnel;
 
 use super::config_file::Syntax;
 use super::{ConfigFile, EXIT_STATUS, Failure, print};
@@ -19,7 +21,7 @@ use crate::lab::{self, Options};
 /// in it with the file unchanged (the second director has a lower priority),
 /// sends real requests and prints what each real server served. Then a real
 /// server dies and returns, then the master director: how long did it take,
-/// how many requests failed? It can do DR, NAT and FULLNAT.
+/// how many requests failed? It does DR, NAT, TUN and FULLNAT.
 ///
 /// Nothing of this machine's own network is touched, and everything that was
 /// made is removed at the end, also after Ctrl-C. Needs root and iproute2.
@@ -107,6 +109,9 @@ pub struct LabResponder {
     /// `STATUS=PATH`: a path with another status than 200
     #[arg(long, value_parser = status)]
     status: Vec<(String, u16)>,
+    /// `ipip:ADDRESS`, `gre:ADDRESS` or `gue/PORT:ADDRESS`: a tunnel that ends here
+    #[arg(long, value_parser = tunnel_end)]
+    tunnel: Vec<TunnelEnd>,
 }
 
 impl LabResponder {
@@ -114,7 +119,7 @@ impl LabResponder {
     ///
     /// # Errors
     ///
-    /// Exit status 1 when a socket cannot be bound.
+    /// Exit status 1 when a socket cannot be bound, or tunnels cannot end here.
     pub fn run(self) -> Result<(), Failure> {
         let mut builder = tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_all().build().context("cannot start tokio")?;
@@ -122,7 +127,7 @@ impl LabResponder {
             name: self.name,
             statuses: self.status,
         };
-        Ok(runtime.block_on(responder::serve(answers, &self.listen))?)
+        Ok(runtime.block_on(responder::serve(answers, &self.listen, &self.tunnel))?)
     }
 }
 
@@ -143,6 +148,20 @@ fn status(text: &str) -> Result<(String, u16), String> {
     Ok((path.to_string(), status))
 }
 
+fn tunnel_end(text: &str) -> Result<TunnelEnd, String> {
+    let (tunnel, address) = text.split_once(':').ok_or("no tunnel")?;
+    let tunnel = match tunnel.split_once('/') {
+        None if tunnel == "ipip" => Tunnel::Ipip,
+        None if tunnel == "gre" => Tunnel::Gre,
+        Some(("gue", port)) => Tunnel::Gue {
+            port: port.parse().map_err(|error| format!("{error}"))?,
+        },
+        _ => return Err(format!("{tunnel} is none of ipip, gre and gue/PORT")),
+    };
+    let address = address.parse().map_err(|error| format!("{error}"))?;
+    Ok(TunnelEnd { address, tunnel })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,6 +173,22 @@ mod tests {
         }
         for wrong in ["10.0.0.1:80", "sctp:10.0.0.1:80", "tcp:10.0.0.1"] {
             assert!(listen(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ends_of_tunnels_are_read_as_the_lab_writes_them() {
+        for text in ["ipip:10.0.0.1", "gre:2001:db8::1", "gue/6080:10.0.0.1"] {
+            assert_eq!(responder::argument(&tunnel_end(text).unwrap()), text);
+        }
+        for wrong in [
+            "10.0.0.1",
+            "ipip/1:10.0.0.1",
+            "gue:10.0.0.1",
+            "gue/x:10.0.0.1",
+            "ipip:a",
+        ] {
+            assert!(tunnel_end(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -242,6 +242,9 @@ fn responder(
     for (path, status) in &server.statuses {
         arguments.extend(["--status".into(), format!("{status}={path}")]);
     }
+    for end in &server.tunnel_ends {
+        arguments.extend(["--tunnel".into(), responder::argument(end)]);
+    }
     let name = &server.namespace;
     Process::start(
         format!("the responder of real server {}", server.address),

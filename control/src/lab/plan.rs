@@ -14,8 +14,8 @@
 //! file says nothing about the director's own address, the router and the
 //! client: addresses are chosen for them from what is free.
 //!
-//! Tunnels are not planned for: what unpacks them is the real server's kernel,
-//! and many a machine that a lab runs on lacks the modules.
+//! Real servers of TUN are on the segment as well. Tunnels end at the program that `appliance realserver up` attaches:
+//! many a machine that a lab runs on lacks the kernel's modules for them.
 
 mod cabling;
 mod directors;
@@ -28,7 +28,7 @@ mod watched;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
-use dataplane::service::{ForwardingMethod, SchedulerKind};
+use dataplane::service::SchedulerKind;
 
 use crate::config::{Config, Queues};
 use cabling::Cabling;
@@ -141,14 +141,6 @@ pub enum PlanError {
         role: &'static str,
     },
     #[error(
-        "real server {server}: the lab cannot rehearse lb_kind {method}, \
-         only DR, NAT and FULLNAT: a tunnel takes a kernel that unpacks it"
-    )]
-    Method {
-        server: SocketAddr,
-        method: ForwardingMethod,
-    },
-    #[error(
         "real server {0}: the lab cannot rehearse client_address = \"proxy\": \
          its built-in responder does not read the PROXY protocol"
     )]
@@ -249,11 +241,13 @@ impl Plan {
         }
         let mut ways_back: BTreeMap<IpAddr, Vec<String>> = BTreeMap::new();
         for server in &real_servers {
-            let gateways = if server.behind_director {
+            let beside = segment.take_beside(server)?;
+            let gateways: Vec<IpAddr> = if server.behind_director {
                 let gateway = segment.way_back(config, server.address, &own[0].1);
                 gateway.into_iter().collect()
             } else {
-                segment.near(server.address, &router)
+                let own = std::iter::once(server.address).chain(addresses(beside.as_slice()));
+                own.flat_map(|own| segment.near(own, &router)).collect()
             };
             for gateway in gateways.iter().filter(|_| server.behind_director) {
                 ways_back
@@ -261,7 +255,7 @@ impl Plan {
                     .or_default()
                     .push(server.address.to_string());
             }
-            namespaces.push(segment.real_server(server, gateways));
+            namespaces.push(segment.real_server(server, beside, gateways));
             let switch = cabling.switch_of(server.address);
             let port = (switch, server.namespace.as_str());
             links.push(link((&server.namespace, INTERFACE), port, 1));

@@ -3,7 +3,7 @@
 //! A tiny HTTP/1.1 server on TCP and an echo on UDP. It is no web server: it
 //! reads requests without bodies and answers every path alike, which is what
 //! a client that counts real servers and an `HTTP_GET` check need. Port 443
-//! gets no TLS either.
+//! gets no TLS either. Tunnels end here as well, if there are any.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -11,13 +11,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
+use dataplane::bpf::decap::{self, Decapsulator, TunnelEnd};
+use dataplane::service::Tunnel;
+use dataplane::xsk::socket::BindMode;
+use nix::net::if_::if_nametoindex;
 use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::plan::{Listen, Protocol};
+use super::plan::{INTERFACE, Listen, Protocol};
 
 /// A client that is silent for so long has gone.
 const IDLE: Duration = Duration::from_secs(60);
@@ -37,13 +41,28 @@ pub struct Answers {
     pub statuses: Vec<(String, u16)>,
 }
 
-/// Serves until the process is killed.
+/// A tunnel's end as the responder's command line has it: `ipip:10.0.0.1`, `gre:10.0.0.1`, `gue/6080:10.0.0.1`.
+#[must_use]
+pub fn argument(TunnelEnd { address, tunnel }: &TunnelEnd) -> String {
+    match tunnel {
+        Tunnel::Ipip => format!("ipip:{address}"),
+        Tunnel::Gre => format!("gre:{address}"),
+        Tunnel::Gue { port } => format!("gue/{port}:{address}"),
+    }
+}
+
+/// Serves until the process is killed. Meanwhile tunnels end here that have these ends.
 ///
 /// # Errors
 ///
-/// A socket cannot be bound; none is served then.
-pub async fn serve(answers: Answers, listen: &[Listen]) -> anyhow::Result<()> {
+/// A socket cannot be bound, or packets cannot be taken out of tunnels; none is served then.
+pub async fn serve(
+    answers: Answers,
+    listen: &[Listen],
+    tunnel_ends: &[TunnelEnd],
+) -> anyhow::Result<()> {
     let answers = Arc::new(answers);
+    let _decapsulator = decapsulate(tunnel_ends)?;
     let mut tasks = JoinSet::new();
     for one in listen {
         let failed = || {
@@ -71,6 +90,16 @@ pub async fn serve(answers: Answers, listen: &[Listen]) -> anyhow::Result<()> {
     println!("ready");
     while tasks.join_next().await.is_some() {}
     Ok(())
+}
+
+/// From now on packets come out of these tunnels, as on a real server by `appliance realserver up`; until the result is
+/// dropped.
+fn decapsulate(ends: &[TunnelEnd]) -> anyhow::Result<Option<Decapsulator>> {
+    if ends.is_empty() {
+        return Ok(None);
+    }
+    let index = if_nametoindex(INTERFACE).with_context(|| format!("no interface {INTERFACE}"))?;
+    Ok(Some(decap::attach(index, INTERFACE, BindMode::Auto, ends)?))
 }
 
 fn bind(address: SocketAddr, kind: Type) -> io::Result<Socket> {

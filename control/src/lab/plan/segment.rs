@@ -146,6 +146,20 @@ impl Segment {
         self.subnets.iter().map(one).collect()
     }
 
+    /// An address of the other IP version for a real server that answers for virtual addresses of it, as one at the end of
+    /// a tunnel may.
+    pub(super) fn take_beside(
+        &mut self,
+        server: &RealServer,
+    ) -> Result<Option<(IpAddr, u8)>, PlanError> {
+        let is_other = |address: &IpAddr| address.is_ipv4() != server.address.is_ipv4();
+        if !server.vips.iter().any(is_other) {
+            return Ok(None);
+        }
+        let mut taken = self.take_outside("real server")?.into_iter();
+        Ok(taken.find(|(address, _)| is_other(address)))
+    }
+
     /// Addresses of the router and of the client on a network of their own,
     /// one for each family in use.
     #[expect(clippy::type_complexity, reason = "two lists of address and prefix")]
@@ -200,14 +214,20 @@ impl Segment {
         held.chain(own).find(|address| subnet.contains(*address))
     }
 
-    /// A real server: its address, its VIPs on `lo`, and its way to the clients.
-    pub(super) fn real_server(&self, server: &RealServer, gateways: Vec<IpAddr>) -> Namespace {
+    /// A real server: its address and what it has `beside` it, its VIPs on `lo`, and its way to the clients.
+    pub(super) fn real_server(
+        &self,
+        server: &RealServer,
+        beside: Option<(IpAddr, u8)>,
+        gateways: Vec<IpAddr>,
+    ) -> Namespace {
         let prefix_length = self
             .subnet_of(server.address)
             .map_or(0, |subnet| subnet.prefix_length());
         let host_route = |vip: &IpAddr| (*vip, if vip.is_ipv4() { 32 } else { 128 });
         let vips: Vec<_> = server.vips.iter().map(host_route).collect();
         let mut addresses = on(INTERFACE, &[(server.address, prefix_length)]);
+        addresses.extend(on(INTERFACE, beside.as_slice()));
         addresses.extend(on("lo", &vips));
         Namespace {
             name: server.namespace.clone(),

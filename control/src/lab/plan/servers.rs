@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dataplane::bpf::decap::TunnelEnd;
 use dataplane::service::{self, ClientAddress, ForwardingMethod};
 
 use super::{Config, PlanError, request_address};
@@ -24,8 +25,10 @@ pub struct RealServer {
     /// `rs1`, `rs2`, … in the order of the file.
     pub namespace: String,
     pub address: IpAddr,
-    /// The addresses of virtual servers with direct routing, held on `lo`.
+    /// The addresses of virtual servers with DR or TUN, held on `lo`.
     pub vips: Vec<IpAddr>,
+    /// Tunnels that end here.
+    pub tunnel_ends: Vec<TunnelEnd>,
     /// NAT: what it answers has to pass the director.
     pub behind_director: bool,
     /// What its responder binds to.
@@ -141,6 +144,7 @@ pub(super) fn is_translated(real: &crate::config::RealServer) -> bool {
 
 fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealServer, PlanError> {
     let mut vips = BTreeSet::new();
+    let mut tunnel_ends = Vec::new();
     let mut behind_director = BTreeSet::new();
     let mut listen = BTreeSet::new();
     let mut statuses: Vec<(String, u16)> = Vec::new();
@@ -150,10 +154,16 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealSe
         let requests = request_address(virtual_server.address());
         let protocol = Protocol::of(virtual_server)?;
         let mut listen_on = |address| listen.insert(Listen { protocol, address });
+        if let ForwardingMethod::Tunnel(tunnel) = real.lb_kind {
+            let end = TunnelEnd { address, tunnel };
+            if !tunnel_ends.contains(&end) {
+                tunnel_ends.push(end);
+            }
+        }
         match real.lb_kind {
             // The destination stays as it is: requests arrive at the virtual
             // server's address and port, checks at the real server's own.
-            ForwardingMethod::Direct => {
+            ForwardingMethod::Direct | ForwardingMethod::Tunnel(_) => {
                 vips.insert(requests.ip());
                 listen_on(requests);
                 listen_on(SocketAddr::new(address, requests.port()));
@@ -162,12 +172,6 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealSe
                 let same_port = real.address.port() == 0;
                 let port = if same_port { requests } else { real.address }.port();
                 listen_on(SocketAddr::new(address, port));
-            }
-            method @ ForwardingMethod::Tunnel(_) => {
-                return Err(PlanError::Method {
-                    server: real.address,
-                    method,
-                });
             }
         }
         let told = virtual_server.options.full_nat.client_address;
@@ -195,6 +199,7 @@ fn real_server(config: &Config, address: IpAddr, number: usize) -> Result<RealSe
         namespace: format!("rs{number}"),
         address,
         vips: vips.into_iter().collect(),
+        tunnel_ends,
         behind_director: behind_director.contains(&true),
         listen: listen.into_iter().collect(),
         statuses,
