@@ -241,7 +241,7 @@ fn between_interfaces(arguments: &Arguments) -> anyhow::Result<Outcome> {
         destination_mac: given.dst_mac.map(|mac| mac.to_string()),
         sources: given.src.clone(),
         protocol: arguments.protocol.unwrap_or(Protocol::Udp),
-        mode: given.mode.to_string(),
+        mode: given.mode,
         servers: given.server.iter().map(ToString::to_string).collect(),
         core: arguments.core,
         stop: signals()?,
@@ -258,7 +258,7 @@ fn setup(arguments: &Arguments, tester: &Tester, network: String) -> Setup {
     Setup {
         virtual_server: tester.destination.to_string(),
         protocol: tester.protocol.to_string(),
-        method: tester.mode.to_uppercase(),
+        method: tester.mode.to_string().to_uppercase(),
         scheduler: None,
         real_servers: tester.servers.len(),
         network,
@@ -281,7 +281,12 @@ fn measure(arguments: &Arguments, tester: &Tester, setup: Setup) -> anyhow::Resu
         setup,
         measurements: Vec::new(),
     };
-    let frames = lengths(&arguments.frames, tester.destination, tester.protocol);
+    let frames = lengths(
+        &arguments.frames,
+        tester.destination,
+        tester.protocol,
+        tester.mode,
+    );
     let total = frames.len() * arguments.flows.len();
     if let Err(error) = try_out(tester, &frames, &arguments.flows) {
         return ended(results, total, error);
@@ -421,8 +426,17 @@ fn at_load(load: u32, sent: u64, received: &Received) -> AtLoad {
     }
 }
 
-/// The frame lengths, those too short for headers and stamp raised to the shortest with both.
-fn lengths(frames: &[usize], destination: SocketAddr, protocol: Protocol) -> Vec<usize> {
+/// With the longest outer headers, IPv6 and GUE, this is a frame of 1518 bytes.
+const LONGEST_TUNNELLED: usize = 1518 - 40 - 12;
+
+/// The frame lengths, those too short for headers and stamp raised to the shortest with both, and for TUN those too long
+/// for a tunnel lowered to the longest that fits any.
+fn lengths(
+    frames: &[usize],
+    destination: SocketAddr,
+    protocol: Protocol,
+    mode: Mode,
+) -> Vec<usize> {
     let layout = Layout {
         source_mac: MacAddress::default(),
         destination_mac: MacAddress::default(),
@@ -430,13 +444,20 @@ fn lengths(frames: &[usize], destination: SocketAddr, protocol: Protocol) -> Vec
         protocol,
     };
     let shortest = layout.shortest_stamped() + FCS;
-    let raised = frames.iter().map(|&frame| {
+    let possible = frames.iter().map(|&frame| {
         if frame < shortest {
             eprintln!("{frame}-byte frames are too short: {shortest} bytes instead, the shortest with a stamp");
+            return shortest;
         }
-        frame.max(shortest)
+        if mode == Mode::Tun && frame > LONGEST_TUNNELLED {
+            eprintln!(
+                "{frame}-byte frames are too long for a tunnel: {LONGEST_TUNNELLED} bytes instead, the longest that fit any"
+            );
+            return LONGEST_TUNNELLED;
+        }
+        frame
     });
-    let mut frames: Vec<usize> = raised.collect();
+    let mut frames: Vec<usize> = possible.collect();
     frames.sort_unstable();
     frames.dedup();
     frames

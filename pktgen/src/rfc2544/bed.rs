@@ -17,6 +17,7 @@ use control::lab::testbed::{Port, Testbed};
 use dataplane::service::Protocol;
 
 use super::tester::Place;
+use crate::verify::Mode;
 
 /// How long real servers may take to be up.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -41,8 +42,7 @@ pub struct Ready {
     pub receive: Place,
     pub destination_mac: String,
     pub sources: String,
-    /// `dr` or `nat`.
-    pub mode: String,
+    pub mode: Mode,
     /// `SERVER=WEIGHT` each.
     pub servers: Vec<String>,
     /// A CPU that the director does not use; `None` if it uses all.
@@ -158,13 +158,21 @@ impl Bed<'_> {
             .build()?;
         runtime.block_on(self.testbed.ready())?;
         let service = self.service()?;
-        let mode = match service.forwarding_method.as_ref() {
-            "DR" => "dr",
-            _ => "nat",
-        };
+        let method = &service.forwarding_method;
+        let mut real_servers = service.real_servers.iter();
+        if let Some(other) = real_servers.find(|real| real.forwarding_method != *method) {
+            bail!(
+                "real server {} has lb_kind {}, the virtual server {method}: one measurement is of one method; \
+                 measure a copy of the file without it",
+                other.address,
+                other.forwarding_method
+            );
+        }
+        let mode: Mode = method.as_ref().parse().map_err(anyhow::Error::msg)?;
         let server = |real: &RealServer| {
             let name = match (mode, &real.next_hop) {
-                ("dr", Some(next_hop)) => next_hop.mac.clone(),
+                (Mode::Dr, Some(next_hop)) => next_hop.mac.clone(),
+                (Mode::Tun, _) => real.address.ip().to_string(),
                 _ => real.address.to_string(),
             };
             format!("{name}={}", real.weight)
@@ -178,7 +186,7 @@ impl Bed<'_> {
             receive: place(self.testbed.inside()?),
             destination_mac: ethernet_address(&self.testbed.director()?)?,
             sources: if is_ipv4 { ipv4 } else { ipv6 }.to_owned(),
-            mode: mode.to_owned(),
+            mode,
             servers: service.real_servers.iter().map(server).collect(),
             core: known.iter().map(|id| id.id).find(|id| !cores.contains(id)),
         })

@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 
 use crate::report::{Received, Sent};
 use crate::units::Rate;
+use crate::verify::Mode;
 
 /// How long packets may be under way after the last was sent. RFC 2544 §23 waits 2 s, for networks
 /// of its time.
@@ -47,7 +48,7 @@ pub struct Tester {
     pub sources: Option<String>,
     pub protocol: Protocol,
     /// `dr`, `nat`, `fullnat` or `tun`.
-    pub mode: String,
+    pub mode: Mode,
     /// `SERVER=WEIGHT` each.
     pub servers: Vec<String>,
     /// CPU for both processes.
@@ -80,7 +81,7 @@ impl Tester {
     /// # Errors
     /// A process fails, or a signal came.
     pub fn verify(&self, load: Load) -> anyhow::Result<(Sent, Received)> {
-        let mut options = vec!["--mode".to_owned(), self.mode.clone()];
+        let mut options = vec!["--mode".to_owned(), self.mode.to_string()];
         for server in &self.servers {
             options.extend(["--server".to_owned(), server.clone()]);
         }

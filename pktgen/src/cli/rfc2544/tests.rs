@@ -43,10 +43,13 @@ fn tolerance_and_resolution_are_parts_of_a_hundred() {
 }
 
 #[test]
-fn short_frames_are_raised_to_the_shortest_with_a_stamp() {
+fn frames_are_as_short_as_a_stamp_and_as_long_as_a_tunnel_takes() {
     let v4 = "192.0.2.1:53".parse().unwrap();
     let v6 = "[2001:db8::1]:53".parse().unwrap();
-    let lengths = |destination, protocol| lengths(&[0, 10, 62, 63, 1518], destination, protocol);
+    let wanted = [0, 10, 62, 63, 1518];
+    let tun = lengths(&wanted, v4, Protocol::Udp, Mode::Tun);
+    assert_eq!(tun, [64, 1466]);
+    let lengths = |destination, protocol| lengths(&wanted, destination, protocol, Mode::Dr);
     assert_eq!(lengths(v4, Protocol::Udp), [64, 1518]);
     assert_eq!(lengths(v4, Protocol::Tcp), [74, 1518]);
     assert_eq!(lengths(v6, Protocol::Udp), [82, 1518]);
@@ -97,7 +100,7 @@ fn measured_until(options: &str, stop: Arc<AtomicBool>) -> anyhow::Result<Outcom
         destination_mac: None,
         sources: None,
         protocol: Protocol::Udp,
-        mode: "dr".to_owned(),
+        mode: Mode::Dr,
         servers: Vec::new(),
         core: None,
         stop,
