@@ -87,7 +87,7 @@ step_clippy() {
 }
 
 step_docs() {
-	RUSTDOCFLAGS="--deny warnings" cargo doc "${WORKSPACE[@]}" --no-deps
+	RUSTDOCFLAGS="--deny warnings --allow rustdoc::private_intra_doc_links" cargo doc "${WORKSPACE[@]}" --no-deps --document-private-items
 }
 
 step_bench() {

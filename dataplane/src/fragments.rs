@@ -20,7 +20,7 @@ const WAYS: usize = 8;
 
 /// What the fragments of one datagram have in common (RFC 791 §3.2, RFC 8200 §4.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct FragmentKey {
+pub(crate) struct FragmentKey {
     source: Address,
     destination: Address,
     identification: u32,
@@ -32,7 +32,7 @@ pub struct FragmentKey {
 impl FragmentKey {
     /// Of a frame that was parsed as a fragment; `None` for any other.
     #[must_use]
-    pub fn new(frame: &[u8], parsed: &Parsed) -> Option<Self> {
+    pub(crate) fn new(frame: &[u8], parsed: &Parsed) -> Option<Self> {
         if !matches!(parsed.kind, Kind::FirstFragment | Kind::LaterFragment) {
             return None;
         }
@@ -54,7 +54,7 @@ impl FragmentKey {
 
 /// Sizes and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FragmentOptions {
+pub(crate) struct FragmentOptions {
     /// Most datagrams whose decision is kept; rounded up to a power of two, at least 8.
     pub datagrams: usize,
     /// How long a decision is kept, in milliseconds from the first fragment on.
@@ -73,7 +73,7 @@ impl Default for FragmentOptions {
 
 /// The decisions of one worker, `T`.
 #[derive(Debug)]
-pub struct FragmentTable<T> {
+pub(crate) struct FragmentTable<T> {
     /// Sets of [`WAYS`].
     decisions: Box<[Option<Decision<T>>]>,
     options: FragmentOptions,
@@ -91,7 +91,7 @@ struct Decision<T> {
 impl<T: Copy> FragmentTable<T> {
     /// An empty table. All memory is allocated here.
     #[must_use]
-    pub fn new(options: FragmentOptions) -> Self {
+    pub(crate) fn new(options: FragmentOptions) -> Self {
         let slots = options.datagrams.max(WAYS).next_power_of_two();
         Self {
             decisions: vec![None; slots].into_boxed_slice(),
@@ -102,7 +102,7 @@ impl<T: Copy> FragmentTable<T> {
 
     /// Notes what was decided for a first fragment. One that comes twice is decided anew. True if that pushed
     /// out another datagram's decision before its time.
-    pub fn insert(&mut self, key: FragmentKey, value: T, now: u64) -> bool {
+    pub(crate) fn insert(&mut self, key: FragmentKey, value: T, now: u64) -> bool {
         let deadline = now.saturating_add(self.options.timeout);
         let set = Self::set(&mut self.decisions, &self.hasher, &key);
         // The same datagram's slot, else one that is free or over, else the oldest.
@@ -125,7 +125,7 @@ impl<T: Copy> FragmentTable<T> {
 
     /// What was decided for the datagram of a later fragment.
     #[must_use]
-    pub fn get(&mut self, key: &FragmentKey, now: u64) -> Option<T> {
+    pub(crate) fn get(&mut self, key: &FragmentKey, now: u64) -> Option<T> {
         let set = Self::set(&mut self.decisions, &self.hasher, key);
         set.iter()
             .flatten()

@@ -18,7 +18,7 @@ pub mod device;
 pub mod director;
 pub mod flow;
 pub mod forward;
-pub mod fragments;
+mod fragments;
 pub mod handoff;
 pub mod limits;
 pub mod matching;

@@ -3,7 +3,7 @@
 //! Every value here is valid and every default is filled in. The raw TOML
 //! never leaves this module.
 //!
-//! A file goes through three steps: [`load`] reads it, `syntax` finds every
+//! A file goes through three steps: [`load()`] reads it, `syntax` finds every
 //! mistake of TOML itself, `check` walks what is left, section by section.
 //! `keepalived` takes the second step for the other syntax. All put what they find into one list, so that a user sees every
 //! problem of a file at once, each as

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 /// A transport protocol that ipvsadm knows; the order is that of listings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Protocol {
+pub(crate) enum Protocol {
     Tcp,
     Udp,
     Sctp,
@@ -34,7 +34,7 @@ impl fmt::Display for Protocol {
 
 /// What a virtual server is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServiceName {
+pub(crate) enum ServiceName {
     Address {
         protocol: Protocol,
         /// Port 0: every port.
@@ -55,7 +55,7 @@ impl ServiceName {
 
 /// Which clients a persistent virtual server takes for one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Netmask {
+pub(crate) enum Netmask {
     /// 255.255.255.255: each its own.
     Ipv4(Ipv4Addr),
     /// Prefix length, 1..=128.
@@ -65,7 +65,7 @@ pub enum Netmask {
 impl Netmask {
     /// Every client for itself.
     #[must_use]
-    pub const fn host(ipv6: bool) -> Self {
+    pub(crate) const fn host(ipv6: bool) -> Self {
         if ipv6 {
             Self::Ipv6(128)
         } else {
@@ -75,14 +75,14 @@ impl Netmask {
 
     /// The mask of so many leading ones, 0..=32.
     #[must_use]
-    pub fn of_ipv4(length: u8) -> Self {
+    pub(crate) fn of_ipv4(length: u8) -> Self {
         let zeros = 32_u32.saturating_sub(length.into());
         Self::Ipv4(u32::MAX.checked_shl(zeros).unwrap_or(0).into())
     }
 
     /// True if every client is for itself: listings leave that out.
     #[must_use]
-    pub fn is_host(&self) -> bool {
+    pub(crate) fn is_host(&self) -> bool {
         *self == Self::host(matches!(self, Self::Ipv6(_)))
     }
 }
@@ -98,7 +98,7 @@ impl fmt::Display for Netmask {
 
 /// The three flags whose meaning is the scheduler's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SchedulerFlags(pub [bool; 3]);
+pub(crate) struct SchedulerFlags(pub [bool; 3]);
 
 /// What `flag-1` … are called for a scheduler that gives them names.
 const NAMED_FLAGS: [(&str, [&str; 2]); 2] = [
@@ -133,7 +133,7 @@ impl SchedulerFlags {
 
     /// The flags of these names; those that no scheduler has are left out.
     #[must_use]
-    pub fn of_names<'n>(scheduler: &str, names: impl Iterator<Item = &'n str>) -> Self {
+    pub(crate) fn of_names<'n>(scheduler: &str, names: impl Iterator<Item = &'n str>) -> Self {
         let mut flags = Self::default();
         for name in names {
             // What is not known cannot be shown.
@@ -144,7 +144,7 @@ impl SchedulerFlags {
 
     /// As `-b` takes them, separated by commas; empty: none is set.
     #[must_use]
-    pub fn names(&self, scheduler: &str) -> String {
+    pub(crate) fn names(&self, scheduler: &str) -> String {
         // A scheduler that gives two flags names knows no third.
         let own = NAMED_FLAGS.iter().find(|(owner, _)| *owner == scheduler);
         let names = own.map_or(&UNNAMED_FLAGS[..], |(_, names)| names);
@@ -161,7 +161,7 @@ pub(super) enum FlagError {
 
 /// A virtual server as `-A` and `-E` have it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceSpec {
+pub(crate) struct ServiceSpec {
     pub name: ServiceName,
     pub scheduler: String,
     pub flags: SchedulerFlags,
@@ -175,7 +175,7 @@ pub struct ServiceSpec {
 
 /// What tunnelled packets are wrapped in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunnelType {
+pub(crate) enum TunnelType {
     #[default]
     Ipip,
     Gue {
@@ -196,7 +196,7 @@ impl fmt::Display for TunnelType {
 
 /// What `--tun-nocsum`, `--tun-csum` and `--tun-remcsum` ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TunnelChecksum {
+pub(crate) enum TunnelChecksum {
     #[default]
     None,
     Checksum,
@@ -205,7 +205,7 @@ pub enum TunnelChecksum {
 
 /// A forwarding method by ipvsadm's options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Method {
+pub(crate) enum Method {
     /// `-g`
     #[default]
     Gatewaying,
@@ -217,7 +217,7 @@ pub enum Method {
 
 /// A real server as `-a` and `-e` have it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerSpec {
+pub(crate) struct ServerSpec {
     pub address: SocketAddr,
     pub method: Method,
     /// 0..=2147483647
@@ -229,7 +229,7 @@ pub struct ServerSpec {
 
 /// What `-L` shows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum What {
+pub(crate) enum What {
     #[default]
     Services,
     Statistics,
@@ -247,7 +247,7 @@ pub enum What {
 
 /// `-L` with its options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct List {
+pub(crate) struct List {
     /// `None`: all.
     pub service: Option<ServiceName>,
     pub what: What,
@@ -258,7 +258,7 @@ pub struct List {
 
 /// Seconds; 0 keeps what is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SetTimeouts {
+pub(crate) struct SetTimeouts {
     pub tcp: u32,
     pub tcp_fin: u32,
     pub udp: u32,
@@ -266,7 +266,7 @@ pub struct SetTimeouts {
 
 /// A valid command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     Help,
     Version,
     List(List),

@@ -6,7 +6,7 @@ use super::table::{Connection, shown};
 
 /// The two lines before the connections.
 #[must_use]
-pub fn connection_header(list: &List) -> &'static str {
+pub(crate) fn connection_header(list: &List) -> &'static str {
     match list.what {
         What::Connections { engine_data: true } => concat!(
             "IPVS connection entries\n",
@@ -30,7 +30,7 @@ pub fn connection_header(list: &List) -> &'static str {
 
 /// The line of a connection, with its newline.
 #[must_use]
-pub fn connection_row(connection: &Connection, numeric: bool, names: &dyn Names) -> String {
+pub(crate) fn connection_row(connection: &Connection, numeric: bool, names: &dyn Names) -> String {
     let protocol = Protocol::named(&connection.protocol);
     let address = |address| shown(address, protocol, numeric, names);
     let expires = connection.expires;

@@ -16,7 +16,7 @@ const UNSUPPORTED: u8 = 1;
 /// A change that was not made.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct EditFailure {
+pub(crate) struct EditFailure {
     /// For stderr.
     pub message: String,
     /// Exit status.
@@ -33,7 +33,7 @@ impl EditFailure {
 
     /// What ipvsadm says when the kernel refuses `edit` for this reason.
     #[must_use]
-    pub fn of(edit: &Edit, error: &EditError) -> Self {
+    pub(crate) fn of(edit: &Edit, error: &EditError) -> Self {
         let of_server = matches!(
             edit,
             Edit::AddServer { .. } | Edit::EditServer { .. } | Edit::DeleteServer { .. }
@@ -62,7 +62,7 @@ impl EditFailure {
 ///
 /// # Errors
 /// The appliance has nothing of the kind.
-pub fn edit(command: &Command) -> Option<Result<Edit, EditFailure>> {
+pub(crate) fn edit(command: &Command) -> Option<Result<Edit, EditFailure>> {
     Some(match command {
         Command::AddService(spec) => service(spec).map(Edit::AddService),
         Command::EditService(spec) => service(spec).map(Edit::EditService),
@@ -127,7 +127,7 @@ fn no_service(message: &str) -> EditFailure {
 /// The name that the control socket knows a virtual server by, `None` if the
 /// appliance cannot have it.
 #[must_use]
-pub fn key(name: &ServiceName) -> Option<String> {
+pub(crate) fn key(name: &ServiceName) -> Option<String> {
     match name {
         // It would be the IPv4 address.
         ServiceName::Address { address, .. } if is_mapped(*address) => None,

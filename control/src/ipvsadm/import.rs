@@ -13,7 +13,7 @@ use crate::controller::Controller;
 /// True if a text looks like what `ipvsadm -S` writes, and not like a
 /// keepalived.conf: its first line begins with an option.
 #[must_use]
-pub fn is_saved(text: &str) -> bool {
+pub(crate) fn is_saved(text: &str) -> bool {
     let first = lines(text).next();
     first.is_some_and(|(_, line)| line.starts_with('-') || line.starts_with("ipvsadm "))
 }
@@ -24,7 +24,7 @@ pub fn is_saved(text: &str) -> bool {
 ///
 /// # Errors
 /// Every line that is no command line, or changes nothing.
-pub fn import(text: &str, path: &Path, names: &dyn Names) -> Result<Checked, Diagnostics> {
+pub(crate) fn import(text: &str, path: &Path, names: &dyn Names) -> Result<Checked, Diagnostics> {
     let diagnostic = |severity, line, message| Diagnostic {
         severity,
         file: path.to_owned(),

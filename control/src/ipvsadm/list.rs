@@ -20,7 +20,7 @@ const SERVER_WIDTH: usize = 28;
 /// The listing of `services`. With `list.service` they are that one, and the
 /// line about IPVS is left out.
 #[must_use]
-pub fn list(services: &[Service], list: &List, names: &dyn Names) -> String {
+pub(crate) fn list(services: &[Service], list: &List, names: &dyn Names) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail.
     let _ = write(&mut out, services, list, names);

@@ -14,29 +14,29 @@
 //! is not decided here either: a valid command line may be refused by the
 //! appliance.
 
-pub mod command;
+pub(crate) mod command;
 mod connections;
 mod edits;
 mod import;
 mod line;
 mod list;
-pub mod names;
+pub(crate) mod names;
 mod options;
 mod parse;
 mod save;
 mod sort;
-pub mod table;
-pub mod usage;
+pub(crate) mod table;
+pub(crate) mod usage;
 mod validity;
 mod value;
 
 #[cfg(test)]
 mod tests;
 
-pub use command::Command;
-pub use connections::{connection_header, connection_row};
-pub use edits::{EditFailure, edit, key};
-pub use import::{import, is_saved};
-pub use list::list;
-pub use parse::{UsageError, parse, parse_line};
-pub use save::save;
+pub(crate) use command::Command;
+pub(crate) use connections::{connection_header, connection_row};
+pub(crate) use edits::{EditFailure, edit};
+pub(crate) use import::{import, is_saved};
+pub(crate) use list::list;
+pub(crate) use parse::{UsageError, parse, parse_line};
+pub(crate) use save::save;

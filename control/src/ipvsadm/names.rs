@@ -10,7 +10,7 @@ use super::command::Protocol;
 
 /// Where names are looked up. The command line's parser and the listings take
 /// one, so that they do no I/O themselves.
-pub trait Names: Debug {
+pub(crate) trait Names: Debug {
     /// The address of a host; IPv4 if it has both.
     fn host(&self, name: &str) -> Option<IpAddr>;
     /// The port of a service.
@@ -23,7 +23,7 @@ pub trait Names: Debug {
 
 /// The system's.
 #[derive(Clone, Copy, Debug)]
-pub struct System;
+pub(crate) struct System;
 
 impl Names for System {
     fn host(&self, name: &str) -> Option<IpAddr> {

@@ -15,7 +15,7 @@ use super::value;
 /// A command line that cannot be carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct UsageError {
+pub(crate) struct UsageError {
     /// For stderr, without a newline at the end.
     pub message: String,
     /// Exit status.
@@ -44,7 +44,7 @@ impl UsageError {
 
     /// What ipvsadm says when it makes nothing of a command line at all.
     #[must_use]
-    pub fn try_help() -> Self {
+    pub(crate) fn try_help() -> Self {
         Self {
             status: 255,
             ..Self::new("Try `ipvsadm -h' or 'ipvsadm --help' for more information.")
@@ -57,7 +57,7 @@ impl UsageError {
 ///
 /// # Errors
 /// The first mistake.
-pub fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageError> {
+pub(crate) fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageError> {
     if arguments.is_empty() {
         return Ok(Command::List(Line::default().list(What::Services)));
     }
@@ -104,7 +104,7 @@ pub fn parse(arguments: &[String], names: &dyn Names) -> Result<Command, UsageEr
 ///
 /// # Errors
 /// The first mistake.
-pub fn parse_line(line: &str, names: &dyn Names) -> Result<Option<Command>, UsageError> {
+pub(crate) fn parse_line(line: &str, names: &dyn Names) -> Result<Option<Command>, UsageError> {
     let mut words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
     if words.first().is_some_and(|word| word == "ipvsadm") {
         words.remove(0);

@@ -11,7 +11,7 @@ use super::table::{Server, Service, shown};
 
 /// One command a line.
 #[must_use]
-pub fn save(services: &[Service], numeric: bool, names: &dyn Names) -> String {
+pub(crate) fn save(services: &[Service], numeric: bool, names: &dyn Names) -> String {
     let mut out = String::new();
     for service in sort::services(services) {
         // Writing to a String cannot fail.

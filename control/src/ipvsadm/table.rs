@@ -10,7 +10,7 @@ use crate::api::{ipvs, view};
 
 /// Counters, or what they grew by in a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Numbers {
+pub(crate) struct Numbers {
     pub connections: u64,
     pub in_packets: u64,
     pub out_packets: u64,
@@ -33,7 +33,7 @@ impl Numbers {
 
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
+pub(crate) struct Service {
     pub name: ServiceName,
     pub scheduler: String,
     pub flags: SchedulerFlags,
@@ -49,7 +49,7 @@ pub struct Service {
 
 /// A real server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Server {
+pub(crate) struct Server {
     pub address: SocketAddr,
     pub method: Method,
     pub weight: u32,
@@ -67,7 +67,7 @@ pub struct Server {
 
 /// A connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Connection {
+pub(crate) struct Connection {
     pub protocol: String,
     /// Seconds.
     pub expires: u64,
@@ -79,7 +79,7 @@ pub struct Connection {
 
 /// Seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
+pub(crate) struct Timeouts {
     pub tcp: u64,
     pub tcp_fin: u64,
     pub udp: u64,
@@ -88,7 +88,7 @@ pub struct Timeouts {
 impl Timeouts {
     /// `-L --timeout`.
     #[must_use]
-    pub fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         let Self { tcp, tcp_fin, udp } = self;
         format!("Timeout (tcp tcpfin udp): {tcp} {tcp_fin} {udp}\n")
     }

@@ -2,7 +2,7 @@
 //!
 //! [`plan`] derives the network from the file, [`network`] builds it out of
 //! namespaces, the same program runs in it as the [`directors`] with the file
-//! unchanged and as one [`responder`] a real server, [`client`] makes the
+//! unchanged and as one [`mod@responder`] a real server, [`client`] makes the
 //! requests and [`script`] breaks things. Whatever ends the rehearsal (its
 //! end, an error, a signal, a panic), dropping `Lab` removes all of it;
 //! what a SIGKILL leaves is removed by the next lab.

@@ -21,7 +21,7 @@ const PATIENCE_AT_END: Duration = Duration::from_secs(1);
 
 /// All FIFOs that are open.
 #[derive(Debug)]
-pub struct Fifos {
+pub(crate) struct Fifos {
     runner: Runner,
     open: Vec<Open>,
 }
@@ -54,7 +54,7 @@ impl For {
 
 impl Fifos {
     #[must_use]
-    pub fn new(runner: Runner) -> Self {
+    pub(crate) fn new(runner: Runner) -> Self {
         Self {
             runner,
             open: Vec::new(),
@@ -65,7 +65,7 @@ impl Fifos {
     /// What cannot be opened is said, and opened at the next try.
     ///
     /// Within a runtime: a FIFO may have a script to read it.
-    pub fn take_up(&mut self, wanted: &Notifications) {
+    pub(crate) fn take_up(&mut self, wanted: &Notifications) {
         let Notifications {
             fifo,
             vrrp_fifo,
@@ -103,7 +103,7 @@ impl Fifos {
     }
 
     /// Writes a notice to those FIFOs that it is for.
-    pub fn tell(&mut self, notice: &Notice) {
+    pub(crate) fn tell(&mut self, notice: &Notice) {
         for open in &mut self.open {
             if open.is_for.wants(notice) {
                 open.fifo.write(&notice.to_string());
@@ -112,7 +112,7 @@ impl Fifos {
     }
 
     /// Closes all; scripts that read to the end have a moment for that.
-    pub async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         let readers: Vec<_> = self
             .open
             .drain(..)

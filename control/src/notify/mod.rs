@@ -17,8 +17,8 @@ use std::fmt;
 use dataplane::service::ServiceKey;
 use serde::{Deserialize, Serialize};
 
-pub use fifos::Fifos;
-pub use post::Post;
+pub(crate) use fifos::Fifos;
+pub(crate) use post::Post;
 
 use crate::vrrp::machine::State;
 
@@ -140,7 +140,7 @@ impl fmt::Display for Notice {
 
 /// What those who are told call a state.
 #[must_use]
-pub const fn state_word(state: State) -> &'static str {
+pub(crate) const fn state_word(state: State) -> &'static str {
     match state {
         State::Init => "STOP",
         State::Master | State::Backup | State::Fault => state.as_str(),
@@ -153,7 +153,7 @@ const fn up_word(up: bool) -> &'static str {
 
 /// Address, protocol and port in keepalived's notation: `[192.0.2.1]:tcp:80`.
 #[must_use]
-pub fn server_name(key: ServiceKey) -> String {
+pub(crate) fn server_name(key: ServiceKey) -> String {
     let address = std::net::IpAddr::from(key.address);
     let protocol = key.protocol.to_string().to_lowercase();
     format!("[{address}]:{protocol}:{}", key.port)

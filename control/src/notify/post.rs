@@ -47,7 +47,7 @@ struct Posted {
 
 /// Takes mails and has them sent.
 #[derive(Debug, Default)]
-pub struct Post {
+pub(crate) struct Post {
     address: Option<(Arc<Mail>, Arc<str>)>,
     /// There once the first mail is; without it all mails are delivered.
     carrier: Option<Carrier>,
@@ -76,7 +76,7 @@ impl Carrier {
 impl Post {
     /// From now on mails go there; `router_id` is in their subjects, without
     /// one the name of this host.
-    pub fn take_up(&mut self, mail: Option<&Mail>, router_id: Option<&str>) {
+    pub(crate) fn take_up(&mut self, mail: Option<&Mail>, router_id: Option<&str>) {
         self.address = mail.map(|mail| {
             let router_id = router_id.map_or_else(host_name, str::to_owned);
             (Arc::new(mail.clone()), router_id.into())
@@ -84,7 +84,7 @@ impl Post {
     }
 
     /// Has a mail sent, if any are to be. Within a runtime.
-    pub fn send(&mut self, message: Message) {
+    pub(crate) fn send(&mut self, message: Message) {
         let Some((mail, router_id)) = &self.address else {
             return;
         };
@@ -109,7 +109,7 @@ impl Post {
     }
 
     /// Sends what is still waiting, within limits.
-    pub async fn finish(&mut self) {
+    pub(crate) async fn finish(&mut self) {
         let Some(Carrier { queue, mut task }) = self.carrier.take() else {
             return;
         };

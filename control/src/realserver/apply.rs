@@ -17,7 +17,7 @@ const LOOPBACK: &str = "lo";
 
 /// Files that outlive the command.
 #[derive(Clone, Debug)]
-pub struct Places {
+pub(crate) struct Places {
     /// The record of what was made.
     pub state: PathBuf,
     /// A BPF file system, for decapsulators.
@@ -31,7 +31,7 @@ pub struct Places {
 /// # Errors
 ///
 /// The first step that failed. What was done until then is in the record.
-pub async fn up(
+pub(crate) async fn up(
     requests: &Requests,
     needs: &Needs,
     host: &Host,
@@ -75,7 +75,7 @@ pub async fn up(
 /// # Errors
 ///
 /// The first step that failed; the record still has what is left.
-pub async fn down(requests: &Requests, state: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn down(requests: &Requests, state: &Path) -> anyhow::Result<Vec<String>> {
     let mut work = Work {
         requests,
         state,

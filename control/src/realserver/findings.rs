@@ -10,7 +10,7 @@ use crate::netlink::{HostLink, Route};
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// What is the case.
     pub what: String,
     /// What to do about it; `None`: it is as it has to be.
@@ -31,7 +31,7 @@ impl Finding {
 
     /// True if there is something to do.
     #[must_use]
-    pub fn is_wrong(&self) -> bool {
+    pub(crate) fn is_wrong(&self) -> bool {
         self.remedy.is_some()
     }
 }
@@ -57,7 +57,12 @@ pub(super) const OWN_ADDRESS_ONLY: u32 = 2;
 /// Everything that `needs` names, and how it is on `host`. `gateways` are more
 /// addresses of directors; `record` tells of decapsulators.
 #[must_use]
-pub fn findings(needs: &Needs, host: &Host, record: &Record, gateways: &[IpAddr]) -> Vec<Finding> {
+pub(crate) fn findings(
+    needs: &Needs,
+    host: &Host,
+    record: &Record,
+    gateways: &[IpAddr],
+) -> Vec<Finding> {
     let mut found: Vec<Finding> = needs
         .virtuals
         .iter()

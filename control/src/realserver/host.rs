@@ -14,7 +14,7 @@ const SETTINGS: [&str; 3] = ["arp_ignore", "arp_announce", "rp_filter"];
 
 /// Links, routes and settings of the calling thread's network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Host {
+pub(crate) struct Host {
     pub links: Vec<HostLink>,
     pub default_routes: Vec<DefaultRoute>,
     /// Where replies to clients elsewhere go, by the address that sends them.
@@ -41,7 +41,7 @@ impl Host {
     /// # Errors
     ///
     /// The kernel does not answer, or `/proc` is not there.
-    pub async fn look(requests: &Requests) -> anyhow::Result<Self> {
+    pub(crate) async fn look(requests: &Requests) -> anyhow::Result<Self> {
         let links = requests.host_links().await?;
         let default_routes = requests.default_routes().await?;
         let mut settings = BTreeMap::new();
@@ -76,7 +76,7 @@ impl Host {
     /// # Errors
     ///
     /// The kernel does not answer.
-    pub async fn look_at_replies(
+    pub(crate) async fn look_at_replies(
         &mut self,
         requests: &Requests,
         servers: &BTreeSet<IpAddr>,
@@ -95,7 +95,7 @@ impl Host {
 
     /// Every address of the host.
     #[must_use]
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    pub(crate) fn addresses(&self) -> BTreeSet<IpAddr> {
         let links = self.links.iter();
         links
             .flat_map(|link| &link.addresses)
@@ -104,7 +104,7 @@ impl Host {
     }
 
     /// The links that hold an address, with the prefix length there.
-    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = (&HostLink, u8)> {
+    pub(crate) fn holders(&self, address: IpAddr) -> impl Iterator<Item = (&HostLink, u8)> {
         self.links.iter().flat_map(move |link| {
             let held = link.addresses.iter().filter(move |held| held.0 == address);
             held.map(move |(_, length)| (link, *length))
@@ -113,7 +113,7 @@ impl Host {
 
     /// The links by which packets for any of `servers` arrive.
     #[must_use]
-    pub fn arrivals(&self, servers: &BTreeSet<IpAddr>) -> Vec<&HostLink> {
+    pub(crate) fn arrivals(&self, servers: &BTreeSet<IpAddr>) -> Vec<&HostLink> {
         let holds = |link: &&HostLink| {
             let mut held = link.addresses.iter();
             !link.loopback && held.any(|(address, _)| servers.contains(address))
@@ -123,7 +123,7 @@ impl Host {
 
     /// A setting's value; 0 where there is none.
     #[must_use]
-    pub fn setting(&self, link: &str, name: &'static str) -> u32 {
+    pub(crate) fn setting(&self, link: &str, name: &'static str) -> u32 {
         let found = self.settings.get(&(link.to_owned(), name));
         found.copied().unwrap_or(0)
     }
@@ -131,14 +131,14 @@ impl Host {
     /// The value that counts on a link: the higher of its own and that of `all`
     /// (`IN_DEV_MAXCONF` in `include/linux/inetdevice.h`).
     #[must_use]
-    pub fn effective(&self, link: &str, name: &'static str) -> u32 {
+    pub(crate) fn effective(&self, link: &str, name: &'static str) -> u32 {
         self.setting(link, name).max(self.setting("all", name))
     }
 
     /// True if a reverse path filter there drops packets of clients: it is
     /// strict, and no default route leads back.
     #[must_use]
-    pub fn filters_clients(&self, link: &HostLink) -> bool {
+    pub(crate) fn filters_clients(&self, link: &HostLink) -> bool {
         let leads_back = |route: &DefaultRoute| route.is_v4 && route.index == link.index;
         self.effective(&link.name, "rp_filter") == 1 && !self.default_routes.iter().any(leads_back)
     }

@@ -24,9 +24,9 @@ mod script;
 #[cfg(test)]
 mod tests;
 
-pub use apply::{Places, down, up};
-pub use findings::{Finding, findings};
-pub use host::Host;
-pub use needs::{Needs, NotHere, Tunnelled};
-pub use record::Record;
-pub use script::script;
+pub(crate) use apply::{Places, down, up};
+pub(crate) use findings::{Finding, findings};
+pub(crate) use host::Host;
+pub(crate) use needs::{Needs, Tunnelled};
+pub(crate) use record::Record;
+pub(crate) use script::script;

@@ -11,7 +11,7 @@ use crate::config::{Config, VirtualServer};
 
 /// What one host needs, for all the virtual servers that it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Needs {
+pub(crate) struct Needs {
     /// Which of the file's real servers the host is.
     pub servers: BTreeSet<IpAddr>,
     /// Virtual addresses that arrive here as they are, by DR or TUN.
@@ -29,7 +29,7 @@ pub struct Needs {
 
 /// Packets of one IP version in one tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tunnelled {
+pub(crate) struct Tunnelled {
     pub end: TunnelEnd,
     pub inner_is_v4: bool,
 }
@@ -43,7 +43,7 @@ impl fmt::Display for Tunnelled {
 
 /// None of the file's real servers.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum NotHere {
+pub(crate) enum NotHere {
     #[error("the file has no real_server")]
     NoServers,
     #[error(
@@ -71,7 +71,11 @@ impl Needs {
     /// # Errors
     ///
     /// [`NotHere`] when it is none of them.
-    pub fn of(config: &Config, own: &BTreeSet<IpAddr>, named: &[IpAddr]) -> Result<Self, NotHere> {
+    pub(crate) fn of(
+        config: &Config,
+        own: &BTreeSet<IpAddr>,
+        named: &[IpAddr],
+    ) -> Result<Self, NotHere> {
         let pairs = || {
             let virtuals = config.virtual_servers.iter();
             virtuals.flat_map(|virt| virt.all_servers().map(move |real| (virt, real)))
@@ -145,7 +149,7 @@ impl Needs {
 
     /// True if IPv4 packets to a virtual address arrive here.
     #[must_use]
-    pub fn receives_v4(&self) -> bool {
+    pub(crate) fn receives_v4(&self) -> bool {
         self.virtuals.iter().any(IpAddr::is_ipv4)
     }
 }

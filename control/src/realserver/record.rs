@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 /// Everything made, in the order in which it was made.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Record {
+pub(crate) struct Record {
     pub settings: Vec<Setting>,
     pub addresses: Vec<Address>,
     pub decapsulators: Vec<Decapsulator>,
@@ -19,7 +19,7 @@ pub struct Record {
 
 /// An IPv4 setting of a link, or of `all`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Setting {
+pub(crate) struct Setting {
     pub link: String,
     pub name: String,
     pub before: u32,
@@ -28,7 +28,7 @@ pub struct Setting {
 
 /// An address added to the loopback interface.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Address {
+pub(crate) struct Address {
     pub interface: String,
     pub address: IpAddr,
     pub prefix_length: u8,
@@ -36,7 +36,7 @@ pub struct Address {
 
 /// A decapsulating program, kept by a file of a BPF file system.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Decapsulator {
+pub(crate) struct Decapsulator {
     pub interface: String,
     /// Of the interface; one made anew has another.
     pub index: u32,
@@ -48,7 +48,7 @@ pub struct Decapsulator {
 impl Decapsulator {
     /// True if the file that keeps it is there.
     #[must_use]
-    pub fn is_kept(&self) -> bool {
+    pub(crate) fn is_kept(&self) -> bool {
         self.pin.exists()
     }
 }
@@ -59,7 +59,7 @@ impl Record {
     /// # Errors
     ///
     /// The file cannot be read, or somebody else wrote it.
-    pub fn load(path: &Path) -> anyhow::Result<Self> {
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
         let text = match fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Self::default()),
@@ -80,7 +80,7 @@ impl Record {
     /// # Errors
     ///
     /// The file cannot be written.
-    pub fn save(&self, path: &Path) -> anyhow::Result<()> {
+    pub(crate) fn save(&self, path: &Path) -> anyhow::Result<()> {
         let failed = || format!("cannot write {}", path.display());
         if *self == Self::default() {
             return match fs::remove_file(path) {

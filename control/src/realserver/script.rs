@@ -65,7 +65,7 @@ down() {
 
 /// A script that takes `up` or `down`. `file` is only named in a comment.
 #[must_use]
-pub fn script(needs: &Needs, file: &str) -> String {
+pub(crate) fn script(needs: &Needs, file: &str) -> String {
     let servers: Vec<String> = needs.servers.iter().map(IpAddr::to_string).collect();
     let mut text = format!(
         "#!/bin/sh\n\

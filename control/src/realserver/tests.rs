@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use super::needs::NotHere;
 use super::*;
 use crate::config::{Config, parse};
 use crate::netlink::{DefaultRoute, HostLink, NextHop, Route};

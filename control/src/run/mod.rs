@@ -67,7 +67,7 @@ const RESOLVE_AT_START: Duration = Duration::from_secs(1);
 
 /// What `run` was asked to do.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub(crate) struct Options {
     /// The file and its syntax; `None`: started empty.
     pub file: Option<(PathBuf, Format)>,
     /// What the file says.
@@ -124,7 +124,7 @@ struct Appliance {
 ///
 /// # Errors
 /// What kept it from starting, or from going on; nothing is left behind.
-pub fn run(options: Options) -> anyhow::Result<()> {
+pub(crate) fn run(options: Options) -> anyhow::Result<()> {
     // Before this thread is pinned: afterwards it sees its own CPU only.
     let cpus = Cpus::of_this_process()?;
     cpus.keep_off(&cpus.for_workers(&options.config.appliance.cores)?);

@@ -13,7 +13,7 @@ const MOST: u64 = 64;
 ///
 /// # Errors
 /// There is none, it cannot be read, or it is no regular file.
-pub fn read(path: &Path) -> io::Result<String> {
+pub(crate) fn read(path: &Path) -> io::Result<String> {
     // A pipe would keep the reader for ever.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("not a regular file"));
@@ -27,7 +27,7 @@ pub fn read(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// It cannot be read, or has something else in it.
-pub fn number(path: &Path) -> io::Result<i32> {
+pub(crate) fn number(path: &Path) -> io::Result<i32> {
     let text = match read(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
         read => read?,
@@ -41,7 +41,7 @@ pub fn number(path: &Path) -> io::Result<i32> {
 ///
 /// # Errors
 /// The file cannot be written.
-pub fn initialize(file: &TrackFile) -> io::Result<()> {
+pub(crate) fn initialize(file: &TrackFile) -> io::Result<()> {
     let Some(initial) = file.init_file else {
         return Ok(());
     };

@@ -4,5 +4,5 @@
 //! Reading only; how a number or a missing process counts is for `vrrp::router` to say, when to look for
 //! `run`.
 
-pub mod file;
-pub mod process;
+pub(crate) mod file;
+pub(crate) mod process;

@@ -15,7 +15,7 @@ const NAME: usize = 15;
 
 /// The processes under `proc` that are wanted.
 #[must_use]
-pub fn find(proc: &Path, wanted: &TrackProcess) -> Vec<u32> {
+pub(crate) fn find(proc: &Path, wanted: &TrackProcess) -> Vec<u32> {
     let Ok(entries) = fs::read_dir(proc) else {
         return Vec::new();
     };
@@ -28,7 +28,7 @@ pub fn find(proc: &Path, wanted: &TrackProcess) -> Vec<u32> {
 
 /// Whether a process runs and is one of those wanted.
 #[must_use]
-pub fn matches(proc: &Path, process: u32, wanted: &TrackProcess) -> bool {
+pub(crate) fn matches(proc: &Path, process: u32, wanted: &TrackProcess) -> bool {
     let directory = proc.join(process.to_string());
     // `1234 (name, with anything in it) S …`
     let Ok(status) = fs::read(directory.join("stat")) else {
@@ -82,7 +82,7 @@ pub fn matches(proc: &Path, process: u32, wanted: &TrackProcess) -> bool {
 
 /// Whether enough processes run, and not too many, for long enough.
 #[derive(Debug, Default)]
-pub struct Presence {
+pub(crate) struct Presence {
     fine: Option<bool>,
     /// Since when it is otherwise.
     since: Option<Instant>,
@@ -91,7 +91,12 @@ pub struct Presence {
 impl Presence {
     /// Takes note of how many run; the verdict, if that makes a difference. The first one counts at
     /// once.
-    pub fn count(&mut self, running: usize, of: &TrackProcess, now: Instant) -> Option<bool> {
+    pub(crate) fn count(
+        &mut self,
+        running: usize,
+        of: &TrackProcess,
+        now: Instant,
+    ) -> Option<bool> {
         let enough = u32::try_from(running).is_ok_and(|running| {
             running >= of.quorum && of.quorum_max.is_none_or(|most| running <= most)
         });

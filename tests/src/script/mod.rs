@@ -10,8 +10,8 @@
 //! 1000   10.9.9.9 > vip  icmp frag-needed mtu 1400 about vip:80 > client:40001 tcp A len 1400
 //! ```
 //!
-//! `tests/conformance/README.md` is the reference. A [`Packet`] is what a line says; [`build`] makes
-//! bytes of it, [`render`] makes a line of bytes. Rendering is exact: a frame that would not come
+//! `tests/conformance/README.md` is the reference. A [`Packet`] is what a line says; [`build()`] makes
+//! bytes of it, [`render()`] makes a line of bytes. Rendering is exact: a frame that would not come
 //! out of its own description is rendered as `raw` and its bytes.
 
 use std::net::IpAddr;

@@ -17,7 +17,7 @@ use super::{
 
 /// The line for a frame that was sent at `time`, with names for the addresses that have one.
 ///
-/// Exact: [`parse`](super::parse()) and [`build`] give the same bytes again. What words cannot
+/// Exact: [`parse`](super::parse()) and [`build()`] give the same bytes again. What words cannot
 /// describe is rendered as `raw` bytes.
 #[must_use]
 pub fn render(time: Duration, frame: &[u8], names: &Names) -> String {

@@ -1,4 +1,4 @@
-//! What is found wrong before there is a [`Report`](super::super::report::Report).
+//! What is found wrong before there is a [`Report`].
 
 use super::super::report::Report;
 

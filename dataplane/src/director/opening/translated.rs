@@ -156,7 +156,7 @@ impl Translated<'_> {
         Some((hop.port, 0))
     }
 
-    /// The other stages: the straight way of [`Flows::reply`] and what is around it. `LOCAL` if the real servers see the
+    /// The other stages: the straight way of `Flows::reply` and what is around it. `LOCAL` if the real servers see the
     /// director's own ends. `undo` is called with the replies' keys of those that need a closer look.
     #[inline(always)]
     fn finish<const LOCAL: bool>(

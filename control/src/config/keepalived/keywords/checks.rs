@@ -136,7 +136,7 @@ pub(super) static UDP_CHECK: Block = Block {
     shared: CONNECTION,
 };
 
-/// keepalived names a `track_file` block, TOML the file itself: [`Kind::FileChecks`].
+/// keepalived names a `track_file` block, TOML the file itself: [`Kind::FileChecks`](super::Kind::FileChecks).
 pub(super) static FILE_CHECK: Block = Block {
     name: "FILE_CHECK",
     heading: "FILE_CHECK",
