@@ -59,7 +59,7 @@ fn answer(query: Query) {
         })),
         Query::Ipvs(_) | Query::Edit(..) => {} // in ipvsadm.rs
         Query::PublicConfig(_) | Query::Explain(..) => {} // not by a command's file or table
-        Query::Reload(reply) => drop(reply.send(Err(view::Refused {
+        Query::Reload(reply) => drop(reply.send(Err(view::ReloadRefused {
             diagnostics: vec!["a.toml:1:1: x".to_owned(), "a.toml:2:1: y".to_owned()],
         }))),
     }

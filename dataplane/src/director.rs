@@ -32,7 +32,7 @@ use std::sync::atomic::Ordering;
 
 use arc_swap::Cache;
 
-use self::burst::{Notes, Others};
+use self::burst::{FrameSet, Notes};
 use self::flows::Flows;
 use self::opening::Burst;
 use self::straight::{Sent, only_one};
@@ -359,7 +359,7 @@ impl Director {
         });
         let bytes = read.bytes;
         flows.counters.tx_bytes += bytes;
-        let mut handed = Others::NONE;
+        let mut handed = FrameSet::NONE;
         if !others.is_empty() && flows.shares_replies() && arrivals[0].asked == 0 {
             let plain = others.without(read.unusual).without(read.changing);
             let packets = umem.packets(frames);
@@ -374,7 +374,7 @@ impl Director {
         if egress.is_some() {
             return (bytes, egress);
         }
-        for number in Others::all(count).without(others).numbers() {
+        for number in FrameSet::all(count).without(others).numbers() {
             verdicts[number] = Verdict::Transmit(notes.plain.ports[number]);
         }
         if !others.is_empty() {

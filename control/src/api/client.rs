@@ -148,7 +148,7 @@ impl Client {
     /// # Errors
     ///
     /// Any [`ClientError`].
-    pub fn reload(&self) -> Result<Result<view::Reload, view::Refused>, ClientError> {
+    pub fn reload(&self) -> Result<Result<view::Reload, view::ReloadRefused>, ClientError> {
         let patience = self.patience.max(RELOAD_PATIENCE);
         let answer = self.request(Method::POST, "reload", Bytes::new(), patience)?;
         if answer.status().is_success() {
@@ -157,7 +157,7 @@ impl Client {
         let refused = answer.status() == StatusCode::UNPROCESSABLE_ENTITY;
         let view::Error { error, diagnostics } = self.error(answer)?;
         if refused {
-            Ok(Err(view::Refused { diagnostics }))
+            Ok(Err(view::ReloadRefused { diagnostics }))
         } else {
             Err(ClientError::Answer(error))
         }

@@ -34,5 +34,5 @@ pub enum Query {
     /// Change what is running, until the next reload.
     Edit(edit::Edits, oneshot::Sender<edit::Edited>),
     /// Read the configuration file again and apply it as a whole or not at all.
-    Reload(oneshot::Sender<Result<view::Reload, view::Refused>>),
+    Reload(oneshot::Sender<Result<view::Reload, view::ReloadRefused>>),
 }

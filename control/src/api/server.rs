@@ -371,7 +371,7 @@ pub(super) enum Failure {
     /// A change without the token; the reason.
     Forbidden(String),
     BadRequest(String),
-    Refused(view::Refused),
+    Refused(view::ReloadRefused),
     TooManyListings,
     Stopping,
     NoAnswer,

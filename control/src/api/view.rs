@@ -488,7 +488,7 @@ pub struct Config {
 pub struct Reload {
     /// What is different now, one line each, for people; empty: nothing.
     pub changes: Vec<String>,
-    /// What is suspect in the file, although it was taken up, as in [`Refused`].
+    /// What is suspect in the file, although it was taken up, as in [`ReloadRefused`].
     #[serde(default)]
     pub warnings: Vec<String>,
     /// Generation of the snapshot that has the changes.
@@ -497,7 +497,7 @@ pub struct Reload {
 
 /// A reload that was refused; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refused {
+pub struct ReloadRefused {
     /// `file:line:column: where: what was found, what was expected, what to do`.
     pub diagnostics: Vec<String>,
 }

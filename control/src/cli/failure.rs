@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::api::view::Refused;
+use crate::api::view::ReloadRefused;
 use crate::config::Diagnostics;
 
 /// The end of a command that did not succeed; displayed without a newline at
@@ -17,7 +17,7 @@ pub enum Failure {
     /// Exit status 2: a configuration file is wrong.
     Config(Diagnostics),
     /// Exit status 2: the running appliance found a configuration file wrong.
-    Refused(Refused),
+    Refused(ReloadRefused),
 }
 
 impl Failure {
@@ -54,7 +54,7 @@ impl fmt::Display for Failure {
                     .try_for_each(|cause| write!(f, " ({cause})"))
             }
             Self::Config(diagnostics) => diagnostics.fmt(f),
-            Self::Refused(Refused { diagnostics }) => {
+            Self::Refused(ReloadRefused { diagnostics }) => {
                 for diagnostic in diagnostics {
                     writeln!(f, "{diagnostic}")?;
                 }
@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn refusal_has_every_diagnostic_on_a_line() {
         let diagnostics = vec!["a.toml:1:1: x".to_owned(), "a.toml:2:1: y".to_owned()];
-        let failure = Failure::Refused(Refused { diagnostics });
+        let failure = Failure::Refused(ReloadRefused { diagnostics });
         assert_eq!(
             failure.to_string(),
             "a.toml:1:1: x\na.toml:2:1: y\nappliance: the configuration was refused; nothing was changed"

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dataplane::counters::{Counters, DropReason};
-use dataplane::limits::{Limits, Refused, ServiceTotals, SynProxy};
+use dataplane::limits::{Limits, RefusedBy, ServiceTotals, SynProxy};
 use dataplane::ports;
 use dataplane::service::ServiceKey;
 
@@ -50,7 +50,7 @@ impl<const N: usize> Said<N> {
 /// What was said of every virtual server, of the table, and of local ports.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    services: BTreeMap<ServiceKey, Said<{ Refused::ALL.len() }>>,
+    services: BTreeMap<ServiceKey, Said<{ RefusedBy::ALL.len() }>>,
     /// Those under attack.
     attacked: BTreeSet<ServiceKey>,
     table: Option<Said<2>>,
@@ -123,7 +123,7 @@ impl Refusals {
     }
 }
 
-fn of_service(key: ServiceKey, limits: &Limits, refused: [u64; Refused::ALL.len()]) -> String {
+fn of_service(key: ServiceKey, limits: &Limits, refused: [u64; RefusedBy::ALL.len()]) -> String {
     let source = limits.source;
     let limits = [
         ("max_connections", limits.max_connections),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use dataplane::bpf::SteeringCounters;
 use dataplane::conn::State;
 use dataplane::counters::DropReason;
-use dataplane::limits::{Limits, Refused, SynProxy};
+use dataplane::limits::{Limits, RefusedBy, SynProxy};
 use dataplane::persistence::Templates;
 use dataplane::service::ServerId;
 use dataplane::worker::{ConnectionRecord, Request};
@@ -129,7 +129,7 @@ impl Appliance {
         let id = self.controller.servers().virtual_server_id(service.key);
         let totals = id.map(|id| self.workers.service_totals(id));
         let totals = totals.unwrap_or_default();
-        let refused = Refused::ALL.into_iter().zip(totals.refused);
+        let refused = RefusedBy::ALL.into_iter().zip(totals.refused);
         let (syn_proxy, threshold) = match service.options.syn_proxy {
             None => ("off", None),
             Some(SynProxy::Always) => ("always", None),

@@ -29,15 +29,15 @@ struct Prepared {
 
 impl Appliance {
     /// Reads the file and takes it up, and tells the service manager.
-    pub(super) async fn reload(&mut self) -> Result<view::Reload, view::Refused> {
+    pub(super) async fn reload(&mut self) -> Result<view::Reload, view::ReloadRefused> {
         service::reloading();
         let result = self.take_up_file().await;
         service::ready(&start::status(self.controller.config()));
         result
     }
 
-    async fn take_up_file(&mut self) -> Result<view::Reload, view::Refused> {
-        let refused = |diagnostics: Vec<String>| view::Refused { diagnostics };
+    async fn take_up_file(&mut self) -> Result<view::Reload, view::ReloadRefused> {
+        let refused = |diagnostics: Vec<String>| view::ReloadRefused { diagnostics };
         let Some((path, format)) = &self.file else {
             return Err(refused(vec![
                 "the appliance was started without a configuration file: there is nothing to reload".into(),

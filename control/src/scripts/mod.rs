@@ -109,7 +109,7 @@ struct Prepared {
 
 /// Why a script cannot be run.
 #[derive(Debug, thiserror::Error)]
-enum Refused {
+enum CannotRun {
     #[error("it names no program")]
     Empty,
     #[error("no program {0} in PATH: write its whole path")]
@@ -177,11 +177,11 @@ impl Runner {
         owner.map_err(|why| why.to_string())
     }
 
-    fn prepare(&self, script: &Script, more: &[&str]) -> Result<Prepared, Refused> {
+    fn prepare(&self, script: &Script, more: &[&str]) -> Result<Prepared, CannotRun> {
         let guard = self.policy.read();
         let policy = guard.unwrap_or_else(PoisonError::into_inner).clone();
         let identity = identity(script.user.as_ref().or(policy.user.as_ref()))?;
-        let first = script.words.first().ok_or(Refused::Empty)?;
+        let first = script.words.first().ok_or(CannotRun::Empty)?;
         let mut arguments: Vec<String> = more.iter().map(|&text| text.to_owned()).collect();
         if first.starts_with('<') {
             // Whether a file or a socket can be opened: only a shell can ask.
@@ -211,15 +211,15 @@ impl Runner {
 }
 
 /// The ids to run as; `None`: the appliance's own.
-fn identity(wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, Refused> {
+fn identity(wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, CannotRun> {
     let look_up = |name: &str| {
         let user = unistd::User::from_name(name);
-        user.map_err(|error| Refused::LookUp(name.to_owned(), error))
+        user.map_err(|error| CannotRun::LookUp(name.to_owned(), error))
     };
     let (user, group) = match wanted {
         Some(wanted) => {
             let user = look_up(&wanted.user)?;
-            let user = user.ok_or_else(|| Refused::NoUser(wanted.user.clone()))?;
+            let user = user.ok_or_else(|| CannotRun::NoUser(wanted.user.clone()))?;
             (user, wanted.group.as_deref())
         }
         None => match look_up(CUSTOMARY_USER) {
@@ -230,8 +230,10 @@ fn identity(wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, Refused> 
     let gid = match group {
         Some(name) => {
             let group = unistd::Group::from_name(name)
-                .map_err(|error| Refused::LookUp(name.to_owned(), error))?;
-            group.ok_or_else(|| Refused::NoGroup(name.to_owned()))?.gid
+                .map_err(|error| CannotRun::LookUp(name.to_owned(), error))?;
+            group
+                .ok_or_else(|| CannotRun::NoGroup(name.to_owned()))?
+                .gid
         }
         None => user.gid,
     };
@@ -241,7 +243,7 @@ fn identity(wanted: Option<&ScriptUser>) -> Result<Option<(u32, u32)>, Refused> 
 }
 
 /// The file of a program: as written when it has a `/`, else found by `PATH`.
-fn find(name: &str) -> Result<PathBuf, Refused> {
+fn find(name: &str) -> Result<PathBuf, CannotRun> {
     let is_executable = |path: &Path| {
         fs::metadata(path).map(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
     };
@@ -250,15 +252,15 @@ fn find(name: &str) -> Result<PathBuf, Refused> {
         let path = std::path::absolute(&path).unwrap_or(path);
         return match is_executable(&path) {
             Ok(true) => Ok(path),
-            Ok(false) => Err(Refused::NotExecutable(path)),
-            Err(error) => Err(Refused::Unreadable(path, error)),
+            Ok(false) => Err(CannotRun::NotExecutable(path)),
+            Err(error) => Err(CannotRun::Unreadable(path, error)),
         };
     }
     let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
     env::split_paths(&path)
         .map(|directory| directory.join(name))
         .find(|candidate| candidate.is_absolute() && is_executable(candidate).unwrap_or(false))
-        .ok_or_else(|| Refused::NotFound(name.to_owned()))
+        .ok_or_else(|| CannotRun::NotFound(name.to_owned()))
 }
 
 #[cfg(test)]

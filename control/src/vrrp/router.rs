@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
-pub use instance::{Instance, Refused};
+pub use instance::{Instance, RefusalCount};
 
 use self::tally::Tally;
 use super::machine::{Fault, Output, State};
@@ -56,7 +56,7 @@ pub struct Router {
     /// Each instance ends for itself: no group is followed.
     stopping: bool,
     /// Advertisements that no instance wanted to look at.
-    refused: BTreeMap<&'static str, Refused>,
+    refused: BTreeMap<&'static str, RefusalCount>,
 }
 
 /// What is to be said about a refused advertisement.
@@ -329,7 +329,7 @@ impl Router {
 
     /// Refused packets that belong to no instance, by reason.
     #[must_use]
-    pub fn refused(&self) -> &BTreeMap<&'static str, Refused> {
+    pub fn refused(&self) -> &BTreeMap<&'static str, RefusalCount> {
         &self.refused
     }
 

@@ -18,11 +18,11 @@ use crate::xsk::umem::Packets;
 
 /// Some of the frames of a burst, a bit for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Others(u64);
+pub(super) struct FrameSet(u64);
 
 const _: () = assert!(BURST <= u64::BITS as usize);
 
-impl Others {
+impl FrameSet {
     pub(super) const NONE: Self = Self(0);
 
     /// Of a burst of `count` frames all; there is at least one.
@@ -132,18 +132,18 @@ pub(super) struct PlainNotes {
     /// Where those leave that go straight on.
     pub(super) ports: [PortIndex; BURST],
     /// Those that have no candidate; of frames that are not plain it says nothing.
-    pub(super) unknown: Others,
+    pub(super) unknown: FrameSet,
 }
 
 /// What the first stage found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Read {
     /// Not plain.
-    pub(super) unusual: Others,
+    pub(super) unusual: FrameSet,
     /// Plain, but of TCP's segments that begin or end something.
-    pub(super) changing: Others,
+    pub(super) changing: FrameSet,
     /// Of all these, those that may be the first of a connection.
-    pub(super) requests: Others,
+    pub(super) requests: FrameSet,
     /// Of all frames.
     pub(super) bytes: u64,
 }
@@ -157,7 +157,7 @@ impl Notes {
                 candidates: [Candidate::NONE; BURST],
                 outers: Outers::EMPTY,
                 ports: [PortIndex(0); BURST],
-                unknown: Others::NONE,
+                unknown: FrameSet::NONE,
             },
             slots: [Slot::EMPTY; BURST],
             begun: Begun::NONE,
@@ -175,20 +175,21 @@ impl Notes {
         let found = wire::parse_burst(processor, packets, lookup.hasher(), headers);
         // Those of the others are harmless.
         lookup.places(&headers.hashes, packets.count(), places);
-        let unusual = Others::all(packets.count()).without(Others(found.plain | found.changing));
+        let unusual =
+            FrameSet::all(packets.count()).without(FrameSet(found.plain | found.changing));
         if !unusual.is_empty() {
             self.read_unusual(unusual, packets, table);
         }
         Read {
             unusual,
-            changing: Others(found.changing),
-            requests: Others(found.requests),
+            changing: FrameSet(found.changing),
+            requests: FrameSet(found.requests),
             bytes: found.bytes,
         }
     }
 
     #[inline(never)]
-    fn read_unusual(&mut self, unusual: Others, packets: &Packets<'_>, table: &ConnectionTable) {
+    fn read_unusual(&mut self, unusual: FrameSet, packets: &Packets<'_>, table: &ConnectionTable) {
         for number in unusual.numbers() {
             self.slots[number].read_unusual(packets.bytes(number), table);
         }
@@ -212,7 +213,7 @@ impl Notes {
     }
 
     #[inline(never)]
-    fn find_unusual(&mut self, unusual: Others, table: &ConnectionTable) {
+    fn find_unusual(&mut self, unusual: FrameSet, table: &ConnectionTable) {
         for number in unusual.numbers() {
             self.plain.candidates[number] = Candidate::NONE;
             let slot = &mut self.slots[number];
@@ -222,18 +223,18 @@ impl Notes {
 
     /// Those whose virtual server's address is that of this plain frame's.
     #[inline(always)]
-    pub(super) fn same_service(&self, number: usize) -> Others {
-        Others(self.plain.headers.keys.same_service(number))
+    pub(super) fn same_service(&self, number: usize) -> FrameSet {
+        FrameSet(self.plain.headers.keys.same_service(number))
     }
 
     /// Those plain frames whose source has these bits.
     #[inline(always)]
-    pub(super) fn sources_with(&self, bits: CommonBits) -> Others {
-        Others(self.plain.headers.keys.sources_with(bits))
+    pub(super) fn sources_with(&self, bits: CommonBits) -> FrameSet {
+        FrameSet(self.plain.headers.keys.sources_with(bits))
     }
 
     /// Adds what else is known of plain frames that did not go straight on.
-    pub(super) fn complete_plain(&mut self, others: Others, read: &Read, packets: &Packets<'_>) {
+    pub(super) fn complete_plain(&mut self, others: FrameSet, read: &Read, packets: &Packets<'_>) {
         for number in others.without(read.unusual).numbers() {
             let key = PlainKey::of(packets.head(number));
             let what = match read.changing.has(number) {
@@ -267,7 +268,7 @@ impl PlainNotes {
     )]
     fn find_candidates<const REPLIES: bool>(&mut self, count: usize, lookup: &Lookup<'_>) {
         let candidates = &mut self.candidates[..count];
-        let mut unknown = Others::NONE;
+        let mut unknown = FrameSet::NONE;
         for number in 0..count {
             let miss = || unknown.add(number);
             candidates[number] = lookup.candidate::<REPLIES>(self.places.get(number), miss);

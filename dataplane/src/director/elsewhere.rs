@@ -4,7 +4,7 @@
 //! What goes on by itself are plain replies, by what the connection's owner shares of it; the owner sees whatever
 //! changes a connection's state, and whatever it takes more than two keys to translate.
 
-use super::burst::{Notes, Others, PlainNotes};
+use super::burst::{FrameSet, Notes, PlainNotes};
 use super::flows::Flows;
 use super::sending::fragment_key;
 use super::straight::L3;
@@ -33,19 +33,19 @@ impl Flows {
     #[inline(never)]
     pub(super) fn serve_others(
         &mut self,
-        plain: Others,
+        plain: FrameSet,
         notes: &mut Notes,
         mut packets: Packets<'_>,
         verdicts: &mut [Verdict],
         snapshot: &Snapshot,
         now: u64,
-    ) -> (Others, Others) {
+    ) -> (FrameSet, FrameSet) {
         let Some((owners, elsewhere)) = self
             .owners
             .as_ref()
             .and_then(|owners| Some((owners, owners.look()?)))
         else {
-            return (Others::NONE, Others::NONE);
+            return (FrameSet::NONE, FrameSet::NONE);
         };
         let mut listed = [Listed::FIRST; BURST];
         let (sent, known) = notes.processor.run(SendShared {
@@ -139,7 +139,7 @@ struct SendShared<'a> {
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
     /// Plain packets.
-    unknown: Others,
+    unknown: FrameSet,
     /// What the directory says of them.
     listed: &'a mut [Listed; BURST],
     now: u64,
@@ -147,10 +147,10 @@ struct SendShared<'a> {
 
 impl Loop for SendShared<'_> {
     /// Which were sent, and of which it is known that they are other workers'.
-    type Result = (Others, Others);
+    type Result = (FrameSet, FrameSet);
 
     #[inline(always)]
-    fn run(self) -> (Others, Others) {
+    fn run(self) -> (FrameSet, FrameSet) {
         let Self {
             elsewhere,
             routes,
@@ -160,7 +160,7 @@ impl Loop for SendShared<'_> {
             now,
             ..
         } = self;
-        let mut unknown = Others::NONE;
+        let mut unknown = FrameSet::NONE;
         for number in self.unknown.numbers() {
             // Any other one is of an own connection, which is not shared, or would be sent by now.
             if plain.candidates[number] == Candidate::NONE {
@@ -168,7 +168,7 @@ impl Loop for SendShared<'_> {
                 unknown.add(number);
             }
         }
-        let mut known = Others::NONE;
+        let mut known = FrameSet::NONE;
         for number in unknown.numbers() {
             if let Some(found) = elsewhere.find(plain.headers.hashes.get(number)) {
                 elsewhere.prefetch_reply(found);
@@ -176,7 +176,7 @@ impl Loop for SendShared<'_> {
                 known.add(number);
             }
         }
-        let mut sent = Others::NONE;
+        let mut sent = FrameSet::NONE;
         for number in known.numbers() {
             let length = usize::from(packets.length(number));
             let head = packets.head_mut(number);

@@ -213,17 +213,17 @@ impl Flows {
         let signal = signal(packet, frame);
         match found {
             Some((entry, direction)) => match self.packet_of(packet, entry, direction, signal) {
-                Err(Refused::Anew) => {
+                Err(NotSent::Anew) => {
                     self.remove(packet.snapshot, entry, packet.now);
                     self.counters.connections_reused += 1;
                     self.new_connection(packet, frame, signal)
                 }
-                Err(Refused::Ended) => {
+                Err(NotSent::Ended) => {
                     self.remove(packet.snapshot, entry, packet.now);
                     self.counters.connections_expired += 1;
                     self.new_connection(packet, frame, signal)
                 }
-                Err(Refused::Drop(reason)) => Err(Refusal::Drop(reason)),
+                Err(NotSent::Drop(reason)) => Err(Refusal::Drop(reason)),
                 Ok(()) => Ok((entry, direction)),
             },
             // A card gives fragments to a worker by their addresses alone.
@@ -241,7 +241,7 @@ impl Flows {
         entry: EntryIndex,
         direction: Direction,
         signal: Signal,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), NotSent> {
         let (slot, now) = (packet.slot, packet.now);
         let connection = self.table.get(entry);
         let (server, state) = (connection.server(), connection.state());
@@ -259,11 +259,11 @@ impl Flows {
             // A client that starts again is served by another server; what
             // is under way waits for its server's return, as with IPVS.
             return Err(if signal.is_request() {
-                Refused::Anew
+                NotSent::Anew
             } else if ends_with_server {
-                Refused::Ended
+                NotSent::Ended
             } else {
-                Refused::Drop(DropReason::ServerUnavailable)
+                NotSent::Drop(DropReason::ServerUnavailable)
             });
         };
         // By weight 0 a server is down as well (`inhibit_on_failure`), or about to go. As in `ip_vs_in`, UDP, which
@@ -271,7 +271,7 @@ impl Flows {
         let moves_on =
             ends_with_server && server.weight == 0 && signal.is_request() && signal != Signal::Udp;
         if moves_on || state.begins_anew(signal) || connection.is_for_one_packet() {
-            return Err(Refused::Anew);
+            return Err(NotSent::Anew);
         }
         let seen = match connection.is_translated() {
             true => Seen::Client,
@@ -517,7 +517,7 @@ impl Flows {
 }
 
 /// Why a packet of a known connection does not go to its server.
-enum Refused {
+enum NotSent {
     /// The connection is over; this packet begins a new one.
     Anew,
     /// The connection ended with its server; this packet is one of no connection.

@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::sending::Refusal;
-use crate::limits::{Refused, ServiceTotals, SourceLimits, SourceRefusal, SynProxy};
+use crate::limits::{RefusedBy, ServiceTotals, SourceLimits, SourceRefusal, SynProxy};
 use crate::persistence::{Persistence, TemplateKey};
 use crate::service::{Address, ServerId, VirtualServerId};
 use crate::snapshot::{Service, Snapshot};
@@ -99,20 +99,20 @@ impl Flows {
         service: &Service,
         client: Address,
         now: u64,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), RefusedBy> {
         let limits = &service.limits;
         if let Some(most) = limits.max_connections
             && self.service_totals(service.id, now).connections >= most
         {
-            return Err(Refused::Connections);
+            return Err(RefusedBy::Connections);
         }
         // A source that is refused takes nothing from the others' rate.
         if let Some(source) = &limits.source {
             let key = source.key(service.id, client);
             let admitted = snapshot.sources.admit(key, source, now);
             let admitted = admitted.map_err(|refusal| match refusal {
-                SourceRefusal::Connections => Refused::SourceConnections,
-                SourceRefusal::Rate => Refused::SourceRate,
+                SourceRefusal::Connections => RefusedBy::SourceConnections,
+                SourceRefusal::Rate => RefusedBy::SourceRate,
             })?;
             self.counters.sources_evicted += u64::from(admitted.evicted);
         }
@@ -120,7 +120,7 @@ impl Flows {
             && !service.bucket.take(rate, now)
         {
             self.release_source(snapshot, service.id, client);
-            return Err(Refused::Rate);
+            return Err(RefusedBy::Rate);
         }
         Ok(())
     }

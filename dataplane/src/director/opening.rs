@@ -18,7 +18,7 @@ mod translated;
 use self::method::{Direct, First, Method, Wrapped, WrappedOtherwise};
 pub(super) use self::translated::Begun;
 use self::translated::{FullNat, Nat, Translated};
-use super::burst::{Notes, Others, PlainNotes, Read};
+use super::burst::{FrameSet, Notes, PlainNotes, Read};
 use super::choose::{Chosen, Connections};
 use super::flows::Flows;
 use super::{Packet, Verdict};
@@ -50,7 +50,7 @@ pub(super) struct Burst<'a> {
 
 impl Burst<'_> {
     /// Notes what the general way asks for.
-    fn complete(&mut self, others: Others) {
+    fn complete(&mut self, others: FrameSet) {
         if others.is_empty() {
             return;
         }
@@ -84,15 +84,15 @@ struct Opening<'a> {
 
 /// What a loop did; what is in none of these is behind the chosen one and was not looked at.
 struct Opened {
-    opened: Others,
+    opened: FrameSet,
     /// A closer look is needed. Nothing has changed.
-    unclear: Others,
+    unclear: FrameSet,
     /// The same, but for room in the table.
-    full: Others,
+    full: FrameSet,
     /// A closer look is needed, but this is the server.
     chosen: Option<(usize, ServerId)>,
     /// The same of those whose connection was made in vain: it is removed again.
-    undone: Others,
+    undone: FrameSet,
 }
 
 impl Flows {
@@ -113,7 +113,7 @@ impl Flows {
 
     /// The frames of a burst that did not go the straight way of known connections.
     #[inline(never)]
-    pub(super) fn decide_others(&mut self, mut others: Others, burst: &mut Burst<'_>) {
+    pub(super) fn decide_others(&mut self, mut others: FrameSet, burst: &mut Burst<'_>) {
         if burst.snapshot.opens_straight && !others.is_empty() {
             others = self.open_straight(others, burst);
         }
@@ -126,7 +126,7 @@ impl Flows {
     /// Makes connections of those frames of a burst that begin one, and sends them; returns the others,
     /// which are unchanged.
     #[inline(never)]
-    fn open_straight(&mut self, others: Others, burst: &mut Burst<'_>) -> Others {
+    fn open_straight(&mut self, others: FrameSet, burst: &mut Burst<'_>) -> FrameSet {
         let unknown = others.among(burst.notes.plain.unknown);
         let mut begin = unknown.among(burst.read.requests);
         if let Some(local) = burst.snapshot.common_of_local() {
@@ -147,8 +147,8 @@ impl Flows {
     }
 
     /// The same with those that are for one virtual server.
-    fn open_all(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Others {
-        let (mut unclear, mut rest, mut evicted) = (Others::NONE, same, false);
+    fn open_all(&mut self, service: &Service, same: FrameSet, burst: &mut Burst<'_>) -> FrameSet {
+        let (mut unclear, mut rest, mut evicted) = (FrameSet::NONE, same, false);
         loop {
             let [more, full] = self.open_each(service, rest, burst);
             unclear = unclear.with(more);
@@ -167,8 +167,13 @@ impl Flows {
     }
 
     /// The same as far as there is room in the table. The second result is those that want nothing but that.
-    fn open_each(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> [Others; 2] {
-        let [mut unclear, mut full] = [Others::NONE; 2];
+    fn open_each(
+        &mut self,
+        service: &Service,
+        same: FrameSet,
+        burst: &mut Burst<'_>,
+    ) -> [FrameSet; 2] {
+        let [mut unclear, mut full] = [FrameSet::NONE; 2];
         let mut rest = same;
         loop {
             let opened = self.open(service, rest, burst);
@@ -189,7 +194,7 @@ impl Flows {
     /// The general way of a frame that begins a connection with this server.
     #[cold]
     fn open_chosen(&mut self, server: ServerId, number: usize, burst: &mut Burst<'_>) {
-        burst.complete(Others::only(number));
+        burst.complete(FrameSet::only(number));
         self.settle(number, burst, |flows, packet, frame| {
             flows.open_with(server, packet, frame)
         });
@@ -207,7 +212,7 @@ impl Flows {
     }
 
     #[inline(never)]
-    fn open(&mut self, service: &Service, same: Others, burst: &mut Burst<'_>) -> Opened {
+    fn open(&mut self, service: &Service, same: FrameSet, burst: &mut Burst<'_>) -> Opened {
         let first = same.numbers().next().zip(service.opens_by);
         let Some((first, by)) = first else {
             return Opened::nothing_of(same);
@@ -343,13 +348,13 @@ struct Scheduling<'a> {
 
 impl Opened {
     /// All of these need a closer look.
-    const fn nothing_of(unclear: Others) -> Self {
+    const fn nothing_of(unclear: FrameSet) -> Self {
         Self {
-            opened: Others::NONE,
+            opened: FrameSet::NONE,
             unclear,
-            full: Others::NONE,
+            full: FrameSet::NONE,
             chosen: None,
-            undone: Others::NONE,
+            undone: FrameSet::NONE,
         }
     }
 }
@@ -357,7 +362,7 @@ impl Opened {
 /// Packets of one virtual server.
 struct Work<'a> {
     opening: Opening<'a>,
-    same: Others,
+    same: FrameSet,
     scheduling: Scheduling<'a>,
     table: &'a mut ConnectionTable,
     verdicts: &'a mut [Verdict; BURST],
@@ -418,11 +423,11 @@ impl Opening<'_> {
     fn each<M: Method>(
         &self,
         method: &mut M,
-        same: Others,
+        same: FrameSet,
         (table, verdicts): (&mut ConnectionTable, &mut [Verdict; BURST]),
         mut choose: impl FnMut(usize) -> Option<ServerId>,
     ) -> Opened {
-        let [mut opened, mut unclear, mut full] = [Others::NONE; 3];
+        let [mut opened, mut unclear, mut full] = [FrameSet::NONE; 3];
         let mut chosen = None;
         let is_active = self.state.is_active();
         let mut newcomers = table.newcomers(self.state, M::REPLIES, self.now);
@@ -472,7 +477,7 @@ impl Opening<'_> {
             unclear,
             full,
             chosen,
-            undone: Others::NONE,
+            undone: FrameSet::NONE,
         }
     }
 }

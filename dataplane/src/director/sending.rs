@@ -59,11 +59,11 @@ impl From<Oversize> for Refusal {
     }
 }
 
-impl From<tunnel::Refused> for Refusal {
-    fn from(refused: tunnel::Refused) -> Self {
+impl From<tunnel::NotWrapped> for Refusal {
+    fn from(refused: tunnel::NotWrapped) -> Self {
         match refused {
-            tunnel::Refused::Oversize(oversize) => oversize.into(),
-            tunnel::Refused::Drop(reason) => reason.into(),
+            tunnel::NotWrapped::Oversize(oversize) => oversize.into(),
+            tunnel::NotWrapped::Drop(reason) => reason.into(),
         }
     }
 }

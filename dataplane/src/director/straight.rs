@@ -7,7 +7,7 @@
 
 use std::hint::cold_path;
 
-use super::burst::{Notes, Others, PlainNotes, Read};
+use super::burst::{FrameSet, Notes, PlainNotes, Read};
 use super::flows::Flows;
 use super::sending::variation;
 use super::translate::way_out;
@@ -54,7 +54,7 @@ pub(super) struct Burst<'a> {
 pub(super) struct Sent {
     pub(super) read: Read,
     /// Those that did not go straight on; they are unchanged.
-    pub(super) others: Others,
+    pub(super) others: FrameSet,
     /// By which interface all leave, if they do.
     pub(super) egress: Option<PortIndex>,
 }
@@ -79,7 +79,7 @@ impl Loop for Burst<'_> {
         notes.find_candidates(&read, count, &flows.table);
 
         let (processor, plain) = (notes.processor, &mut notes.plain);
-        let all = Others::all(count);
+        let all = FrameSet::all(count);
         // What has no candidate may begin a connection, and does not go this way.
         let new = all.among(plain.unknown);
         let mut known = all.without(new);
@@ -168,13 +168,13 @@ impl Flows {
     #[inline(never)]
     fn wrap_others(
         &mut self,
-        others: Others,
+        others: FrameSet,
         notes: &mut Notes,
         (umem, frames): (&Umem, &mut [Frame]),
         snapshot: &Snapshot,
         now: u64,
-    ) -> Others {
-        let (mut left, mut grown) = (Others::NONE, 0);
+    ) -> FrameSet {
+        let (mut left, mut grown) = (FrameSet::NONE, 0);
         let mut last = self.identification;
         let mut straight = self.straight(snapshot, now);
         let plain = &mut notes.plain;
@@ -218,14 +218,14 @@ struct SendDirect<'a, const ALL: bool> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
-    others: Others,
+    others: FrameSet,
 }
 
 impl<const ALL: bool> Loop for SendDirect<'_, ALL> {
-    type Result = Others;
+    type Result = FrameSet;
 
     #[inline(always)]
-    fn run(self) -> Others {
+    fn run(self) -> FrameSet {
         let count = self.packets.count();
         let mut direct = DirectLoop {
             straight: self.straight.with_servers(),
@@ -234,7 +234,7 @@ impl<const ALL: bool> Loop for SendDirect<'_, ALL> {
             ports: &mut self.plain.ports[..count],
             packets: self.packets,
         };
-        let mut left = Others::NONE;
+        let mut left = FrameSet::NONE;
         if ALL {
             for number in 0..count {
                 if direct.send(number).is_none() {
@@ -275,7 +275,7 @@ impl DirectLoop<'_> {
 /// Adds one that does not go straight on. Not inlined, so that in the loops `left` takes no register.
 #[cold]
 #[inline(never)]
-fn leave(left: &mut Others, number: usize) {
+fn leave(left: &mut FrameSet, number: usize) {
     left.add(number);
 }
 
@@ -284,18 +284,18 @@ struct SendTranslated<'a, const REQUESTS: bool, const SHARED: bool> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
-    others: Others,
+    others: FrameSet,
 }
 
 impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUESTS, SHARED> {
-    type Result = Others;
+    type Result = FrameSet;
 
     #[inline(always)]
-    fn run(self) -> Others {
+    fn run(self) -> FrameSet {
         let (mut straight, plain, mut packets) =
             (self.straight.with_servers(), self.plain, self.packets);
         let count = packets.count();
-        let mut left = Others::NONE;
+        let mut left = FrameSet::NONE;
         for number in self.others.numbers().take_while(|number| *number < count) {
             let (candidate, life) = (plain.candidates[number], plain.headers.lives[number]);
             let (length, head) = (packets.length(number), packets.head_mut(number));
@@ -317,20 +317,20 @@ struct SendWrapped<'a> {
     straight: Straight<'a>,
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
-    others: Others,
+    others: FrameSet,
     last: u16,
 }
 
 impl Loop for SendWrapped<'_> {
-    type Result = Others;
+    type Result = FrameSet;
 
     #[inline(always)]
-    fn run(self) -> Others {
+    fn run(self) -> FrameSet {
         let (mut straight, plain, mut packets) =
             (self.straight.with_servers(), self.plain, self.packets);
         let count = packets.count();
         plain.outers.find(&plain.headers, count, self.last);
-        let mut left = Others::NONE;
+        let mut left = FrameSet::NONE;
         for number in self.others.numbers().take_while(|number| *number < count) {
             match straight.send_wrapped(plain, &mut packets, number) {
                 Some(port) => plain.ports[number] = port,

@@ -123,13 +123,13 @@ pub struct Variation {
 
 /// Why a packet was not wrapped. It is unchanged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum NotWrapped {
     /// It is longer than the way allows; `mtu` is without the outer headers.
     Oversize(Oversize),
     Drop(DropReason),
 }
 
-impl From<DropReason> for Refused {
+impl From<DropReason> for NotWrapped {
     fn from(reason: DropReason) -> Self {
         Self::Drop(reason)
     }
@@ -219,7 +219,7 @@ impl Template {
     /// `addresses`. Tags stay.
     ///
     /// # Errors
-    /// [`Refused`]; the frame is unchanged.
+    /// [`NotWrapped`]; the frame is unchanged.
     #[inline(always)]
     pub fn forward(
         &self,
@@ -228,9 +228,9 @@ impl Template {
         l3: usize,
         addresses: &ethernet::Addresses,
         variation: Variation,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), NotWrapped> {
         fragment::check_size(umem.bytes(frame), l3, self.inner_is_v4, self.inner_mtu)
-            .map_err(Refused::Oversize)?;
+            .map_err(NotWrapped::Oversize)?;
         let grown = umem.prepend(frame, self.overhead);
         grown.map_err(|_| DropReason::BadIpTotalLength)?;
         let bytes = umem.bytes_mut(frame);
@@ -242,10 +242,10 @@ impl Template {
 
     /// Takes the room in front away again. Nothing was written when a packet was refused.
     #[cold]
-    fn undo(&self, umem: &Umem, frame: &mut Frame, reason: DropReason) -> Refused {
+    fn undo(&self, umem: &Umem, frame: &mut Frame, reason: DropReason) -> NotWrapped {
         // It was lengthened by as much.
         let _ = umem.cut_front(frame, self.overhead);
-        Refused::Drop(reason)
+        NotWrapped::Drop(reason)
     }
 
     /// Wraps the packet in `frame`, which begins with [`overhead`](Self::overhead) bytes of room.

@@ -21,7 +21,7 @@ mod statistics;
 
 pub use bucket::{Rate, SharedBucket};
 pub use sources::{Admitted, SourceKey, SourceRefusal, Sources};
-pub use statistics::{Refused, ServiceStatistics, ServiceTotals};
+pub use statistics::{RefusedBy, ServiceStatistics, ServiceTotals};
 
 use crate::service::{Address, VirtualServerId};
 

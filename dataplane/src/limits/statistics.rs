@@ -9,14 +9,14 @@ use crate::counters::DropReason;
 /// Which limit refused new connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Refused {
+pub enum RefusedBy {
     Connections,
     Rate,
     SourceConnections,
     SourceRate,
 }
 
-impl Refused {
+impl RefusedBy {
     /// Every limit, in order of its value.
     pub const ALL: [Self; 4] = [
         Self::Connections,
@@ -47,8 +47,8 @@ pub struct ServiceStatistics {
     half_open: AtomicU32,
     /// There are so many of these that the SYN proxy answers (gauge).
     under_attack: AtomicBool,
-    /// Indexed by [`Refused`].
-    refused: [AtomicU64; Refused::ALL.len()],
+    /// Indexed by [`RefusedBy`].
+    refused: [AtomicU64; RefusedBy::ALL.len()],
 }
 
 /// A copy of a [`ServiceStatistics`], or the sum of several.
@@ -58,8 +58,8 @@ pub struct ServiceTotals {
     pub half_open: u32,
     /// On some worker.
     pub under_attack: bool,
-    /// Indexed by [`Refused`].
-    pub refused: [u64; Refused::ALL.len()],
+    /// Indexed by [`RefusedBy`].
+    pub refused: [u64; RefusedBy::ALL.len()],
 }
 
 impl AddAssign for ServiceTotals {
@@ -126,7 +126,7 @@ impl ServiceStatistics {
     }
 
     /// Counts a new connection that was refused.
-    pub(crate) fn count_refused(&self, by: Refused) {
+    pub(crate) fn count_refused(&self, by: RefusedBy) {
         let counter = &self.refused[by as usize];
         counter.store(
             counter.load(Ordering::Relaxed).wrapping_add(1),
@@ -161,7 +161,7 @@ mod tests {
         let service = ServiceStatistics::default();
         service.shift(None, Some(true));
         service.set_under_attack(true);
-        for (number, by) in Refused::ALL.into_iter().enumerate() {
+        for (number, by) in RefusedBy::ALL.into_iter().enumerate() {
             assert_eq!(by as usize, number);
             service.count_refused(by);
         }

@@ -263,7 +263,7 @@ fn wrong_requests_get_a_json_error() {
 
 #[test]
 fn refused_reload_brings_every_diagnostic() {
-    let refused = view::Refused {
+    let refused = view::ReloadRefused {
         diagnostics: vec!["a.toml:1:1: x".to_owned(), "a.toml:2:1: y".to_owned()],
     };
     let answer = refused.clone();

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::Appliance;
 use crate::api::view;
 use crate::vrrp::machine::{Fault, Statistics};
-use crate::vrrp::router::{Instance, Refused};
+use crate::vrrp::router::{Instance, RefusalCount};
 
 impl Appliance {
     pub(in super::super) fn show_vrrp(&self) -> view::Vrrp {
@@ -67,9 +67,9 @@ fn show(instance: &Instance, sync_group: Option<String>, now: Instant) -> view::
     }
 }
 
-fn refused(by_reason: &BTreeMap<&'static str, Refused>) -> Vec<view::VrrpRefused> {
+fn refused(by_reason: &BTreeMap<&'static str, RefusalCount>) -> Vec<view::VrrpRefused> {
     let by_reason = by_reason.iter();
-    let show = |(reason, refused): (&&'static str, &Refused)| view::VrrpRefused {
+    let show = |(reason, refused): (&&'static str, &RefusalCount)| view::VrrpRefused {
         reason: (*reason).into(),
         total: refused.total,
         last: refused.last,

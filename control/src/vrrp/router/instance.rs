@@ -15,13 +15,13 @@ use crate::config::{AuthType, VrrpInstance};
 
 /// Counts what was refused for one reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Refused {
+pub struct RefusalCount {
     pub total: u64,
     /// Sender of the last one.
     pub last: Option<IpAddr>,
 }
 
-impl Refused {
+impl RefusalCount {
     /// True the first time, when it is to be said.
     pub(super) fn count(&mut self, source: IpAddr) -> bool {
         self.total += 1;
@@ -36,7 +36,7 @@ pub struct Instance {
     machine: Machine,
     expected: Expected,
     started: bool,
-    refused: BTreeMap<&'static str, Refused>,
+    refused: BTreeMap<&'static str, RefusalCount>,
     /// Of authentication headers: the highest that was seen or sent.
     pub(super) sequence: u32,
 }
@@ -283,7 +283,7 @@ impl Instance {
 
     /// Refused advertisements by reason; `address_list` was followed.
     #[must_use]
-    pub fn refused(&self) -> &BTreeMap<&'static str, Refused> {
+    pub fn refused(&self) -> &BTreeMap<&'static str, RefusalCount> {
         &self.refused
     }
 }

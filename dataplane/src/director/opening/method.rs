@@ -3,7 +3,7 @@
 use super::Opening;
 use crate::conn::{ConnectionTable, EntryIndex, Places};
 use crate::device::BURST;
-use crate::director::burst::Others;
+use crate::director::burst::FrameSet;
 use crate::director::sending::variation;
 use crate::director::straight::L3;
 use crate::forward::direct;
@@ -39,11 +39,11 @@ pub(super) trait Method {
     #[inline(always)]
     fn finish(
         &mut self,
-        _opened: Others,
+        _opened: FrameSet,
         _table: &mut ConnectionTable,
         _opening: &Opening<'_>,
-    ) -> Others {
-        Others::NONE
+    ) -> FrameSet {
+        FrameSet::NONE
     }
 }
 

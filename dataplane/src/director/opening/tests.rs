@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use crate::conn::{Timeouts, Way};
 use crate::counters::{Counters, DropReason, WorkerStatistics};
 use crate::device::BURST;
-use crate::director::burst::Others;
+use crate::director::burst::FrameSet;
 use crate::director::{Director, DirectorOptions, Verdict};
 use crate::flow::{FlowHasher, FlowKey};
 use crate::limits::WhenFull;
@@ -474,8 +474,8 @@ fn a_full_chain_gives_its_port_back() {
 
 #[test]
 fn the_last_of_others_are_those_of_the_highest_numbers() {
-    let others = [1, 5, 6, 63].map(Others::only);
-    let all = others.into_iter().fold(Others::NONE, Others::with);
+    let others = [1, 5, 6, 63].map(FrameSet::only);
+    let all = others.into_iter().fold(FrameSet::NONE, FrameSet::with);
     let numbers = |count| all.last(count).numbers().collect::<Vec<_>>();
     assert_eq!(numbers(0), []);
     assert_eq!(numbers(2), [6, 63]);

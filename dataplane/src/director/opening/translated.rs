@@ -9,7 +9,7 @@ use super::Opening;
 use super::method::{First, Method, bytes};
 use crate::conn::{ConnectionTable, EntryIndex, Places, ReplyHalf};
 use crate::device::BURST;
-use crate::director::burst::Others;
+use crate::director::burst::FrameSet;
 use crate::director::translate::way_to_neighbor;
 use crate::flow::{Hashes, PlainEnd, PlainEnds, PlainKey, PlainKeys};
 use crate::forward::rewrite::{Endpoint, PlainRewrite};
@@ -72,10 +72,10 @@ impl Method for Nat<'_> {
     #[inline(always)]
     fn finish(
         &mut self,
-        opened: Others,
+        opened: FrameSet,
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
-    ) -> Others {
+    ) -> FrameSet {
         self.0.finish::<false>(opened, table, opening, |_| ())
     }
 }
@@ -98,10 +98,10 @@ impl Method for FullNat<'_> {
     #[inline(always)]
     fn finish(
         &mut self,
-        opened: Others,
+        opened: FrameSet,
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
-    ) -> Others {
+    ) -> FrameSet {
         // In their order and before any is given back, so that those without one are the last of them, as when each is
         // decided by itself.
         let local_ends = &mut self.translated.begun.local_ends;
@@ -161,11 +161,11 @@ impl Translated<'_> {
     #[inline(always)]
     fn finish<const LOCAL: bool>(
         &mut self,
-        opened: Others,
+        opened: FrameSet,
         table: &mut ConnectionTable,
         opening: &Opening<'_>,
         mut undo: impl FnMut(&PlainKey),
-    ) -> Others {
+    ) -> FrameSet {
         let Opening {
             statistics, plain, ..
         } = opening;
@@ -205,7 +205,7 @@ impl Translated<'_> {
             };
             table.begin_replies(entries[number], &reply);
         }
-        let mut undone = Others::NONE;
+        let mut undone = FrameSet::NONE;
         for number in opened.numbers() {
             let entry = entries[number];
             if !table.add_replies(entry, places.get(number)) {

@@ -285,13 +285,16 @@ fn what_does_not_fit_is_refused_unchanged() {
     for (bytes, refused) in [
         (
             of_length(1481, 4, 64),
-            Refused::Oversize(Oversize::TooBig { mtu: 1480 }),
+            NotWrapped::Oversize(Oversize::TooBig { mtu: 1480 }),
         ),
         (
             of_length(1481, 0, 64),
-            Refused::Oversize(Oversize::Fragment { mtu: 1480 }),
+            NotWrapped::Oversize(Oversize::Fragment { mtu: 1480 }),
         ),
-        (of_length(100, 0, 1), Refused::Drop(DropReason::TtlExceeded)),
+        (
+            of_length(100, 0, 1),
+            NotWrapped::Drop(DropReason::TtlExceeded),
+        ),
     ] {
         umem.fill(&mut frame, &bytes).unwrap();
         assert_eq!(forward(&mut frame), Err(refused));
