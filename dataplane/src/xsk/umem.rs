@@ -118,6 +118,7 @@ impl Umem {
                 })
                 .collect(),
             chunk_mask: !(frame_size as u32 - 1),
+            umem: id,
         };
         Ok((umem, pool))
     }
@@ -208,8 +209,12 @@ impl Umem {
     ///
     /// # Errors
     /// The frame is left as it is when the packet would not fit in its chunk.
+    ///
+    /// # Panics
+    /// As [`bytes`](Self::bytes).
     #[inline]
     pub fn set_length(&self, frame: &mut Frame, length: usize) -> Result<(), FrameTooShort> {
+        assert!(frame.umem == self.id, "a frame of another umem");
         let end = self.offset(frame) + length;
         if end > self.frame_size() as usize {
             return Err(FrameTooShort { wanted: length });
@@ -223,8 +228,12 @@ impl Umem {
     ///
     /// # Errors
     /// The frame is left as it is when its chunk has no such room in front of the packet.
+    ///
+    /// # Panics
+    /// As [`bytes`](Self::bytes).
     #[inline(always)]
     pub fn prepend(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
+        assert!(frame.umem == self.id, "a frame of another umem");
         let wanted = usize::from(frame.length) + usize::from(bytes);
         let too_short = FrameTooShort { wanted };
         if self.offset(frame) < usize::from(bytes) {
@@ -241,8 +250,12 @@ impl Umem {
     /// # Errors
     /// The frame is left as it is when the packet is shorter than that, or would start less than [`HEAD`]
     /// bytes before the end of its chunk.
+    ///
+    /// # Panics
+    /// As [`bytes`](Self::bytes).
     #[inline]
     pub fn cut_front(&self, frame: &mut Frame, bytes: u16) -> Result<(), FrameTooShort> {
+        assert!(frame.umem == self.id, "a frame of another umem");
         let too_short = FrameTooShort {
             wanted: usize::from(bytes),
         };
@@ -261,7 +274,11 @@ impl Umem {
     ///
     /// # Errors
     /// The packet is longer than a frame of this memory holds.
+    ///
+    /// # Panics
+    /// As [`bytes`](Self::bytes).
     pub fn fill(&self, frame: &mut Frame, packet: &[u8]) -> Result<(), FrameTooShort> {
+        assert!(frame.umem == self.id, "a frame of another umem");
         frame.address = (frame.address & !(self.frame_size() - 1)) + START;
         self.set_length(frame, packet.len())?;
         self.bytes_mut(frame).copy_from_slice(packet);
@@ -395,6 +412,8 @@ pub struct FramePool {
     free: Vec<Frame>,
     /// Clears what of an address is the offset in the chunk.
     chunk_mask: u32,
+    /// Whose frames these are.
+    umem: u16,
 }
 
 impl FramePool {
@@ -406,8 +425,12 @@ impl FramePool {
 
     /// Returns a frame, which becomes empty and starts at the usual place. Never
     /// allocates: the pool was made with room for every frame of its umem.
+    ///
+    /// # Panics
+    /// As [`Umem::bytes`].
     #[inline(always)]
     pub fn give(&mut self, mut frame: Frame) {
+        assert!(frame.umem == self.umem, "a frame of another umem");
         frame.address = (frame.address & self.chunk_mask) + START;
         frame.length = 0;
         self.free.push(frame);
@@ -504,5 +527,23 @@ mod tests {
         let (ours, _pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
         let (_theirs, mut pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
         Ledger::new(&ours).lend(pool.take().unwrap());
+    }
+
+    #[test]
+    #[should_panic(expected = "another umem")]
+    fn a_frame_of_another_umem_gets_no_length() {
+        let (larger, _pool) = Umem::new(1, FrameSize::Bytes4096).unwrap();
+        let (_smaller, mut pool) = Umem::new(1, FrameSize::Bytes2048).unwrap();
+        let mut frame = pool.take().unwrap();
+        let _ = larger.set_length(&mut frame, 3000);
+    }
+
+    #[test]
+    #[should_panic(expected = "another umem")]
+    fn a_frame_of_another_umem_is_no_free_one() {
+        let (_larger, mut ours) = Umem::new(1, FrameSize::Bytes4096).unwrap();
+        let (_smaller, mut theirs) = Umem::new(2, FrameSize::Bytes2048).unwrap();
+        let second = theirs.take().and_then(|_first| theirs.take());
+        ours.give(second.unwrap());
     }
 }
