@@ -9,7 +9,7 @@ mod requests;
 mod thread;
 
 pub use requests::Request;
-pub use thread::{Idle, run};
+pub use thread::{Idle, clock, run};
 
 use std::collections::VecDeque;
 use std::sync::Arc;

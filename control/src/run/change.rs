@@ -19,6 +19,7 @@ use dataplane::service::PortIndex;
 use dataplane::worker::{Port, Request};
 use dataplane::xsk::socket::BindMode;
 use dataplane::xsk::umem::FrameSize;
+use tracing::warn;
 
 use super::interfaces::{self, Interface};
 use super::workers::{self, Queue, Workers};
@@ -148,7 +149,7 @@ fn refuse_misfits(
 /// A worker does not answer.
 pub(super) fn hand_over(takers: &[Taker], additions: &mut [Addition]) -> anyhow::Result<()> {
     let mut of_worker: Vec<Vec<Port<AnyDevice>>> = takers.iter().map(|_| Vec::new()).collect();
-    for addition in additions {
+    for addition in &mut *additions {
         let index = addition.interface.number;
         let devices = std::mem::take(&mut addition.devices);
         for (ports, devices) in of_worker.iter_mut().zip(devices) {
@@ -164,11 +165,16 @@ pub(super) fn hand_over(takers: &[Taker], additions: &mut [Addition]) -> anyhow:
         drop(taker.requests.send(request));
         answers.push(answer);
     }
-    for (worker, answer) in answers.into_iter().enumerate() {
-        ensure!(
-            answer.recv_timeout(WORKER_PATIENCE) == Err(mpsc::RecvTimeoutError::Disconnected),
-            "worker {worker} does not answer"
-        );
+    let silent = answers.into_iter().position(|answer| {
+        answer.recv_timeout(WORKER_PATIENCE) != Err(mpsc::RecvTimeoutError::Disconnected)
+    });
+    if let Some(worker) = silent {
+        // The others have their sockets already; left to them, the interface could not be taken up again.
+        let requests: Vec<_> = takers.iter().map(|taker| taker.requests.clone()).collect();
+        for addition in additions {
+            take_back(&requests, addition.number());
+        }
+        bail!("worker {worker} does not answer");
     }
     Ok(())
 }
@@ -182,8 +188,16 @@ pub(super) fn take_back(requests: &[mpsc::Sender<Request<AnyDevice>>], index: Po
         answers.push((requests, answer));
     }
     for (requests, answer) in answers {
-        let Ok(ports) = answer.recv_timeout(WORKER_PATIENCE) else {
-            continue; // it has ended, and its sockets with it
+        let ports = match answer.recv_timeout(WORKER_PATIENCE) {
+            Ok(ports) => ports,
+            // It has ended, and its sockets with it.
+            Err(mpsc::RecvTimeoutError::Disconnected) => continue,
+            Err(mpsc::RecvTimeoutError::Timeout) => {
+                warn!(
+                    "a worker did not give back its sockets of an interface in {WORKER_PATIENCE:?}: their frames are lost"
+                );
+                continue;
+            }
         };
         for port in ports {
             if let AnyDevice::AfXdp(device) = port.device {

@@ -6,11 +6,12 @@ use std::sync::mpsc;
 use dataplane::scheduler::Load;
 use dataplane::service::{Address, ServiceKey};
 use dataplane::snapshot::Service;
-use dataplane::worker::Request;
+use dataplane::worker::{self, Request};
 use tokio::sync::oneshot;
+use tracing::warn;
 
 use super::Appliance;
-use super::queries::WORKER_PATIENCE;
+use super::queries::LISTING_PATIENCE;
 use crate::api::view::Explanation;
 use crate::explain::{self, Existing, Known, Question};
 
@@ -26,7 +27,7 @@ impl Appliance {
                 .chain(&self.workers.way_back)
                 .map(|port| (port.number, port.name.clone()))
                 .collect(),
-            now: self.workers.clock(),
+            now: worker::clock(),
             ..Known::default()
         };
         let names = self.controller.servers().by_id();
@@ -54,7 +55,15 @@ impl Appliance {
         }
         let snapshot = Arc::clone(&snapshot);
         tokio::task::spawn_blocking(move || {
-            known.existing = find(&question, listings);
+            known.existing = match find(&question, listings) {
+                Ok(existing) => existing,
+                Err(Silent(worker)) => {
+                    warn!(
+                        "worker {worker} did not go on listing its connections in {LISTING_PATIENCE:?}"
+                    );
+                    return;
+                }
+            };
             let answer = explain::explain(&question, &snapshot, &known, |_| name.clone());
             // The client may be gone.
             drop(reply.send(answer));
@@ -69,25 +78,34 @@ impl Appliance {
     }
 }
 
+/// A worker that takes too long: whether it has the connection is not known.
+#[derive(Debug)]
+struct Silent(u32);
+
 /// The connection of the client among all that workers have.
 fn find(
     question: &Question,
     listings: Vec<mpsc::Receiver<Vec<dataplane::worker::ConnectionRecord>>>,
-) -> Option<Existing> {
+) -> Result<Option<Existing>, Silent> {
     let wanted: ServiceKey = question.key();
     for (worker, listing) in (0..).zip(listings) {
-        while let Ok(records) = listing.recv_timeout(WORKER_PATIENCE) {
+        loop {
+            let records = match listing.recv_timeout(LISTING_PATIENCE) {
+                Ok(records) => records,
+                Err(mpsc::RecvTimeoutError::Disconnected) => break,
+                Err(mpsc::RecvTimeoutError::Timeout) => return Err(Silent(worker)),
+            };
             let found = records.iter().find(|record| {
                 record.key.client() == question.client && record.key.service() == wanted
             });
             if let Some(record) = found {
-                return Some(Existing {
+                return Ok(Some(Existing {
                     server: record.server,
                     state: record.state,
                     worker,
-                });
+                }));
             }
         }
     }
-    None
+    Ok(None)
 }

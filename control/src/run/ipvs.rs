@@ -6,7 +6,7 @@ use crate::api::ipvs::Ipvs;
 
 impl Appliance {
     pub(super) fn ipvs(&mut self) -> Ipvs {
-        let clock = self.workers.clock();
+        let clock = dataplane::worker::clock();
         self.controller.ipvs(|id| self.workers.totals(id), clock)
     }
 

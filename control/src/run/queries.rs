@@ -11,7 +11,7 @@ use dataplane::counters::DropReason;
 use dataplane::limits::{Limits, RefusedBy, SynProxy};
 use dataplane::persistence::Templates;
 use dataplane::service::ServerId;
-use dataplane::worker::{ConnectionRecord, Request};
+use dataplane::worker::{self, ConnectionRecord, Request};
 use tracing::{debug, warn};
 
 use super::Appliance;
@@ -23,7 +23,7 @@ use crate::controller::{CheckState, PassiveStatus, Port, ServerKey, check_id};
 use crate::health::LastResult;
 
 /// How long a worker is waited for while it lists its connections.
-pub(super) const WORKER_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const LISTING_PATIENCE: Duration = Duration::from_secs(5);
 /// Templates of persistence in a batch of the listing.
 const TEMPLATES_BATCH: usize = 1024;
 
@@ -365,9 +365,9 @@ impl Appliance {
         let servers = self.controller.servers().by_id();
         let timeouts = self.controller.config().appliance.timeouts.by_state();
         let templates = Arc::clone(self.controller.templates());
-        let clock = self.workers.clock();
+        let clock = worker::clock();
         tokio::task::spawn_blocking(move || {
-            let is_complete = pass_on(listings, &batches, WORKER_PATIENCE, |worker, record| {
+            let is_complete = pass_on(listings, &batches, LISTING_PATIENCE, |worker, record| {
                 connection(record, worker, &servers, &timeouts)
             });
             if is_complete {

@@ -187,7 +187,9 @@ impl Sockets {
                         all.push((place.index, datagram));
                     }
                     Ok(_) => {}
-                    Err(_) => break,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // Such as ENETDOWN, which the read has taken away: there may be datagrams behind it.
+                    Err(_) => {}
                 }
             }
         }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc};
-use std::time::Instant;
 
 use anyhow::Context;
 use dataplane::bpf::{Steering, XdpError};
@@ -68,7 +67,6 @@ pub(super) struct Workers {
     pub(super) wanted: u32,
     /// Those that run them, each every so many.
     pub(super) threads: Vec<Thread>,
-    started: Instant,
 }
 
 impl Workers {
@@ -171,7 +169,6 @@ impl Workers {
             frame_size,
             wanted,
             threads: Thread::start_all(cores, appliance.idle)?,
-            started: Instant::now(),
         };
         let mut workers = Vec::with_capacity(prepared.len());
         for (number, (queues, sharing, frames, requests, worker)) in
@@ -199,13 +196,6 @@ impl Workers {
             .iter()
             .map(|handle| handle.statistics.generation.load(Ordering::Acquire));
         generations.min().unwrap_or(u64::MAX)
-    }
-
-    /// The workers' time, in milliseconds; each one's own is up to a second
-    /// behind.
-    #[must_use]
-    pub(super) fn clock(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// What all workers together counted for a server.
@@ -267,7 +257,8 @@ fn usable(wanted: u32, interfaces: &[Interface]) -> u32 {
     let number = u32::try_from(queues.len()).unwrap_or(u32::MAX);
     if number < wanted {
         warn!(
-            "interface {} has {}, so {} can run instead of {wanted}: add queues (ethtool -L {} combined N),              or list fewer cores",
+            "interface {} has {}, so {} can run instead of {wanted}: add queues (ethtool -L {} combined N), \
+             or list fewer cores",
             link.name,
             in_words::count(queues.len(), "receive queue"),
             in_words::count(queues.len(), "worker"),

@@ -120,7 +120,13 @@ fn sleep<D: Device>(workers: &[(usize, Worker<D>)]) {
     }
 }
 
-/// Where the clocks of all workers of this process begin: limits that they share go by them.
+/// The time of all workers of this process, in milliseconds.
+#[must_use]
+pub fn clock() -> u64 {
+    milliseconds(clock_start().elapsed())
+}
+
+/// Where it begins: limits that workers share go by it.
 fn clock_start() -> Instant {
     static START: OnceLock<Instant> = OnceLock::new();
     *START.get_or_init(Instant::now)
