@@ -41,7 +41,7 @@ readonly STEPS=(
 	"budget       no forwarding method takes 3 % more instructions than bench/instructions.tsv says"
 	"configs      every file in configs/ passes 'appliance check', or import"
 	"netns        real traffic, real nginx and curl in network namespaces"
-	"lab          'appliance lab' with dr.toml, nat.toml, ha-pair.toml: the README's commands"
+	"lab          'appliance lab' with dr.toml, nat.toml, tun.toml, ha-pair.toml: the README's commands"
 )
 
 # --- The steps -----------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ packages_of() {
 	case "$1" in
 	bpf) echo clang-14 llvm-14 ;;
 	clippy | docs | bench) echo "${BENCH_PACKAGES[@]}" ;;
-	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark keepalived ;;
+	unit | conformance) echo "${BENCH_PACKAGES[@]}" tshark keepalived openssl ;;
 	fuzz) echo g++ ;;
 	budget) echo valgrind ;;
 	netns | lab)
@@ -272,7 +272,12 @@ run_step() {
 }
 
 inside() {
-	if can_build_bench; then WORKSPACE=(--workspace); else WORKSPACE=(--workspace --exclude bench --exclude fuzz); fi
+	if can_build_bench; then
+		WORKSPACE=(--workspace)
+	else
+		WORKSPACE=(--workspace --exclude bench --exclude fuzz)
+		echo "without the crates bench and fuzz: apt-get install ${BENCH_PACKAGES[*]}"
+	fi
 	readonly WORKSPACE
 	[[ ${CI_FAIL:-} != "$1" ]] || false
 	"step_$1"

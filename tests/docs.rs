@@ -203,6 +203,7 @@ fn every_path_named_exists() {
         "tests/",
         "configs/",
         "docs/",
+        "packaging/",
     ];
     let mut paths = 0;
     let mut missing = Vec::new();

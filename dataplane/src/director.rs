@@ -10,8 +10,9 @@
 //! memory a packet needs is on its way while others are worked on.
 //!
 //! Invariants: every frame gets exactly one [`Verdict`]; nothing here
-//! allocates, locks, logs or reads a clock, except in `adopt`, which runs
-//! once for each new snapshot.
+//! allocates, logs or reads a clock, except in `adopt`, which runs
+//! once for each new snapshot; locks are taken only for persistence and limits
+//! per source, when a connection begins or ends.
 
 mod burst;
 mod choose;
@@ -486,8 +487,8 @@ impl Director {
         verdict
     }
 
-    /// After each burst: expires connections, a bounded number, and publishes
-    /// the counters. True if timers are left that should be looked at soon.
+    /// Expires connections, a bounded number, and publishes the counters, for those who let time pass without a
+    /// worker's loop. True if timers are left that should be looked at soon.
     pub fn tick(&mut self, now: u64) -> bool {
         let behind = self.expire(now);
         self.publish();

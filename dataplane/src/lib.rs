@@ -8,7 +8,7 @@
 //! ([`service`]) comes in an immutable [`snapshot`]; what it counts is in
 //! [`counters`]. Packets of another worker's connections change hands in [`handoff`]. [`bpf`] and [`xsk`] are the kernel's side.
 //!
-//! This crate knows nothing of tokio, files, health checks or VRRP.
+//! This crate knows nothing of tokio, configuration files, health checks or VRRP.
 
 #[expect(unsafe_code, reason = "layouts shared with the program in the kernel")]
 pub mod bpf;

@@ -1,7 +1,7 @@
 //! The pinned thread: receive, direct, transmit, tick.
 //!
 //! A worker owns its devices, its umem and its director; it shares nothing
-//! with other threads but the published snapshot (read), its statistics
+//! with other threads but the published snapshot (read), the templates and sources in it (written, behind short locks), its statistics
 //! (written), a queue of requests that is looked at between bursts, and, if there are other workers, what is
 //! handed over between them.
 
@@ -25,7 +25,7 @@ use crate::handoff::{Arrival, Handoff, WorkerIndex};
 use crate::service::{PortIndex, ServerId};
 use crate::xsk::umem::{Frame, FramePool, Umem};
 
-/// Most frames that wait for the MAC address of their next hop.
+/// Most frames that wait, for a MAC address, a first fragment or a server's answer to the SYN proxy.
 const WAITING: usize = 256;
 /// Most fragments that a packet is cut into: of a frame of 4096 bytes, into 68 bytes and more.
 pub(crate) const MOST_PIECES: usize = 96;

@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn other_threads_are_ordinary() {
         if set_round_robin().is_err() {
-            return;
+            return skip::skipped("needs CAP_SYS_NICE");
         }
         let policy = || {
             let status = std::fs::read_to_string("/proc/thread-self/stat").unwrap();

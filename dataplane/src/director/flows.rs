@@ -31,7 +31,7 @@ use crate::wire::sctp;
 use crate::wire::tcp::flags;
 use crate::xsk::umem::Frame;
 
-/// Timers examined at most after each burst: so many that connections which come as fast as they can, and whose
+/// Timers examined at most at a time: so many that connections which come as fast as they can, and whose
 /// timers are examined twice, end as fast; some 20 µs.
 const TIMERS_PER_BURST: u32 = 128;
 /// How old the sum of the other workers' connections may be, in
@@ -464,7 +464,7 @@ impl Flows {
         self.release(snapshot, chosen, connection.key().source(), now);
     }
 
-    /// Once a burst: a new second, a new allowance of ICMP errors.
+    /// Called before timers are examined: a new second, a new allowance of ICMP errors.
     pub(super) fn allow_icmp(&mut self, now: u64) {
         let second = now / 1000;
         if second != self.icmp_second {

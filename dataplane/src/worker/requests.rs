@@ -1,8 +1,9 @@
 //! What others ask of a running worker: a listing of its connections or of what they use, and to
 //! take devices into use or give them back while it forwards.
 //!
-//! Requests are looked at once a turn, after the burst and before the next snapshot is
-//! adopted: who publishes a snapshot first and asks then can rely on both.
+//! Requests are looked at after the bursts of a turn; while bursts are full, once a millisecond. An answer may be older than
+//! the newest snapshot: who needs it newer asks when the worker has reported that generation
+//! (`control/src/run/leaving.rs`).
 
 use std::sync::mpsc::Sender;
 use std::time::Duration;

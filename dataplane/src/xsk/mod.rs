@@ -1,8 +1,7 @@
 //! AF_XDP over `rustix` and `libc`: packet memory, rings, sockets, what the
 //! driver says of an interface, and tap interfaces.
 //!
-//! Together with `bpf.rs`, `spsc.rs` and the prefetch helper this is the only place with
-//! `unsafe` code.
+//! ARCHITECTURE.md, decision 10, lists the places with `unsafe` code.
 
 pub mod ethtool;
 mod ring;
