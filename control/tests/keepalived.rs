@@ -384,6 +384,53 @@ fn the_weight_of_a_script_may_be_reversed() {
 }
 
 /// keepalived: "notify_master script already specified - ignoring".
+/// As keepalived 2.2.7 runs them.
+#[test]
+fn escapes_of_a_command_are_resolved_before_it_is_taken_apart() {
+    let words = |command: &str| {
+        let text = format!("vrrp_script s {{\n script {command}\n}}\n");
+        config(&text).vrrp_scripts[0].script.words.clone()
+    };
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            r#""/bin/sh -c 'test \"$(cat F)\" = ok'""#,
+            &["/bin/sh", "-c", r#"test "$(cat F)" = ok"#],
+        ),
+        (
+            r#""/bin/a \"a b\" 'c d' e\\ f""#,
+            &["/bin/a", "a b", "c d", "e f"],
+        ),
+        ("\"/bin/a\tb\"", &["/bin/a", "b"]),
+        (r#""/bin/a 'b\tc'""#, &["/bin/a", "b\tc"]),
+    ];
+    for (command, expected) in cases {
+        assert_eq!(words(command), expected, "{command}");
+    }
+}
+
+#[test]
+fn of_a_mail_address_with_a_name_the_address_counts() {
+    let text = "global_defs {\n notification_email {\n \"Ops <ops@example.com>\"\n a@b.c\n }\n \
+                notification_email_from \"LB <lb@example.com>\"\n}\n";
+    let mail = config(text).notifications.mail.unwrap();
+    assert_eq!(mail.to, ["ops@example.com", "a@b.c"]);
+    assert_eq!(mail.from.as_deref(), Some("lb@example.com"));
+    let wrong = parse_keepalived(&text.replace("lb@", "l b@"), Path::new("test.conf"));
+    assert!(wrong.unwrap_err().to_string().contains("bare address"));
+}
+
+#[test]
+fn arguments_outside_of_quotes_are_a_warning() {
+    let text = "vrrp_script s {\n script /bin/a b\n}\nvrrp_track_process p {\n process a b\n}\n";
+    let checked = parse_keepalived(text, Path::new("test.conf"));
+    let warnings = checked.unwrap().warnings.to_string();
+    assert!(
+        warnings.contains("2:16: ") && warnings.contains("in double quotes"),
+        "{warnings}"
+    );
+    assert!(!warnings.contains("5:"), "{warnings}");
+}
+
 #[test]
 fn of_scripts_and_fifos_the_first_counts() {
     let config = config(

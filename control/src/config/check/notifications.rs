@@ -93,8 +93,10 @@ fn fifo<'d>(
 }
 
 fn mail(table: &Table<'_>, report: &mut Report<'_>) -> Option<Mail> {
-    let mut name = |key| table.get(key).and_then(|value| mail_word(&value, report));
-    let (from, helo_name) = (name("notification_email_from"), name("smtp_helo_name"));
+    let from = table.get("notification_email_from");
+    let from = from.and_then(|value| mail_address(&value, report));
+    let helo_name = table.get("smtp_helo_name");
+    let helo_name = helo_name.and_then(|value| mail_word(&value, report));
     let server = table.get("smtp_server");
     let server = server.and_then(|value| mail_server(&value, report));
     let connect_timeout = table.get("smtp_connect_timeout");
@@ -113,7 +115,7 @@ fn mail(table: &Table<'_>, report: &mut Report<'_>) -> Option<Mail> {
     };
     let mut to = Vec::new();
     for address in addresses.list(report)? {
-        to.extend(mail_word(&address, report));
+        to.extend(mail_address(&address, report));
     }
     Some(Mail {
         to,
@@ -128,11 +130,29 @@ fn mail(table: &Table<'_>, report: &mut Report<'_>) -> Option<Mail> {
     })
 }
 
+/// An address of a person, of `NAME <ADDRESS>` the address alone.
+fn mail_address(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
+    let text = value.raw.as_str().unwrap_or_default().trim_end();
+    let Some((name, address)) = text.strip_suffix('>').and_then(|text| text.split_once('<')) else {
+        return mail_word(value, report);
+    };
+    if !is_mail_word(address) || name.contains(['<', '>', ',']) {
+        return mail_word(value, report);
+    }
+    let message = format!("mails have the address {address} without a name");
+    report.warning(value.at, &value.place, message);
+    Some(address.to_owned())
+}
+
+fn is_mail_word(text: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b',');
+    !text.is_empty() && text.bytes().all(is_plain)
+}
+
 /// An address of a person or the name of a host, as it is sent to the server.
 fn mail_word(value: &Value<'_>, report: &mut Report<'_>) -> Option<String> {
     let text = value.text(report)?;
-    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b',');
-    if !text.bytes().all(is_plain) {
+    if !is_mail_word(text) {
         value.reject(
             "one word of ASCII characters without < > and ,",
             "write the bare address or name, such as admin@example.com",

@@ -50,11 +50,11 @@ pub(super) fn command(value: &Value<'_>, report: &mut Report<'_>) -> Option<Vec<
     if value.raw.is_array() {
         let mut words = Vec::new();
         for word in value.list(report)? {
-            words.push(word.text(report)?.to_owned());
+            words.push(word.command_text(report)?.to_owned());
         }
         return Some(words);
     }
-    match words::split(value.text(report)?) {
+    match words::split(value.command_text(report)?) {
         Ok(words) => Some(words),
         Err(error) => {
             value.reject(

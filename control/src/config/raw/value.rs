@@ -76,11 +76,24 @@ impl<'d> Value<'d> {
 
     /// A text that is not empty and has no control characters.
     pub(in super::super) fn text(&self, report: &mut Report<'_>) -> Option<&'d str> {
+        self.text_with(|_| false, report)
+    }
+
+    /// The same of a command, or of a word of one, in which there may be tabs and line breaks.
+    pub(in super::super) fn command_text(&self, report: &mut Report<'_>) -> Option<&'d str> {
+        self.text_with(|c| matches!(c, '\t' | '\n'), report)
+    }
+
+    fn text_with(
+        &self,
+        is_fine: impl Fn(char) -> bool,
+        report: &mut Report<'_>,
+    ) -> Option<&'d str> {
         let Some(text) = self.raw.as_str() else {
             self.reject("text", "write it in quotes", report);
             return None;
         };
-        if text.is_empty() || text.chars().any(char::is_control) {
+        if text.is_empty() || text.chars().any(|c| c.is_control() && !is_fine(c)) {
             self.reject("a line of text", "write one", report);
             return None;
         }

@@ -83,6 +83,12 @@ impl<'d> Mapper<'d, '_, '_> {
             }
             Shape::Command => {
                 let first = self.first_word(known)?;
+                // A `process` has arguments.
+                let runs = known.keyword.name != "process";
+                if let Some(second) = arguments.get(1).filter(|_| runs) {
+                    let message = "keepalived runs it without the arguments: put the command and its arguments in double quotes";
+                    self.report.warning(second.at, known.place(), message);
+                }
                 return Some(text(first.at, command(arguments)));
             }
             Shape::Script => return self.script(known),
@@ -191,12 +197,12 @@ impl<'d> Mapper<'d, '_, '_> {
         let at = command.at;
         let user = &known.statement.arguments[1..];
         let Some(first) = user.first() else {
-            return Some(text(at, &command.text));
+            return Some(text(at, unescape(&command.text)));
         };
         if SPECS.iter().all(|spec| spec.heading != "script") {
             let why = "the script runs as the appliance's user";
             self.part_left_out(first.at, &known.place(), "the user", why);
-            return Some(text(at, &command.text));
+            return Some(text(at, unescape(&command.text)));
         }
         if let Some(more) = user.get(2) {
             self.report.error(
@@ -209,7 +215,7 @@ impl<'d> Mapper<'d, '_, '_> {
             return None;
         }
         let mut both = DeTable::new();
-        put(&mut both, "script", at, text(at, &command.text));
+        put(&mut both, "script", at, text(at, unescape(&command.text)));
         let user = text(first.at, joined(user.iter()));
         put(&mut both, "user", first.at, user);
         Some(table(at, both))
@@ -294,7 +300,8 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 }
 
-/// A command as one text, in keepalived's quoting.
+/// A command as one text, in keepalived's quoting: what is one word to the file has its escapes resolved there, before it
+/// is taken apart into the command's own words, where they are resolved once more.
 fn command(words: &[Word]) -> String {
     let [only] = words else {
         let quoted = words.iter().map(|word| {
@@ -306,5 +313,5 @@ fn command(words: &[Word]) -> String {
         });
         return quoted.collect::<Vec<_>>().join(" ");
     };
-    only.text.clone()
+    unescape(&only.text)
 }
