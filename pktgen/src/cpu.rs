@@ -14,6 +14,21 @@ pub fn pin(core: usize) -> Result<(), PinError> {
     }
 }
 
+/// How many CPUs this process may run on.
+#[must_use]
+pub fn count() -> usize {
+    core_affinity::get_core_ids().unwrap_or_default().len()
+}
+
+/// Binds this thread to the `index`-th of the CPUs that this process may run on, from 0.
+///
+/// # Errors
+/// There are not so many, or the kernel refuses.
+pub fn pin_nth(index: usize) -> Result<(), PinError> {
+    let known = core_affinity::get_core_ids().unwrap_or_default();
+    pin(known.get(index).map_or(index, |id| id.id))
+}
+
 /// The CPU with that number.
 ///
 /// # Errors

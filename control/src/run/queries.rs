@@ -281,7 +281,9 @@ impl Appliance {
         }
         let denied = view::Drop {
             reason: "denied".into(),
-            description: "The sender is in a prefix of deny: the XDP program dropped it.".into(),
+            description: "The sender is in a prefix of deny, or the destination is an address of no_accept and no \
+                          virtual server's: the XDP program dropped it."
+                .into(),
             packets_total: self.steering().map(|(_, counters)| counters.denied).sum(),
         };
         let reasons = DropReason::ALL.iter().zip(sums);

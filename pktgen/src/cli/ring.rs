@@ -47,7 +47,7 @@ pub(crate) struct Arguments {
     /// With a flood besides: so many of 100 packets are SYNs of connections that never come to be (with --protocol tcp)
     #[arg(long, value_name = "PERCENT", conflicts_with_all = ["duration", "new_flows_per_second", "workers"], value_parser = clap::value_parser!(u8).range(1..=99))]
     syn_flood: Option<u8>,
-    /// Compare so many workers, each with its own flows, on the CPUs from 0 on, with one. NAT: with answers,
+    /// Compare so many workers, each with its own flows, on a CPU of its own, with one. NAT: with answers,
     /// each of which arrives at another worker than its request
     #[arg(long, value_name = "N", conflicts_with_all = ["duration", "new_flows_per_second", "core"], value_parser = clap::value_parser!(u16).range(2..=64))]
     workers: Option<u16>,
@@ -214,6 +214,14 @@ pub(crate) fn run(arguments: &Arguments) -> anyhow::Result<()> {
     }
     let plan = plan(arguments, stop);
     if let Some(workers) = arguments.workers {
+        // By the time of their threads, some that share a CPU would look as if each had one.
+        let cpus = cpu::count();
+        anyhow::ensure!(
+            usize::from(workers) <= cpus,
+            super::Usage(format!(
+                "--workers {workers}: each needs a CPU of its own, and this process may run on {cpus}"
+            ))
+        );
         return compare(arguments, &plan, workers);
     }
     if let Some(percent) = arguments.syn_flood {

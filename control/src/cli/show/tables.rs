@@ -245,7 +245,7 @@ pub(super) fn neighbors(out: &mut dyn Write, neighbors: &[Neighbor]) -> io::Resu
     table.write(out)
 }
 
-/// Packets, connections, what was made here or handed back, sockets, interfaces: five tables, a
+/// Packets, connections, what was made here or handed back, what floods fill, sockets, interfaces: six tables, a
 /// line each for a worker, a socket of one, or an interface. Numbers are exact: people compare them with each other.
 pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()> {
     if workers.is_empty() {
@@ -281,6 +281,16 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
         ("Way back", Left),
         ("tx_invalid", Right),
         ("tx_dropped", Right),
+    ]);
+    let mut floods = Table::new([
+        ("Worker", Right),
+        ("syn_cookies_sent", Right),
+        ("syn_cookies_accepted", Right),
+        ("syn_cookies_refused", Right),
+        ("sources_evicted", Right),
+        ("templates_evicted", Right),
+        ("fragments_evicted", Right),
+        ("replies_for_others", Right),
     ]);
     let mut sockets = Table::new([
         ("Worker", Right),
@@ -341,6 +351,16 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
             of_way_back(|way| way.tx_invalid),
             of_way_back(|way| way.tx_dropped),
         ]);
+        floods.push([
+            number(),
+            counter("syn_cookies_sent"),
+            counter("syn_cookies_accepted"),
+            counter("syn_cookies_refused"),
+            counter("sources_evicted"),
+            counter("templates_evicted"),
+            counter("fragments_evicted"),
+            counter("replies_for_others"),
+        ]);
         for socket in &worker.interfaces {
             sockets.push([
                 number(),
@@ -376,6 +396,8 @@ pub(super) fn workers(out: &mut dyn Write, workers: &[Worker]) -> io::Result<()>
     connections.write(out)?;
     writeln!(out)?;
     own.write(out)?;
+    writeln!(out)?;
+    floods.write(out)?;
     if !sockets.is_empty() {
         writeln!(out)?;
         sockets.write(out)?;
