@@ -3,7 +3,7 @@
 //! One task per check, all on the control thread. [`dampener`] decides when to
 //! try and what a row of results means; a [`Probe`] does a single try, in the
 //! module of its kind. Only a task's first verdict and changes become [`Event`]s; the rest can
-//! be read by [`Checker::status`].
+//! be read by [`Checker::status_of`].
 //!
 //! Invariants: a check has at most one try running, so at most one socket; a
 //! stopped check's task is cancelled with whatever it was doing, scripts
@@ -32,7 +32,6 @@ use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -171,8 +170,7 @@ impl Probe {
 }
 
 /// How the last try of a check ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LastResult {
     NotTried,
     Passed,
@@ -181,7 +179,7 @@ pub enum LastResult {
 }
 
 /// A check as `show health` lists it. Durations are relative to the moment of asking.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Status {
     pub healthy: bool,
     pub last_result: LastResult,
@@ -189,12 +187,8 @@ pub struct Status {
     pub reason: String,
     /// Failures in a row.
     pub failures: u32,
-    /// Tries since the check was started.
-    pub tries: u64,
     /// Since the last change of `healthy`, or since the start.
     pub unchanged_for: Duration,
-    /// Until the next try; zero while one is running.
-    pub next_in: Duration,
 }
 
 /// Runs checks and reports their first verdicts and changes.
@@ -227,9 +221,7 @@ struct Record {
     /// Of the last try; `None` before the first.
     outcome: Option<Outcome>,
     failures: u32,
-    tries: u64,
     changed: Instant,
-    next: Instant,
 }
 
 #[derive(Clone, Debug)]
@@ -263,9 +255,7 @@ impl Record {
             last_result: self.last_result(),
             reason,
             failures: self.failures,
-            tries: self.tries,
             unchanged_for: now.saturating_duration_since(self.changed),
-            next_in: self.next.saturating_duration_since(now),
         }
     }
 }
@@ -289,13 +279,8 @@ impl Checker {
     /// started anew, but what was known about the real server stays true until
     /// a try says otherwise.
     ///
-    /// Must be called within a tokio runtime.
-    pub fn start(&mut self, id: CheckId, check: Check) -> bool {
-        self.start_by(id, check, None)
-    }
-
-    /// The same; `way` is that to the real server, for checks with `through_vip`.
-    pub fn start_by(&mut self, id: CheckId, check: Check, way: Option<Way>) -> bool {
+    /// `way` is that to the real server, for checks with `through_vip`. Must be called within a tokio runtime.
+    pub fn start(&mut self, id: CheckId, check: Check, way: Option<Way>) -> bool {
         let now = Instant::now();
         let random = random();
         let dampener = match self.running.get(&id) {
@@ -308,9 +293,7 @@ impl Checker {
             healthy,
             outcome: None,
             failures: 0,
-            tries: 0,
             changed: now,
-            next: dampener.next(),
         })));
         let mut probe = Probe::new(check.clone(), self.runner.clone());
         probe.through = way.and_then(|way| Some(Through::new(way, self.packets()?)));
@@ -352,18 +335,6 @@ impl Checker {
     /// sent before may still be on its way to the receiver of the events.
     pub fn stop(&mut self, id: &CheckId) -> bool {
         self.running.remove(id).is_some()
-    }
-
-    /// The running checks, in order.
-    pub fn ids(&self) -> impl Iterator<Item = &CheckId> {
-        self.running.keys()
-    }
-
-    /// Every running check and how it stands.
-    pub fn status(&self) -> impl Iterator<Item = (&CheckId, Status)> {
-        let now = Instant::now();
-        let running = self.running.iter();
-        running.map(move |(id, running)| (id, running.record.lock().status(&running.check, now)))
     }
 
     /// How one check stands; `None` when it does not run.
@@ -464,8 +435,6 @@ impl Task {
         record.healthy = self.dampener.healthy();
         record.outcome = Some(outcome);
         record.failures = self.dampener.failures();
-        record.tries += 1;
-        record.next = self.dampener.next();
         if change.is_some() {
             record.changed = now;
         }

@@ -190,7 +190,7 @@ impl Appliance {
             published: Arc::clone(&self.published),
             server,
         });
-        self.checker.start_by(id, check, way);
+        self.checker.start(id, check, way);
     }
 
     /// Tells the steering program of every interface.

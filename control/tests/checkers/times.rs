@@ -48,7 +48,7 @@ fn start(check: Check) -> (Checker, mpsc::Receiver<Event>) {
         real_server: check.target,
         check: 0,
     };
-    checker.start(id, check);
+    checker.start(id, check, None);
     (checker, events)
 }
 
@@ -156,7 +156,7 @@ async fn first_tries_are_spread_over_the_warmup() {
                 check: number,
             };
             assert!(
-                checker.start(id, wanted),
+                checker.start(id, wanted, None),
                 "it counts as up until its first try"
             );
         }

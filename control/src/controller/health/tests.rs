@@ -63,6 +63,8 @@ struct Live {
     checker: Checker,
     events: mpsc::Receiver<Event>,
     server: SocketAddr,
+    /// The check that was started last.
+    check: Option<CheckId>,
 }
 
 impl Live {
@@ -73,6 +75,7 @@ impl Live {
             checker: Checker::new(sender, Runner::new(Policy::default())),
             events,
             server,
+            check: None,
         };
         let actions = live.controller.start(Instant::now());
         live.carry_out(actions);
@@ -94,7 +97,8 @@ impl Live {
     fn carry_out(&mut self, actions: Vec<Action>) {
         for action in actions {
             if let Action::StartCheck { id, check } = action {
-                self.checker.start(id, *check);
+                self.check = Some(id.clone());
+                self.checker.start(id, *check, None);
             } else if let Action::StopCheck { id } = action {
                 self.checker.stop(&id);
             }
@@ -148,7 +152,7 @@ async fn a_result_that_came_too_late_is_corrected() {
     let mut live = Live::start(listener.local_addr().unwrap(), "");
     live.reload("connect_timeout = 2");
     let late = Event::Health {
-        id: live.checker.ids().next().unwrap().clone(),
+        id: live.check.clone().unwrap(),
         healthy: false,
         reason: "too late".to_owned(),
         weight: None,
