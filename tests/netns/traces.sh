@@ -45,3 +45,19 @@ start_director
 is_working
 stop_director || fail "exit status $? of the one after the killed one"
 nothing_is_left "after the one after the killed one"
+
+echo "SIGTERM while the start waits for a real server that does not answer"
+config '[[vrrp_instance]]' 'name = "VI_1"' 'interface = "eth0"' 'virtual_router_id = 51' 'priority = 255' \
+    'state = "MASTER"' "virtual_ipaddress = [\"$VIP/24\"]" 'virtual_routes = ["10.99.0.0/16 via 10.77.0.1"]'
+virtual_server $VIP:80 TCP rr
+real_server 10.77.0.199:80 1
+virtual_server 10.77.0.200:80 TCP rr
+real_server 10.77.0.199:80 1
+launch_director
+wait_until 5 "it is master" prints 10.99.0.0/16 on_ip director route
+stop_director || fail "exit status $? after SIGTERM at the start"
+! grep -qx ready "$LOG" || fail "it was ready already: this shows nothing"
+nothing_is_left "after SIGTERM at the start"
+equal "addresses after SIGTERM at the start" "$(on_ip director -oneline address show)" "$before"
+equal "routes after SIGTERM at the start" "$(on_ip director route show 10.99.0.0/16)" ""
+contains "what it said" "$(cat "$LOG")" "SIGTERM: stopping"

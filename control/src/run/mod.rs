@@ -155,10 +155,23 @@ async fn main(options: Options, cpus: Cpus, of_clients: &Arc<Runtime>) -> anyhow
     };
     let mut appliance = started?;
     let (queries, mut questions) = mpsc::channel(64);
-    let mut clients = Clients::serve(Arc::clone(of_clients), listener, served, queries)?;
-    let result = tokio::select! {
-        result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
-        failed = clients.failure() => Err(failed),
+    let mut clients = None;
+    // From here on it has something to give back, whatever it ends with.
+    let result = match start::take_traffic(&mut appliance, &mut events, &mut signals).await {
+        Some(signal) => {
+            info!("{signal}: stopping");
+            Ok(())
+        }
+        None => match Clients::serve(Arc::clone(of_clients), listener, served, queries) {
+            Ok(serving) => {
+                let clients = clients.insert(serving);
+                tokio::select! {
+                    result = appliance.serve(&mut events, &mut questions, &mut signals) => result,
+                    failed = clients.failure() => Err(failed),
+                }
+            }
+            Err(error) => Err(error),
+        },
     };
     appliance.stop(clients).await;
     result
@@ -328,10 +341,10 @@ impl Appliance {
     ///
     /// Another director takes over first, if there is one: until then this one
     /// serves. Nothing that may take a while comes before it is told.
-    async fn stop(mut self, mut clients: Clients) {
+    async fn stop(mut self, clients: Option<Clients>) {
         service::stopping();
         self.stop_vrrp().await;
-        clients.stop();
+        drop(clients);
         self.announcing.shutdown().await;
         let actions = self.controller.stop();
         self.carry_out(actions).await;

@@ -22,7 +22,7 @@ use super::service;
 use super::threads::Cpus;
 use super::vrrp::{Quieted, Scripts, Slip, Sockets};
 use super::workers::Workers;
-use super::{Appliance, Options, RESOLVE_AT_START, unpublished};
+use super::{Appliance, Options, RESOLVE_AT_START, Signals, unpublished};
 use crate::announce::{self, Announcer};
 use crate::config::{Config, Known};
 use crate::controller::{Controller, Port};
@@ -32,7 +32,7 @@ use crate::in_words::count;
 use crate::netlink::Requests;
 use crate::scripts::Runner;
 
-/// Builds everything and takes the traffic; says `ready`.
+/// Builds everything. Dropped, also before it is complete, that leaves nothing behind: no traffic is taken yet.
 pub(super) async fn start(
     options: Options,
     cpus: Cpus,
@@ -110,14 +110,28 @@ pub(super) async fn start(
     };
     appliance.set_macs(|_| true);
     appliance.notifier.take_up(&config);
+    Ok(appliance)
+}
+
+/// Takes the traffic and says `ready`; or a signal came before that, and what it is.
+///
+/// A signal is heeded between steps only: the controller believes that what it wanted is done, so that actions
+/// which are cut off halfway would leave addresses behind that it knows nothing of.
+pub(super) async fn take_traffic(
+    appliance: &mut Appliance,
+    events: &mut mpsc::Receiver<Event>,
+    signals: &mut Signals,
+) -> Option<&'static str> {
     let actions = appliance.controller.start(Instant::now());
     appliance.carry_out(actions).await;
     appliance.listen_to_vrrp();
     appliance.take_up_scripts();
     appliance.settle();
-    wait_for_next_hops(&mut appliance, events).await;
-    say_ready(&config);
-    Ok(appliance)
+    let signal = wait_for_next_hops(appliance, events, signals).await;
+    if signal.is_none() {
+        say_ready(appliance.controller.config());
+    }
+    signal
 }
 
 /// Everything that the kernel has, up to the end of the first dump.
@@ -207,8 +221,12 @@ async fn nobody_answers(mut probes: JoinSet<Probed>) -> anyhow::Result<()> {
 }
 
 /// Traffic can flow when the way to the real servers is known; those that are
-/// not there are not waited for.
-async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiver<Event>) {
+/// not there are not waited for. A signal to stop ends it, and is returned.
+async fn wait_for_next_hops(
+    appliance: &mut Appliance,
+    events: &mut mpsc::Receiver<Event>,
+    signals: &mut Signals,
+) -> Option<&'static str> {
     let deadline = tokio::time::Instant::now() + RESOLVE_AT_START;
     let unresolved = |controller: &Controller| {
         let next_hops = controller.next_hops();
@@ -218,9 +236,12 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
             .count()
     };
     while unresolved(&appliance.controller) > 0 {
-        let Ok(Some(event)) = tokio::time::timeout_at(deadline, events.recv()).await else {
-            break;
+        let event = tokio::select! {
+            event = events.recv() => event,
+            signal = signals.stop() => return Some(signal),
+            () = tokio::time::sleep_until(deadline) => None,
         };
+        let Some(event) = event else { break };
         appliance.handle(event).await;
         while let Ok(event) = events.try_recv() {
             appliance.handle(event).await;
@@ -238,6 +259,7 @@ async fn wait_for_next_hops(appliance: &mut Appliance, events: &mut mpsc::Receiv
             );
         }
     }
+    None
 }
 
 fn say_ready(config: &Config) {
