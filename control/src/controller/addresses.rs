@@ -6,7 +6,7 @@
 //! interface whose subnet holds it; one outside every subnet is left to the
 //! routers, and said. The routes and rules that go with an instance's addresses are in `routing`.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use super::Port;
@@ -31,18 +31,12 @@ pub struct Wanted {
     pub mac: Option<[u8; 6]>,
 }
 
-/// An address that an interface has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Present {
-    prefix_length: u8,
-    /// Added by an appliance, this one or one that was killed.
-    ours: bool,
-}
-
 /// The addresses of this host, and the VIPs among them.
 #[derive(Debug, Default)]
 pub struct Addresses {
-    present: HashMap<(u32, IpAddr), Present>,
+    /// What interfaces have, each with its prefix length, as the same address may be there with several; and whether an
+    /// appliance added it, this one or one that was killed.
+    present: BTreeMap<(u32, IpAddr, u8), bool>,
     /// What the configuration wants, by address.
     wanted: BTreeMap<IpAddr, Wanted>,
     /// Local addresses that the configuration does not name any more, and connections may.
@@ -63,30 +57,31 @@ impl Addresses {
         ours: bool,
         present: bool,
     ) {
+        let key = (index, address, prefix_length);
         if present {
-            self.present.insert(
-                (index, address),
-                Present {
-                    prefix_length,
-                    ours,
-                },
-            );
+            self.present.insert(key, ours);
         } else {
-            self.present.remove(&(index, address));
+            self.present.remove(&key);
         }
+    }
+
+    /// True if an interface has the address, with whatever prefix.
+    fn has(&self, index: u32, address: IpAddr) -> bool {
+        let any = (index, address, 0)..=(index, address, u8::MAX);
+        self.present.range(any).next().is_some()
     }
 
     /// The addresses of a link.
     pub(super) fn of_link(&self, index: u32) -> impl Iterator<Item = IpAddr> {
         self.present
             .keys()
-            .filter(move |(link, _)| *link == index)
-            .map(|(_, address)| *address)
+            .filter(move |(link, ..)| *link == index)
+            .map(|(_, address, _)| *address)
     }
 
-    /// Every address of this host; one that several links have comes several times.
+    /// Every address of this host; one that several links have, or one with several prefixes, comes several times.
     pub(super) fn all(&self) -> impl Iterator<Item = IpAddr> {
-        self.present.keys().map(|(_, address)| *address)
+        self.present.keys().map(|(_, address, _)| *address)
     }
 
     /// What `config` wants on this host while `masters` are the instances in
@@ -136,8 +131,8 @@ impl Addresses {
         let others: Vec<_> = self
             .present
             .iter()
-            .filter(|(_, state)| !state.ours)
-            .map(|((index, address), state)| (*index, *address, state.prefix_length))
+            .filter(|(_, ours)| !**ours)
+            .map(|(key, _)| *key)
             .collect();
         let services = config.virtual_servers.iter();
         // Of those that leave, what is here; that of an instance goes with it.
@@ -148,14 +143,20 @@ impl Addresses {
         let own = services.flat_map(VirtualServer::own_addresses);
         for address in own.chain(leaving) {
             let somebody_has_it = others.iter().any(|(_, present, _)| *present == address);
-            if is_managed(config, address) || somebody_has_it {
+            if is_managed(config, address) {
                 continue;
             }
             let holds = |port: &&Port| {
                 let mut subnets = others.iter().filter(|(on, ..)| *on == port.index);
                 subnets.any(|(_, own, length)| same_subnet(*own, address, *length))
             };
-            if let Some(port) = ports.iter().find(holds) {
+            let by_subnet = ports.iter().find(holds).filter(|_| !somebody_has_it);
+            // What is held stays: a subnet that is gone for a moment, as DHCP and a link that goes down and up make it,
+            // and somebody who adds the address too, and removes it again, are no reason to leave clients alone.
+            let held = self.wanted.get(&address);
+            let held = held.filter(|held| held.instance.is_none());
+            let by_habit = held.and_then(|held| ports.iter().find(|port| port.index == held.index));
+            if let Some(port) = by_subnet.or(by_habit) {
                 wanted.insert(
                     address,
                     Wanted {
@@ -181,7 +182,7 @@ impl Addresses {
         plan: &'a BTreeMap<IpAddr, Wanted>,
     ) -> impl Iterator<Item = &'a Wanted> {
         plan.values()
-            .filter(|wanted| !self.present.contains_key(&(wanted.index, wanted.address)))
+            .filter(|wanted| !self.has(wanted.index, wanted.address))
     }
 
     /// Takes up what `config` wants: adds, announces and removes addresses.
@@ -199,16 +200,23 @@ impl Addresses {
             .wanted
             .values()
             .filter(|held| plan.get(&held.address) != Some(*held));
-        actions.extend(unwanted.map(remove));
+        for held in unwanted {
+            // What an instance gives up is said with its change of state.
+            if held.instance.is_none() {
+                actions.push(Action::Log(why_removed(held, config, &plan)));
+            }
+            actions.push(remove(held));
+        }
         // What a killed appliance left behind.
-        for (&(index, address), state) in self.present.iter().filter(|(_, state)| state.ours) {
-            let wanted =
-                |held: &Wanted| held.index == index && held.prefix_length == state.prefix_length;
+        for &(index, address, prefix_length) in
+            (self.present.iter()).filter_map(|(key, ours)| ours.then_some(key))
+        {
+            let wanted = |held: &Wanted| held.index == index && held.prefix_length == prefix_length;
             if !plan.get(&address).is_some_and(wanted) && !self.wanted.contains_key(&address) {
                 actions.push(Action::RemoveAddress {
                     index,
                     address,
-                    prefix_length: state.prefix_length,
+                    prefix_length,
                 });
             }
         }
@@ -223,13 +231,22 @@ impl Addresses {
                 }
             }
         }
-        let present: HashSet<IpAddr> = self.present.keys().map(|(_, address)| *address).collect();
+        // Ours is what the plan has, or about to be removed.
+        let others = self.present.iter().filter(|(_, ours)| !**ours);
+        let others: HashSet<IpAddr> = others.map(|((_, address, _), _)| *address).collect();
         let services = config.virtual_servers.iter();
         for address in services.flat_map(VirtualServer::own_addresses) {
-            let held = plan.contains_key(&address)
-                || is_managed(config, address)
-                || present.contains(&address);
-            if !held && self.unplaced.insert(address) {
+            let placed = plan.get(&address);
+            let held = placed.is_some() || is_managed(config, address) || others.contains(&address);
+            if held {
+                let was_unplaced = self.unplaced.remove(&address);
+                actions.extend(placed.filter(|_| was_unplaced).map(|placed| {
+                    Action::Log(format!(
+                        "address {address} of a virtual server: {} has a subnet that holds it now, it is added there",
+                        placed.interface
+                    ))
+                }));
+            } else if self.unplaced.insert(address) {
                 actions.push(Action::Log(format!(
                     "address {address} of a virtual server: no interface has a subnet that holds it, so it is not added to one; \
                      routers must send it here, or name it in a vrrp_instance"
@@ -243,12 +260,16 @@ impl Addresses {
 
     /// An address of ours disappeared: somebody removed it, or its interface
     /// went down and up. It is added again.
-    pub(super) fn restore(&self, index: u32, address: IpAddr, actions: &mut Vec<Action>) {
-        if let Some(wanted) = self
-            .wanted
-            .get(&address)
-            .filter(|wanted| wanted.index == index)
-        {
+    pub(super) fn restore(
+        &self,
+        index: u32,
+        address: IpAddr,
+        prefix_length: u8,
+        actions: &mut Vec<Action>,
+    ) {
+        let removed =
+            |wanted: &&Wanted| wanted.index == index && wanted.prefix_length == prefix_length;
+        if let Some(wanted) = self.wanted.get(&address).filter(removed) {
             actions.push(Action::Log(format!(
                 "address {address} was removed from {}: adding it again",
                 wanted.interface
@@ -271,7 +292,7 @@ impl Addresses {
     pub(super) fn announce(&self, index: u32, actions: &mut Vec<Action>) {
         let on_interface = self.wanted.values().filter(|wanted| wanted.index == index);
         for wanted in on_interface {
-            if !self.present.contains_key(&(index, wanted.address)) {
+            if !self.has(index, wanted.address) {
                 actions.push(add(wanted));
             }
             actions.push(Action::Announce {
@@ -323,6 +344,24 @@ fn remove(wanted: &Wanted) -> Action {
         address,
         prefix_length,
     }
+}
+
+/// What is said of an address that is not held any more where it was.
+fn why_removed(held: &Wanted, config: &Config, plan: &BTreeMap<IpAddr, Wanted>) -> String {
+    let mut services = config.virtual_servers.iter();
+    let why = if is_managed(config, held.address) {
+        "a vrrp_instance manages it now".to_owned()
+    } else if let Some(now) = plan.get(&held.address) {
+        format!("{} has it now", now.interface)
+    } else if !services.any(|service| service.own_addresses().any(|own| own == held.address)) {
+        "no virtual server needs it any more".to_owned()
+    } else {
+        "the interface is not used any more".to_owned()
+    };
+    format!(
+        "address {} is removed from {}: {why}",
+        held.address, held.interface
+    )
 }
 
 /// True if `a/prefix_length` holds `b`. A link-local or host prefix holds

@@ -86,6 +86,8 @@ pub struct Controller {
     /// The first generation without the local addresses that leave.
     leaving_since: u64,
     ways: Ways,
+    /// Between start and stop: addresses are added and removed.
+    holds_addresses: bool,
 }
 
 impl Controller {
@@ -115,12 +117,14 @@ impl Controller {
             regrouped: HashSet::new(),
             leaving_since: 0,
             ways: Ways::default(),
+            holds_addresses: false,
         }
     }
 
     /// The first actions.
     pub fn start(&mut self, now: Instant) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.holds_addresses = true;
         let services = self.config.virtual_servers.iter();
         let all = services.map(|service| service.key).collect();
         self.take_up(&all, now, &mut actions);
@@ -130,6 +134,7 @@ impl Controller {
     /// The actions before the end: what was taken is given back.
     pub fn stop(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();
+        self.holds_addresses = false;
         self.health.stop(&mut actions);
         self.addresses.release(&mut actions);
         actions
@@ -352,7 +357,11 @@ impl Controller {
                 self.addresses
                     .observe(index, address, prefix_length, ours, present);
                 if !present {
-                    self.addresses.restore(index, address, actions);
+                    (self.addresses).restore(index, address, prefix_length, actions);
+                }
+                // It may make, or have been, the subnet of a virtual server's address, or that address itself.
+                if self.holds_addresses && !ours {
+                    self.want_addresses(actions);
                 }
                 let present = self.addresses.all().any(|kept| kept == address);
                 self.steering
