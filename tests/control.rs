@@ -97,6 +97,7 @@ fn port(name: &str, number: u16, index: u32) -> Port {
         name: name.into(),
         mac: [2, 0, 0, 0, number.to_be_bytes()[1], 0x10],
         up: true,
+        gone: false,
     }
 }
 

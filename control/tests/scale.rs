@@ -74,6 +74,7 @@ fn controller(config: Config) -> Controller {
         name: "eth0".into(),
         mac: [2, 0, 0, 0, 0, 1],
         up: true,
+        gone: false,
     };
     let mut controller = Controller::new(config, vec![port]);
     controller.start(Instant::now());

@@ -104,6 +104,20 @@ equal "errors in the log" "$(grep -cE ' (ERROR|error)' "$LOG" || true)" 0
 first_anew() {
     on_ip director link delete eth0
     plug director eth0 director
+    serves_anew
+}
+# By its index alone, what returns is what went: but its sockets are dead.
+away_and_back() {
+    local index
+    index=$(index_of_eth0)
+    on_ip director link set eth0 netns "${PREFIX}attic"
+    on_ip attic link set eth0 netns "${PREFIX}director"
+    equal "index of eth0" "$(index_of_eth0)" "$index"
+    on_ip director link set eth0 up
+    serves_anew
+}
+index_of_eth0() { on_ip director -j link show eth0 | jq '.[0].ifindex'; }
+serves_anew() {
     addresses director eth0 $DIRECTOR/24 $DIRECTOR6/64
     default_route director 10.77.0.1 fd77::1
     contains "what the reload says" "$(reload)" 'interface eth0 added'
@@ -125,3 +139,11 @@ stop_director
 sed -i '/^\[\[interface\]\]/,+1d' "$CONFIG"
 start_director
 first_anew
+add_host attic
+echo "an interface that no file names goes to another namespace and returns"
+away_and_back
+echo "the same of one that the file names"
+first
+reload
+away_and_back
+away_and_back

@@ -65,6 +65,11 @@ impl Addresses {
         }
     }
 
+    /// An interface went, and its addresses with it: nothing is to be removed, and if it returns, all is to be added.
+    pub(super) fn forget(&mut self, index: u32) {
+        self.wanted.retain(|_, wanted| wanted.index != index);
+    }
+
     /// True if an interface has the address, with whatever prefix.
     fn has(&self, index: u32, address: IpAddr) -> bool {
         let any = (index, address, 0)..=(index, address, u8::MAX);
@@ -95,6 +100,7 @@ impl Addresses {
         masters: &BTreeSet<String>,
     ) -> BTreeMap<IpAddr, Wanted> {
         let mut wanted = BTreeMap::new();
+        let usable = || ports.iter().filter(|port| !port.gone);
         let held = config.vrrp_instances.iter();
         for instance in held.filter(|instance| masters.contains(&instance.name)) {
             for VirtualAddress {
@@ -108,7 +114,7 @@ impl Addresses {
                 let vmac = instance.vmac.as_ref().filter(|_| interface.is_none());
                 let own = vmac.map_or(&instance.interface, |vmac| &vmac.name);
                 let name = interface.as_ref().unwrap_or(own);
-                let port = ports.iter().find(|port| port.name == *name);
+                let port = usable().find(|port| port.name == *name);
                 let index = port.map(|port| port.index);
                 if let Some(index) = index.or_else(|| self.vmacs.index(name)) {
                     wanted.insert(
@@ -150,12 +156,12 @@ impl Addresses {
                 let mut subnets = others.iter().filter(|(on, ..)| *on == port.index);
                 subnets.any(|(_, own, length)| same_subnet(*own, address, *length))
             };
-            let by_subnet = ports.iter().find(holds).filter(|_| !somebody_has_it);
+            let by_subnet = usable().find(holds).filter(|_| !somebody_has_it);
             // What is held stays: a subnet that is gone for a moment, as DHCP and a link that goes down and up make it,
             // and somebody who adds the address too, and removes it again, are no reason to leave clients alone.
             let held = self.wanted.get(&address);
             let held = held.filter(|held| held.instance.is_none());
-            let by_habit = held.and_then(|held| ports.iter().find(|port| port.index == held.index));
+            let by_habit = held.and_then(|held| usable().find(|port| port.index == held.index));
             if let Some(port) = by_subnet.or(by_habit) {
                 wanted.insert(
                     address,

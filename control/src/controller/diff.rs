@@ -40,9 +40,9 @@ pub(super) fn needs_restart(before: &Config, after: &Config) -> Vec<String> {
     lines
 }
 
-/// Interfaces that come and go. One that was made anew does both.
+/// Interfaces that come and go. One that was made anew does both, and has another number even if it has the old index.
 pub(super) fn ports(before: &[Port], after: &[Port]) -> Vec<String> {
-    let is_in = |port: &Port, ports: &[Port]| ports.iter().any(|other| other.index == port.index);
+    let is_in = |port: &Port, ports: &[Port]| ports.iter().any(|other| other.number == port.number);
     let gone = before.iter().filter(|port| !is_in(port, after));
     let mut lines: Vec<_> = gone
         .map(|port| format!("interface {} removed", port.name))

@@ -135,6 +135,7 @@ mod tests {
             name: "eth0".into(),
             mac: [2, 0, 0, 0, 0, 2],
             up: true,
+            gone: false,
         }]
     }
 

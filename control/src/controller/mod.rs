@@ -336,7 +336,10 @@ impl Controller {
                 self.link(index, &name, mac, up, actions);
             }
             NetworkEvent::LinkGone { index } => {
-                if let Some(port) = self.ports.iter().find(|port| port.index == index) {
+                let mut ports = self.ports.iter_mut();
+                if let Some(port) = ports.find(|port| port.index == index && !port.gone) {
+                    port.gone = true;
+                    self.addresses.forget(index);
                     actions.push(Action::Warn(format!(
                         "interface {} is gone: nothing is received or sent on it; reload the configuration when it is back",
                         port.name
@@ -403,7 +406,8 @@ impl Controller {
     }
 
     fn link(&mut self, index: u32, name: &str, mac: [u8; 6], up: bool, actions: &mut Vec<Action>) {
-        let Some(port) = self.ports.iter_mut().find(|port| port.index == index) else {
+        let mut ports = self.ports.iter_mut();
+        let Some(port) = ports.find(|port| port.index == index && !port.gone) else {
             return;
         };
         if port.mac != mac {

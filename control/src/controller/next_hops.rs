@@ -29,6 +29,8 @@ pub struct Port {
     pub name: String,
     pub mac: [u8; 6],
     pub up: bool,
+    /// The kernel told that it went. What has its index now, if anything, is another interface: the sockets are dead.
+    pub gone: bool,
 }
 
 /// What stands between a real server and a known next hop, for people.
@@ -361,6 +363,7 @@ mod tests {
             name: "appliance0".to_owned(),
             mac: [2, 0, 0, 0, 0, 9],
             up: true,
+            gone: false,
         };
         next_hops.use_way_back(way_back.clone());
         let hop = next_hops.next_hop(server).unwrap();
@@ -385,6 +388,7 @@ mod tests {
             name: name.to_owned(),
             mac: [2, 0, 0, 0, 0, 1],
             up: true,
+            gone: false,
         };
         let mut next_hops = NextHops::new(vec![port(7, "eth0"), port(9, "eth1")]);
         let [server, elsewhere, gateway]: [IpAddr; 3] =
@@ -422,6 +426,7 @@ mod tests {
             name: "eth0".to_owned(),
             mac: [2, 0, 0, 0, 0, 1],
             up: true,
+            gone: false,
         }]);
         let servers: [IpAddr; 3] =
             ["10.9.0.3", "10.9.0.4", "10.9.0.5"].map(|text| text.parse().unwrap());

@@ -66,7 +66,8 @@ impl Controller {
                 index, name, up, ..
             } => {
                 // Made anew: no worker has it, so no address should lead there before a reload.
-                let is_anew = |port: &Port| port.name == *name && port.index != *index;
+                let is_anew =
+                    |port: &Port| port.name == *name && (port.index != *index || port.gone);
                 if self.ports.iter().any(is_anew) {
                     return;
                 }
@@ -98,7 +99,7 @@ impl Controller {
 
     /// Tells the instances of interfaces that workers did not have before.
     pub(super) fn vrrp_ports(&mut self, before: &[Port], now: Instant, actions: &mut Vec<Action>) {
-        let is_new = |port: &&Port| before.iter().all(|old| old.index != port.index);
+        let is_new = |port: &&Port| before.iter().all(|old| old.number != port.number);
         let new: Vec<_> = self.ports.iter().filter(is_new).cloned().collect();
         for port in new {
             if port.up && !self.vrrp.is_up(&port.name) {

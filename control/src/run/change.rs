@@ -23,6 +23,7 @@ use tracing::warn;
 
 use super::interfaces::{self, Interface};
 use super::workers::{self, Queue, Workers};
+use crate::controller;
 
 /// Fewest frames in a fill ring. With at least as many for every queue, a newcomer finds frames
 /// although idle queues still have as many as when they were alone.
@@ -243,14 +244,12 @@ impl Workers {
 
     /// Detaches the program from an interface and forgets it; what workers still have of it is
     /// to be taken back.
-    pub(super) fn forget(&mut self, number: PortIndex) {
-        let gone = self.steering.remove(&number);
+    pub(super) fn forget(&mut self, port: &controller::Port) {
+        self.steering.remove(&port.number);
         for handle in &mut self.handles {
-            handle.sharing.remove(&number);
-            if let Some(steering) = &gone {
-                let name = steering.interface();
-                handle.queues.retain(|queue| queue.interface != name);
-            }
+            handle.sharing.remove(&port.number);
+            let queues = &mut handle.queues;
+            queues.retain(|queue| queue.interface != port.name);
         }
     }
 

@@ -84,12 +84,13 @@ impl Interface {
             name: name.clone(),
             mac: *mac,
             up: *up,
+            gone: false,
         }
     }
 }
 
 /// Chooses the interfaces that `configured` names, or by default every
-/// Ethernet interface that is up. Those among `used` keep their number.
+/// Ethernet interface that is up. Those among `used` keep their number, unless they went: what returned is new.
 ///
 /// # Errors
 /// Each names the interface, what was found and what to do.
@@ -118,7 +119,7 @@ pub(super) fn choose(
     let mut free =
         (0..WAY_BACK.0).filter(|number| used.iter().all(|port| port.number.0 != *number));
     for (link, queues, mode) in chosen {
-        let known = used.iter().find(|port| port.index == link.index);
+        let known = used.iter().find(|port| is_it(port, &link));
         let number = known.map(|port| port.number);
         interfaces.push(Interface {
             number: number
@@ -132,12 +133,18 @@ pub(super) fn choose(
     Ok(interfaces)
 }
 
-/// Those that have the name of an interface in use that is gone: it was deleted and made anew.
+/// True if workers still have this link by that port: the index alone is that of a link which went to another namespace
+/// and came back, too.
+pub(super) fn is_it(port: &Port, link: &Link) -> bool {
+    port.index == link.index && !port.gone
+}
+
+/// Those that have the name of an interface in use that is gone: it was deleted and made anew, or moved away and back.
 ///
 /// # Errors
 /// As of [`choose`].
 pub(super) fn made_anew(links: &[Link], used: &[Port]) -> anyhow::Result<Vec<Interface>> {
-    let is_gone = |port: &&Port| links.iter().all(|link| link.index != port.index);
+    let is_gone = |port: &&Port| !links.iter().any(|link| is_it(port, link));
     let successor = |gone: &Port| {
         let mut usable = links.iter().filter(|link| by_default(link));
         usable.find(|link| link.name == gone.name)
@@ -365,6 +372,14 @@ mod tests {
         };
         assert!(anew(&[other("eth1", true)]).is_empty());
         assert!(anew(&[other("eth0", false)]).is_empty());
+        // Moved to another namespace and back, it has its old index.
+        let returned = Port {
+            gone: true,
+            name: "no-such-interface".to_owned(),
+            ..used.clone()
+        };
+        let found = made_anew(&[link("no-such-interface", None)], &[returned]);
+        assert!(found.is_err());
         // Whose queues are counted then.
         let found = made_anew(
             &[other("no-such-interface", true)],

@@ -146,6 +146,12 @@ impl Appliance {
                 page,
             });
         }
+        // An interface that was elsewhere and returned has the program still, and takes none beside it. What
+        // it steers to is dead whatever comes of this reload.
+        let gone = self.controller.ports().iter().filter(|port| port.gone);
+        for port in gone {
+            self.workers.steering.remove(&port.number);
+        }
         let takers = self.workers.takers();
         let frame_size = self.workers.frame_size;
         let prepared = tokio::task::spawn_blocking(move || {
@@ -183,8 +189,9 @@ impl Appliance {
         }
         let mut interfaces = interfaces::choose(&config.interfaces, &links, used)?;
         let ports = interfaces.iter().map(Interface::port).collect();
-        let is_used =
-            |interface: &Interface| used.iter().any(|port| port.index == interface.link.index);
+        let is_used = |interface: &Interface| {
+            (used.iter()).any(|port| interfaces::is_it(port, &interface.link))
+        };
         interfaces.retain(|interface| !is_used(interface));
         Ok((ports, interfaces))
     }
@@ -194,11 +201,11 @@ impl Appliance {
         let kept = self.controller.ports();
         let gone: Vec<_> = before
             .iter()
-            .filter(|port| kept.iter().all(|kept| kept.index != port.index))
-            .map(|port| port.number)
+            .filter(|port| kept.iter().all(|kept| kept.number != port.number))
             .collect();
-        for number in gone {
-            self.workers.forget(number);
+        for port in gone {
+            self.workers.forget(port);
+            let number = port.number;
             let requests = self.workers.requests();
             let closing = tokio::task::spawn_blocking(move || change::take_back(&requests, number));
             if let Err(error) = self.meanwhile(closing).await {

@@ -164,6 +164,7 @@ impl Workers {
                 name: interface.name().to_owned(),
                 mac: interface.mac().0,
                 up: true,
+                gone: false,
             }),
             steering,
             frame_size,

@@ -69,6 +69,7 @@ fn controller() -> Controller {
         name: "eth0".into(),
         mac: [2, 0, 0, 0, 0, 1],
         up: true,
+        gone: false,
     };
     let mut controller = Controller::new(config.config, vec![port]);
     controller.start(Instant::now());
