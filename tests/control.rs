@@ -3,7 +3,7 @@
 //! (`actions.jsonl`). No kernel, no clock.
 //!
 //! A line of `events.jsonl` is `{"at": SECONDS, "event": …}`,
-//! `{"at": SECONDS, "reload": "FILE"}`, `{"start": true}` or `{"stop": true}`;
+//! `{"at": SECONDS, "reload": "FILE"}`, `{"at": SECONDS, "edit": [EDIT, …]}`, `{"start": true}` or `{"stop": true}`;
 //! a reload may have `"interfaces": [["eth0", NUMBER, INDEX]]`, those in use from then on.
 //! `actions.jsonl` has one line for each of them, the list of actions.
 //! `UPDATE_EXPECTED=1` writes `actions.jsonl` anew; review the difference.
@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use control::api::edit::Edit;
 use control::config;
 use control::controller::{Controller, Port};
 use control::event::{Action, Event};
@@ -30,6 +31,8 @@ struct Step {
     stop: bool,
     event: Option<Event>,
     reload: Option<String>,
+    /// As in the body of `POST /api/v1/edit`; all of them succeed.
+    edit: Option<Vec<Edit>>,
     /// With a reload: the interfaces from then on, each with its number and index.
     interfaces: Option<Vec<(String, u16, u32)>>,
 }
@@ -74,6 +77,13 @@ fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: I
                     );
                 }
             }
+        }
+        Step {
+            edit: Some(edits), ..
+        } => {
+            let (results, actions) = controller.edit(&edits, now);
+            assert!(results.iter().all(Option::is_none), "{results:?}");
+            actions
         }
         Step { .. } => panic!("a step without anything to do"),
     };

@@ -41,6 +41,10 @@ impl Controller {
             self.config = Arc::new(config);
             self.take_up(&touched, now, &mut actions);
         }
+        let is_drain = |edit: &Edit| matches!(edit, Edit::Drain { .. } | Edit::Undrain { .. });
+        if edits.iter().any(is_drain) {
+            self.health.take_up_drains(&self.drains, &mut actions);
+        }
         let log = |change| Action::Log(format!("edited: {change}"));
         actions.extend(changes.into_iter().map(log));
         (results, actions)

@@ -120,7 +120,7 @@ impl Controller {
         match &service.quorum.sorry_server {
             Some(sorry) if sorry.address == server.address && has_quorum => (0, false),
             Some(sorry) if sorry.address == server.address => (sorry.weight, true),
-            Some(_) if !has_quorum => (0, self.health.is_up(key)),
+            Some(_) if !self.health.has_quorum_unless_drained(key) => (0, self.health.is_up(key)),
             Some(_) | None => self.health.weight_and_state(key),
         }
     }

@@ -1,21 +1,25 @@
 //! What the checks' results mean for real servers and virtual servers: up and
 //! down, weights, quorum, and the scripts that are told.
 //!
-//! Invariant: `up` and `weight` of a virtual server are those of its real
-//! servers, kept by difference: a change costs the same with ten real servers
-//! and with ten thousand.
+//! Invariant: `sum` of a virtual server is that of its real servers' shares, kept
+//! by difference: a change costs the same with ten real servers and with ten
+//! thousand.
 
 mod checks;
+mod share;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::ops::Add;
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
 use dataplane::service::{ServerId, ServiceKey};
 
 pub use self::checks::CheckState;
+use self::share::Share;
 use super::diff::Touched;
+use super::drain::Drains;
 use super::passive::{self, Change};
 use super::{Controller, ServerKey, check_id};
 use crate::config::{Config, Passive, Quorum, VirtualServer};
@@ -30,6 +34,8 @@ struct Server {
     passive: Option<passive::State>,
     /// As configured.
     weight: u32,
+    /// Taken out of use by an operator: no new connections.
+    is_drained: bool,
     notify_up: Option<Script>,
     notify_down: Option<Script>,
     /// Whether mails are sent about it.
@@ -51,7 +57,7 @@ impl Server {
                 .is_some_and(|passive| !passive.passes())
     }
 
-    /// The weight while it is up. As in keepalived, every check changes the
+    /// The weight while it is up and not drained. As in keepalived, every check changes the
     /// configured one by a difference, and the differences add up.
     fn weight(&self) -> u32 {
         let configured = i64::from(self.weight);
@@ -65,12 +71,17 @@ impl Server {
         u32::try_from(sum.clamp(0, i64::from(u16::MAX))).unwrap_or(0)
     }
 
-    /// What it adds to its virtual server: 1 if it is up, and its weight.
-    fn share(&self) -> (usize, u64) {
-        if self.is_up() {
-            (1, self.weight().into())
-        } else {
-            (0, 0)
+    /// What it adds to its virtual server. Drained, it is up and weighs nothing: who waits for new connections is
+    /// served as little as by weight 0.
+    fn share(&self) -> Share {
+        let is_up = self.is_up();
+        let weight = match is_up && !self.is_drained {
+            true => self.weight().into(),
+            false => 0,
+        };
+        Share {
+            up: is_up.into(),
+            weight,
         }
     }
 }
@@ -82,8 +93,7 @@ struct Service {
     quorum: Quorum,
     omega: bool,
     real_servers: usize,
-    up: usize,
-    weight: u64,
+    sum: Share,
     has_quorum: bool,
     /// Whether anybody waits for [`Notice`]s.
     tells: bool,
@@ -170,6 +180,7 @@ impl Health {
         &mut self,
         config: &Config,
         touched: &Touched,
+        drains: &Drains,
         actions: &mut Vec<Action>,
     ) {
         let mail = config.notifications.mail.as_ref();
@@ -198,6 +209,7 @@ impl Health {
                     checks,
                     passive,
                     weight: server.weight,
+                    is_drained: drains.is_drained(server.address),
                     notify_up: server.notify_up.clone(),
                     notify_down: server.notify_down.clone(),
                     mails: mail.is_some_and(|m| m.is_for_real_server(server.smtp_alert)),
@@ -250,21 +262,20 @@ impl Health {
             let server = self.servers.get(&(service.key, server.address))?;
             Some(server.share())
         });
-        let (up, weight) = shares.fold((0, 0), |sum, share| (sum.0 + share.0, sum.1 + share.1));
+        let sum = shares.fold(Share::default(), Share::add);
         let mut taken = Service {
             key: service.key,
             quorum: service.quorum.clone(),
             omega: service.omega,
             real_servers: service.real_servers.len(),
-            up,
-            weight,
+            sum,
             has_quorum: had_quorum.unwrap_or(false),
             tells,
             mails,
         };
         if had_quorum.is_some() {
             settle_quorum(&mut taken, actions);
-        } else if taken.weight >= taken.needed() {
+        } else if taken.sum.weight >= taken.needed() {
             // As keepalived at its start: said to the script, no news for the log.
             taken.has_quorum = true;
             let about = format!("virtual_server {}", service.key);
@@ -280,6 +291,27 @@ impl Health {
             actions.extend(run(about, taken.quorum.down.as_ref(), cause));
         }
         self.services.insert(service.key, taken);
+    }
+
+    /// Takes note of what is drained from now on. Quorums are settled after all of it: one server that replaces
+    /// another changes none.
+    pub(super) fn take_up_drains(&mut self, drains: &Drains, actions: &mut Vec<Action>) {
+        let mut changed = BTreeSet::new();
+        for (&(key, address), server) in &mut self.servers {
+            let before = server.share();
+            let was_drained = std::mem::replace(&mut server.is_drained, drains.is_drained(address));
+            if let Some(service) = self.services.get_mut(&key)
+                && was_drained != server.is_drained
+            {
+                service.sum = service.sum + server.share() - before;
+                changed.insert(key);
+            }
+        }
+        for key in changed {
+            if let Some(service) = self.services.get_mut(&key) {
+                settle_quorum(service, actions);
+            }
+        }
     }
 
     /// Takes note of a check's result.
@@ -301,7 +333,7 @@ impl Health {
         let Some(server) = self.servers.get_mut(&(key, id.real_server)) else {
             return;
         };
-        let (was_up, weighed) = server.share();
+        let before = server.share();
         let weight_before = server.weight();
         let was_found_down = server.is_found_down();
         let mut checks = server.checks.iter_mut();
@@ -312,9 +344,9 @@ impl Health {
         state.healthy = Some(healthy);
         state.reason = Some(reason.clone());
         state.weight = weight;
-        let (is_up, weighs) = server.share();
-        if is_up != was_up {
-            settle_server(id, server, service, (was_up, weighed), &reason, actions);
+        let (share, weight) = (server.share(), server.weight());
+        if share.up != before.up {
+            settle_server(id, server, service, before, &reason, actions);
             return;
         }
         if !healthy && !was_found_down {
@@ -322,10 +354,10 @@ impl Health {
             say(id, server, service, &reason, actions);
             return;
         }
-        service.weight = service.weight + weighs - weighed;
-        if is_up == 1 && weighs != weighed {
+        service.sum = service.sum + share - before;
+        if share.up == 1 && weight != weight_before {
             actions.push(Action::Log(format!(
-                "{id}: weight {weight_before} -> {weighs}: {reason}"
+                "{id}: weight {weight_before} -> {weight}: {reason}"
             )));
             actions.push(Action::Publish);
         } else if changed && !healthy {
@@ -349,7 +381,7 @@ impl Health {
                 continue;
             };
             let Some(totals) = totals(key) else { continue };
-            let is_alone = service.up <= before.0;
+            let is_alone = service.sum.up <= before.up;
             let Some(change) = state.observe(now, totals, is_alone) else {
                 continue;
             };
@@ -365,7 +397,7 @@ impl Health {
                 Change::BackIn => format!("{fail_timeout:?} are over"),
             };
             // Down by a check as well: no change, and no news.
-            if server.share().0 != before.0 {
+            if server.share().up != before.up {
                 settle_server(&check_id(key, 0), server, service, before, &reason, actions);
             }
         }
@@ -397,16 +429,29 @@ impl Health {
     }
 
     /// The weight of a real server with what its checks want of it, 0 while it is down; and whether it is up.
+    /// Drained or not.
     pub(super) fn weight_and_state(&self, server: ServerKey) -> (u32, bool) {
-        let share = self.servers.get(&server).map(Server::share);
-        share.map_or((0, true), |(up, weight)| {
-            (u32::try_from(weight).unwrap_or(0), up == 1)
-        })
+        match self.servers.get(&server) {
+            None => (0, true),
+            Some(server) if server.is_up() => (server.weight(), true),
+            Some(_) => (0, false),
+        }
     }
 
     /// Whether the real servers that are up weigh enough.
     pub(super) fn has_quorum(&self, service: ServiceKey) -> bool {
         self.services.get(&service).is_none_or(|s| s.has_quorum)
+    }
+
+    /// The same, as it will be when this server is not drained any more.
+    pub(super) fn has_quorum_unless_drained(&self, server: ServerKey) -> bool {
+        let Some(service) = self.services.get(&server.0) else {
+            return true;
+        };
+        let drained = self.servers.get(&server);
+        let drained = drained.filter(|server| server.is_drained && server.is_up());
+        let more = drained.map_or(0, |server| u64::from(server.weight()));
+        service.has_quorum || service.sum.weight + more >= service.needed()
     }
 
     pub(super) fn checks(&self, server: ServerKey) -> &[CheckState] {
@@ -419,13 +464,11 @@ fn settle_server(
     id: &CheckId,
     server: &Server,
     service: &mut Service,
-    before: (usize, u64),
+    before: Share,
     reason: &str,
     actions: &mut Vec<Action>,
 ) {
-    let (is_up, weighs) = server.share();
-    service.up = service.up + is_up - before.0;
-    service.weight = service.weight + weighs - before.1;
+    service.sum = service.sum + server.share() - before;
     say(id, server, service, reason, actions);
     actions.push(Action::Publish);
     settle_quorum(service, actions);
@@ -434,7 +477,7 @@ fn settle_server(
 /// Says that a server is up or down now: log, those who wait for it, script.
 fn say(id: &CheckId, server: &Server, service: &Service, reason: &str, actions: &mut Vec<Action>) {
     let is_up = server.is_up();
-    let (now_up, total) = (service.up, service.real_servers);
+    let (now_up, total) = (service.sum.up, service.real_servers);
     let (word, script) = if is_up {
         ("up", &server.notify_up)
     } else {
@@ -450,12 +493,12 @@ fn say(id: &CheckId, server: &Server, service: &Service, reason: &str, actions: 
 /// Says when a quorum is gained or lost; then another pool serves.
 fn settle_quorum(service: &mut Service, actions: &mut Vec<Action>) {
     let needed = service.needed();
-    let has_quorum = service.weight >= needed;
+    let has_quorum = service.sum.weight >= needed;
     if has_quorum == service.has_quorum {
         return;
     }
     service.has_quorum = has_quorum;
-    let (key, weight) = (service.key, service.weight);
+    let (key, weight) = (service.key, service.sum.weight);
     let (word, script) = if has_quorum {
         ("gained", &service.quorum.up)
     } else {

@@ -277,7 +277,7 @@ impl Controller {
         self.keep_local_addresses();
         let rules = self.rules();
         self.steering.keep_only(&rules, actions);
-        self.health.take_up(config, touched, actions);
+        (self.health).take_up(config, touched, &self.drains, actions);
         self.follow(actions);
         let services = config.virtual_servers.iter();
         let changed = services.filter(|service| touched.contains(&service.key));

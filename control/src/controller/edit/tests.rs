@@ -331,3 +331,37 @@ fn a_drain_outlives_a_reload_and_has_a_deadline() {
     let later = now + Duration::from_secs(1);
     assert!(logged(controller.handle(Event::Tick, later)));
 }
+
+/// Without a quorum real servers weigh nothing, but the one whose drain costs it is saved with what it would weigh.
+#[test]
+fn a_drain_that_brings_the_sorry_server_in_is_saved_without_it() {
+    let text = r#"
+        [[virtual_server]]
+        address = "10.0.0.100:80"
+        lb_kind = "DR"
+        sorry_server = "10.0.0.9:80"
+        [[virtual_server.real_server]]
+        address = "10.0.0.1:80"
+        weight = 2
+    "#;
+    let config = config::parse(text, Path::new("file")).unwrap().config;
+    let mut controller = Controller::new(config, Vec::new());
+    controller.start(Instant::now());
+    let weights = |controller: &mut Controller| {
+        let table = controller.ipvs(|_| ServerTotals::default(), 0);
+        let servers = table.virtual_servers[0].real_servers.iter();
+        let weights = servers.map(|server| (server.weight, server.undrained_weight));
+        weights.collect::<Vec<_>>()
+    };
+    let (address, port) = ("10.0.0.1".parse().unwrap(), None);
+    let drain = Edit::Drain {
+        address,
+        port,
+        deadline_milliseconds: None,
+    };
+    assert_eq!(one(&mut controller, drain).0, None);
+    assert_eq!(weights(&mut controller), [(0, 2), (1, 1)]);
+    let undrain = Edit::Undrain { address, port };
+    assert_eq!(one(&mut controller, undrain).0, None);
+    assert_eq!(weights(&mut controller), [(2, 2)]);
+}
