@@ -81,6 +81,7 @@ impl Server {
         };
         Share {
             up: is_up.into(),
+            taking: (weight > 0).into(),
             weight,
         }
     }
@@ -381,7 +382,8 @@ impl Health {
                 continue;
             };
             let Some(totals) = totals(key) else { continue };
-            let is_alone = service.sum.up <= before.up;
+            // Others that are up are no help to clients while they get no connections.
+            let is_alone = service.sum.taking <= before.taking;
             let Some(change) = state.observe(now, totals, is_alone) else {
                 continue;
             };

@@ -7,7 +7,9 @@ use std::ops::{Add, Sub};
 pub(super) struct Share {
     /// Servers that are up.
     pub(super) up: usize,
-    /// Of those, for new connections.
+    /// Of those, servers that get new connections.
+    pub(super) taking: usize,
+    /// Their weight.
     pub(super) weight: u64,
 }
 
@@ -17,6 +19,7 @@ impl Add for Share {
     fn add(self, other: Self) -> Self {
         Self {
             up: self.up + other.up,
+            taking: self.taking + other.taking,
             weight: self.weight + other.weight,
         }
     }
@@ -28,6 +31,7 @@ impl Sub for Share {
     fn sub(self, other: Self) -> Self {
         Self {
             up: self.up - other.up,
+            taking: self.taking - other.taking,
             weight: self.weight - other.weight,
         }
     }

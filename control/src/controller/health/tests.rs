@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::super::Controller;
 use super::*;
+use crate::api::edit::Edit;
 use crate::event::Event;
 use crate::health::Checker;
 use crate::scripts::{Policy, Runner};
@@ -55,6 +56,71 @@ fn a_server_that_is_down_keeps_its_connections_with_inhibit_on_failure() {
         }
     }
     assert_eq!(states, [(0, true), (0, false), (3, true), (1, true)]);
+}
+
+/// What becomes of the first server of three when clients get no answer from it: the second has this weight and may be
+/// drained, the third is down.
+fn unanswered(weight: u32, is_drained: bool) -> bool {
+    let file = format!(
+        r#"
+        [[virtual_server]]
+        address = "10.0.0.100:80"
+        lb_kind = "DR"
+        max_fails = 2
+        [[virtual_server.real_server]]
+        address = "10.0.0.1:80"
+        [[virtual_server.real_server]]
+        address = "10.0.0.2:80"
+        weight = {weight}
+        [[virtual_server.real_server]]
+        address = "10.0.0.3:80"
+        TCP_CHECK = {{}}
+        "#
+    );
+    let now = Instant::now();
+    let config = crate::config::parse(&file, Path::new("file"));
+    let mut controller = Controller::new(config.unwrap().config, Vec::new());
+    controller.start(now);
+    let id = CheckId {
+        virtual_server: "TCP 10.0.0.100:80".into(),
+        real_server: "10.0.0.3:80".parse().unwrap(),
+        check: 0,
+    };
+    controller.handle(
+        Event::Health {
+            id,
+            healthy: false,
+            reason: "told so".into(),
+            weight: None,
+        },
+        now,
+    );
+    if is_drained {
+        let drain = Edit::Drain {
+            address: "10.0.0.2".parse().unwrap(),
+            port: None,
+            deadline_milliseconds: None,
+        };
+        assert_eq!(controller.edit(&[drain], now).0, [None]);
+    }
+    let service = &controller.config().virtual_servers[0];
+    let (key, first) = (service.key, service.real_servers[0].clone());
+    let silent = controller.servers().id(key, first.address).unwrap();
+    for second in 0..3 {
+        let totals = |id| ServerTotals {
+            unanswered: if id == silent { second * 9 } else { 0 },
+            ..ServerTotals::default()
+        };
+        controller.observe(now + Duration::from_secs(second), totals);
+    }
+    controller.is_up(key, &first)
+}
+
+#[test]
+fn the_last_server_that_takes_connections_is_never_taken_out() {
+    assert!(!unanswered(1, false), "another takes its clients");
+    assert!(unanswered(0, false), "the other has weight 0");
+    assert!(unanswered(1, true), "the other is drained");
 }
 
 /// Real checks of a server at 127.0.0.1, and the controller that they report to.
