@@ -355,6 +355,7 @@ impl Director {
             notes,
             umem,
             frames,
+            arrivals,
             snapshot,
             now,
         });

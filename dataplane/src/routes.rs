@@ -70,7 +70,7 @@ pub struct Egress {
     /// The kernel's number of it; 0 where there is no kernel.
     pub index: u32,
     pub mac: MacAddress,
-    /// Most bytes of an IP packet.
+    /// Most bytes of an IP packet; 0 where no interface is.
     pub mtu: u16,
     /// The director's addresses there, from which tunnelled packets are sent.
     pub v4: Option<Address>,
@@ -171,6 +171,12 @@ impl Routes {
     #[must_use]
     pub fn egress(&self, port: PortIndex) -> Option<&Egress> {
         self.ports.get(usize::from(port.0))
+    }
+
+    /// There is such an interface: it may be gone, and with it the ways by it. Where interfaces are not known, there are all.
+    #[must_use]
+    pub fn has_port(&self, port: PortIndex) -> bool {
+        self.ports.is_empty() || self.egress(port).is_some_and(|egress| egress.mtu > 0)
     }
 
     /// Most bytes of an IP packet that leaves by `port`.

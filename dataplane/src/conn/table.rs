@@ -34,7 +34,7 @@ use super::wheel::{List, ListId, NONE, Wheel};
 use super::{Handshake, State, Timeouts};
 use crate::flow::{FlowHasher, FlowKey, PlainKey};
 use crate::processor::prefetch;
-use crate::service::ServerId;
+use crate::service::{PortIndex, ServerId};
 
 /// A place in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -269,13 +269,18 @@ impl ConnectionTable {
         self.get(entry).reply(self.wide_replies.get(entry.number()))
     }
 
-    /// A request came from the MAC address that these bytes of its frame end with
+    /// A request came by this port from the MAC address that these bytes of its frame end with
     /// ([`up_to_source`](crate::wire::ethernet::up_to_source)): a client that is a neighbour is answered there. True if
-    /// that was another one.
-    pub(crate) fn learn_way(&mut self, entry: EntryIndex, source: [u8; 8]) -> bool {
+    /// that was elsewhere before.
+    pub(crate) fn learn_way(
+        &mut self,
+        entry: EntryIndex,
+        ingress: PortIndex,
+        source: [u8; 8],
+    ) -> bool {
         let connection = &mut self.entries[entry.number()];
         if !connection.is(mark::WIDE) {
-            let learned = connection.way().learned(source);
+            let learned = connection.way().learned(ingress, source);
             if let Some(way) = learned {
                 connection.set_way(way);
             }
@@ -284,7 +289,7 @@ impl ConnectionTable {
         let Some(wide) = self.wide_replies.get_mut(entry.number()) else {
             return false;
         };
-        let learned = wide.way.learned(source);
+        let learned = wide.way.learned(ingress, source);
         wide.way = learned.unwrap_or(wide.way);
         learned.is_some()
     }

@@ -5,7 +5,7 @@
 use super::flows::Flows;
 use crate::conn::{ConnectionTable, Way};
 use crate::routes::{Routes, Via};
-use crate::service::Address;
+use crate::service::{Address, MacAddress};
 use crate::snapshot::Snapshot;
 
 /// Entries of the connection table looked at in a turn: some 20 µs.
@@ -72,15 +72,18 @@ impl Flows {
 fn way_anew(routes: &Routes, client: Address, before: Way) -> Way {
     match (routes.route(client), before) {
         (Some(Via::Gateway(gateway)), _) => Way::Gateway(gateway),
-        // Its MAC address is learned from its next request.
-        (Some(Via::Link(port)), Way::Gateway(gateway)) => {
-            let hop = routes.gateway(gateway);
-            let mac = hop.map(|hop| hop.addresses.destination());
-            Way::Neighbor {
+        // Where it is is learned from its next request. Until then the gateway may still know, which is at no other port
+        // than its own.
+        (Some(Via::Link(port)), Way::Gateway(gateway)) => match routes.gateway(gateway) {
+            Some(hop) => Way::Neighbor {
+                port: hop.port,
+                mac: hop.addresses.destination(),
+            },
+            None => Way::Neighbor {
                 port,
-                mac: mac.unwrap_or_default(),
-            }
-        }
+                mac: MacAddress::default(),
+            },
+        },
         (Some(Via::Link(_)), Way::Neighbor { .. }) | (None, _) => before,
     }
 }

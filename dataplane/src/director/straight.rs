@@ -16,6 +16,7 @@ use crate::counters::ServerStatistics;
 use crate::forward::direct;
 use crate::forward::rewrite::PlainRewrite;
 use crate::forward::tunnel::{Front, Variation};
+use crate::handoff::Arrival;
 use crate::processor::Loop;
 use crate::routes::Routes;
 use crate::service::PortIndex;
@@ -45,6 +46,8 @@ pub(super) struct Burst<'a> {
     pub(super) notes: &'a mut Notes,
     pub(super) umem: &'a Umem,
     pub(super) frames: &'a mut [Frame],
+    /// One is that of all.
+    pub(super) arrivals: &'a [Arrival],
     pub(super) snapshot: &'a Snapshot,
     /// As in [`Director::process`](super::Director::process).
     pub(super) now: u64,
@@ -69,6 +72,7 @@ impl Loop for Burst<'_> {
             notes,
             umem,
             frames,
+            arrivals,
             snapshot,
             now,
         } = self;
@@ -99,20 +103,26 @@ impl Loop for Burst<'_> {
             });
         }
         if flows.table.has_replies() && !known.is_empty() {
+            let ingress = arrivals[0].ingress;
+            let elsewhere = came_elsewhere(arrivals);
+            let others = known.without(elsewhere);
             known = match flows.owners {
                 None => processor.run(SendTranslated::<true, false> {
                     straight: flows.straight(snapshot, now),
                     plain,
                     packets: packets.reborrow(),
-                    others: known,
+                    others,
+                    ingress,
                 }),
                 Some(_) => processor.run(SendTranslated::<true, true> {
                     straight: flows.straight(snapshot, now),
                     plain,
                     packets: packets.reborrow(),
-                    others: known,
+                    others,
+                    ingress,
                 }),
-            };
+            }
+            .with(known.among(elsewhere));
         }
         if flows.table.has_replies() && !known.is_empty() {
             known = processor.run(SendTranslated::<false, false> {
@@ -120,6 +130,7 @@ impl Loop for Burst<'_> {
                 plain,
                 packets: packets.reborrow(),
                 others: known,
+                ingress: arrivals[0].ingress,
             });
         }
         if !snapshot.tunnel_paths().is_empty() && !known.with(new).is_empty() {
@@ -150,6 +161,16 @@ impl Loop for Burst<'_> {
             egress,
         }
     }
+}
+
+/// Those that did not come by the interface of the first one: only other workers hand over such bursts.
+#[inline(always)]
+fn came_elsewhere(arrivals: &[Arrival]) -> FrameSet {
+    let (first, mut elsewhere) = (arrivals[0].ingress, FrameSet::NONE);
+    for (number, _) in (arrivals.iter().enumerate()).filter(|(_, one)| one.ingress != first) {
+        elsewhere.add(number);
+    }
+    elsewhere
 }
 
 /// The interface, if they are all the same one.
@@ -285,6 +306,8 @@ struct SendTranslated<'a, const REQUESTS: bool, const SHARED: bool> {
     plain: &'a mut PlainNotes,
     packets: Packets<'a>,
     others: FrameSet,
+    /// By which all requests came.
+    ingress: PortIndex,
 }
 
 impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUESTS, SHARED> {
@@ -300,7 +323,9 @@ impl<const REQUESTS: bool, const SHARED: bool> Loop for SendTranslated<'_, REQUE
             let (candidate, life) = (plain.candidates[number], plain.headers.lives[number]);
             let (length, head) = (packets.length(number), packets.head_mut(number));
             let sent = match REQUESTS {
-                true => straight.send_request::<SHARED>(candidate, life, length, head),
+                true => {
+                    straight.send_request::<SHARED>(candidate, life, length, self.ingress, head)
+                }
                 false => straight.send_reply(candidate, life, length, head),
             };
             match sent {
@@ -379,6 +404,7 @@ impl Straight<'_> {
         candidate: Candidate,
         life: Life,
         length: u16,
+        ingress: PortIndex,
         head: &mut [u8; HEAD],
     ) -> Option<PortIndex> {
         let connection = self.connections.request(candidate, head)?;
@@ -386,7 +412,8 @@ impl Straight<'_> {
         let Path::Translated(hop) = self.paths.get(id)? else {
             return None;
         };
-        if let Some(way) = connection.way().learned(ethernet::up_to_source(head)?) {
+        let source = ethernet::up_to_source(head)?;
+        if let Some(way) = connection.way().learned(ingress, source) {
             cold_path();
             if SHARED {
                 return None; // the others are to be told

@@ -60,7 +60,7 @@ impl Flows {
         }
         let (id, rewrite) = (connection.server(), rewrite(connection, &reply, direction));
         if direction == Direction::Request {
-            self.learn_way(entry, umem.bytes(frame), now);
+            self.learn_way(entry, packet, frame);
         }
         apply(&rewrite, slot, umem, frame, &next_hop).ok()?;
         self.table.get_mut(entry).refresh(now);
@@ -69,10 +69,13 @@ impl Flows {
     }
 
     /// A request came in this frame: a client that is a neighbour is answered where it came from, by all workers.
-    fn learn_way(&mut self, entry: EntryIndex, frame: &[u8], now: u64) {
-        let source = ethernet::up_to_source(frame);
-        if source.is_some_and(|source| self.table.learn_way(entry, source)) {
-            self.share(entry, now);
+    fn learn_way(&mut self, entry: EntryIndex, packet: &Packet<'_>, frame: &Frame) {
+        let source = ethernet::up_to_source(packet.umem.bytes(frame));
+        let ingress = packet.ingress;
+        if source.is_some_and(|source| self.table.learn_way(entry, ingress, source)) {
+            self.share(entry, packet.now);
+            // Replies may wait because nothing is where the client was before.
+            self.news = true;
         }
     }
 
@@ -185,10 +188,15 @@ impl Flows {
                 let Some(server) = server.filter(|server| server.method.rewrites_replies()) else {
                     return Err(Refusal::Drop(DropReason::ServerUnavailable));
                 };
-                self.learn_way(entry, bytes, packet.now);
+                // An ICMP error comes from wherever a router is.
+                if packet.slot.what != What::IcmpError {
+                    self.learn_way(entry, packet, frame);
+                }
                 server.next_hop
             }
-            Direction::Reply => way_out(&snapshot.routes, reply.way, bytes),
+            // The client's port may be gone, and is nothing that packets could be too long for.
+            Direction::Reply => way_out(&snapshot.routes, reply.way, bytes)
+                .filter(|hop| snapshot.routes.has_port(hop.port)),
         };
         let hop = hop.ok_or(Refusal::Wait(DropReason::NextHopUnresolved))?;
         Ok((reply, hop))
@@ -332,7 +340,8 @@ pub(super) fn way_to_neighbor(ingress: PortIndex, frame: &[u8]) -> WayWord {
     WayWord::neighbor(ingress, source.unwrap_or_default())
 }
 
-/// How a reply, which is `frame`, reaches the client by `way`; `None` while its gateway is not resolved.
+/// How a reply, which is `frame`, reaches the client by `way`; `None` while its gateway is not resolved. The port may be one
+/// that no packet fits through, because it is gone ([`Routes::has_port`]).
 #[inline(always)]
 pub(super) fn way_out(routes: &Routes, way: Way, frame: &[u8]) -> Option<Hop> {
     match way {
@@ -341,7 +350,8 @@ pub(super) fn way_out(routes: &Routes, way: Way, frame: &[u8]) -> Option<Hop> {
             // Replay and tests know no interfaces: there the reply's own destination is ours.
             let own = match routes.egress(port) {
                 Some(own) => own.mac,
-                None => ethernet::destination(frame)?,
+                None if routes.has_port(port) => ethernet::destination(frame)?,
+                None => return None,
             };
             Some(Hop {
                 addresses: Addresses::new(mac, own),

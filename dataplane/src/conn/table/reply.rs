@@ -34,7 +34,7 @@ const _: () = assert!(size_of::<WideReply>() == 64);
 pub enum Way {
     /// By this gateway of the snapshot.
     Gateway(GatewayId),
-    /// The client is a neighbour; the MAC address is that of its last request.
+    /// The client is a neighbour; this is where its last request came from.
     Neighbor { port: PortIndex, mac: MacAddress },
 }
 
@@ -85,15 +85,15 @@ impl WayWord {
         Self(Self::GATEWAY | (id as u64) << 16)
     }
 
-    /// A client that is a neighbour is answered at the MAC address of its last request. `None` if it is the one
-    /// that these bytes end with already.
+    /// A client that is a neighbour is answered where its last request came from: by the same port, at the same MAC
+    /// address, as neither is of use without the other. `None` if the way leads there already: to the port `ingress`
+    /// and the MAC address that these bytes end with.
     #[inline(always)]
     #[must_use]
-    pub(crate) const fn learned(self, source: [u8; 8]) -> Option<Self> {
-        let source = u64::from_le_bytes(source);
-        let differs = (self.0 ^ source) & !Self::PORT != 0;
-        match differs && !self.is_gateway() {
-            true => Some(Self(self.0 & Self::PORT | source & !Self::PORT)),
+    pub(crate) const fn learned(self, ingress: PortIndex, source: [u8; 8]) -> Option<Self> {
+        let came = Self::neighbor(ingress, source);
+        match came.0 != self.0 && !self.is_gateway() {
+            true => Some(came),
             false => None,
         }
     }
@@ -143,11 +143,15 @@ mod tests {
             assert_eq!(Way::from(WayWord::from(way)), way);
         }
         let neighbor = WayWord::from(Way::Neighbor { port, mac });
-        assert_eq!(neighbor.learned([0xff; 8]), None);
-        let moved = Way::Neighbor { port, mac: other };
+        let learned = |ingress, source| neighbor.learned(ingress, source).map(Way::from);
+        assert_eq!(learned(port, [0xff; 8]), None);
         let source = [7, 7, 2, 0, 0, 0, 0, 1];
-        assert_eq!(neighbor.learned(source).map(Way::from), Some(moved));
+        let moved = |port, mac| Some(Way::Neighbor { port, mac });
+        assert_eq!(learned(port, source), moved(port, other));
+        // Its cable may go to another port, and then a new client's MAC address would be the same.
+        assert_eq!(learned(PortIndex(3), [0xff; 8]), moved(PortIndex(3), mac));
+        assert_eq!(learned(PortIndex(3), source), moved(PortIndex(3), other));
         let gateway = WayWord::from(Way::Gateway(GatewayId(7)));
-        assert_eq!(gateway.learned(source), None);
+        assert_eq!(gateway.learned(port, source), None);
     }
 }
