@@ -206,6 +206,12 @@ impl Flows {
             && let Some(handshake) = self.table.handshake(entry)
         {
             let is_repeated = direction == Direction::Reply && slot.tcp_flags & flags::SYN != 0;
+            if !handshake.is_open() && self.asks_in_vain(entry, direction, packet) {
+                // The packet shows once more what the first one did, so that another server can be asked.
+                self.remove(packet.snapshot, entry, packet.now);
+                self.counters.connections_reused += 1;
+                return self.new_connection(packet, frame, signal(packet, frame));
+            }
             if !handshake.is_open() || is_repeated {
                 return self.opening((entry, direction), handshake, packet, frame);
             }
@@ -232,6 +238,16 @@ impl Flows {
             }
             None => self.new_connection(packet, frame, signal),
         }
+    }
+
+    /// A client goes on whose server has not answered, and is down or gone. It will not begin anew: its SYN was answered
+    /// here, so to the client the connection is established.
+    fn asks_in_vain(&self, entry: EntryIndex, direction: Direction, packet: &Packet<'_>) -> bool {
+        let connection = self.table.get(entry);
+        let server = packet.snapshot.server(connection.server());
+        direction == Direction::Request
+            && matches!(packet.slot.what, What::Plain | What::Packet)
+            && !server.is_some_and(|server| server.serves(connection))
     }
 
     /// A packet of a known connection: its state advances.
