@@ -202,6 +202,17 @@ impl<'a> Elsewhere<'a> {
     }
 }
 
+impl Elsewhere<'_> {
+    /// True if replies with this key, which has this hash, are those of another worker's connection, whose requests have
+    /// another key than this one; of those connections that are shared. A client whose own connection it is has come to
+    /// another worker, as when a card is given other queues: there it goes on.
+    #[inline]
+    pub(crate) fn is_of_others(&self, hash: u64, key: &PlainKey, client: &PlainKey) -> bool {
+        let found = self.find(hash).and_then(|listed| self.reply(listed, key));
+        found.is_some_and(|(reply, _)| reply.client != *client)
+    }
+}
+
 /// A frame on its way, which stays its sender's.
 #[derive(Debug)]
 struct Handed {

@@ -13,9 +13,9 @@ use super::{Packet, Verdict, What};
 use crate::conn::{Candidate, EntryIndex};
 use crate::counters::ServerStatistics;
 use crate::device::BURST;
-use crate::flow::PlainKey;
+use crate::flow::{FlowKey, PlainKey};
 use crate::forward::rewrite::PlainRewrite;
-use crate::handoff::{Elsewhere, Listed, SharedReply};
+use crate::handoff::{Elsewhere, Listed, Owners, SharedReply};
 use crate::processor::Loop;
 use crate::routes::Routes;
 use crate::snapshot::Snapshot;
@@ -98,6 +98,19 @@ impl Flows {
     pub(super) fn may_be_elsewhere(&self, packet: &Packet<'_>) -> bool {
         let back = u16::from(packet.slot.what == What::FirstFragment);
         (self.owners.as_ref()).is_some_and(|owners| packet.asked.max(1) < owners.workers + back)
+    }
+
+    /// True if replies with this key are those of another client's connection, or to another virtual server, that another
+    /// worker has and shares.
+    pub(super) fn is_taken_elsewhere(&self, client: &FlowKey, key: &FlowKey) -> bool {
+        let elsewhere = self.owners.as_ref().and_then(Owners::look);
+        elsewhere.is_some_and(|elsewhere| {
+            // What is not of IPv4 is not shared.
+            key.is_v4() && client.is_v4() && {
+                let hash = self.table.hash(key);
+                elsewhere.is_of_others(hash, &key.plain(), &client.plain())
+            }
+        })
     }
 
     /// Shares an own connection with the other workers, if there are any and its plain packets go straight on:

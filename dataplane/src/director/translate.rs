@@ -202,6 +202,17 @@ impl Flows {
         Ok((reply, hop))
     }
 
+    /// A new connection that would have this key for its replies is not to be.
+    #[cold]
+    fn conflict(&mut self, client: &FlowKey, key: FlowKey) -> Refusal {
+        let reply = Reply {
+            key,
+            ..Reply::default()
+        };
+        self.give_back_local(client, &reply);
+        Refusal::Drop(DropReason::TranslationConflict)
+    }
+
     /// The reply half of a new connection to `server`.
     ///
     /// # Errors
@@ -229,14 +240,12 @@ impl Flows {
         );
         if let Some((entry, _)) = self.table.find(self.table.place(&key), &key) {
             if !self.table.get(entry).state().is_over() {
-                let reply = Reply {
-                    key,
-                    ..Reply::default()
-                };
-                self.give_back_local(client, &reply);
-                return Err(Refusal::Drop(DropReason::TranslationConflict));
+                return Err(self.conflict(client, key));
             }
             self.remove(packet.snapshot, entry, packet.now);
+        }
+        if self.is_taken_elsewhere(client, &key) {
+            return Err(self.conflict(client, key));
         }
         let before = endpoints(client);
         let after = Endpoints {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dataplane::counters::{ServerTotals, WorkerStatistics};
+use dataplane::counters::{DropReason, ServerTotals, WorkerStatistics};
 use dataplane::device::ring::RingDevice;
+use dataplane::limits::SynProxy;
 use dataplane::routes::{Egress, Prefix, Routes, Via};
 use dataplane::service::{
     Address, GatewayId, MacAddress, NextHop, Protocol, ServerId, VirtualServer,
@@ -235,6 +236,49 @@ fn a_clients_port_that_serves_another_virtual_server_is_answered_as_that() {
         }
     }
     assert_eq!(bench.translated_and_handed(), (12, 0));
+}
+
+/// As on one worker: their replies could not be told apart, wherever they arrive.
+#[test]
+fn a_clients_port_serves_one_virtual_server_on_all_workers() {
+    // Found by the straight way of new connections, or by the general one.
+    for syn_proxy in [None, Some(SynProxy::Always)] {
+        let mut both = services();
+        both.push(service(2, Protocol::Udp, 5300, 53));
+        for service in &mut both {
+            service.options.syn_proxy = syn_proxy;
+        }
+        let mut bench = Bench::of(&both, 2);
+        let query = |port| udp((CLIENT, 9), (VIP, port), b"query");
+        let conflicts = |bench: &Bench| {
+            [0, 1].map(|worker: usize| {
+                let drops = bench.workers[worker].counters().drops;
+                drops[DropReason::TranslationConflict as usize]
+            })
+        };
+        assert_eq!(bench.arrive(0, &query(53)).len(), 1);
+        assert_eq!(bench.arrive(1, &query(5300)), [[]; 0]);
+        assert_eq!(conflicts(&bench), [0, 1]);
+        assert_eq!(bench.workers[1].counters().connections, 0);
+        for worker in [0, 1] {
+            let sent = bench.arrive(worker, &answer(9));
+            assert_eq!(source(&sent[0]), (VIP, 53));
+        }
+        assert_eq!(bench.arrive(0, &query(53)).len(), 1);
+        // Another client is not in its way.
+        let other = udp((CLIENT, 10), (VIP, 5300), b"query");
+        assert_eq!(bench.arrive(1, &other).len(), 1);
+        // Nor is it itself, when the card brings it here from now on.
+        assert_eq!(bench.arrive(1, &query(53)).len(), 1);
+        let sent = bench.arrive(1, &answer(9));
+        assert_eq!(source(&sent[0]), (VIP, 53));
+        bench.pass(UDP_TIMEOUT + 1000);
+        assert_eq!(bench.arrive(1, &query(5300)).len(), 1);
+        assert_eq!(bench.arrive(0, &query(53)), [[]; 0]);
+        assert_eq!(conflicts(&bench), [1, 1]);
+        let sent = bench.arrive(0, &answer(9));
+        assert_eq!(source(&sent[0]), (VIP, 5300));
+    }
 }
 
 /// One of the four local ports that a worker has here serves one client after the other.

@@ -186,6 +186,15 @@ impl Translated<'_> {
         keys.hash(lookup.hasher(), hashes, wanted);
         lookup.places_of(hashes, wanted, places);
         clients.deltas(keys, wanted, networks, transports);
+        let taken = match self.owners {
+            // Workers share no local port.
+            Some(owners) if !LOCAL => taken_elsewhere(owners, opened, hashes, keys, clients),
+            Some(_) | None => FrameSet::NONE,
+        };
+        for number in taken.numbers() {
+            discard(table, entries[number], opening);
+        }
+        let opened = opened.without(taken);
         let all = &self.arrivals[0];
         let mut range = V4Range::NONE;
         for number in opened.numbers() {
@@ -205,7 +214,7 @@ impl Translated<'_> {
             };
             table.begin_replies(entries[number], &reply);
         }
-        let mut undone = FrameSet::NONE;
+        let mut undone = taken;
         for number in opened.numbers() {
             let entry = entries[number];
             if !table.add_replies(entry, places.get(number)) {
@@ -237,6 +246,32 @@ impl Translated<'_> {
         }
         undone
     }
+}
+
+/// Those whose replies could not be told from those of other workers' connections.
+#[inline(never)]
+fn taken_elsewhere(
+    owners: &Owners,
+    opened: FrameSet,
+    hashes: &Hashes<BURST>,
+    keys: &PlainKeys<BURST>,
+    clients: &PlainKeys<BURST>,
+) -> FrameSet {
+    let mut taken = FrameSet::NONE;
+    let Some(elsewhere) = owners.look() else {
+        return taken;
+    };
+    // These lines are written next, when the connections are listed.
+    for number in opened.numbers() {
+        elsewhere.prefetch(hashes.get(number));
+    }
+    for number in opened.numbers() {
+        let (key, client) = (keys.get(number), clients.get(number));
+        if elsewhere.is_of_others(hashes.get(number), &key, &client) {
+            taken.add(number);
+        }
+    }
+    taken
 }
 
 /// Removes a connection that was begun in vain, and what was counted of it.
