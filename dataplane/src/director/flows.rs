@@ -371,6 +371,7 @@ impl Flows {
         };
         if let (Ok(entry), Some(handshake)) = (&made, handshake) {
             self.table.set_handshake(*entry, handshake);
+            self.counters.syn_cookies_accepted += 1;
         }
         if made.is_err() {
             self.release_source(snapshot, service.id, client);

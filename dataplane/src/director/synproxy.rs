@@ -68,9 +68,7 @@ impl Flows {
         }
         let came = read(packet, frame)?;
         let handshake = self.checked(packet, &came);
-        if handshake.is_some() {
-            self.counters.syn_cookies_accepted += 1;
-        } else if defence == SynDefence::On {
+        if handshake.is_none() && defence == SynDefence::On {
             self.counters.syn_cookies_refused += 1;
         }
         Ok(handshake)
