@@ -52,6 +52,17 @@ impl FragmentKey {
     }
 }
 
+/// True for the last fragment of a datagram, by its place in that: `frame`, with the IP header at `l3_offset`, is a
+/// fragment.
+#[must_use]
+pub(crate) fn is_last(frame: &[u8], l3_offset: u16, is_v4: bool) -> bool {
+    let packet = frame.get(usize::from(l3_offset)..).unwrap_or_default();
+    match is_v4 {
+        true => ipv4::Packet::new_header(packet).is_ok_and(|ip| !ip.more_fragments()),
+        false => ipv6::fragment_header(packet).is_some_and(|header| !header.more),
+    }
+}
+
 /// Sizes and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FragmentOptions {
@@ -59,14 +70,17 @@ pub(crate) struct FragmentOptions {
     pub datagrams: usize,
     /// How long a decision is kept, in milliseconds from the first fragment on.
     pub timeout: u64,
+    /// The same from the last fragment on, which others may have fallen behind.
+    pub linger: u64,
 }
 
 impl Default for FragmentOptions {
-    /// 30 seconds as Linux reassembles (`ipfrag_time`).
+    /// 30 seconds as Linux reassembles (`ipfrag_time`); a second is much longer than a network reorders packets.
     fn default() -> Self {
         Self {
             datagrams: 4096,
             timeout: 30_000,
+            linger: 1000,
         }
     }
 }
@@ -86,6 +100,8 @@ struct Decision<T> {
     key: FragmentKey,
     value: T,
     deadline: u64,
+    /// The datagram's last fragment was there.
+    passed: bool,
 }
 
 impl<T: Copy> FragmentTable<T> {
@@ -101,26 +117,37 @@ impl<T: Copy> FragmentTable<T> {
     }
 
     /// Notes what was decided for a first fragment. One that comes twice is decided anew. True if that pushed
-    /// out another datagram's decision before its time.
+    /// out the decision of another datagram, before its time and before its last fragment.
     pub(crate) fn insert(&mut self, key: FragmentKey, value: T, now: u64) -> bool {
         let deadline = now.saturating_add(self.options.timeout);
         let set = Self::set(&mut self.decisions, &self.hasher, &key);
-        // The same datagram's slot, else one that is free or over, else the oldest.
+        // The same datagram's slot, else one that is free or over, else one whose last fragment was there, else the oldest.
         let rank = |slot: &Option<Decision<T>>| match slot {
-            Some(old) if old.key == key => 0,
-            Some(old) if old.deadline > now => old.deadline,
-            Some(_) | None => 1,
+            Some(old) if old.key == key => (0, 0),
+            Some(old) if old.deadline > now => (if old.passed { 2 } else { 3 }, old.deadline),
+            Some(_) | None => (1, 0),
         };
         let Some(slot) = set.iter_mut().min_by_key(|slot| rank(slot)) else {
             return false;
         };
-        let evicts = rank(slot) > 1;
+        let evicts = rank(slot) > (2, u64::MAX);
         *slot = Some(Decision {
             key,
             value,
             deadline,
+            passed: false,
         });
         evicts
+    }
+
+    /// The datagram's last fragment went where its first one did. Those that it overtook may still come.
+    pub(crate) fn pass(&mut self, key: &FragmentKey, now: u64) {
+        let linger = now.saturating_add(self.options.linger);
+        let set = Self::set(&mut self.decisions, &self.hasher, key);
+        if let Some(decision) = set.iter_mut().flatten().find(|slot| slot.key == *key) {
+            decision.deadline = decision.deadline.min(linger);
+            decision.passed = true;
+        }
     }
 
     /// What was decided for the datagram of a later fragment.

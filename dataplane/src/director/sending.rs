@@ -7,7 +7,7 @@ use crate::counters::DropReason;
 use crate::forward::fragment::{self, Oversize};
 use crate::forward::tunnel::{self, Variation};
 use crate::forward::{direct, icmp, reset};
-use crate::fragments::FragmentKey;
+use crate::fragments::{self, FragmentKey};
 use crate::service::{Address, ForwardingMethod, Hop, PortIndex};
 use crate::snapshot::Server;
 use crate::wire;
@@ -149,10 +149,17 @@ impl Flows {
         let Some(flow) = self.fragments.get(&key, packet.now) else {
             return Err(Refusal::Wait(DropReason::Fragment));
         };
-        match self.table.find(self.table.place(&flow), &flow) {
-            Some((entry, direction)) => self.forward(entry, direction, packet, frame),
-            None => Err(Refusal::NotOurs(DropReason::NoVirtualServer)),
+        let Some((entry, direction)) = self.table.find(self.table.place(&flow), &flow) else {
+            return Err(Refusal::NotOurs(DropReason::NoVirtualServer));
+        };
+        // Before it is rewritten.
+        let (slot, bytes) = (packet.slot, packet.umem.bytes(frame));
+        let is_last = fragments::is_last(bytes, slot.l3_offset, slot.is_v4);
+        let sent = self.forward(entry, direction, packet, frame);
+        if is_last && sent.is_ok() {
+            self.fragments.pass(&key, packet.now);
         }
+        sent
     }
 
     /// Sends a frame that waited, if that is possible now.

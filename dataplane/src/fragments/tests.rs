@@ -73,7 +73,61 @@ fn the_oldest_decision_goes_first() {
     assert_eq!(kept, [2, 3, 4, 5, 6, 7, 8, 9]);
 }
 
+/// Those that the last fragment overtook have a second.
+#[test]
+fn a_datagram_that_has_passed_is_kept_for_a_second() {
+    let mut table = table(64);
+    table.insert(key(1), 11, 0);
+    table.pass(&key(1), 100);
+    assert_eq!(table.get(&key(1), 1099), Some(11));
+    // Its last fragment, sent again, keeps nothing longer.
+    table.pass(&key(1), 1099);
+    assert_eq!(table.get(&key(1), 1099), Some(11));
+    assert_eq!(table.get(&key(1), 1100), None);
+    // Nor does one at the end of its time.
+    table.insert(key(2), 22, 0);
+    table.pass(&key(2), 29_900);
+    assert_eq!(table.get(&key(2), 30_000), None);
+    // Its number is used again: another datagram.
+    table.insert(key(1), 12, 2000);
+    assert_eq!(table.get(&key(1), 20_000), Some(12));
+    // Of an unknown one there is nothing to keep.
+    table.pass(&key(3), 2000);
+    assert_eq!(table.get(&key(3), 2000), None);
+}
+
+#[test]
+fn what_gives_way_and_has_passed_is_no_eviction() {
+    let mut table = table(WAYS); // one set
+    for number in 0..100_000 {
+        let now = u64::from(number) / 100;
+        assert!(!table.insert(key(number), 1, now), "{number}");
+        table.pass(&key(number), now);
+    }
+    // One that goes on is older than all, and stays.
+    table.insert(key(100_000), 2, 1000);
+    for number in 100_001..100_100 {
+        assert!(!table.insert(key(number), 1, 30_500));
+        table.pass(&key(number), 30_500);
+    }
+    assert_eq!(table.get(&key(100_000), 30_500), Some(2));
+}
+
 proptest! {
+    #[test]
+    fn the_last_fragment_says_so(is_v4 in any::<bool>(), offset in 1_u16..1000) {
+        let frame = if is_v4 { v4(1, offset, 1) } else { v6(1, offset, 1) };
+        let parsed = wire::parse(&frame).unwrap();
+        let last = |frame: &[u8]| is_last(frame, parsed.l3_offset, is_v4);
+        prop_assert!(!last(&frame));
+        let mut ends = frame.clone();
+        // `MF`; for IPv6 the lowest bit of the offset's second byte, behind 8 bytes of options.
+        let (byte, bit) = if is_v4 { (14 + 6, 0x20) } else { (14 + 40 + 8 + 3, 1) };
+        ends[byte] ^= bit;
+        prop_assert!(last(&ends));
+        prop_assert!(!last(&frame[..20]));
+    }
+
     #[test]
     fn fragments_of_a_datagram_have_one_key_and_others_have_another(
         [first_id, second_id] in any::<[u32; 2]>(),
