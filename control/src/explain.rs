@@ -71,6 +71,8 @@ impl Question {
 pub(crate) struct Existing {
     pub(crate) server: ServerId,
     pub(crate) state: State,
+    /// Its replies are translated: it began with NAT or FULLNAT.
+    pub(crate) is_translated: bool,
     pub(crate) worker: u32,
 }
 
@@ -205,11 +207,11 @@ fn of_connection(
             .to_owned(),
     );
     match server {
-        Some(server) if server.available => {
+        Some(server) if server.available && server.goes_on(existing.is_translated) => {
             answer.certain = true;
             leave(&mut answer, question, server, known);
         }
-        Some(_) | None => {
+        other => {
             let what = match (question.protocol, snapshot.expiry.nodest_conn) {
                 (Protocol::Udp, _) => "the next packet gets another real server",
                 (_, true) => "the connection ends with its next packet (expire_nodest_conn)",
@@ -217,9 +219,20 @@ fn of_connection(
                     "its packets are dropped as server_unavailable, but for a SYN, which gets another one"
                 }
             };
-            answer
-                .why
-                .push(format!("that real server is down or was removed: {what}"));
+            let why = match other {
+                Some(server) if server.available => format!(
+                    "that real server is one of {} now, which is no way for a connection that began {} \
+                     translated replies",
+                    server.method,
+                    if existing.is_translated {
+                        "with"
+                    } else {
+                        "without"
+                    }
+                ),
+                Some(_) | None => "that real server is down or was removed".to_owned(),
+            };
+            answer.why.push(format!("{why}: {what}"));
         }
     }
     answer

@@ -158,7 +158,13 @@ impl Server {
     /// connection began, or such a one no more: what the connection is cannot go that way.
     #[must_use]
     pub fn serves(&self, connection: &Connection) -> bool {
-        self.available && self.method.rewrites_replies() == connection.is_translated()
+        self.available && self.goes_on(connection.is_translated())
+    }
+
+    /// True if its forwarding method is one for connections whose replies are translated, or are not.
+    #[must_use]
+    pub fn goes_on(&self, is_translated: bool) -> bool {
+        self.method.rewrites_replies() == is_translated
     }
 }
 

@@ -44,6 +44,8 @@ pub struct ConnectionRecord {
     pub key: FlowKey,
     pub server: ServerId,
     pub state: State,
+    /// Its replies are translated: it began with NAT or FULLNAT.
+    pub is_translated: bool,
     /// Since its last packet.
     pub idle: Duration,
 }

@@ -160,6 +160,7 @@ fn an_existing_connection_stays_where_it_is() {
         existing: Some(Existing {
             server: ServerId(server),
             state: State::Established,
+            is_translated: true,
             worker: 3,
         }),
         interfaces: [(PortIndex(0), "eth0".to_owned())].into(),
@@ -196,4 +197,32 @@ fn persistence_keeps_a_client() {
     assert!(answer.certain);
     assert_eq!(answer.real_server, Some("10.0.0.2:443".parse().unwrap()));
     says(&answer, "keeps this client at 10.0.0.2:443");
+}
+
+#[test]
+fn a_connection_of_another_forwarding_method_is_not_served() {
+    let known = |is_translated| Known {
+        existing: Some(Existing {
+            server: ServerId(0),
+            state: State::Established,
+            is_translated,
+            worker: 0,
+        }),
+        ..Known::default()
+    };
+    let question = question(Protocol::Tcp, "192.168.1.100:80");
+    assert!(ask(&question, &known(true)).real_server.is_some());
+    // Before a reload its real server was one of DR or TUN.
+    let changed = ask(&question, &known(false));
+    assert_eq!((changed.real_server, changed.certain), (None, false));
+    let found = changed.connection.as_ref().unwrap();
+    assert_eq!(
+        found.real_server,
+        Some("192.168.1.101:8080".parse().unwrap())
+    );
+    says(
+        &changed,
+        "is one of NAT now, which is no way for a connection that began without translated replies: its \
+         packets are dropped as server_unavailable",
+    );
 }

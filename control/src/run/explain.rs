@@ -102,6 +102,7 @@ fn find(
                 return Ok(Some(Existing {
                     server: record.server,
                     state: record.state,
+                    is_translated: record.is_translated,
                     worker,
                 }));
             }

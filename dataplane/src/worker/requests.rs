@@ -53,6 +53,7 @@ impl<D: Device> Worker<D> {
                 key: connection.key(),
                 server: connection.server(),
                 state: connection.state(),
+                is_translated: connection.is_translated(),
                 idle: Duration::from_millis(self.director.idle(entry, now).into()),
             })
             .collect();
