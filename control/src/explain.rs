@@ -143,7 +143,7 @@ pub(crate) fn explain(
             "a SYN opens one; any other packet would be {midstream}"
         ));
     }
-    let chosen = templated(&mut answer, client, service, snapshot, known)
+    let chosen = templated(&mut answer, question, service, snapshot, known)
         .or_else(|| scheduled(&mut answer, question, service, snapshot, known));
     match chosen.and_then(|id| Some((id, snapshot.server(id)?))) {
         Some((_, server)) => leave(&mut answer, question, server, known),
@@ -176,7 +176,8 @@ fn candidate(id: ServerId, server: &Server, known: &Known) -> Candidate {
         "takes connections".to_owned()
     };
     Candidate {
-        real_server: real(server),
+        // As it is configured, with port 0 for every port.
+        real_server: SocketAddr::new(server.address.into(), server.port),
         forwarding_method: server.method.to_string().into(),
         weight: server.weight,
         active_connections: active.into(),
@@ -185,8 +186,13 @@ fn candidate(id: ServerId, server: &Server, known: &Known) -> Candidate {
     }
 }
 
-fn real(server: &Server) -> SocketAddr {
-    SocketAddr::new(server.address.into(), server.port)
+/// Where its packets go: one of every port gets them at the port that they were sent to.
+fn real(question: &Question, server: &Server) -> SocketAddr {
+    let port = match server.port {
+        0 => question.virtual_server.port(),
+        port => port,
+    };
+    SocketAddr::new(server.address.into(), port)
 }
 
 fn of_connection(
@@ -200,7 +206,7 @@ fn of_connection(
     answer.connection = Some(FoundConnection {
         worker: existing.worker,
         state: existing.state.to_string().into(),
-        real_server: server.map(real),
+        real_server: server.map(|server| real(question, server)),
     });
     answer.why.push(
         "the connection exists: its packets go to its real server, whatever the scheduler says"
@@ -241,11 +247,12 @@ fn of_connection(
 /// The server that persistence has for the client.
 fn templated(
     answer: &mut Explanation,
-    client: Address,
+    question: &Question,
     service: &Service,
     snapshot: &Snapshot,
     known: &Known,
 ) -> Option<ServerId> {
+    let client = Address::from(question.client.ip());
     let persistence = service.persistence.as_ref()?;
     let Persistence {
         timeout,
@@ -264,14 +271,14 @@ fn templated(
     if !server.available || server.drained || quiescent {
         answer.why.push(format!(
             "persistence had {}, which takes none of its clients any more",
-            real(server)
+            real(question, server)
         ));
         return None;
     }
     answer.certain = true;
     answer.why.push(format!(
         "persistence ({seconds} s, /{granularity}) keeps this client at {}",
-        real(server)
+        real(question, server)
     ));
     Some(id)
 }
@@ -359,7 +366,7 @@ impl Servers for Overloads<'_> {
 
 /// How the packet leaves for a real server.
 fn leave(answer: &mut Explanation, question: &Question, server: &Server, known: &Known) {
-    let real = real(server);
+    let real = real(question, server);
     answer.real_server = Some(real);
     answer.forwarding_method = Some(server.method.to_string().into());
     if !known.interfaces.is_empty() {

@@ -226,3 +226,36 @@ fn a_connection_of_another_forwarding_method_is_not_served() {
          packets are dropped as server_unavailable",
     );
 }
+
+#[test]
+fn a_real_server_of_every_port_gets_the_port_of_the_packet() {
+    let text = r#"
+[[virtual_server]]
+address = "192.168.1.100:0"
+protocol = "TCP"
+lb_kind = "DR"
+persistence_timeout = 50
+  [[virtual_server.real_server]]
+  address = "192.168.1.101:0"
+"#;
+    let config = config::parse(text, std::path::Path::new("test.toml"));
+    let snapshot = replay::snapshot(&config.unwrap().config);
+    let question = question(Protocol::Tcp, "192.168.1.100:8443");
+    let real = "192.168.1.101:8443".parse().unwrap();
+    let new = explain(&question, &snapshot, &Known::default(), |_| None);
+    assert_eq!(new.real_server, Some(real));
+    let configured = "192.168.1.101:0".parse().unwrap();
+    assert_eq!(new.candidates[0].real_server, configured);
+    let known = Known {
+        existing: Some(Existing {
+            server: ServerId(0),
+            state: State::Established,
+            is_translated: false,
+            worker: 0,
+        }),
+        ..Known::default()
+    };
+    let old = explain(&question, &snapshot, &known, |_| None);
+    assert_eq!(old.real_server, Some(real));
+    assert_eq!(old.connection.unwrap().real_server, Some(real));
+}

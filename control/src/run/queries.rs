@@ -449,13 +449,17 @@ fn connection(
     timeouts: &[u32; State::COUNT],
 ) -> Option<view::Connection> {
     let service = record.key.service();
-    let (_, real_server) = servers.get(&record.server)?;
+    let (_, mut real_server) = *servers.get(&record.server)?;
+    // A real server of every port gets what was sent to a port at that port, and IPVS lists it so.
+    if real_server.port() == 0 {
+        real_server.set_port(service.port);
+    }
     let timeout = Duration::from_millis(timeouts[record.state.index()].into());
     Some(view::Connection {
         protocol: service.protocol.to_string().into(),
         client: record.key.client(),
         virtual_server: SocketAddr::new(service.address.into(), service.port),
-        real_server: *real_server,
+        real_server,
         state: record.state.to_string().into(),
         expires_seconds: timeout.saturating_sub(record.idle).as_secs(),
         worker: Some(worker),
@@ -544,6 +548,9 @@ fn up_or_down(healthy: bool) -> Health {
 
 #[cfg(test)]
 mod tests {
+    use dataplane::flow::FlowKey;
+    use dataplane::service::{Address, ServiceKey};
+
     use super::*;
 
     #[tokio::test]
@@ -561,5 +568,27 @@ mod tests {
         answer.close();
         assert!(!passing_on.await.unwrap(), "not complete");
         drop(endless.0);
+    }
+
+    #[test]
+    fn a_real_server_of_every_port_is_listed_with_the_port_of_the_packet() {
+        let key: ServiceKey = "TCP 10.0.0.100:8443".parse().unwrap();
+        let client = Address::v4([198, 51, 100, 7]);
+        let record = ConnectionRecord {
+            key: FlowKey::new(client, 40000, key.address, key.port, key.protocol),
+            server: ServerId(0),
+            state: State::Established,
+            is_translated: false,
+            idle: Duration::ZERO,
+        };
+        let every_port = ServiceKey { port: 0, ..key };
+        let shown = |address: &str| {
+            let server = (every_port, address.parse().unwrap());
+            let servers = BTreeMap::from([(ServerId(0), server)]);
+            let shown = connection(&record, 0, &servers, &[0; State::COUNT]).unwrap();
+            shown.real_server.to_string()
+        };
+        assert_eq!(shown("10.0.0.101:0"), "10.0.0.101:8443");
+        assert_eq!(shown("10.0.0.101:80"), "10.0.0.101:80");
     }
 }
