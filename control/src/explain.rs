@@ -5,15 +5,18 @@
 //! templates. What only a worker knows is given (`Known`), or said to be unknown: `rr` takes turns, and
 //! each worker has its own.
 
+mod admission;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use dataplane::bpf::Prefix;
 use dataplane::conn::State;
+use dataplane::limits::{Limits, ServiceTotals};
 use dataplane::persistence::Persistence;
 use dataplane::scheduler::{Load, Memory, Request, Scheduler, Servers};
 use dataplane::service::{
     Address, ForwardingMethod, MAX_SERVERS, MacAddress, PortIndex, Protocol, ServerId, ServiceKey,
-    TcpMidstream,
 };
 use dataplane::snapshot::{Server, Service, Snapshot};
 use dataplane::wire::ethernet;
@@ -80,6 +83,12 @@ pub(crate) struct Existing {
 #[derive(Debug, Default)]
 pub(crate) struct Known {
     pub(crate) existing: Option<Existing>,
+    /// The prefix of `deny` that the client is in.
+    pub(crate) denied: Option<Prefix>,
+    /// The virtual address takes packets of virtual servers only, and this is of none.
+    pub(crate) refused: bool,
+    /// What the virtual server has on all workers; `None`: offline.
+    pub(crate) totals: Option<ServiceTotals>,
     pub(crate) loads: BTreeMap<ServerId, Load>,
     /// Names of the interfaces; empty: offline, next hops are not known.
     pub(crate) interfaces: BTreeMap<PortIndex, String>,
@@ -115,15 +124,28 @@ pub(crate) fn explain(
 ) -> Explanation {
     let mut answer = Explanation::default();
     let client = Address::from(question.client.ip());
-    let Some(service) = snapshot.service(client, &question.key()) else {
-        answer.why.push(
+    let service = snapshot.service(client, &question.key());
+    answer.virtual_server = service.and_then(name);
+    answer.connection = (known.existing).map(|existing| found(question, snapshot, existing));
+    if let Some(prefix) = &known.denied {
+        answer.certain = true;
+        answer.why.push(format!(
+            "{} is in the prefix {prefix} of deny: the packet is dropped by the XDP program, and counted as denied",
+            question.client.ip()
+        ));
+        return answer;
+    }
+    let Some(service) = service else {
+        let why = if known.refused {
+            "no virtual server matches this address, port and protocol, and the address takes nothing else \
+             (no_accept): the packet is dropped by the XDP program, and counted as denied"
+        } else {
             "no virtual server matches this address, port and protocol: the packet is the kernel's, as if \
              the appliance were not there"
-                .to_owned(),
-        );
+        };
+        answer.why.push(why.to_owned());
         return answer;
     };
-    answer.virtual_server = name(service);
     for (id, server) in servers_of(snapshot, service) {
         answer.candidates.push(candidate(id, server, known));
     }
@@ -133,15 +155,18 @@ pub(crate) fn explain(
     answer
         .why
         .push("no worker has a connection of this client".to_owned());
-    if question.protocol == Protocol::Tcp {
-        let midstream = match snapshot.tcp_midstream {
-            TcpMidstream::Reset => "answered with a reset",
-            TcpMidstream::Drop => "dropped (tcp_midstream)",
-            TcpMidstream::Schedule => "scheduled like a SYN (tcp_midstream)",
-        };
+    if snapshot.is_local(client) {
+        answer.certain = true;
         answer.why.push(format!(
-            "a SYN opens one; any other packet would be {midstream}"
+            "{} is a local address of FULLNAT, by which the director itself asks real servers: the packet is dropped \
+             as local_source",
+            question.client.ip()
         ));
+        return answer;
+    }
+    admission::opens(&mut answer, question, service, snapshot, known);
+    if admission::refuses(&mut answer, client, service, snapshot, known) {
+        return answer;
     }
     let chosen = templated(&mut answer, question, service, snapshot, known)
         .or_else(|| scheduled(&mut answer, question, service, snapshot, known));
@@ -152,6 +177,7 @@ pub(crate) fn explain(
                 .to_owned(),
         ),
     }
+    answer.certain &= service.limits == Limits::default();
     answer
 }
 
@@ -195,6 +221,15 @@ fn real(question: &Question, server: &Server) -> SocketAddr {
     SocketAddr::new(server.address.into(), port)
 }
 
+fn found(question: &Question, snapshot: &Snapshot, existing: Existing) -> FoundConnection {
+    let server = snapshot.server(existing.server);
+    FoundConnection {
+        worker: existing.worker,
+        state: existing.state.to_string().into(),
+        real_server: server.map(|server| real(question, server)),
+    }
+}
+
 fn of_connection(
     mut answer: Explanation,
     question: &Question,
@@ -203,11 +238,6 @@ fn of_connection(
     existing: Existing,
 ) -> Explanation {
     let server = snapshot.server(existing.server);
-    answer.connection = Some(FoundConnection {
-        worker: existing.worker,
-        state: existing.state.to_string().into(),
-        real_server: server.map(|server| real(question, server)),
-    });
     answer.why.push(
         "the connection exists: its packets go to its real server, whatever the scheduler says"
             .to_owned(),

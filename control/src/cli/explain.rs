@@ -91,7 +91,12 @@ fn offline(question: &Question, file: &Path) -> Result<Explanation, Failure> {
         let own = config.virtual_servers.get(service.id.0 as usize)?;
         Some(format!("{}, {}", own.key, own.scheduler))
     };
-    Ok(explain(question, &snapshot, &Known::default(), name))
+    let known = Known {
+        denied: config.appliance.denies(question.client.ip()),
+        refused: config.refuses_packets_to(&question.key()),
+        ..Known::default()
+    };
+    Ok(explain(question, &snapshot, &known, name))
 }
 
 fn render(out: &mut dyn std::io::Write, answer: &Explanation) -> std::io::Result<()> {

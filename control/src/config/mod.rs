@@ -90,6 +90,17 @@ impl Config {
         instances.any(|instance| instance.held().any(|held| held.address == address))
     }
 
+    /// Whether the XDP program drops packets to this because no virtual server has it, and its address takes none
+    /// but those of virtual servers.
+    #[must_use]
+    pub fn refuses_packets_to(&self, end: &ServiceKey) -> bool {
+        let every_port = ServiceKey { port: 0, ..*end };
+        let is_end = |known: ServiceKey| known == *end || known == every_port;
+        let mut services = self.virtual_servers.iter();
+        self.refuses(end.address.into())
+            && !services.any(|service| service.destinations().any(is_end))
+    }
+
     /// All that instances and groups track.
     pub fn tracks(&self) -> impl Iterator<Item = &Tracks> {
         let instances = self.vrrp_instances.iter().map(|i| &i.tracks);
@@ -131,6 +142,19 @@ pub struct Appliance {
     /// `table_full`.
     pub when_full: WhenFull,
     pub timeouts: Timeouts,
+}
+
+impl Appliance {
+    /// The prefix by which packets from an address are dropped: of all of `deny` and `allow` the longest decides.
+    #[must_use]
+    pub fn denies(&self, address: IpAddr) -> Option<Prefix> {
+        let longest = |prefixes: &[Prefix]| {
+            let holding = prefixes.iter().filter(|prefix| prefix.holds(address));
+            holding.max_by_key(|prefix| prefix.length()).copied()
+        };
+        let allowed = longest(&self.allow).map(|prefix| prefix.length());
+        longest(&self.deny).filter(|denied| Some(denied.length()) > allowed)
+    }
 }
 
 /// What a worker does when no packet comes.

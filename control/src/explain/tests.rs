@@ -1,5 +1,7 @@
 //! By the forwarding state of configuration files.
 
+use std::net::IpAddr;
+
 use super::*;
 use crate::config::{self, Config};
 use crate::replay;
@@ -258,4 +260,198 @@ persistence_timeout = 50
     let old = explain(&question, &snapshot, &known, |_| None);
     assert_eq!(old.real_server, Some(real));
     assert_eq!(old.connection.unwrap().real_server, Some(real));
+}
+
+fn parsed(text: &str) -> Config {
+    let checked = config::parse(text, std::path::Path::new("test.toml"));
+    checked.unwrap().config
+}
+
+#[test]
+fn a_denied_client_is_dropped_first_of_all() {
+    let config = parsed(
+        r#"
+[appliance]
+deny = ["198.51.0.0/16", "198.51.100.7/32"]
+allow = ["198.51.100.0/24", "198.51.101.0/24"]
+"#,
+    );
+    let denies = |client: &str| {
+        let prefix = config.appliance.denies(client.parse().unwrap());
+        prefix.map(|prefix| prefix.to_string())
+    };
+    assert_eq!(denies("198.51.1.1").as_deref(), Some("198.51.0.0/16"));
+    // The longest decides.
+    assert_eq!(denies("198.51.101.1"), None);
+    assert!(denies("198.51.100.7").is_some());
+    assert_eq!(denies("192.0.2.1"), None);
+    let known = Known {
+        denied: config.appliance.denies("198.51.100.7".parse().unwrap()),
+        existing: Some(Existing {
+            server: ServerId(0),
+            state: State::Established,
+            is_translated: true,
+            worker: 0,
+        }),
+        ..Known::default()
+    };
+    for port in [80, 81] {
+        let to = format!("192.168.1.100:{port}");
+        let answer = ask(&question(Protocol::Tcp, &to), &known);
+        assert_eq!((answer.real_server, answer.certain), (None, true));
+        assert!(answer.connection.is_some() && answer.headers.is_empty());
+        assert_eq!(answer.why.len(), 1, "{answer:?}");
+        says(
+            &answer,
+            "of deny: the packet is dropped by the XDP program, and counted as denied",
+        );
+    }
+}
+
+#[test]
+fn an_address_of_no_accept_takes_what_is_a_virtual_servers() {
+    let instance = r#"
+[[vrrp_instance]]
+name = "VI_1"
+interface = "eth0"
+virtual_router_id = 51
+no_accept = true
+virtual_ipaddress = ["192.168.1.100"]
+"#;
+    let config = parsed(&format!("{FILE}{instance}"));
+    let refuses = |text: &str| config.refuses_packets_to(&text.parse().unwrap());
+    assert!(refuses("TCP 192.168.1.100:22") && refuses("UDP 192.168.1.100:80"));
+    assert!(!refuses("TCP 192.168.1.100:80") && !refuses("TCP 192.168.1.101:22"));
+    let known = Known {
+        refused: true,
+        ..Known::default()
+    };
+    let answer = ask(&question(Protocol::Tcp, "192.168.1.100:22"), &known);
+    says(
+        &answer,
+        "(no_accept): the packet is dropped by the XDP program, and counted as denied",
+    );
+}
+
+/// FULLNAT, a local address of which asks, with a SYN proxy and limits.
+fn guarded(options: &str) -> Snapshot {
+    replay::snapshot(&parsed(&format!(
+        r#"
+[[virtual_server]]
+address = "192.168.1.100:80"
+protocol = "TCP"
+lb_algo = "sh"
+lb_kind = "FULLNAT"
+local_addresses = ["198.51.100.8"]
+{options}
+  [[virtual_server.real_server]]
+  address = "192.168.1.101:80"
+"#
+    )))
+}
+
+fn ask_guarded(snapshot: &Snapshot, totals: Option<ServiceTotals>) -> Explanation {
+    let question = question(Protocol::Tcp, "192.168.1.100:80");
+    let known = Known {
+        totals,
+        ..Known::default()
+    };
+    explain(&question, snapshot, &known, |_| None)
+}
+
+#[test]
+fn a_local_address_of_fullnat_is_no_client() {
+    let snapshot = guarded("");
+    let asked = Question {
+        client: "198.51.100.8:40000".parse().unwrap(),
+        ..question(Protocol::Tcp, "192.168.1.100:80")
+    };
+    let answer = explain(&asked, &snapshot, &Known::default(), |_| None);
+    assert_eq!(answer.real_server, None);
+    says(&answer, "dropped as local_source");
+    assert!(ask_guarded(&snapshot, None).real_server.is_some());
+}
+
+#[test]
+fn a_syn_is_answered_by_the_proxy() {
+    let answer = ask_guarded(&guarded(r#"syn_proxy = "always""#), None);
+    says(
+        &answer,
+        "a SYN is answered by the director itself and opens no connection (syn_proxy): the client's ACK",
+    );
+    assert!(answer.real_server.is_some());
+    let snapshot = guarded("syn_proxy = \"under-attack\"\nsyn_proxy_threshold = 10");
+    says(
+        &ask_guarded(&snapshot, None),
+        "a SYN opens one; but from 10 half-open connections on it is answered by the director",
+    );
+    let totals = |half_open, under_attack| {
+        Some(ServiceTotals {
+            half_open,
+            under_attack,
+            ..ServiceTotals::default()
+        })
+    };
+    says(
+        &ask_guarded(&snapshot, totals(9, false)),
+        "a SYN opens one, for there are 9 half-open connections and the SYN proxy begins at 10",
+    );
+    // It ends at half of them.
+    says(
+        &ask_guarded(&snapshot, totals(5, true)),
+        "there are 5 half-open connections, so that a SYN is answered by the director itself",
+    );
+}
+
+#[test]
+fn limits_may_leave_nothing() {
+    let totals = |connections| {
+        Some(ServiceTotals {
+            connections,
+            ..ServiceTotals::default()
+        })
+    };
+    let snapshot = guarded("max_connections = 10");
+    let offline = ask_guarded(&snapshot, None);
+    assert!(offline.real_server.is_some() && !offline.certain);
+    says(&offline, "limits apply, and how much of them is used up");
+    says(
+        &offline,
+        "only a running appliance knows: max_connections 10",
+    );
+    let room = ask_guarded(&snapshot, totals(9));
+    assert!(room.real_server.is_some());
+    says(&room, "limits allow a new connection now");
+    let full = ask_guarded(&snapshot, totals(10));
+    assert_eq!((full.real_server, full.headers.len()), (None, 0));
+    says(
+        &full,
+        "the virtual server has 10 connections, and max_connections is 10): the packet is dropped as \
+         max_connections",
+    );
+
+    let client = Address::from(IpAddr::from([198, 51, 100, 7]));
+    let snapshot = guarded("source_max_connections = 1");
+    let key = question(Protocol::Tcp, "192.168.1.100:80").key();
+    let service = snapshot.service(client, &key).unwrap();
+    let limits = service.limits.source.unwrap();
+    let source = limits.key(service.id, client);
+    assert!(ask_guarded(&snapshot, totals(0)).real_server.is_some());
+    assert!(snapshot.sources.admit(source, &limits, 0).is_ok());
+    says(
+        &ask_guarded(&snapshot, totals(1)),
+        "dropped as source_max_connections",
+    );
+
+    let snapshot = guarded("new_connections_per_second = 1");
+    let service = snapshot.service(client, &key).unwrap();
+    // To ask takes nothing.
+    for _ in 0..3 {
+        assert!(ask_guarded(&snapshot, totals(0)).real_server.is_some());
+    }
+    assert!(service.bucket.take(&service.limits.rate.unwrap(), 0));
+    says(
+        &ask_guarded(&snapshot, totals(1)),
+        "dropped as new_connection_rate",
+    );
 }

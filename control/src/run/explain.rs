@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::mpsc;
 
+use dataplane::bpf::Rule;
 use dataplane::scheduler::Load;
 use dataplane::service::{Address, ServiceKey};
 use dataplane::snapshot::Service;
@@ -22,12 +23,19 @@ impl Appliance {
         let client = Address::from(question.client.ip());
         let service = snapshot.service(client, &question.key());
         let name = service.and_then(|service| self.name_of(service));
+        let config = self.controller.config();
+        let refused = Rule::RefusedAddress(question.key().address);
         let mut known = Known {
             interfaces: (self.controller.ports().iter())
                 .chain(&self.workers.way_back)
                 .map(|port| (port.number, port.name.clone()))
                 .collect(),
             now: worker::clock(),
+            denied: config.appliance.denies(question.client.ip()),
+            // While the address is here.
+            refused: config.refuses_packets_to(&question.key())
+                && (self.controller.steering_rules()).any(|rule| *rule == refused),
+            totals: service.map(|service| self.workers.service_totals(service.id)),
             ..Known::default()
         };
         let names = self.controller.servers().by_id();

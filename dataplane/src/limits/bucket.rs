@@ -61,6 +61,12 @@ impl SharedBucket {
             });
         took.is_ok()
     }
+
+    /// True if the rate allows no connection now; none is taken. `now` is in milliseconds.
+    #[must_use]
+    pub fn is_empty(&self, rate: &Rate, now: u64) -> bool {
+        rate.take(self.0.load(Ordering::Relaxed), now).is_none()
+    }
 }
 
 #[cfg(test)]
@@ -79,6 +85,7 @@ mod tests {
         let admitted = |now| (0..50).filter(|_| bucket.take(&rate, now)).count();
         assert_eq!(admitted(1000), 5);
         assert_eq!(admitted(1009), 0, "one each 10 ms");
+        assert!(bucket.is_empty(&rate, 1009) && !bucket.is_empty(&rate, 1010));
         assert_eq!(admitted(1010), 1);
         assert_eq!(admitted(1030), 2);
         assert_eq!(admitted(9000), 5, "and never more than the burst");

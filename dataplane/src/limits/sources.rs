@@ -12,7 +12,7 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::SourceLimits;
-use super::bucket::is_full;
+use super::bucket::{Rate, is_full};
 use crate::flow::FlowHasher;
 use crate::service::{Address, VirtualServerId};
 
@@ -147,6 +147,27 @@ impl Sources {
         Ok(Admitted { evicted })
     }
 
+    /// Why no connection of a source would be admitted now; none is counted. `now` is in milliseconds.
+    #[must_use]
+    pub fn refuses(
+        &self,
+        key: &SourceKey,
+        limits: &SourceLimits,
+        now: u64,
+    ) -> Option<SourceRefusal> {
+        let set = self.set(key)?;
+        let source = set.iter().find(|source| source.key == *key)?;
+        let is_enough = |most: u32| source.connections >= most;
+        if limits.max_connections.is_some_and(is_enough) {
+            return Some(SourceRefusal::Connections);
+        }
+        let is_empty = |rate: Rate| rate.take(source.full_at, now).is_none();
+        limits
+            .rate
+            .is_some_and(is_empty)
+            .then_some(SourceRefusal::Rate)
+    }
+
     /// A connection that was admitted is over.
     pub fn release(&self, key: SourceKey) {
         let Some(mut set) = self.set(&key) else {
@@ -198,7 +219,6 @@ fn first_to_give_way(set: &Set, now: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Rate;
     use super::*;
 
     const SERVICE: VirtualServerId = VirtualServerId(3);

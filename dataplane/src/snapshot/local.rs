@@ -26,7 +26,7 @@ impl LocalAddresses {
 impl Snapshot {
     /// True if it is a local address of any virtual server.
     #[must_use]
-    pub(crate) fn is_local(&self, address: Address) -> bool {
+    pub fn is_local(&self, address: Address) -> bool {
         self.local.all.contains(&address)
     }
 
