@@ -121,6 +121,17 @@ for family in "-4 10.77.0.101 $DIRECTOR" "-6 fd77::101 $DIRECTOR6"; do
 done
 realserver rs1 status --gateway $DIRECTOR --gateway $DIRECTOR6 >/dev/null
 
+# One that comes to nothing half-way says what it did, and how to undo it: here a decapsulator has no place to be kept.
+sed 's/"NAT"/"TUN"/' "$CONFIG" >"$WORK/tun.toml"
+traces rs1 >"$WORK/before"
+status=0
+on rs1 "$APPLIANCE" realserver up "$WORK/tun.toml" --state "$WORK/rs1.json" --bpffs "$WORK" >"$WORK/said" 2>"$WORK/stderr" || status=$?
+equal "status of half an up" "$status" 1
+contains "what half an up did" "$(<"$WORK/said")" '^set all arp_ignore to 1, was 0'
+contains "how to undo it" "$(<"$WORK/stderr")" 'BPF file system.*`appliance realserver down` takes back what was done'
+contains "down" "$(realserver rs1 down)" '^set all arp_ignore back to 0'
+diff "$WORK/before" <(traces rs1) || fail "down left something of half an up"
+
 # Where it is no real server.
 refused 2 'no address of this host is a real_server .*10.77.0.101' \
     "$APPLIANCE" realserver status "$CONFIG"

@@ -104,8 +104,14 @@ impl RealServer {
             match self.action {
                 Action::Up(host) => host.up(&requests).await,
                 Action::Down(down) => {
-                    let done = realserver::down(&requests, &down.record.state).await?;
-                    print(&lines(&done, "nothing to take back"))
+                    let mut done = Vec::new();
+                    let outcome = realserver::down(&requests, &down.record.state, &mut done).await;
+                    told(
+                        outcome,
+                        &done,
+                        "nothing to take back",
+                        "the record still has the rest",
+                    )
                 }
                 Action::Status(host) => host.status(&requests).await,
                 Action::Script(which) => {
@@ -138,8 +144,10 @@ impl OnHost {
             state: self.record.state.clone(),
             bpffs: self.bpffs.clone(),
         };
-        let done = realserver::up(requests, &needs, &host, &places).await?;
-        print(&lines(&done, "nothing to do"))?;
+        let mut done = Vec::new();
+        let outcome = realserver::up(requests, &needs, &host, &places, &mut done).await;
+        let back = "`appliance realserver down` takes back what was done";
+        told(outcome, &done, "nothing to do", back)?;
         let found = self.findings(requests, &needs, Host::look(requests).await?);
         let found = found.await?;
         let wrong: Vec<_> = found.into_iter().filter(|one| one.is_wrong()).collect();
@@ -167,6 +175,23 @@ impl OnHost {
         let record = Record::load(&self.record.state)?;
         Ok(realserver::findings(needs, &host, &record, &self.gateway))
     }
+}
+
+/// Prints what was done, also if it came to nothing in the end, with what to do about that.
+fn told(
+    outcome: anyhow::Result<()>,
+    done: &[String],
+    nothing: &str,
+    remedy: &str,
+) -> Result<(), Failure> {
+    let Err(error) = outcome else {
+        return print(&lines(done, nothing));
+    };
+    if done.is_empty() {
+        return Err(error.into());
+    }
+    print(&lines(done, ""))?;
+    Err(anyhow!("{error:#}; {remedy}").into())
 }
 
 fn lines<T: ToString>(items: &[T], none: &str) -> String {

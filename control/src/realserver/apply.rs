@@ -25,23 +25,24 @@ pub(crate) struct Places {
 }
 
 /// Makes what `needs` names and `host` lacks, and takes back what an earlier
-/// `up` made and is no longer needed. Returns a line for each thing done; none
+/// `up` made and is no longer needed. `done` gets a line for each thing done; none
 /// if everything was there.
 ///
 /// # Errors
 ///
-/// The first step that failed. What was done until then is in the record.
+/// The first step that failed. What was done until then is in the record, and in `done`.
 pub(crate) async fn up(
     requests: &Requests,
     needs: &Needs,
     host: &Host,
     places: &Places,
-) -> anyhow::Result<Vec<String>> {
+    done: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let mut work = Work {
         requests,
         state: &places.state,
         record: Record::load(&places.state)?,
-        done: Vec::new(),
+        done,
     };
     work.remove_addresses(|made| !needs.virtuals.contains(&made.address))
         .await?;
@@ -67,20 +68,24 @@ pub(crate) async fn up(
             work.add_address(host, address).await?;
         }
     }
-    Ok(work.done)
+    Ok(())
 }
 
-/// Takes back what the record has. Returns a line for each thing done.
+/// Takes back what the record has. `done` gets a line for each thing done.
 ///
 /// # Errors
 ///
 /// The first step that failed; the record still has what is left.
-pub(crate) async fn down(requests: &Requests, state: &Path) -> anyhow::Result<Vec<String>> {
+pub(crate) async fn down(
+    requests: &Requests,
+    state: &Path,
+    done: &mut Vec<String>,
+) -> anyhow::Result<()> {
     let mut work = Work {
         requests,
         state,
         record: Record::load(state)?,
-        done: Vec::new(),
+        done,
     };
     work.remove_addresses(|_| true).await?;
     while let Some(made) = work.record.decapsulators.last().cloned() {
@@ -89,14 +94,14 @@ pub(crate) async fn down(requests: &Requests, state: &Path) -> anyhow::Result<Ve
     while let Some(made) = work.record.settings.last().cloned() {
         work.restore(&made)?;
     }
-    Ok(work.done)
+    Ok(())
 }
 
 struct Work<'a> {
     requests: &'a Requests,
     state: &'a Path,
     record: Record,
-    done: Vec<String>,
+    done: &'a mut Vec<String>,
 }
 
 impl Work<'_> {
