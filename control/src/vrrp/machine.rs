@@ -390,6 +390,12 @@ impl Machine {
         self.state == State::Master || self.wants_master
     }
 
+    /// True while it is backup of another master.
+    #[must_use]
+    pub fn follows_master(&self) -> bool {
+        self.state == State::Backup && self.master.is_some()
+    }
+
     /// All members of the sync group want to be master.
     pub fn follow_to_master(&mut self, now: Instant, out: &mut Vec<Output>) {
         if self.state == State::Backup {

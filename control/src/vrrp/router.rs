@@ -441,6 +441,7 @@ impl Router {
             return outputs;
         }
         self.follow_to_backup(now, &mut outputs);
+        self.unite(now, &mut outputs);
         for group in &self.groups {
             let is_member = |instance: &Instance| group.group.contains(&instance.config().name);
             let mut members = self.instances.iter().filter(|i| is_member(i));
@@ -451,6 +452,21 @@ impl Router {
             }
         }
         outputs
+    }
+
+    /// Brings a group together that a reload made of instances in different states: none of them
+    /// changes by itself while one is master here and another one follows a master elsewhere. One that
+    /// hears no master soon wants to be master itself: nobody gives up because of it.
+    fn unite(&mut self, now: Instant, outputs: &mut Outputs) {
+        for group in &self.groups {
+            let is_member = |instance: &Instance| group.group.contains(&instance.config().name);
+            let mut members = self.instances.iter().filter(|i| is_member(i));
+            if members.any(|instance| instance.machine().follows_master()) {
+                for instance in self.instances.iter_mut().filter(|i| is_member(i)) {
+                    instance.follow_to_backup(now, outputs);
+                }
+            }
+        }
     }
 
     fn follow_to_backup(&mut self, now: Instant, outputs: &mut Outputs) {

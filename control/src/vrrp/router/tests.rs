@@ -1,3 +1,5 @@
+mod groups;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -414,91 +416,6 @@ fn what_a_group_tracks_counts_for_all_of_it() {
     let priorities = bench.router.instances().iter();
     let priorities: Vec<_> = priorities.map(|i| i.machine().priority()).collect();
     assert_eq!(priorities, [93, 93]);
-}
-
-#[test]
-fn a_group_is_told_once() {
-    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
-    let mut told = |name: &str, state| bench.router.group_change(name, state).map(|g| g.name);
-    assert_eq!(told("VI_1", State::Backup).as_deref(), Some("VG"));
-    assert_eq!(told("VI_2", State::Backup), None);
-    assert_eq!(told("VI_2", State::Master).as_deref(), Some("VG"));
-}
-
-#[test]
-fn a_sync_group_is_master_backup_and_at_fault_together() {
-    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
-    bench.run_for(Duration::from_secs(4));
-    assert_eq!(bench.states(), [State::Master, State::Master]);
-    bench.hear("VI_2", 200, "192.168.1.2");
-    assert_eq!(bench.states(), [State::Backup, State::Backup]);
-    bench.router.link(1, "eth1", false, bench.now);
-    assert_eq!(bench.states(), [State::Fault, State::Fault]);
-    bench.router.link(1, "eth1", true, bench.now);
-    assert_eq!(bench.states(), [State::Backup, State::Backup]);
-}
-
-/// Else the group would go back and forth between two directors while one of its networks is cut.
-#[test]
-fn a_sync_group_is_master_when_all_of_it_wants_to_be() {
-    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
-    let (second, both) = (Duration::from_secs(1), [State::Backup, State::Backup]);
-    for _ in 0..60 {
-        bench.hear("VI_1", 200, "192.168.1.2");
-        bench.run_for(second);
-        assert_eq!(bench.states(), both, "only VI_2 wants to");
-    }
-    // VI_2 hears a master again: it does not want to any more.
-    bench.hear("VI_2", 200, "192.168.1.2");
-    bench.hear("VI_1", 0, "192.168.1.2");
-    bench.run_for(second);
-    assert_eq!(bench.states(), both, "only VI_1 wants to");
-    bench.hear("VI_2", 0, "192.168.1.2");
-    // Its priority is 105, by what it tracks.
-    bench.run_for(second * 151 / 256 - Duration::from_millis(1));
-    assert_eq!(bench.states(), both);
-    bench.run_for(Duration::from_millis(1));
-    assert_eq!(bench.states(), [State::Master, State::Master]);
-}
-
-/// It takes as long as for one instance.
-#[test]
-fn a_sync_group_preempts_together() {
-    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
-    for instance in ["VI_1", "VI_2"] {
-        bench.hear(instance, 50, "192.168.1.2");
-    }
-    bench.run_for(Duration::from_millis(3609));
-    assert_eq!(bench.states(), [State::Backup, State::Backup]);
-    bench.run_for(Duration::from_millis(1));
-    assert_eq!(bench.states(), [State::Master, State::Master]);
-}
-
-#[test]
-fn owners_in_a_sync_group_do_not_wait() {
-    let text = TWO.replace("virtual_router_id", "priority = 255\nvirtual_router_id");
-    let mut bench = Bench::new(&format!("{text}{GROUP}"));
-    assert_eq!(bench.states(), [State::Master, State::Master]);
-    // One that is no owner, and has a master: once the two followed each other without an end.
-    let one = text.replacen("priority = 255", "priority = 100", 1);
-    let mut bench_of_one = Bench::new(&format!("{one}{GROUP}"));
-    bench_of_one.hear("VI_1", 200, "192.168.1.2");
-    bench_of_one.run_for(Duration::from_secs(3));
-    assert_eq!(bench_of_one.states(), [State::Backup, State::Backup]);
-    bench.router.link(1, "eth1", false, bench.now);
-    bench.router.link(1, "eth1", true, bench.now);
-    assert_eq!(bench.states(), [State::Master, State::Master]);
-}
-
-#[test]
-fn the_fault_of_a_removed_member_goes_with_it() {
-    let mut bench = Bench::new(&format!("{TWO}{GROUP}"));
-    bench.router.link(1, "eth1", false, bench.now);
-    assert_eq!(bench.states(), [State::Fault, State::Fault]);
-    let second = TWO.rfind("[[vrrp_instance]]").unwrap();
-    let without_first = format!("{}{}", &TWO[second..], GROUP.replace("\"VI_1\", ", ""));
-    bench.router.take_up(&config(&without_first), bench.now);
-    assert_eq!(bench.states(), [State::Backup]);
 }
 
 #[test]
