@@ -147,6 +147,11 @@ pub enum NetworkEvent {
         address: IpAddr,
         mac: Option<[u8; 6]>,
     },
+    /// Answer to [`Action::AskFor`]: of these addresses, which ones other hosts have, with their MAC addresses.
+    Asked {
+        addresses: Vec<IpAddr>,
+        claimed: Vec<(IpAddr, [u8; 6])>,
+    },
     /// Some route changed: next hops have to be looked up again.
     RoutesChanged,
 }
@@ -216,6 +221,11 @@ pub enum Action {
     },
     RemoveVmac {
         name: String,
+    },
+    /// Ask the network whether another host has one of these addresses, before they are added.
+    AskFor {
+        index: u32,
+        addresses: Vec<IpAddr>,
     },
     /// Tell the network where the address is (gratuitous ARP, unsolicited NA).
     Announce {

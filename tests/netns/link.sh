@@ -19,4 +19,20 @@ for turn in "first time" "second time"; do
     equal "answers" "$(names 10 http://$VIP/ | served rs1)" 10
     on_ip director link set eth0 down
 done
+
+echo "the interface's own address is away for a moment, and a reload comes"
+on_ip director link set eth0 up
+on_ip director address delete $DIRECTOR/24 dev eth0
+reload
+addresses director eth0 $DIRECTOR/24
+on_ip director route add default via 10.77.0.1
+wait_until 5 "requests are answered" one_answer http://$VIP/
+stop_director
+
+echo "and it comes after the start"
+on_ip director address delete $DIRECTOR/24 dev eth0
+start_director
+addresses director eth0 $DIRECTOR/24
+on_ip director route add default via 10.77.0.1
+wait_until 5 "requests are answered" one_answer http://$VIP/
 stop_director || fail "exit status $?"

@@ -9,6 +9,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 
+use dataplane::service::MacAddress;
+
 use super::Port;
 use super::routing::Routing;
 use super::vmac::Vmacs;
@@ -41,6 +43,8 @@ pub struct Addresses {
     wanted: BTreeMap<IpAddr, Wanted>,
     /// Local addresses that the configuration does not name any more, and connections may.
     pub(super) leaving: BTreeSet<IpAddr>,
+    /// Not to be added: others are being asked whether they have them, or have answered that they do.
+    pub(super) withheld: BTreeSet<IpAddr>,
     /// Said once each.
     unplaced: BTreeSet<IpAddr>,
     routing: Routing,
@@ -191,6 +195,51 @@ impl Addresses {
             .filter(|wanted| !self.has(wanted.index, wanted.address))
     }
 
+    /// Withholds what a plan would add, but for what VRRP decides about, and asks for it.
+    pub(super) fn ask_for_new(
+        &mut self,
+        plan: &BTreeMap<IpAddr, Wanted>,
+        actions: &mut Vec<Action>,
+    ) {
+        let mut new: BTreeMap<u32, Vec<IpAddr>> = BTreeMap::new();
+        let missing = self.missing(plan).filter(|wanted| {
+            let address = &wanted.address;
+            let is_known = self.wanted.contains_key(address) || self.withheld.contains(address);
+            wanted.instance.is_none() && !is_known
+        });
+        for wanted in missing {
+            new.entry(wanted.index).or_default().push(wanted.address);
+        }
+        for (index, addresses) in new {
+            self.withheld.extend(&addresses);
+            actions.push(Action::AskFor { index, addresses });
+        }
+    }
+
+    /// Takes note of who has addresses that were asked for. What nobody has may be added.
+    pub(super) fn answered(
+        &mut self,
+        addresses: &[IpAddr],
+        claimed: &[(IpAddr, [u8; 6])],
+        actions: &mut Vec<Action>,
+    ) {
+        for address in addresses {
+            // A reload that came in between has asked itself.
+            if !self.withheld.remove(address) {
+                continue;
+            }
+            if let Some((_, mac)) = claimed.iter().find(|(claimed, _)| claimed == address) {
+                self.withheld.insert(*address);
+                actions.push(Action::Warn(format!(
+                    "address {address} of a virtual server is in use by the host with MAC address {}, so it is not added \
+                     here: stop it there and reload the configuration, or if that is a real server, keep it from answering \
+                     ARP for the address (arp_ignore=1, arp_announce=2)",
+                    MacAddress(*mac)
+                )));
+            }
+        }
+    }
+
     /// Takes up what `config` wants: adds, announces and removes addresses.
     pub(super) fn want(
         &mut self,
@@ -200,7 +249,8 @@ impl Addresses {
         actions: &mut Vec<Action>,
     ) {
         self.vmacs.add(config, ports, actions);
-        let plan = self.plan(config, ports, masters);
+        let mut plan = self.plan(config, ports, masters);
+        plan.retain(|address, _| !self.withheld.contains(address));
         let missing = self.routing.want(config, masters, actions);
         let unwanted = self
             .wanted
@@ -242,6 +292,9 @@ impl Addresses {
         let others: HashSet<IpAddr> = others.map(|((_, address, _), _)| *address).collect();
         let services = config.virtual_servers.iter();
         for address in services.flat_map(VirtualServer::own_addresses) {
+            if self.withheld.contains(&address) {
+                continue;
+            }
             let placed = plan.get(&address);
             let held = placed.is_some() || is_managed(config, address) || others.contains(&address);
             if held {

@@ -223,6 +223,10 @@ mod tests {
         assert_eq!(controller.leaving_since(), Some(generation));
         let gone = [
             Action::Unsteer(Rule::PoolAddress(first)),
+            Action::Log(
+                "address 10.0.0.50 is removed from eth0: no virtual server needs it any more"
+                    .into(),
+            ),
             Action::RemoveAddress {
                 index: 2,
                 address: first.into(),

@@ -257,6 +257,7 @@ impl Controller {
         self.config = config;
         self.next_hops.use_ports(ports.clone());
         let before = std::mem::replace(&mut self.ports, ports);
+        self.addresses.withheld.clear(); // Whoever reloads has asked for them.
         self.vrrp_ports(&before, now, &mut actions);
         self.take_up(&touched, now, &mut actions);
         Ok((changes, actions))
@@ -364,7 +365,7 @@ impl Controller {
                 }
                 // It may make, or have been, the subnet of a virtual server's address, or that address itself.
                 if self.holds_addresses && !ours {
-                    self.want_addresses(actions);
+                    self.look_again(actions);
                 }
                 let present = self.addresses.all().any(|kept| kept == address);
                 self.steering
@@ -399,6 +400,12 @@ impl Controller {
                 actions.push(Action::Publish);
                 if mac.is_none() {
                     self.next_hops.tick(now, actions);
+                }
+            }
+            NetworkEvent::Asked { addresses, claimed } => {
+                self.addresses.answered(&addresses, &claimed, actions);
+                if self.holds_addresses {
+                    self.want_addresses(actions);
                 }
             }
             NetworkEvent::RoutesChanged => self.routes_changed(actions),

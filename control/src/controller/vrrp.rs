@@ -92,7 +92,9 @@ impl Controller {
                 present,
                 ..
             } => self.vrrp.address(*index, *address, *present, now),
-            NetworkEvent::Neighbor { .. } | NetworkEvent::RoutesChanged => return,
+            NetworkEvent::Neighbor { .. }
+            | NetworkEvent::Asked { .. }
+            | NetworkEvent::RoutesChanged => return,
         };
         self.carry(outputs, actions);
     }
@@ -136,6 +138,15 @@ impl Controller {
         self.addresses
             .want(&self.config, &self.ports, &masters, actions);
         self.answer_to_vmacs(actions);
+    }
+
+    /// The same after the host's addresses changed. What could be added now is asked for first: nobody has done so, and the
+    /// other director may have it.
+    pub(super) fn look_again(&mut self, actions: &mut Vec<Action>) {
+        let masters = self.masters();
+        let plan = self.addresses.plan(&self.config, &self.ports, &masters);
+        self.addresses.ask_for_new(&plan, actions);
+        self.want_addresses(actions);
     }
 
     /// Packets to the MAC addresses of virtual routers are ours while we are master.

@@ -273,6 +273,12 @@ impl Checker {
         }
     }
 
+    /// Where results are sent, for others who find something out.
+    #[must_use]
+    pub fn events(&self) -> mpsc::Sender<Event> {
+        self.events.clone()
+    }
+
     /// Starts a check and returns whether it counts as healthy from the start.
     ///
     /// The same check again goes on undisturbed. With other parameters it is

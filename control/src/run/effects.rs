@@ -1,6 +1,6 @@
 //! What the controller wants is done here: each [`Action`], and what follows from it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,7 +14,7 @@ use super::Appliance;
 use crate::announce::{self, Announcement, Schedule};
 use crate::config::Check;
 use crate::controller::Port;
-use crate::event::{Action, CheckId, Event, Route};
+use crate::event::{Action, CheckId, Event, NetworkEvent, Route};
 use crate::health::Way;
 use crate::netlink::{self, NewAddress};
 
@@ -92,6 +92,7 @@ impl Appliance {
                 Action::RemoveRule(rule) => {
                     say_failure(self.requests.remove_rule(&rule).await);
                 }
+                Action::AskFor { index, addresses } => self.ask_for(index, addresses),
                 Action::Announce { index, address } => {
                     let port = self
                         .controller
@@ -212,6 +213,28 @@ impl Appliance {
                 error!("{error:#}");
             }
         }
+    }
+
+    /// Asks whether others have addresses; the answer is an event, a second later.
+    fn ask_for(&mut self, index: u32, addresses: Vec<IpAddr>) {
+        let mut ports = self.controller.ports().iter();
+        let Some(port) = ports.find(|port| port.index == index) else {
+            return;
+        };
+        let interface = announce_on(port);
+        let events = self.checker.events();
+        self.announcing.spawn(async move {
+            let answers = announce::probe(&interface, &addresses).await;
+            let claimed = answers.unwrap_or_else(|error| {
+                warn!("cannot find out whether an address is in use: {error}");
+                BTreeMap::new()
+            });
+            let claimed = claimed.into_iter().map(|(address, mac)| (address, mac.0));
+            let claimed = claimed.collect();
+            let asked = NetworkEvent::Asked { addresses, claimed };
+            // Nobody listens any more at the end.
+            drop(events.send(Event::Network(asked)).await);
+        });
     }
 
     pub(super) fn send_announcements(&mut self) {
