@@ -64,4 +64,22 @@ contains "what it says" "$(<"$WORK/drain")" '1 connection .*at the deadline'
 wait $asking
 equal "answers to one socket" "$(wc -l <"$WORK/udp")" 40
 equal "servers of one socket" "$(sort -u "$WORK/udp" | wc -l)" 2
+
+# With a script of an operator, who stops the server when the command returns: nothing is served any more by then.
+# The second after the tick does not matter: three deadlines, at other times in it.
+for deadline in 0.3 0.6 0.9; do
+    undrain 10.77.0.101 2>/dev/null || true
+    undrain 10.77.0.102 2>/dev/null || true
+    on client python3 "$HERE/udp_ask.py" $VIP 53 --sockets 1 --datagrams 80 --interval 0.02 \
+        >"$WORK/udp$deadline" &
+    asking=$!
+    wait_until 3 "an answer" test -s "$WORK/udp$deadline"
+    first=$(head -n 1 "$WORK/udp$deadline")
+    drain "10.77.0.10${first#rs}:53" --deadline $deadline >"$WORK/drain" 2>&1 && fail "no connection was left"
+    before=$(grep -c "^$first\$" "$WORK/udp$deadline")
+    wait $asking
+    contains "what it says" "$(<"$WORK/drain")" ' left at the deadline, now given up$'
+    # One answer may have been on its way, and unwritten.
+    between "answers of $first after the command" $(($(grep -c "^$first\$" "$WORK/udp$deadline") - before)) 0 1
+done
 stop_director

@@ -55,6 +55,7 @@ pub(crate) fn services() -> Vec<Service> {
         lower_threshold: 0,
         health,
         drained: false,
+        given_up: false,
         reason: None,
         traffic,
         next_hop: next_hop(1),

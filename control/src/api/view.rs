@@ -137,6 +137,8 @@ pub struct RealServer {
     pub health: Health,
     /// `appliance drain`: no new connections until `undrain`.
     pub drained: bool,
+    /// The deadline of its drain has come: its connections are not served any more.
+    pub given_up: bool,
     /// The last failure, while the server is not up.
     pub reason: Option<String>,
     #[serde(flatten)]

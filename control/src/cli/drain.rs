@@ -10,13 +10,18 @@ use std::time::{Duration, Instant};
 use anyhow::{Error, anyhow, bail};
 
 use super::{EXIT_STATUS, Failure, print};
-use crate::api::client::{Client, ClientError};
+use crate::api::client::Client;
 use crate::api::edit::{Edit, EditError};
 use crate::api::view;
 use crate::config::duration_from_text;
 
 /// Time between two looks at the connections that are left.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same once the deadline has come.
+const LOOK_AT_THE_END_EVERY: Duration = Duration::from_millis(50);
+/// How long the director may take to give connections up. It does so at the deadline; more is only ever needed by one
+/// that has no time.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// No connection twice in a row: none was being opened when the drain began.
 const LOOKS_WITHOUT: u32 = 2;
 
@@ -92,6 +97,10 @@ impl Drain {
         let RealServer { address, port } = self.server;
         let client = Client::new(socket).map_err(Error::from)?;
         let deadline = self.deadline.map(|deadline| deadline.as_millis());
+        let left = match self.no_wait {
+            true => Left::default(),
+            false => Left::of(&found(&client, self.server)?),
+        };
         edit(
             &client,
             Edit::Drain {
@@ -104,7 +113,7 @@ impl Drain {
             return Ok(());
         }
         let end = self.deadline.map(|deadline| Instant::now() + deadline);
-        wait(&client, self.server, end)
+        wait(&client, self.server, left, end)
     }
 }
 
@@ -136,35 +145,60 @@ fn edit(client: &Client, edit: Edit) -> Result<(), Failure> {
     }
 }
 
-/// Shows what is left until it is nothing.
-fn wait(client: &Client, server: RealServer, end: Option<Instant>) -> Result<(), Failure> {
+/// Shows what is left until it is nothing, or until the director serves none of it any more: whoever waits for this
+/// command may stop the server next. `left`: before the drain.
+fn wait(
+    client: &Client,
+    server: RealServer,
+    mut left: Left,
+    end: Option<Instant>,
+) -> Result<(), Failure> {
     let mut progress = Progress::new();
     let mut without = 0;
     loop {
-        let left = left(client, server).map_err(Error::from)?;
+        let found = found(client, server)?;
+        let state = State::of(&found);
+        if state == State::GivenUp {
+            // What is left by now says nothing: UDP clients have another server already.
+            progress.end()?;
+            return match left.open {
+                0 => print("drained: no connections are left\n"),
+                _ => Err(anyhow!(
+                    "{} left at the deadline, now given up",
+                    left.open_in_words()
+                ))?,
+            };
+        }
+        left = Left::of(&found);
         progress.show(left)?;
         without = if left.open == 0 { without + 1 } else { 0 };
-        if without >= LOOKS_WITHOUT {
+        let now = Instant::now();
+        let is_late = end.is_some_and(|end| end <= now);
+        if without >= LOOKS_WITHOUT || is_late && left.open == 0 {
             progress.end()?;
             return print("drained: no connections are left\n");
         }
-        if end.is_some_and(|end| end <= Instant::now()) {
+        if is_late && state == State::Undrained {
             progress.end()?;
-            if left.open == 0 {
-                return print("drained: no connections are left\n");
-            }
-            return Err(Failure::from(anyhow!(
-                "{} left at the deadline, now given up",
-                crate::in_words::count(
-                    usize::try_from(left.open).unwrap_or(usize::MAX),
-                    "connection"
-                )
-            )));
+            Err(anyhow!(
+                "{} left at the deadline, and not given up: the server was undrained meanwhile",
+                left.open_in_words()
+            ))?;
         }
+        if end.is_some_and(|end| end + PATIENCE <= now) {
+            progress.end()?;
+            Err(anyhow!(
+                "{} left at the deadline, and still served {PATIENCE:?} later: do not stop the server yet; either \
+                 another drain gave it a later deadline, or a worker hangs: see the log",
+                left.open_in_words()
+            ))?;
+        }
+        // One look shortly before the end, to know what is given up then.
         let rest = end.map_or(LOOK_EVERY, |end| {
-            end.saturating_duration_since(Instant::now())
+            let rest = end.saturating_duration_since(now);
+            rest.saturating_sub(LOOK_AT_THE_END_EVERY)
         });
-        sleep(rest.min(LOOK_EVERY));
+        sleep(rest.clamp(LOOK_AT_THE_END_EVERY, LOOK_EVERY));
     }
 }
 
@@ -177,25 +211,65 @@ struct Left {
     closing: u64,
 }
 
-fn left(client: &Client, server: RealServer) -> Result<Left, ClientError> {
-    let services: Vec<view::Service> = client.get("services")?;
-    let mut left = Left::default();
-    for service in &services {
-        for found in &service.real_servers {
-            let matches = found.address.ip() == server.address
-                && server.port.is_none_or(|port| port == found.address.port());
-            if !matches {
-                continue;
-            }
-            left.open += found.traffic.active_connections;
-            if service.protocol == "TCP" {
-                left.closing += found.traffic.inactive_connections;
-            } else {
-                left.open += found.traffic.inactive_connections;
+impl Left {
+    fn of(servers: &[Found]) -> Self {
+        let mut left = Self::default();
+        for Found { is_tcp, server } in servers {
+            left.open += server.traffic.active_connections;
+            match is_tcp {
+                true => left.closing += server.traffic.inactive_connections,
+                false => left.open += server.traffic.inactive_connections,
             }
         }
+        left
     }
-    Ok(left)
+
+    fn open_in_words(self) -> String {
+        let open = usize::try_from(self.open).unwrap_or(usize::MAX);
+        crate::in_words::count(open, "connection")
+    }
+}
+
+/// The real server in one of the virtual servers that have it.
+struct Found {
+    is_tcp: bool,
+    server: view::RealServer,
+}
+
+fn found(client: &Client, server: RealServer) -> Result<Vec<Found>, Failure> {
+    let services: Vec<view::Service> = client.get("services").map_err(Error::from)?;
+    let found = services.into_iter().flat_map(|service| {
+        let is_tcp = service.protocol == "TCP";
+        let servers = service.real_servers.into_iter();
+        servers.map(move |server| Found { is_tcp, server })
+    });
+    let matches = |found: &Found| {
+        let address = found.server.address;
+        address.ip() == server.address && server.port.is_none_or(|port| port == address.port())
+    };
+    Ok(found.filter(matches).collect())
+}
+
+/// How a drain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The director serves the connections that are left.
+    Served,
+    GivenUp,
+    /// Somebody undrained the server, or a port of it.
+    Undrained,
+}
+
+impl State {
+    fn of(servers: &[Found]) -> Self {
+        if servers.iter().any(|found| !found.server.drained) {
+            Self::Undrained
+        } else if !servers.is_empty() && servers.iter().all(|found| found.server.given_up) {
+            Self::GivenUp
+        } else {
+            Self::Served
+        }
+    }
 }
 
 /// One line that changes on a terminal; elsewhere a line for each change.
@@ -216,9 +290,8 @@ impl Progress {
         if self.shown.replace(left) == Some(left) {
             return Ok(());
         }
-        let Left { open, closing } = left;
-        let open =
-            crate::in_words::count(usize::try_from(open).unwrap_or(usize::MAX), "connection");
+        let closing = left.closing;
+        let open = left.open_in_words();
         let text = format!("{open} left, and {closing} closing");
         match self.terminal {
             // Over the line before, whatever its length.
@@ -255,6 +328,31 @@ mod tests {
         assert_eq!(read("2001:db8::1"), is("2001:db8::1", None));
         assert_eq!(read("[2001:db8::1]:80"), is("2001:db8::1", Some(80)));
         assert!("10.0.0.1:http".parse::<RealServer>().is_err());
+    }
+
+    #[test]
+    fn it_is_given_up_when_no_virtual_server_serves_it() {
+        let found = |drained, given_up| Found {
+            is_tcp: true,
+            server: view::RealServer {
+                drained,
+                given_up,
+                ..crate::api::example::services()
+                    .remove(0)
+                    .real_servers
+                    .remove(0)
+            },
+        };
+        let (given_up, served) = ((true, true), (true, false));
+        for (servers, state) in [
+            (vec![], State::Served),
+            (vec![given_up, given_up], State::GivenUp),
+            (vec![given_up, served], State::Served),
+            (vec![given_up, (false, false)], State::Undrained),
+        ] {
+            let servers: Vec<_> = servers.into_iter().map(|(d, g)| found(d, g)).collect();
+            assert_eq!(State::of(&servers), state);
+        }
     }
 
     #[test]

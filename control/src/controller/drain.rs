@@ -22,7 +22,8 @@ use crate::config::Config;
 struct Drain {
     /// When the remaining connections are given up; `None`: never.
     deadline: Option<Instant>,
-    over: bool,
+    /// The deadline has come: the first snapshot that says so.
+    over: Option<u64>,
     /// Of an address: ports that are used again.
     except: BTreeSet<u16>,
 }
@@ -78,7 +79,7 @@ impl Drains {
         }
         let drain = Drain {
             deadline: deadline.map(|after| now + after),
-            over: false,
+            over: None,
             except: BTreeSet::new(),
         };
         self.drains.retain(|known, _| !matching.covers(*known));
@@ -108,12 +109,23 @@ impl Drains {
         Ok(())
     }
 
-    /// The servers whose deadline has come.
-    pub(super) fn expire(&mut self, config: &Config, now: Instant) -> Vec<ServerKey> {
+    /// When the next deadline comes.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let waiting = self.drains.values().filter(|drain| drain.over.is_none());
+        waiting.filter_map(|drain| drain.deadline).min()
+    }
+
+    /// The servers whose deadline has come. `generation`: the next snapshot's.
+    pub(super) fn expire(
+        &mut self,
+        config: &Config,
+        now: Instant,
+        generation: u64,
+    ) -> Vec<ServerKey> {
         let mut due = Vec::new();
         for (matching, drain) in &mut self.drains {
-            if !drain.over && drain.deadline.is_some_and(|deadline| deadline <= now) {
-                drain.over = true;
+            if drain.over.is_none() && drain.deadline.is_some_and(|deadline| deadline <= now) {
+                drain.over = Some(generation);
                 due.push(*matching);
             }
         }
@@ -132,7 +144,12 @@ impl Drains {
     }
 
     pub(super) fn is_over(&self, server: SocketAddr) -> bool {
-        self.of(server).is_some_and(|(_, drain)| drain.over)
+        self.over_since(server).is_some()
+    }
+
+    /// The first snapshot without the server's connections.
+    pub(super) fn over_since(&self, server: SocketAddr) -> Option<u64> {
+        self.of(server).and_then(|(_, drain)| drain.over)
     }
 
     /// What drains a server; of its own port rather than of every port.
@@ -226,7 +243,7 @@ mod tests {
                 .drain(&config, matching(what), deadline, now)
                 .unwrap();
         }
-        assert_eq!(drains.expire(&config, now + second).len(), 1);
+        assert_eq!(drains.expire(&config, now + second, 7).len(), 1);
         assert!(drains.is_over(server));
         drains
             .drain(&config, matching("10.0.0.1"), None, now)
@@ -244,11 +261,14 @@ mod tests {
         drains
             .drain(&config, matching("10.0.0.1:80"), Some(2 * second), now)
             .unwrap();
-        assert!(drains.expire(&config, now + second).is_empty());
-        let expired = drains.expire(&config, now + 2 * second);
+        assert_eq!(drains.deadline(), Some(now + 2 * second));
+        assert!(drains.expire(&config, now + second, 7).is_empty());
+        let expired = drains.expire(&config, now + 2 * second, 8);
         assert_eq!(expired.len(), 1);
-        assert!(drains.is_drained(expired[0].1) && drains.is_over(expired[0].1));
-        assert!(drains.expire(&config, now + 3 * second).is_empty());
+        assert!(drains.is_drained(expired[0].1));
+        assert_eq!(drains.over_since(expired[0].1), Some(8));
+        assert!(drains.expire(&config, now + 3 * second, 9).is_empty());
+        assert_eq!(drains.deadline(), None);
     }
 
     #[test]

@@ -225,6 +225,11 @@ impl Appliance {
                 }
                 (index, datagram) = self.vrrp.receive() => self.datagram(index, datagram).await,
                 () = until(self.controller.router().deadline()) => self.vrrp_timer().await,
+                () = until(self.controller.drain_deadline()) => {
+                    self.handle(Event::Tick).await;
+                    // Who waits for it may stop the server next.
+                    self.settle();
+                }
                 Some(query) = questions.recv() => self.answer(query).await,
                 _ = tick.tick() => self.tick().await?,
                 _ = signals.hangup.recv() => self.reload_on_signal().await,

@@ -188,6 +188,8 @@ impl Appliance {
                 Some(_) | None => health(states, all_tried),
             },
             drained,
+            given_up: (self.controller)
+                .is_given_up(server.address, self.workers.oldest_generation()),
             reason: failed
                 .and_then(|state| state.reason.clone())
                 .or_else(|| passive_reason(passive)),

@@ -167,7 +167,7 @@ fn json_of_services_and_connections() {
         json!({
             "address": "192.168.1.102:80", "weight": 0, "configured_weight": 1,
             "upper_threshold": 0, "lower_threshold": 0,
-            "health": "down", "drained": false, "reason": "connection refused",
+            "health": "down", "drained": false, "given_up": false, "reason": "connection refused",
             "active_connections": 0, "inactive_connections": 0, "connections_total": 0,
             "forwarding_method": "DR", "packets_total": 0, "bytes_total": 0,
             "reply_packets_total": 0, "reply_bytes_total": 0,

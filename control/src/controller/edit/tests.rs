@@ -2,6 +2,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use dataplane::counters::ServerTotals;
+use dataplane::snapshot::Snapshot;
 
 use super::*;
 use crate::event::{CheckId, Event};
@@ -329,7 +330,15 @@ fn a_drain_outlives_a_reload_and_has_a_deadline() {
     let logged = |actions: Vec<Action>| actions.contains(&Action::Publish);
     assert!(!logged(controller.handle(Event::Tick, now)));
     let later = now + Duration::from_secs(1);
+    assert_eq!(controller.drain_deadline(), Some(later));
+    let server = "10.0.0.1:80".parse().unwrap();
+    let before = controller.snapshot(&Snapshot::empty());
     assert!(logged(controller.handle(Event::Tick, later)));
+    assert_eq!(controller.drain_deadline(), None);
+    // Only once workers have a snapshot that says so.
+    assert!(!controller.is_given_up(server, before.generation));
+    let after = controller.snapshot(&before);
+    assert!(controller.is_given_up(server, after.generation));
 }
 
 /// Without a quorum real servers weigh nothing, but the one whose drain costs it is saved with what it would weigh.
