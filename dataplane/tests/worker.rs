@@ -114,7 +114,7 @@ impl Bench {
         while self.peer.recycled(&mut self.ours) > 0 {}
         let counters = self.worker.counters();
         assert_eq!(
-            counters.rx_packets,
+            counters.rx_packets + counters.fragments_made,
             counters.tx_packets + counters.dropped() + counters.waiting,
             "{counters:?}"
         );
@@ -570,3 +570,6 @@ fn frames_are_conserved() {
     let pool: &FramePool = bench.worker.pool();
     assert_eq!(bench.ours.len() + pool.len(), FRAMES as usize);
 }
+
+#[path = "worker/ops.rs"]
+mod ops;

@@ -26,5 +26,7 @@ pub use table::{
     Candidate, Connection, ConnectionTable, Direction, EntryIndex, Lookup, New, Reply, TableFull,
     Way,
 };
-pub(crate) use table::{EXPIRED_TOGETHER, NoVacancy, ReplyHalf, StraightConnections, WayWord};
+pub(crate) use table::{
+    EXPIRED_TOGETHER, NoVacancy, ONE_PACKET_TIMEOUT, ReplyHalf, StraightConnections, WayWord,
+};
 pub use timeouts::Timeouts;

@@ -552,7 +552,7 @@ pub(crate) const EXPIRED_TOGETHER: u32 = 16;
 
 /// How long a connection for one packet may stay, in milliseconds: as long as fragments of the packet wait for each
 /// other ([`FragmentOptions`](crate::fragments::FragmentOptions)).
-const ONE_PACKET_TIMEOUT: u32 = 30_000;
+pub(crate) const ONE_PACKET_TIMEOUT: u32 = 30_000;
 
 /// Value of `list` in a free entry.
 const FREE: u16 = u16::MAX;

@@ -72,6 +72,9 @@ pub(super) struct Flows {
     pub(super) local_ports: LocalPorts,
     /// By the number of the connection; empty until a virtual server wants clients to be introduced.
     pub(super) introductions: Vec<Introduction>,
+    /// How old a connection for one packet may be, in milliseconds, while more of its packet is awaited; 0 if nothing
+    /// is. By its number; empty until a virtual server has `ops`.
+    pub(super) awaited: Vec<u32>,
     pub(super) rerouting: Rerouting,
 }
 
@@ -101,6 +104,7 @@ impl Flows {
             kernel,
             local_ports: LocalPorts::new(PortRange::of(worker, workers)),
             introductions: Vec::new(),
+            awaited: Vec::new(),
             rerouting: Rerouting::default(),
             table: ConnectionTable::new(max_connections, hasher, &Timeouts::default()),
             counters: Counters::default(),
@@ -146,6 +150,9 @@ impl Flows {
             let room = self.table.capacity();
             self.introductions.resize(room, Introduction::None);
         }
+        if snapshot.services().any(|service| service.one_packet) {
+            self.awaited.resize(self.table.capacity(), 0);
+        }
         let highest = snapshot.counted_servers().last();
         let room = highest.map_or(0, |id| id.0 as usize + 1);
         self.peer_load.resize(room, Load::default());
@@ -178,18 +185,14 @@ impl Flows {
     ) -> Result<PortIndex, Refusal> {
         match packet.slot.what {
             What::LaterFragment => return self.forward_later_fragment(packet, frame),
-            // A connection for one packet stays: the fragments that follow need it.
             What::FirstFragment => return self.forward_first_fragment(packet, frame),
             What::TunnelError => return self.relay_tunnel_error(packet, frame),
             What::Plain | What::Packet | What::IcmpError | What::Unwanted(_) => {}
         }
         let (entry, direction) = self.connection_of(packet, frame)?;
         let sent = self.forward(entry, direction, packet, frame);
-        let ends = self.table.get(entry).is_for_one_packet() && packet.slot.what != What::IcmpError;
-        // A frame that waits needs its connection to know where it goes.
-        if ends && !matches!(sent, Err(Refusal::Wait(_) | Refusal::Cut(_))) {
-            self.remove(packet.snapshot, entry, packet.now);
-            self.counters.connections_expired += 1;
+        if self.table.get(entry).is_for_one_packet() {
+            self.end_or_await(entry, &sent, packet);
         }
         sent
     }
@@ -265,6 +268,10 @@ impl Flows {
             return Ok(());
         }
         if direction == Direction::Reply {
+            // Its time runs from when it was made; refreshed, it would hold up those queued behind it.
+            if connection.is_for_one_packet() {
+                return Ok(());
+            }
             // Of a server that is down or gone, too: what it still says reaches the client.
             self.advance(entry, Seen::Server, signal, now);
             return Ok(());
@@ -286,8 +293,15 @@ impl Flows {
         // always asks, stays.
         let moves_on =
             ends_with_server && server.weight == 0 && signal.is_request() && signal != Signal::Udp;
-        if moves_on || state.begins_anew(signal) || connection.is_for_one_packet() {
+        if moves_on || state.begins_anew(signal) {
             return Err(NotSent::Anew);
+        }
+        if connection.is_for_one_packet() {
+            // A key has one connection: without this one, pieces that are still to come would be lost or go elsewhere.
+            return match connection.idle(now) < self.awaited(entry) {
+                true => Ok(()),
+                false => Err(NotSent::Anew),
+            };
         }
         let seen = match connection.is_translated() {
             true => Seen::Client,
@@ -431,6 +445,11 @@ impl Flows {
         if let (Some(owners), Some(reply)) = (&self.owners, &new.reply) {
             owners.list(self.table.hash(&reply.key), entry);
             self.share(entry, now);
+        }
+        if new.for_one_packet
+            && let Some(awaited) = self.awaited.get_mut(entry.number())
+        {
+            *awaited = 0;
         }
         self.counters.connections_created += 1;
         if let Some(server) = self.statistics.server(new.server) {

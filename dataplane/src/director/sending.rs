@@ -2,7 +2,7 @@
 
 use super::flows::Flows;
 use super::{Packet, Slot, Verdict, What};
-use crate::conn::{Direction, EntryIndex, Place};
+use crate::conn::{Direction, EntryIndex, ONE_PACKET_TIMEOUT, Place};
 use crate::counters::DropReason;
 use crate::forward::fragment::{self, Oversize};
 use crate::forward::tunnel::{self, Variation};
@@ -15,6 +15,11 @@ use crate::xsk::umem::Frame;
 
 /// ICMP errors that a worker sends at most in a second: Linux's `icmp_msgs_per_sec`.
 pub(super) const ICMP_PER_SECOND: u32 = 1000;
+
+/// How long more of a packet is awaited after its first fragment, or until it has a next hop, if its connection is for it
+/// alone, in milliseconds: as long as a frame waits. What comes later goes the same way only if no other packet
+/// of the socket came in between.
+const AWAITED: u32 = 1000;
 
 /// Why a packet goes no further, and what is done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +132,44 @@ impl Flows {
     ) -> Result<PortIndex, Refusal> {
         self.note_first_fragment(packet, frame)?;
         let (entry, direction) = self.connection_of(packet, frame)?;
+        if self.table.get(entry).is_for_one_packet() {
+            self.await_more(entry, AWAITED, packet.now);
+        }
         self.forward(entry, direction, packet, frame)
+    }
+
+    /// A connection for one packet ends with that, unless it waits or is cut: then more of it is awaited.
+    pub(super) fn end_or_await(
+        &mut self,
+        entry: EntryIndex,
+        sent: &Result<PortIndex, Refusal>,
+        packet: &Packet<'_>,
+    ) {
+        match sent {
+            Err(Refusal::Wait(_)) => self.await_more(entry, AWAITED, packet.now),
+            // Its pieces are sent as soon as the burst is decided.
+            Err(Refusal::Cut(_)) => self.await_more(entry, 1, packet.now),
+            // A packet that came while another one is awaited, or an answer, does not end what is that one's.
+            Ok(_) | Err(_) if self.awaited(entry) > 0 => {}
+            Ok(_) | Err(_) => {
+                self.remove(packet.snapshot, entry, packet.now);
+                self.counters.connections_expired += 1;
+            }
+        }
+    }
+
+    /// More comes of a packet that has a connection for itself: for so many milliseconds, others with its key go the same
+    /// way. Never for longer than the connection may stay, or a client could keep its server for ever.
+    fn await_more(&mut self, entry: EntryIndex, time: u32, now: u64) {
+        let until = self.table.get(entry).idle(now).saturating_add(time);
+        if let Some(awaited) = self.awaited.get_mut(entry.number()) {
+            *awaited = until.min(ONE_PACKET_TIMEOUT).max(*awaited);
+        }
+    }
+
+    /// Up to which age of a connection for one packet more of that is awaited, in milliseconds.
+    pub(super) fn awaited(&self, entry: EntryIndex) -> u32 {
+        self.awaited.get(entry.number()).copied().unwrap_or(0)
     }
 
     /// Before it is rewritten.

@@ -199,7 +199,7 @@ impl Connection {
         self.standing.state
     }
 
-    /// It ends when its first packet is sent, and no other one goes the same way.
+    /// It ends when its first packet is sent, and no other one goes the same way but while more of that is awaited.
     #[must_use]
     pub fn is_for_one_packet(&self) -> bool {
         self.is(mark::FOR_ONE_PACKET)
