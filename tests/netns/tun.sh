@@ -60,6 +60,11 @@ for kind in ipip gre gue; do
         equal "up again" "$(realserver $number up)" "nothing to do"
         realserver $number status >"$WORK/said"
         contains "status" "$(<"$WORK/said")" "^ok .*${kind^^} to 10.77.0.10$number.*the decapsulator on eth0"
+        # Whoever attached it: no record names it here.
+        by_others=("$CONFIG" --state "$WORK/none.json" --bpffs "$WORK/bpf/rs$number")
+        on rs$number "$APPLIANCE" realserver status "${by_others[@]}" >/dev/null
+        on rs$number "$APPLIANCE" realserver up "${by_others[@]}" >"$WORK/said"
+        equal "up with another's decapsulator" "$(<"$WORK/said")" "nothing to do"
     done
     if [ $kind = ipip ]; then start_director; else reload >/dev/null; fi
     before=$(icmp_sent)

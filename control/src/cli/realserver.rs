@@ -138,8 +138,9 @@ impl Which {
 
 impl OnHost {
     async fn up(&self, requests: &Requests) -> Result<(), Failure> {
-        let host = Host::look(requests).await?;
+        let mut host = Host::look(requests).await?;
         let needs = self.which.needs(&host)?;
+        host.look_at_tunnels(&needs.tunnelled);
         let places = Places {
             state: self.record.state.clone(),
             bpffs: self.bpffs.clone(),
@@ -172,6 +173,7 @@ impl OnHost {
         mut host: Host,
     ) -> Result<Vec<realserver::Finding>, anyhow::Error> {
         host.look_at_replies(requests, &needs.translated).await?;
+        host.look_at_tunnels(&needs.tunnelled);
         let record = Record::load(&self.record.state)?;
         Ok(realserver::findings(needs, &host, &record, &self.gateway))
     }

@@ -31,6 +31,8 @@ pub struct HostLink {
     pub kind: Option<String>,
     /// An XDP program is attached.
     pub xdp: bool,
+    /// The number of that program; none if several are, in different modes.
+    pub xdp_program: Option<u32>,
     /// With prefix lengths.
     pub addresses: Vec<(IpAddr, u8)>,
 }
@@ -129,6 +131,13 @@ fn link_of(message: &LinkMessage) -> Option<HostLink> {
             let attached =
                 |xdp: &LinkXdp| matches!(xdp, LinkXdp::Attached(how) if *how != XdpAttached::None);
             link.xdp = attributes.iter().any(attached);
+            link.xdp_program = attributes.iter().find_map(|xdp| {
+                if let LinkXdp::ProgId(id) = xdp {
+                    Some(*id)
+                } else {
+                    None
+                }
+            });
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             link.kind = infos.iter().find_map(|info| {
                 if let LinkInfo::Kind(kind) = info {

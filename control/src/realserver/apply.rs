@@ -226,7 +226,13 @@ impl Work<'_> {
         for &one in &needs.tunnelled {
             let end = one.end;
             let known = wanted.iter().any(|(_, ends)| ends.contains(&end));
-            if known || device(host, one).is_some() {
+            // Another's decapsulator is as good as one of the record, and an interface has one program.
+            let is_others = |link: &HostLink| {
+                let mut own = self.record.decapsulators.iter();
+                !own.any(|made| made.is_kept() && made.index == link.index)
+            };
+            let others = host.decapsulator(&end).filter(|link| is_others(link));
+            if known || device(host, one).is_some() || others.is_some() {
                 continue;
             }
             let (link, _) = host.holders(end.address).next().ok_or_else(|| {

@@ -209,6 +209,11 @@ fn tunnel(host: &Host, record: &Record, one: Tunnelled) -> Vec<Finding> {
         let name = &made.interface;
         return vec![Finding::ok(format!("{one}: the decapsulator on {name}"))];
     }
+    // Attached by somebody else, as in a lab.
+    if let Some(link) = host.decapsulator(&one.end) {
+        let name = &link.name;
+        return vec![Finding::ok(format!("{one}: the decapsulator on {name}"))];
+    }
     let Some(device) = device(host, one) else {
         return vec![Finding::wrong(
             format!("{one}: nothing here takes packets out of this tunnel"),

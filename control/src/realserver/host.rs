@@ -6,7 +6,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use dataplane::bpf::decap::{self, TunnelEnd};
 
+use super::Tunnelled;
 use crate::netlink::{DefaultRoute, HostLink, Requests, Route};
 
 /// The settings that matter, of `net/ipv4/conf/LINK`.
@@ -21,6 +23,8 @@ pub(crate) struct Host {
     pub replies: BTreeMap<IpAddr, Route>,
     /// By link, `all` included, and name. A link without IPv4 has none.
     pub settings: BTreeMap<(String, &'static str), u32>,
+    /// Tunnels that end at a link by the decapsulator, whoever attached it, by the link's index.
+    pub decapsulated: BTreeMap<u32, Vec<TunnelEnd>>,
     /// Local ports of UDP sockets; the kernel's GUE receiver has one.
     pub udp_ports: BTreeSet<u16>,
 }
@@ -67,6 +71,7 @@ impl Host {
             default_routes,
             replies: BTreeMap::new(),
             settings,
+            decapsulated: BTreeMap::new(),
             udp_ports,
         })
     }
@@ -91,6 +96,31 @@ impl Host {
             self.replies.insert(*server, route);
         }
         Ok(())
+    }
+
+    /// Looks into the XDP programs of links for these ends of tunnels. One that it may not look into counts
+    /// as somebody else's.
+    pub(crate) fn look_at_tunnels(&mut self, tunnelled: &[Tunnelled]) {
+        if tunnelled.is_empty() {
+            return;
+        }
+        let ends: Vec<TunnelEnd> = tunnelled.iter().map(|one| one.end).collect();
+        for link in &self.links {
+            let found = (link.xdp_program).map(|program| decap::ends_of_program(program, &ends));
+            if let Some(Ok(found)) = found {
+                self.decapsulated.insert(link.index, found);
+            }
+        }
+    }
+
+    /// The link whose decapsulator takes packets out of a tunnel.
+    #[must_use]
+    pub(crate) fn decapsulator(&self, end: &TunnelEnd) -> Option<&HostLink> {
+        let mut links = self.links.iter();
+        links.find(|link| {
+            let ends = self.decapsulated.get(&link.index);
+            ends.is_some_and(|ends| ends.contains(end))
+        })
     }
 
     /// Every address of the host.

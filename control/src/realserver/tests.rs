@@ -151,6 +151,12 @@ fn a_strict_reverse_path_filter_matters_where_no_default_route_is() {
 fn a_tunnel_needs_somebody_who_ends_it() {
     let mut host = host();
     assert_one(&wrong(TUN, &host), "IPIP to 10.0.0.1");
+    // A decapsulator that no record has, and one for other tunnels.
+    let mut attached = host.clone();
+    let end = needs(TUN).tunnelled[0].end;
+    attached.decapsulated.insert(2, vec![end]);
+    assert_eq!(wrong(TUN, &attached), [""; 0]);
+    assert_one(&wrong(GUE, &attached), "GUE to 10.0.0.1, UDP port 5555");
     host.links.push(HostLink {
         index: 3,
         name: "tunl0".to_owned(),

@@ -8,8 +8,9 @@ use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, Map, MapData, MapError, MapInfo, PerCpuArray};
 use aya::programs::links::FdLink;
+use aya::programs::{ProgramInfo, loaded_programs};
 
 use super::attach::{Attached, Object};
 use super::error::{Step, XdpError};
@@ -18,6 +19,11 @@ use crate::service::Tunnel;
 use crate::xsk::socket::BindMode;
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../bpf/decap.bpf.o");
+
+/// Of the program.
+const NAME: &str = "decap";
+/// Of its map of tunnels' ends.
+const ENDS: &str = "ends";
 
 /// The end of a tunnel: an address of this host, to which a director sends its packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,8 +79,8 @@ pub fn attach(
     mode: BindMode,
     ends: &[TunnelEnd],
 ) -> Result<Decapsulator, XdpError> {
-    let mut object = Object::load("decap", OBJECT, interface)?;
-    let mut map: HashMap<MapData, End, u32> = object.take("ends")?;
+    let mut object = Object::load(NAME, OBJECT, interface)?;
+    let mut map: HashMap<MapData, End, u32> = object.take(ENDS)?;
     let counters = object.take("counters")?;
     for end in ends {
         let mut keys = ends_of(end.address.into(), end.tunnel);
@@ -146,6 +152,43 @@ impl fmt::Debug for Decapsulator {
             .field("attached", &self.attached)
             .finish_non_exhaustive()
     }
+}
+
+/// Which of `ends` an attached program takes packets out of, whoever attached it; none if it is no decapsulator. `program` is
+/// the number that the kernel gave it (`IFLA_XDP_PROG_ID`).
+///
+/// # Errors
+/// No rights to look, or the program is gone.
+pub fn ends_of_program(program: u32, ends: &[TunnelEnd]) -> io::Result<Vec<TunnelEnd>> {
+    let mut programs = loaded_programs();
+    let is_it = |info: &Result<ProgramInfo, _>| match info {
+        Ok(info) => info.id() == program,
+        Err(_) => false,
+    };
+    let info = programs.find(is_it);
+    let info = info.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+    let info = info.map_err(io::Error::other)?;
+    if info.name_as_str() != Some(NAME) {
+        return Ok(Vec::new());
+    }
+    for id in info
+        .map_ids()
+        .map_err(io::Error::other)?
+        .unwrap_or_default()
+    {
+        let map = MapInfo::from_id(id).map_err(io::Error::other)?;
+        if map.name_as_str() == Some(ENDS) {
+            let map = Map::HashMap(MapData::from_id(id).map_err(io::Error::other)?);
+            let map = HashMap::<_, End, u32>::try_from(map).map_err(io::Error::other)?;
+            let has = |end: &&TunnelEnd| {
+                let mut keys = ends_of(end.address.into(), end.tunnel);
+                keys.all(|key| map.get(&key, 0).is_ok())
+            };
+            return Ok(ends.iter().filter(has).copied().collect());
+        }
+    }
+    // Somebody else's program of that name.
+    Ok(Vec::new())
 }
 
 /// Detaches a program that was [kept](Decapsulator::keep). False: there is none.
