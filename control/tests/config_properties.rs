@@ -217,15 +217,23 @@ fn virtual_addresses(
     };
     let longest = if is_v4 { 32 } else { 128 };
     let scope = option::of(select(vec![0_u8, 200, 253, 254]));
-    let rest = (1_u8..=longest, option::of(interface_name()), label, scope);
+    let rest = (
+        1_u8..=longest,
+        option::of(interface_name()),
+        label,
+        scope,
+        any::<bool>(),
+    );
     btree_map(numbers, rest, 1..4).prop_map(move |addresses| {
-        let address = |(number, (prefix_length, interface, label, scope))| VirtualAddress {
-            address: host(is_v4, number),
-            prefix_length,
-            interface,
-            label,
-            scope,
-        };
+        let address =
+            |(number, (prefix_length, interface, label, scope, no_track))| VirtualAddress {
+                address: host(is_v4, number),
+                prefix_length,
+                interface,
+                label,
+                scope,
+                no_track,
+            };
         addresses.into_iter().map(address).collect()
     })
 }

@@ -1,5 +1,6 @@
 //! What a configuration says about VRRP.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -104,6 +105,19 @@ impl VrrpInstance {
         self.virtual_ipaddress
             .iter()
             .chain(&self.virtual_ipaddress_excluded)
+    }
+
+    /// The interfaces beside its own that its addresses and routes need, each once.
+    #[must_use]
+    pub fn other_interfaces(&self) -> BTreeSet<&str> {
+        let addresses = self.held().filter(|held| !held.no_track);
+        let addresses = addresses.filter_map(|held| held.interface.as_deref());
+        let routes = self.virtual_routes.iter().filter(|route| !route.no_track);
+        let routes = routes.filter_map(|route| route.dev.as_deref());
+        // Only a master has its macvlan up.
+        let vmac = self.vmac.as_ref().map(|vmac| vmac.name.as_str());
+        let is_other = |name: &&str| *name != self.interface && Some(*name) != vmac;
+        addresses.chain(routes).filter(is_other).collect()
     }
 
     /// Whether VRRP is spoken over IPv4.
@@ -279,4 +293,6 @@ pub struct VirtualAddress {
     pub label: Option<String>,
     /// As the kernel numbers them, `ifa_scope`; `None`: global. The kernel chooses that of IPv6.
     pub scope: Option<u8>,
+    /// `interface` may be down without a fault.
+    pub no_track: bool,
 }

@@ -113,6 +113,7 @@ impl Addresses {
                 interface,
                 label,
                 scope,
+                no_track: _,
             } in instance.held()
             {
                 let vmac = instance.vmac.as_ref().filter(|_| interface.is_none());

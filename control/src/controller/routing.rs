@@ -44,8 +44,11 @@ impl Routing {
         } in masters
         {
             for route in virtual_routes {
-                if !routes.contains(route) {
-                    routes.push(route.clone());
+                // To the kernel it is the same one: it stays when a reload changes who watches it.
+                let mut route = route.clone();
+                route.no_track = false;
+                if !routes.contains(&route) {
+                    routes.push(route);
                 }
             }
             for rule in virtual_rules {

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::words::{Words, option};
 use super::{Expected, MAIN_TABLE};
 
-const OPTIONS: &str = "via, dev, src, table, metric, scope and onlink after the destination";
+const OPTIONS: &str =
+    "via, dev, src, table, metric, scope, onlink and no_track after the destination";
 const SCOPES: [(&str, u8); 4] = [("global", 0), ("site", 200), ("link", 253), ("host", 254)];
 
 /// The kernel's number of a scope, as `ip` names them.
@@ -61,6 +62,8 @@ pub struct VirtualRoute {
     pub scope: Option<u8>,
     /// The gateway is on the link though no address of it says so.
     pub onlink: bool,
+    /// `dev` may be down without a fault of the instance.
+    pub no_track: bool,
 }
 
 impl VirtualRoute {
@@ -102,7 +105,8 @@ impl FromStr for VirtualRoute {
         // `default` is of the IP version of the addresses beside it.
         let (mut destination, mut is_default) = (None, false);
         let (mut via, mut dev, mut src) = (None, None, None);
-        let (mut table, mut metric, mut scope, mut onlink) = (MAIN_TABLE, None, None, false);
+        let (mut table, mut metric, mut scope) = (MAIN_TABLE, None, None);
+        let (mut onlink, mut no_track) = (false, false);
         while let Some(word) = words.next() {
             let known = KINDS.iter().find(|(name, _)| *name == word);
             let is_known = destination.is_none() && !is_default;
@@ -122,6 +126,7 @@ impl FromStr for VirtualRoute {
                     scope = Some(known.ok_or_else(expected)?);
                 }
                 "onlink" => onlink = true,
+                "no_track" => no_track = true,
                 "default" if is_known => is_default = true,
                 _ if is_known => destination = Some(Words::prefix(word)?),
                 _ => return Err(Expected(format!("{OPTIONS}, not {word:?}"))),
@@ -145,6 +150,7 @@ impl FromStr for VirtualRoute {
             metric,
             scope,
             onlink,
+            no_track,
         };
         route.check()?;
         Ok(route)
@@ -164,7 +170,8 @@ impl fmt::Display for VirtualRoute {
         option(f, "table", (self.table != MAIN_TABLE).then_some(self.table))?;
         option(f, "metric", self.metric)?;
         option(f, "scope", self.scope.and_then(scope_name))?;
-        f.write_str(if self.onlink { " onlink" } else { "" })
+        f.write_str(if self.onlink { " onlink" } else { "" })?;
+        f.write_str(if self.no_track { " no_track" } else { "" })
     }
 }
 

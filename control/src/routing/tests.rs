@@ -21,6 +21,10 @@ fn routes_in_the_words_of_ip_route_and_keepalived() {
             "10.1.0.0/16 via 10.9.0.1 dev eth0 metric 3 scope link onlink",
         ),
         (
+            "10.1.0.0/16 no_track dev eth1",
+            "10.1.0.0/16 dev eth1 no_track",
+        ),
+        (
             "0.0.0.0/0 gw 10.0.0.1 table 100",
             "0.0.0.0/0 via 10.0.0.1 table 100",
         ),

@@ -374,6 +374,11 @@ impl Router {
         }
         let Tally { weight, mut faults } = tally;
         faults.push((Fault::Link, !link));
+        // `dont_track_primary` is of the instance's own interface, as in keepalived.
+        for other in config.other_interfaces() {
+            let fault = Fault::Tracked(format!("dev {other}"));
+            faults.push((fault, !self.is_up(other)));
+        }
         let instance = &mut self.instances[place];
         instance.observe(primary, weight, faults, now, outputs);
     }

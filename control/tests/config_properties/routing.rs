@@ -4,7 +4,7 @@ use control::routing::{VirtualRoute, VirtualRule};
 use proptest::prelude::*;
 use proptest::sample::subsequence;
 
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 8] = [
     "10.1.0.0/16 via 10.0.0.1",
     "::/0 via fe80::1 dev eth0 src 2001:db8::9",
     "0.0.0.0/0 via 10.0.0.1 table 100 metric 7",
@@ -12,6 +12,7 @@ const ROUTES: [&str; 7] = [
     "blackhole 10.2.0.0/16",
     "prohibit 2001:db8:1::/48 table 4294967295",
     "10.3.0.0/16 via 10.9.0.1 dev eth0 onlink",
+    "10.4.0.0/16 dev eth1 no_track",
 ];
 const RULES: [&str; 4] = [
     "inet not from 10.0.0.9/32 to 10.1.0.0/16 table 100",

@@ -222,6 +222,7 @@ fn address_text(address: &VirtualAddress) -> String {
         interface,
         label,
         scope,
+        no_track,
     } = address;
     let mut text = format!("{address}/{prefix_length}");
     for (option, argument) in [("dev", interface), ("label", label)] {
@@ -231,6 +232,9 @@ fn address_text(address: &VirtualAddress) -> String {
     }
     if let Some(scope) = scope.and_then(scope_name) {
         let _ = write!(text, " scope {scope}");
+    }
+    if *no_track {
+        text.push_str(" no_track");
     }
     text
 }

@@ -167,6 +167,49 @@ fn tracked_interfaces() {
     assert_eq!(bench.states(), [State::Fault, State::Fault]);
 }
 
+/// A master whose addresses cannot be reached would keep another one from holding them.
+#[test]
+fn the_interfaces_of_addresses_and_routes() {
+    let with = |rest: &str| {
+        let mut bench = Bench::new(&format!(
+            "[[vrrp_instance]]\nname = \"VI_1\"\ninterface = \"eth0\"\nvirtual_router_id = 51\n\
+             virtual_ipaddress = [\"192.168.1.100/24\"]\n{rest}\n"
+        ));
+        bench.run_for(Duration::from_secs(4));
+        assert_eq!(bench.states(), [State::Master], "{rest}");
+        bench.router.link(1, "eth1", false, bench.now);
+        let while_down = bench.states()[0];
+        bench.router.link(1, "eth1", true, bench.now);
+        bench.run_for(Duration::from_secs(4));
+        assert_eq!(bench.states(), [State::Master], "{rest}");
+        while_down
+    };
+    let tracked = [
+        r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth1"]"#,
+        r#"virtual_ipaddress_excluded = ["10.0.0.1 dev eth1 no_track", "10.0.0.2 dev eth1"]"#,
+        r#"virtual_routes = ["10.1.0.0/16 dev eth1"]"#,
+        "dont_track_primary = true\nvirtual_routes = [\"10.1.0.0/16 dev eth1\"]",
+    ];
+    for rest in tracked {
+        assert_eq!(with(rest), State::Fault, "{rest}");
+    }
+    let not_tracked = [
+        r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth1 no_track"]"#,
+        r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth2"]"#,
+        r#"virtual_routes = ["10.1.0.0/16 dev eth1 no_track"]"#,
+        // It is down until the instance is master.
+        "use_vmac = \"eth9\"\nvirtual_routes = [\"10.1.0.0/16 dev eth9\"]",
+    ];
+    for rest in not_tracked {
+        assert_eq!(with(rest), State::Master, "{rest}");
+    }
+    // The instance's own is its own matter.
+    let text = TWO.replacen("/24\"]", "/24 dev eth0\"]\ndont_track_primary = true", 1);
+    let mut bench = Bench::new(&text);
+    bench.router.link(0, "eth0", false, bench.now);
+    assert_eq!(bench.states()[0], State::Backup);
+}
+
 #[test]
 fn authentication_headers_are_made_and_counted() {
     let text = TWO.replace("auth_type = \"PASS\"", "auth_type = \"AH\"");

@@ -9,21 +9,20 @@ use super::super::interface::is_interface_name;
 use crate::routing::scope_of;
 
 /// keepalived's options of an address that this version does not carry out.
-const UNSUPPORTED: [&str; 11] = [
+const UNSUPPORTED: [&str; 10] = [
     "-nodad",
     "autojoin",
     "brd",
     "broadcast",
     "home",
     "mngtmpaddr",
-    "no_track",
     "noprefixroute",
     "peer",
     "preferred_lft",
     "use_vmac",
 ];
 
-const SYNTAX: &str = "ADDRESS[/PREFIX] [dev NAME] [label LABEL] [scope SCOPE]";
+const SYNTAX: &str = "ADDRESS[/PREFIX] [dev NAME] [label LABEL] [scope SCOPE] [no_track]";
 
 pub(super) fn virtual_address(
     value: &Value<'_>,
@@ -57,9 +56,14 @@ pub(super) fn virtual_address(
         interface: None,
         label: None,
         scope: None,
+        no_track: false,
     };
     while let Some(option) = words.next() {
-        read_option(option, words.next(), &mut result, value, report)?;
+        if option == "no_track" {
+            result.no_track = true;
+        } else {
+            read_option(option, words.next(), &mut result, value, report)?;
+        }
     }
     Some(result)
 }
@@ -98,7 +102,7 @@ fn read_option(
                 value.at,
                 &value.place,
                 format_args!("the option {option}"),
-                "dev, label and scope only",
+                "dev, label, scope and no_track only",
                 "remove it",
             );
             return None;

@@ -19,12 +19,11 @@ const KEPT_OPTIONS: [&str; 3] = ["dev", "label", "scope"];
 /// Options that change nothing of how traffic reaches the address: with an
 /// argument, and without.
 const LOST_WITH_ARGUMENT: [&str; 4] = ["brd", "broadcast", "preferred_lft", "track_group"];
-const LOST: [&str; 7] = [
+const LOST: [&str; 6] = [
     "-nodad",
     "autojoin",
     "home",
     "mngtmpaddr",
-    "no_track",
     "noprefixroute",
     "use_vmac",
 ];
@@ -250,13 +249,14 @@ impl<'d> Mapper<'d, '_, '_> {
         }
     }
 
-    /// A route or rule without what says who watches it: it is added again when the kernel forgets it.
-    pub(super) fn without_tracking(&mut self, line: &Statement, place: &Place<'_>) -> String {
+    /// A route or rule without what says who owns it: it is added again when the kernel forgets it.
+    pub(super) fn routing(&mut self, line: &Statement, key: &str, place: &Place<'_>) -> String {
         let mut kept = Vec::new();
         let mut words = std::iter::once(&line.keyword).chain(&line.arguments);
         while let Some(word) = words.next() {
             match word.text.as_str() {
-                "no_track" => {}
+                // Rules have no interface that is watched.
+                "no_track" if key == "virtual_rules" => {}
                 "protocol" => {
                     words.next();
                     let why = "what the appliance adds is marked as its own";
@@ -282,6 +282,8 @@ impl<'d> Mapper<'d, '_, '_> {
             if KEPT_OPTIONS.contains(&name) {
                 kept.push(name);
                 kept.extend(arguments.next().map(|word| word.text.as_str()));
+            } else if name == "no_track" {
+                kept.push(name);
             } else if LOST.contains(&name) || LOST_WITH_ARGUMENT.contains(&name) {
                 if LOST_WITH_ARGUMENT.contains(&name) {
                     arguments.next();
