@@ -449,7 +449,6 @@ fn of_scripts_and_fifos_the_first_counts() {
     assert_eq!(fifo.path.to_string_lossy(), "/run/a");
 }
 
-/// That of a rule says nothing: the interfaces of rules are not watched.
 #[test]
 fn no_track_is_carried_over() {
     let config = config(
@@ -457,16 +456,15 @@ fn no_track_is_carried_over() {
            virtual_ipaddress {\n 192.0.2.1/24 dev eth1 no_track label eth1:0\n 192.0.2.2/24 dev eth2\n }\n\
            virtual_ipaddress_excluded {\n 2001:db8::1/64 dev eth3 no_track\n }\n\
            virtual_routes {\n 192.0.2.128/25 dev eth4 no_track\n 198.51.100.0/24 dev eth5\n }\n\
-           virtual_rules {\n from 192.0.2.1 table 100 no_track\n }\n }",
+           virtual_rules {\n from 192.0.2.1 iif eth6 table 100 no_track\n iif eth7 oif eth8 prohibit\n }\n }",
     );
     let instance = &config.vrrp_instances[0];
     let watched: Vec<_> = instance.other_interfaces().into_iter().collect();
-    assert_eq!(watched, ["eth2", "eth5"]);
+    assert_eq!(watched, ["eth2", "eth5", "eth7", "eth8"]);
     assert_eq!(
         instance.virtual_ipaddress[0].label.as_deref(),
         Some("eth1:0")
     );
-    assert_eq!(instance.virtual_rules.len(), 1);
 }
 
 /// Wherever it is written, and in each virtual server of a group.

@@ -107,7 +107,7 @@ impl VrrpInstance {
             .chain(&self.virtual_ipaddress_excluded)
     }
 
-    /// The interfaces beside its own that its addresses and routes need, each once.
+    /// The interfaces beside its own that its addresses, routes and rules need, each once.
     #[must_use]
     pub fn other_interfaces(&self) -> BTreeSet<&str> {
         let addresses = self.held().filter(|held| !held.no_track);
@@ -117,7 +117,11 @@ impl VrrpInstance {
         // Only a master has its macvlan up.
         let vmac = self.vmac.as_ref().map(|vmac| vmac.name.as_str());
         let is_other = |name: &&str| *name != self.interface && Some(*name) != vmac;
-        addresses.chain(routes).filter(is_other).collect()
+        let rules = self.virtual_rules.iter().filter(|rule| !rule.no_track);
+        let rules = rules.flat_map(|rule| rule.iif.iter().chain(&rule.oif));
+        let rules = rules.map(String::as_str);
+        let all = addresses.chain(routes).chain(rules);
+        all.filter(is_other).collect()
     }
 
     /// Whether VRRP is spoken over IPv4.

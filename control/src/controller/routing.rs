@@ -52,8 +52,10 @@ impl Routing {
                 }
             }
             for rule in virtual_rules {
-                if !rules.contains(rule) {
-                    rules.push(rule.clone());
+                let mut rule = rule.clone();
+                rule.no_track = false;
+                if !rules.contains(&rule) {
+                    rules.push(rule);
                 }
             }
         }

@@ -10,7 +10,7 @@ use super::Expected;
 use super::words::{Words, option};
 
 const OPTIONS: &str = "not, from, to, fwmark, iif, oif, priority, inet, inet6, \
-     and one of table, blackhole, unreachable and prohibit";
+     no_track and one of table, blackhole, unreachable and prohibit";
 
 /// What becomes of packets that a rule is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +39,8 @@ pub struct VirtualRule {
     /// `None`: the kernel puts it before all others.
     pub priority: Option<u32>,
     pub action: RuleAction,
+    /// `iif` and `oif` may be down without a fault of the instance.
+    pub no_track: bool,
 }
 
 /// A mark in decimal, or in hexadecimal after 0x.
@@ -57,6 +59,7 @@ impl FromStr for VirtualRule {
         let (mut family, mut not, mut action) = (None, false, None);
         let (mut from, mut to, mut iif, mut oif) = (None, None, None, None);
         let (mut fwmark, mut fwmask, mut priority) = (None, None, None);
+        let mut no_track = false;
         while let Some(word) = words.next() {
             let before = action;
             match word {
@@ -82,6 +85,7 @@ impl FromStr for VirtualRule {
                 "blackhole" => action = Some(RuleAction::Blackhole),
                 "unreachable" => action = Some(RuleAction::Unreachable),
                 "prohibit" => action = Some(RuleAction::Prohibit),
+                "no_track" => no_track = true,
                 "inet" => family = Some(true),
                 "inet6" => family = Some(false),
                 _ => return Err(Expected(format!("{OPTIONS}, not {word:?}"))),
@@ -110,6 +114,7 @@ impl FromStr for VirtualRule {
             oif,
             priority,
             action: action.ok_or_else(expected)?,
+            no_track,
         })
     }
 }
@@ -136,11 +141,12 @@ impl fmt::Display for VirtualRule {
         option(f, "oif", self.oif.as_ref())?;
         option(f, "priority", self.priority)?;
         match self.action {
-            RuleAction::Table(table) => write!(f, " table {table}"),
-            RuleAction::Blackhole => f.write_str(" blackhole"),
-            RuleAction::Unreachable => f.write_str(" unreachable"),
-            RuleAction::Prohibit => f.write_str(" prohibit"),
+            RuleAction::Table(table) => write!(f, " table {table}")?,
+            RuleAction::Blackhole => f.write_str(" blackhole")?,
+            RuleAction::Unreachable => f.write_str(" unreachable")?,
+            RuleAction::Prohibit => f.write_str(" prohibit")?,
         }
+        f.write_str(if self.no_track { " no_track" } else { "" })
     }
 }
 

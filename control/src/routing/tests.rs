@@ -75,6 +75,10 @@ fn rules_in_the_words_of_ip_rule_and_keepalived() {
             "from all oif eth1 blackhole order 3",
             "inet oif eth1 priority 3 blackhole",
         ),
+        (
+            "no_track iif eth1 table 5",
+            "inet iif eth1 table 5 no_track",
+        ),
         ("to 2001:db8::/32 table 5", "inet6 to 2001:db8::/32 table 5"),
     ];
     for (text, expected) in cases {

@@ -14,10 +14,11 @@ const ROUTES: [&str; 8] = [
     "10.3.0.0/16 via 10.9.0.1 dev eth0 onlink",
     "10.4.0.0/16 dev eth1 no_track",
 ];
-const RULES: [&str; 4] = [
+const RULES: [&str; 5] = [
     "inet not from 10.0.0.9/32 to 10.1.0.0/16 table 100",
     "inet6 fwmark 16/0xff iif eth0 priority 0 prohibit",
     "inet oif eth1 blackhole",
+    "inet iif eth1 table 7 no_track",
     "inet6 from 2001:db8::/32 unreachable",
 ];
 

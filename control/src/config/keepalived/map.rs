@@ -191,7 +191,7 @@ impl<'d> Mapper<'d, '_, '_> {
             }
             Kind::Routing => {
                 for line in self.lines(known) {
-                    let route = self.routing(line, key, &known.place());
+                    let route = self.routing(line, &known.place());
                     push(target, key, at, text(line.keyword.at, route));
                 }
             }

@@ -188,6 +188,8 @@ fn the_interfaces_of_addresses_and_routes() {
         r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth1"]"#,
         r#"virtual_ipaddress_excluded = ["10.0.0.1 dev eth1 no_track", "10.0.0.2 dev eth1"]"#,
         r#"virtual_routes = ["10.1.0.0/16 dev eth1"]"#,
+        r#"virtual_rules = ["iif eth1 table 7"]"#,
+        r#"virtual_rules = ["oif eth1 prohibit"]"#,
         "dont_track_primary = true\nvirtual_routes = [\"10.1.0.0/16 dev eth1\"]",
     ];
     for rest in tracked {
@@ -197,6 +199,7 @@ fn the_interfaces_of_addresses_and_routes() {
         r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth1 no_track"]"#,
         r#"virtual_ipaddress_excluded = ["10.0.0.1/24 dev eth2"]"#,
         r#"virtual_routes = ["10.1.0.0/16 dev eth1 no_track"]"#,
+        r#"virtual_rules = ["iif eth1 table 7 no_track"]"#,
         // It is down until the instance is master.
         "use_vmac = \"eth9\"\nvirtual_routes = [\"10.1.0.0/16 dev eth9\"]",
     ];

@@ -250,13 +250,11 @@ impl<'d> Mapper<'d, '_, '_> {
     }
 
     /// A route or rule without what says who owns it: it is added again when the kernel forgets it.
-    pub(super) fn routing(&mut self, line: &Statement, key: &str, place: &Place<'_>) -> String {
+    pub(super) fn routing(&mut self, line: &Statement, place: &Place<'_>) -> String {
         let mut kept = Vec::new();
         let mut words = std::iter::once(&line.keyword).chain(&line.arguments);
         while let Some(word) = words.next() {
             match word.text.as_str() {
-                // Rules have no interface that is watched.
-                "no_track" if key == "virtual_rules" => {}
                 "protocol" => {
                     words.next();
                     let why = "what the appliance adds is marked as its own";
