@@ -3,7 +3,8 @@
 //! (`actions.jsonl`). No kernel, no clock.
 //!
 //! A line of `events.jsonl` is `{"at": SECONDS, "event": …}`,
-//! `{"at": SECONDS, "reload": "FILE"}`, `{"at": SECONDS, "edit": [EDIT, …]}`, `{"start": true}` or `{"stop": true}`;
+//! `{"at": SECONDS, "reload": "FILE"}`, `{"at": SECONDS, "edit": [EDIT, …]}`, `{"start": true}` (with `"alone": true` if no other
+//! appliance runs) or `{"stop": true}`;
 //! a reload may have `"interfaces": [["eth0", NUMBER, INDEX]]`, those in use from then on.
 //! `actions.jsonl` has one line for each of them, the list of actions.
 //! `UPDATE_EXPECTED=1` writes `actions.jsonl` anew; review the difference.
@@ -27,6 +28,9 @@ struct Step {
     at: f64,
     #[serde(default)]
     start: bool,
+    /// With a start: no other appliance runs on this host.
+    #[serde(default)]
+    alone: bool,
     #[serde(default)]
     stop: bool,
     event: Option<Event>,
@@ -41,7 +45,14 @@ struct Step {
 fn carry_out(controller: &mut Controller, directory: &Path, step: Step, begin: Instant) -> String {
     let now = begin + Duration::from_secs_f64(step.at);
     let actions: Vec<Action> = match step {
-        Step { start: true, .. } => controller.start(now),
+        Step {
+            start: true, alone, ..
+        } => {
+            if alone {
+                controller.own_all_marked();
+            }
+            controller.start(now)
+        }
         Step { stop: true, .. } => {
             let mut actions = controller.stop_vrrp(now);
             actions.extend(controller.stop());

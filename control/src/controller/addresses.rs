@@ -45,6 +45,9 @@ pub struct Addresses {
     pub(super) leaving: BTreeSet<IpAddr>,
     /// Not to be added: others are being asked whether they have them, or have answered that they do.
     pub(super) withheld: BTreeSet<IpAddr>,
+    /// No other appliance ran here at the start.
+    pub(super) owns_all_marked: bool,
+    is_started: bool,
     /// Said once each.
     unplaced: BTreeSet<IpAddr>,
     routing: Routing,
@@ -264,19 +267,7 @@ impl Addresses {
             }
             actions.push(remove(held));
         }
-        // What a killed appliance left behind.
-        for &(index, address, prefix_length) in
-            (self.present.iter()).filter_map(|(key, ours)| ours.then_some(key))
-        {
-            let wanted = |held: &Wanted| held.index == index && held.prefix_length == prefix_length;
-            if !plan.get(&address).is_some_and(wanted) && !self.wanted.contains_key(&address) {
-                actions.push(Action::RemoveAddress {
-                    index,
-                    address,
-                    prefix_length,
-                });
-            }
-        }
+        self.remove_left(&plan, ports, actions);
         for wanted in plan.values() {
             if self.wanted.get(&wanted.address) != Some(wanted) {
                 actions.push(add(wanted));
@@ -316,6 +307,56 @@ impl Addresses {
         self.wanted = plan;
         missing.add(actions);
         self.vmacs.lower(config, ports, masters, actions);
+    }
+
+    /// Removes what a killed appliance left behind and this one does not want.
+    ///
+    /// On the interfaces in use, what has our mark is nobody else's. On others it may be that of an appliance that
+    /// runs, if not now then later: there it is removed at the start only, if there is no other.
+    fn remove_left(
+        &mut self,
+        plan: &BTreeMap<IpAddr, Wanted>,
+        ports: &[Port],
+        actions: &mut Vec<Action>,
+    ) {
+        let is_start = !std::mem::replace(&mut self.is_started, true);
+        let everywhere = is_start && self.owns_all_marked;
+        let (mut removed, mut spared) = (Vec::new(), Vec::new());
+        let ours = self.present.iter().filter(|(_, ours)| **ours);
+        for (&(index, address, prefix_length), _) in ours {
+            let wanted = |held: &Wanted| held.index == index && held.prefix_length == prefix_length;
+            if plan.get(&address).is_some_and(wanted) || self.wanted.contains_key(&address) {
+                continue;
+            }
+            let is_in_use = ports.iter().any(|port| port.index == index) || self.vmacs.has(index);
+            let left = (address, index, prefix_length);
+            match everywhere || is_in_use {
+                true => removed.push(left),
+                false => spared.push(left),
+            }
+        }
+        removed.sort_unstable();
+        actions.extend(removed.iter().map(|&(address, index, prefix_length)| {
+            Action::RemoveAddress {
+                index,
+                address,
+                prefix_length,
+            }
+        }));
+        // Later it may be what this one has just given up, and the kernel has not told of yet.
+        if is_start && !removed.is_empty() {
+            actions.push(Action::Log(format!(
+                "removed {} that a killed appliance left behind",
+                in_words(&removed)
+            )));
+        }
+        if is_start && !spared.is_empty() {
+            spared.sort_unstable();
+            actions.push(Action::Log(format!(
+                "another appliance runs in this network namespace, and what may be its stays: {} on interfaces not in use here",
+                in_words(&spared)
+            )));
+        }
     }
 
     /// An address of ours disappeared: somebody removed it, or its interface
@@ -421,6 +462,23 @@ fn why_removed(held: &Wanted, config: &Config, plan: &BTreeMap<IpAddr, Wanted>) 
     format!(
         "address {} is removed from {}: {why}",
         held.address, held.interface
+    )
+}
+
+/// How many addresses, and the first of them.
+fn in_words(addresses: &[(IpAddr, u32, u8)]) -> String {
+    let first = addresses.iter().take(5);
+    let named: Vec<String> = first.map(|(address, ..)| address.to_string()).collect();
+    format!(
+        "{} address{} ({}{})",
+        addresses.len(),
+        if addresses.len() == 1 { "" } else { "es" },
+        named.join(", "),
+        if addresses.len() > named.len() {
+            ", …"
+        } else {
+            ""
+        }
     )
 }
 

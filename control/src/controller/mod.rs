@@ -131,6 +131,12 @@ impl Controller {
         actions
     }
 
+    /// To be called before [`start`](Self::start) if no other appliance runs here: addresses with our mark are then a killed
+    /// one's on every interface. Else, those on other interfaces than the ones in use may be another appliance's.
+    pub fn own_all_marked(&mut self) {
+        self.addresses.owns_all_marked = true;
+    }
+
     /// The actions before the end: what was taken is given back.
     pub fn stop(&mut self) -> Vec<Action> {
         let mut actions = Vec::new();

@@ -34,6 +34,11 @@ impl Vmacs {
         self.indexes.get(name).copied()
     }
 
+    /// True if the interface with this index is one of these.
+    pub(super) fn has(&self, index: u32) -> bool {
+        self.indexes.values().any(|known| *known == index)
+    }
+
     /// A link is there. True if it is one of these and was not before.
     pub(super) fn link(&mut self, name: &str, index: u32) -> bool {
         self.devices.contains_key(name)

@@ -20,7 +20,7 @@ use std::time::Duration;
 pub use host::{DefaultRoute, HostLink};
 pub use monitor::Monitor;
 pub use netdev::{XdpFeatures, xdp_features};
-pub use requests::{NewAddress, NextHop, Requests, Route};
+pub use requests::{LeftRouting, NewAddress, NextHop, Requests, Route};
 
 use crate::in_words::in_words;
 

@@ -3,6 +3,8 @@
 mod routing;
 mod vmac;
 
+pub use routing::LeftRouting;
+
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io;

@@ -7,6 +7,7 @@
 
 mod change;
 mod clients;
+mod company;
 mod descriptors;
 mod effects;
 mod explain;
@@ -50,6 +51,7 @@ use crate::netlink::{Monitor, Requests};
 use crate::scripts::Runner;
 
 use self::clients::{Clients, Page};
+use self::company::Company;
 pub(crate) use self::interfaces::{LINK_HEADERS, is_above_others};
 use self::leaving::Used;
 use self::notifier::Notifier;
@@ -99,6 +101,8 @@ struct Appliance {
     /// Which local addresses they use, if they were asked.
     used: Option<Used>,
     requests: Requests,
+    /// Held for other appliances to see.
+    _company: Company,
     checker: Checker,
     runner: Runner,
     notifier: Notifier,

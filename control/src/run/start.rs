@@ -13,9 +13,10 @@ use tokio::task::JoinSet;
 use tracing::{info, warn};
 
 use super::clients::Page;
+use super::company::Company;
 use super::descriptors;
 use super::effects::announce_on;
-use super::interfaces::{self, Interface};
+use super::interfaces::{self, Interface, Link};
 use super::notifier::{self, Notifier};
 use super::pace::Pace;
 use super::service;
@@ -29,7 +30,7 @@ use crate::controller::{Controller, Port};
 use crate::event::{Event, NetworkEvent};
 use crate::health::Checker;
 use crate::in_words::count;
-use crate::netlink::Requests;
+use crate::netlink::{LeftRouting, Requests};
 use crate::scripts::Runner;
 
 /// Builds everything. Dropped, also before it is complete, that leaves nothing behind: no traffic is taken yet.
@@ -49,8 +50,10 @@ pub(super) async fn start(
     let config = Arc::new(config);
     let requests = Requests::open().context("cannot talk to the kernel's network tables")?;
     let announcer = Announcer::open()?;
+    let company = Company::join();
     let known = first_dump(events).await?;
-    let interfaces = interfaces::choose(&config.interfaces, &interfaces::links(&known), &[])?;
+    let links = interfaces::links(&known);
+    let interfaces = interfaces::choose(&config.interfaces, &links, &[])?;
     let ports: Vec<Port> = interfaces.iter().map(Interface::port).collect();
     let mut controller = Controller::new(Arc::clone(&config), ports);
     for event in known {
@@ -63,11 +66,14 @@ pub(super) async fn start(
     let cores = cpus.for_workers(&config.appliance.cores)?;
     let workers = Workers::start(&interfaces, &cores, &config.appliance, &published)?;
     // Not before: an appliance that still runs and has the interfaces needs them.
-    match requests.remove_left_routing().await {
-        Ok(0) => {}
-        Ok(removed) => {
-            info!("removed {removed} routes and rules that a killed appliance left behind");
-        }
+    let is_alone = company.is_alone();
+    if is_alone {
+        controller.own_all_marked();
+    }
+    let own = own_links(&config, controller.ports(), &links);
+    let within = (!is_alone).then_some(&own);
+    match requests.remove_left_routing(within).await {
+        Ok(left) => say_left_routing(left),
         Err(error) => warn!("{error}"),
     }
     if let Some(port) = &workers.way_back {
@@ -94,6 +100,7 @@ pub(super) async fn start(
         workers,
         used: None,
         requests,
+        _company: company,
         checker: Checker::new(sender, runner.clone()),
         notifier: Notifier::new(runner.clone()),
         runner,
@@ -149,6 +156,29 @@ async fn first_dump(events: &mut mpsc::Receiver<Event>) -> anyhow::Result<Vec<Ne
         }
     }
     bail!("cannot read the kernel's network tables")
+}
+
+/// The interfaces in use, and the macvlans above them.
+fn own_links(config: &Config, ports: &[Port], links: &[Link]) -> BTreeSet<u32> {
+    let instances = config.vrrp_instances.iter();
+    let vmacs: BTreeSet<_> = instances
+        .filter_map(|instance| Some(instance.vmac.as_ref()?.name.as_str()))
+        .collect();
+    let vmacs = links.iter().filter(|link| vmacs.contains(&*link.name));
+    let ports = ports.iter().map(|port| port.index);
+    ports.chain(vmacs.map(|link| link.index)).collect()
+}
+
+fn say_left_routing(LeftRouting { removed, spared }: LeftRouting) {
+    if removed != 0 {
+        info!("removed {removed} routes and rules that a killed appliance left behind");
+    }
+    if spared != 0 {
+        info!(
+            "another appliance runs in this network namespace, and what may be its stays: {spared} routes and rules \
+             with our mark, which do not lead over an interface in use here"
+        );
+    }
 }
 
 /// Interfaces that a `vrrp_instance` names must be among those in use.

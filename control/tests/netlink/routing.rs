@@ -1,6 +1,8 @@
 //! Routes and rules of a master.
 
-use control::netlink::Requests;
+use std::collections::BTreeSet;
+
+use control::netlink::{LeftRouting, Requests};
 use control::routing::{VirtualRoute, VirtualRule};
 
 use super::harness::{inside, sh};
@@ -80,8 +82,16 @@ fn routes_and_rules_come_go_and_are_recognised() {
                     assert!(!requests.add_route(&others).await.unwrap());
                     assert!(!requests.remove_route(&others).await.unwrap());
                 } else {
-                    let left = requests.remove_left_routing().await.unwrap();
-                    assert_eq!(left, routes.len() + rules.len());
+                    // Beside another director: those that lead over an interface of one's own.
+                    let index = nix::net::if_::if_nametoindex("v0").unwrap();
+                    for (within, removed, spared) in [
+                        (Some(BTreeSet::new()), 0, 7),
+                        (Some(BTreeSet::from([index])), 4, 3),
+                        (None, 3, 0),
+                    ] {
+                        let left = requests.remove_left_routing(within.as_ref()).await;
+                        assert_eq!(left.unwrap(), LeftRouting { removed, spared });
+                    }
                 }
                 assert!(
                     !show().iter().any(|line| line.contains("proto 169")),
@@ -90,7 +100,8 @@ fn routes_and_rules_come_go_and_are_recognised() {
                 );
             }
             assert!(is_shown("10.5.0.0/16 dev v0"));
-            assert_eq!(requests.remove_left_routing().await.unwrap(), 0);
+            let left = requests.remove_left_routing(None).await.unwrap();
+            assert_eq!(left, LeftRouting::default());
             let nowhere: VirtualRoute = "10.6.0.0/16 via 10.77.0.1".parse().unwrap();
             let error = requests.add_route(&nowhere).await.unwrap_err().to_string();
             assert!(

@@ -10,7 +10,7 @@ use control::api::Query;
 use control::api::edit::Edited;
 use control::api::ipvs::{Ipvs, Timeouts};
 use control::api::server::serve_client;
-use control::api::view::Refused;
+use control::api::view::ReloadRefused;
 use control::config::{parse, to_toml};
 use control::controller::{Controller, Port};
 use dataplane::service::PortIndex;
@@ -89,7 +89,7 @@ fn reply(controller: &mut Controller, query: Query) {
                 generation,
             }));
         }
-        Query::Reload(reply) => drop(reply.send(Err(Refused {
+        Query::Reload(reply) => drop(reply.send(Err(ReloadRefused {
             diagnostics: vec!["a".into()],
         }))),
         Query::Services(reply) => drop(reply.send(Vec::new())),

@@ -1,5 +1,6 @@
 //! Routes and rules that a master of VRRP adds and removes.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::IpAddr;
 
@@ -71,13 +72,17 @@ impl Requests {
         unless(self.ask(message, NLM_F_ACK, doing).await, &[Errno::NOENT])
     }
 
-    /// Removes the routes and rules that a killed director left behind, and says how many.
+    /// Removes the routes and rules that a killed director left behind: all with our mark if `within` is `None`, else
+    /// only routes over one of these interfaces, as the rest may be that of a director that runs.
     ///
     /// # Errors
     /// What the kernel says.
-    pub async fn remove_left_routing(&self) -> Result<usize, Error> {
+    pub async fn remove_left_routing(
+        &self,
+        within: Option<&BTreeSet<u32>>,
+    ) -> Result<LeftRouting, Error> {
         use RouteNetlinkMessage as M;
-        let mut removed = 0;
+        let mut left = LeftRouting::default();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut routes = RouteMessage::default();
             routes.header.address_family = family;
@@ -89,29 +94,49 @@ impl Requests {
             ];
             for (what, request) in requests {
                 for message in self.dump_one(what, request).await? {
-                    let Some(deletion) = deletion_of_ours(message) else {
+                    let Some((deletion, over)) = deletion_of_ours(message) else {
                         continue;
                     };
+                    let is_own = |within: &BTreeSet<u32>| over.is_some_and(|o| within.contains(&o));
+                    if !within.is_none_or(is_own) {
+                        left.spared += 1;
+                        continue;
+                    }
                     let doing = || format!("remove one of the {what} that were left behind");
                     let gone = [Errno::SRCH, Errno::NOENT];
                     let answer = self.ask(deletion, NLM_F_ACK, doing).await;
-                    removed += usize::from(unless(answer, &gone)?);
+                    left.removed += usize::from(unless(answer, &gone)?);
                 }
             }
         }
-        Ok(removed)
+        Ok(left)
     }
 }
 
-/// What deletes a route or rule with our mark.
-fn deletion_of_ours(message: RouteNetlinkMessage) -> Option<RouteNetlinkMessage> {
+/// Routes and rules with our mark that were there: how many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeftRouting {
+    pub removed: usize,
+    /// Those that may be another director's.
+    pub spared: usize,
+}
+
+/// What deletes a route or rule with our mark, and the interface by which the route leads.
+fn deletion_of_ours(message: RouteNetlinkMessage) -> Option<(RouteNetlinkMessage, Option<u32>)> {
     if let RouteNetlinkMessage::NewRoute(route) = message {
         let is_ours = route.header.protocol == PROTOCOL;
-        is_ours.then_some(RouteNetlinkMessage::DelRoute(route))
+        let over = route.attributes.iter().find_map(|attribute| {
+            if let RouteAttribute::Oif(index) = attribute {
+                Some(*index)
+            } else {
+                None
+            }
+        });
+        is_ours.then_some((RouteNetlinkMessage::DelRoute(route), over))
     } else if let RouteNetlinkMessage::NewRule(rule) = message {
         let mark = RuleAttribute::Protocol(PROTOCOL);
         let is_ours = rule.attributes.contains(&mark);
-        is_ours.then_some(RouteNetlinkMessage::DelRule(rule))
+        is_ours.then_some((RouteNetlinkMessage::DelRule(rule), None))
     } else {
         None
     }
