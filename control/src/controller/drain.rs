@@ -14,9 +14,10 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::ServerKey;
+use super::{Controller, ServerKey};
 use crate::api::edit::EditError;
 use crate::config::Config;
+use crate::event::Action;
 
 #[derive(Clone, Debug)]
 struct Drain {
@@ -169,6 +170,38 @@ fn servers(config: &Config) -> impl Iterator<Item = ServerKey> {
         let servers = service.all_servers();
         servers.map(|server| (service.key, server.address))
     })
+}
+
+impl Controller {
+    /// When the next drain's deadline comes: an [`Event::Tick`] is due by then.
+    #[must_use]
+    pub fn drain_deadline(&self) -> Option<Instant> {
+        self.drains.deadline()
+    }
+
+    pub(super) fn give_up_drained(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let next = self.generation + 1;
+        for (service, server) in self.drains.expire(&self.config, now, next) {
+            actions.push(Action::Log(format!(
+                "virtual_server {service}: real_server {server}: the deadline of its drain has come, \
+                 its remaining connections are given up"
+            )));
+            actions.push(Action::Publish);
+        }
+    }
+
+    /// True if the server gets no new connections because an operator says so.
+    #[must_use]
+    pub fn is_drained(&self, server: SocketAddr) -> bool {
+        self.drains.is_drained(server)
+    }
+
+    /// True if the deadline of its drain has come, and no worker serves its connections any more.
+    #[must_use]
+    pub fn is_given_up(&self, server: SocketAddr, oldest_generation: u64) -> bool {
+        let since = self.drains.over_since(server);
+        since.is_some_and(|since| since <= oldest_generation)
+    }
 }
 
 #[cfg(test)]

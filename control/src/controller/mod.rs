@@ -491,36 +491,6 @@ impl Controller {
         self.statistics.estimate();
     }
 
-    /// When the next drain's deadline comes: an [`Event::Tick`] is due by then.
-    #[must_use]
-    pub fn drain_deadline(&self) -> Option<Instant> {
-        self.drains.deadline()
-    }
-
-    fn give_up_drained(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let next = self.generation + 1;
-        for (service, server) in self.drains.expire(&self.config, now, next) {
-            actions.push(Action::Log(format!(
-                "virtual_server {service}: real_server {server}: the deadline of its drain has come, \
-                 its remaining connections are given up"
-            )));
-            actions.push(Action::Publish);
-        }
-    }
-
-    /// True if the server gets no new connections because an operator says so.
-    #[must_use]
-    pub fn is_drained(&self, server: SocketAddr) -> bool {
-        self.drains.is_drained(server)
-    }
-
-    /// True if the deadline of its drain has come, and no worker serves its connections any more.
-    #[must_use]
-    pub fn is_given_up(&self, server: SocketAddr, oldest_generation: u64) -> bool {
-        let since = self.drains.over_since(server);
-        since.is_some_and(|since| since <= oldest_generation)
-    }
-
     /// True if every check of the server passes.
     #[must_use]
     pub fn is_up(&self, service: ServiceKey, server: &RealServer) -> bool {
