@@ -350,7 +350,7 @@ impl Director {
             read,
             mut others,
             mut egress,
-        } = notes.processor.run(straight::Burst {
+        } = notes.processor.run(straight::SendStraight {
             flows,
             notes,
             umem,

@@ -19,8 +19,8 @@ mod pace;
 mod queries;
 mod realtime;
 mod reload;
-mod service;
 mod start;
+mod systemd;
 mod threads;
 mod vrrp;
 mod workers;
@@ -215,7 +215,7 @@ impl Appliance {
     ) -> anyhow::Result<()> {
         let mut tick = tokio::time::interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.is_watched = service::watchdog().is_some();
+        self.is_watched = systemd::watchdog().is_some();
         loop {
             tokio::select! {
                 event = events.recv() => {
@@ -282,7 +282,7 @@ impl Appliance {
             );
         }
         if self.is_watched {
-            service::alive();
+            systemd::alive();
         }
         self.ticks = self.ticks.wrapping_add(1);
         if self.ticks.is_multiple_of(ESTIMATE_EVERY) {
@@ -351,7 +351,7 @@ impl Appliance {
     /// Another director takes over first, if there is one: until then this one
     /// serves. Nothing that may take a while comes before it is told.
     async fn stop(mut self, clients: Option<Clients>) {
-        service::stopping();
+        systemd::stopping();
         self.stop_vrrp().await;
         drop(clients);
         self.announcing.shutdown().await;

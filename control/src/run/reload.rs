@@ -14,7 +14,7 @@ use super::change::{self, Addition};
 use super::clients::NextPage;
 use super::interfaces::{self, Interface};
 use super::threads::Shift;
-use super::{Appliance, descriptors, notifier, service, start};
+use super::{Appliance, descriptors, notifier, start, systemd};
 use crate::api::view;
 use crate::config::{self, Config, Known};
 use crate::controller::Port;
@@ -30,9 +30,9 @@ struct Prepared {
 impl Appliance {
     /// Reads the file and takes it up, and tells the service manager.
     pub(super) async fn reload(&mut self) -> Result<view::Reload, view::ReloadRefused> {
-        service::reloading();
+        systemd::reloading();
         let result = self.take_up_file().await;
-        service::ready(&start::status(self.controller.config()));
+        systemd::ready(&start::status(self.controller.config()));
         result
     }
 

@@ -19,7 +19,7 @@ use super::effects::announce_on;
 use super::interfaces::{self, Interface, Link};
 use super::notifier::{self, Notifier};
 use super::pace::Pace;
-use super::service;
+use super::systemd;
 use super::threads::Cpus;
 use super::vrrp::{Quieted, Scripts, Slip, Sockets};
 use super::workers::Workers;
@@ -297,7 +297,7 @@ fn say_ready(config: &Config) {
     info!("{status}");
     // A log that cannot be written is no reason not to serve.
     let _ = writeln!(io::stderr(), "ready");
-    service::ready(&status);
+    systemd::ready(&status);
 }
 
 /// How much there is to do, in words.

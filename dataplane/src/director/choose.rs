@@ -64,7 +64,7 @@ impl Flows {
             destination: slot.key.destination(),
             now,
         };
-        let servers = Connections::<true> {
+        let servers = ServerLoads::<true> {
             snapshot,
             own: &self.statistics,
             peers: &self.peer_load,
@@ -78,13 +78,13 @@ impl Flows {
     /// A server got a connection: it may be overloaded from now on, even when
     /// connections end before it is looked at again.
     pub(super) fn note_load(&self, snapshot: &Snapshot, server: ServerId) {
-        let servers = Connections::<true> {
+        let servers = ServerLoads::<true> {
             snapshot,
             own: &self.statistics,
             peers: &self.peer_load,
             overloaded: &self.overloaded,
         };
-        servers.is_overloaded(server);
+        servers.update_overload(server);
     }
 
     /// A connection ended, or was not made: its template counts it no more.
@@ -107,14 +107,14 @@ fn is_kept(snapshot: &Snapshot, service: &Service, id: ServerId) -> bool {
 }
 
 /// What schedulers may know of the servers; without `THRESHOLDS`, none is ever overloaded.
-pub(super) struct Connections<'f, const THRESHOLDS: bool> {
+pub(super) struct ServerLoads<'f, const THRESHOLDS: bool> {
     pub(super) snapshot: &'f Snapshot,
     pub(super) own: &'f WorkerStatistics,
     pub(super) peers: &'f [Load],
     pub(super) overloaded: &'f [Cell<bool>],
 }
 
-impl<const THRESHOLDS: bool> Servers for Connections<'_, THRESHOLDS> {
+impl<const THRESHOLDS: bool> Servers for ServerLoads<'_, THRESHOLDS> {
     fn load(&self, id: ServerId) -> Load {
         let own = self
             .own
@@ -129,6 +129,14 @@ impl<const THRESHOLDS: bool> Servers for Connections<'_, THRESHOLDS> {
     }
 
     fn is_overloaded(&self, id: ServerId) -> bool {
+        self.update_overload(id)
+    }
+}
+
+impl<const THRESHOLDS: bool> ServerLoads<'_, THRESHOLDS> {
+    /// Takes note if the server has reached its upper threshold, or come below the lower one; true if it is to get nothing
+    /// until then.
+    fn update_overload(&self, id: ServerId) -> bool {
         if !THRESHOLDS {
             return false;
         }

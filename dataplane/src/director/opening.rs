@@ -19,7 +19,7 @@ use self::method::{Direct, First, Method, Wrapped, WrappedOtherwise};
 pub(super) use self::translated::Begun;
 use self::translated::{FullNat, Nat, Translated};
 use super::burst::{FrameSet, Notes, PlainNotes, Read};
-use super::choose::{Chosen, Connections};
+use super::choose::{Chosen, ServerLoads};
 use super::flows::Flows;
 use super::{Packet, Verdict};
 use crate::conn::{ConnectionTable, Direction, NoVacancy, State};
@@ -235,7 +235,7 @@ impl Flows {
         let scheduling = Scheduling {
             service,
             schedulers: &mut self.schedulers,
-            connections: Connections::<false> {
+            loads: ServerLoads::<false> {
                 snapshot,
                 own: &self.statistics,
                 peers: &self.peer_load,
@@ -342,7 +342,7 @@ impl Flows {
 struct Scheduling<'a> {
     service: &'a Service,
     schedulers: &'a mut Memory,
-    connections: Connections<'a, false>,
+    loads: ServerLoads<'a, false>,
     now: u64,
 }
 
@@ -390,7 +390,7 @@ impl<M: Method> Loop for By<'_, M> {
         let Scheduling {
             service,
             schedulers,
-            connections,
+            loads,
             now,
         } = scheduling;
         let to = (&mut *table, verdicts);
@@ -409,7 +409,7 @@ impl<M: Method> Loop for By<'_, M> {
                     destination: key.destination(),
                     now,
                 };
-                scheduler.schedule(service.id, schedulers, &request, &connections)
+                scheduler.schedule(service.id, schedulers, &request, &loads)
             })
         };
         opened.undone = method.finish(opened.opened, table, &opening);

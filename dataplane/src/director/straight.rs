@@ -41,7 +41,7 @@ struct Straight<'a> {
 }
 
 /// A burst on its way: what goes straight on is sent.
-pub(super) struct Burst<'a> {
+pub(super) struct SendStraight<'a> {
     pub(super) flows: &'a mut Flows,
     pub(super) notes: &'a mut Notes,
     pub(super) umem: &'a Umem,
@@ -62,7 +62,7 @@ pub(super) struct Sent {
     pub(super) egress: Option<PortIndex>,
 }
 
-impl Loop for Burst<'_> {
+impl Loop for SendStraight<'_> {
     type Result = Sent;
 
     #[inline(always)]

@@ -282,24 +282,24 @@ impl<T: Entry> Consumer<T> {
     /// to the producer when the burst is dropped, those that were not stay in
     /// the ring.
     #[inline(always)]
-    pub(crate) fn burst(&mut self, most: usize) -> Burst<'_, T> {
+    pub(crate) fn burst(&mut self, most: usize) -> Taken<'_, T> {
         if self.limit == self.next {
             self.limit = self.ring.producer().load(Ordering::Acquire);
         }
         let left = (self.limit.wrapping_sub(self.next) as usize).min(most);
-        Burst { ring: self, left }
+        Taken { ring: self, left }
     }
 }
 
 /// Entries of a ring being consumed; they are released when this is dropped.
 #[derive(Debug)]
 #[must_use = "a burst that is not iterated over consumes nothing"]
-pub(crate) struct Burst<'a, T: Entry> {
+pub(crate) struct Taken<'a, T: Entry> {
     ring: &'a mut Consumer<T>,
     left: usize,
 }
 
-impl<T: Entry> Iterator for Burst<'_, T> {
+impl<T: Entry> Iterator for Taken<'_, T> {
     type Item = T;
 
     #[inline(always)]
@@ -322,9 +322,9 @@ impl<T: Entry> Iterator for Burst<'_, T> {
     }
 }
 
-impl<T: Entry> ExactSizeIterator for Burst<'_, T> {}
+impl<T: Entry> ExactSizeIterator for Taken<'_, T> {}
 
-impl<T: Entry> Drop for Burst<'_, T> {
+impl<T: Entry> Drop for Taken<'_, T> {
     #[inline(always)]
     fn drop(&mut self) {
         let next = self.ring.next;
