@@ -173,7 +173,7 @@ fn servers(config: &Config) -> impl Iterator<Item = ServerKey> {
 }
 
 impl Controller {
-    /// When the next drain's deadline comes: an [`Event::Tick`] is due by then.
+    /// When the next drain's deadline comes: an [`Event::Tick`](crate::event::Event::Tick) is due by then.
     #[must_use]
     pub fn drain_deadline(&self) -> Option<Instant> {
         self.drains.deadline()
