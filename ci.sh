@@ -22,7 +22,7 @@ APPLIANCE=$(realpath --canonicalize-missing "${CARGO_TARGET_DIR:-target}")/relea
 export APPLIANCE
 
 readonly MAX_LINES=600   # no source file is longer
-readonly FUZZ_SECONDS=5  # for each target
+readonly FUZZ_SECONDS=3  # for each target
 readonly STEP_LIMIT=1800 # seconds until a step that hangs is ended
 readonly SKIPPED=77      # exit status of a step that cannot run here
 
@@ -145,9 +145,11 @@ step_lab() {
 	need_namespaces
 	cargo build --release --quiet
 	local file
-	for file in dr nat tun ha-pair; do
+	for file in dr nat ha-pair; do
 		without_leftovers "$APPLIANCE" lab "configs/$file.toml"
 	done
+	# That its tunnels end; the rest of it is as with DR.
+	without_leftovers "$APPLIANCE" lab --script none configs/tun.toml
 }
 
 # --- What steps are made of ----------------------------------------------------------------------
